@@ -1,0 +1,3 @@
+"""Few-shot action recognition by adapter tuning."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""From video files to tensors and episodes."""
