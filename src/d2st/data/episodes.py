@@ -1,0 +1,119 @@
+"""Few-shot episodes drawn from (seed, index) alone, so that who draws them, and when, changes nothing."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from d2st.errors import D2STError
+
+
+def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
+    """A counter-based random generator (Philox) for one episode.
+
+    Args:
+        seed: of the run.
+        index: of the episode.
+        stream: 0 draws the episode itself; other numbers are independent, one for each further purpose.
+    """
+    key, counter = np.array([seed, index], dtype=np.uint64), np.array([0, 0, 0, stream], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+
+
+def clip_generator(seed: int, index: int, position: int) -> np.random.Generator:
+    """The generator of one clip's own randomness (frames, augmentation) at its position in an episode."""
+    return generator(seed, index, 1 + position)
+
+
+@dataclass(frozen=True, eq=False)
+class Episode:
+    """One episode; clips are listed class by class, in the order of ``classes``.
+
+    Attributes:
+        support: (way*shot,) clip indices.
+        support_labels: (way*shot,) 0..way-1, the position of the clip's class in ``classes``.
+        query: (way*queries,) clip indices.
+        query_labels: (way*queries,) 0..way-1.
+        classes: (way,) class ids of the split.
+        spares: for each class the clip indices that the episode does not use, in the order in which they stand in
+            for clips that turn out to be unreadable.
+    """
+
+    support: np.ndarray
+    support_labels: np.ndarray
+    query: np.ndarray
+    query_labels: np.ndarray
+    classes: np.ndarray
+    spares: tuple[np.ndarray, ...]
+
+
+class EpisodeSampler:
+    """Draws episodes of a split: ``draw(index)`` depends on the seed and the index, on nothing drawn before.
+
+    Classes are drawn without replacement; of each, a random order of its clips is drawn, of which the first
+    ``queries`` are the queries and the next ``shot`` the support. So two samplers that differ in ``shot`` only have
+    the same classes and queries in an episode, and the smaller support set is part of the larger.
+
+    Args:
+        labels: (clips,) class id of every clip, 0..len(classes)-1.
+        way: classes in an episode.
+        shot: support clips of a class.
+        queries: query clips of a class.
+        seed: any integer from 0 to 2**64-1.
+        classes: names of the classes, for the error message; their number counts also when a class has no clip.
+
+    Raises:
+        D2STError: the split has fewer than ``way`` classes, or classes with fewer than ``shot + queries`` clips,
+            which are listed.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int] | np.ndarray,
+        way: int,
+        shot: int,
+        queries: int = 1,
+        seed: int = 0,
+        classes: Sequence[str] | None = None,
+    ) -> None:
+        labels = np.asarray(labels, dtype=np.int64)
+        count = len(classes) if classes is not None else int(labels.max(initial=-1)) + 1
+        names = list(classes) if classes is not None else [f"class {i}" for i in range(count)]
+        for value, name, least in ((way, "way", 2), (shot, "shot", 1), (queries, "queries", 1)):
+            if value < least:
+                raise D2STError(f"An episode needs {name} of at least {least}; {name} is {value}.")
+        if not 0 <= seed < 2**64:
+            raise D2STError(f"The seed must be an integer from 0 to 2**64-1, not {seed}.")
+        if count < way:
+            raise D2STError(
+                f"A {way}-way episode needs {way} classes, but this part of the split has {count}: "
+                f"{', '.join(names) or 'none'}. Choose a smaller way or another split."
+            )
+        sizes = np.bincount(labels, minlength=count)
+        small = [f"{names[i]} ({sizes[i]})" for i in range(count) if sizes[i] < shot + queries]
+        if small:
+            raise D2STError(
+                f"{shot} shot and {queries} quer{'y' if queries == 1 else 'ies'} need {shot + queries} clips in every "
+                f"class; too few are in: {', '.join(small)}. Leave these classes out of the split, "
+                f"or choose fewer shots or queries."
+            )
+        self.way, self.shot, self.queries, self.seed, self.count = way, shot, queries, seed, count
+        self.by_class = [np.flatnonzero(labels == i) for i in range(count)]
+        self.support_labels = np.repeat(np.arange(way), shot)
+        self.query_labels = np.repeat(np.arange(way), queries)
+
+    def draw(self, index: int) -> Episode:
+        """The episode of this index (0, 1, 2, ...)."""
+        rng = generator(self.seed, index)
+        # Orders come from sorting uniform numbers and not from rng.permutation, whose stream numpy may change.
+        classes = np.argsort(rng.random(self.count), kind="stable")[: self.way]  # (way,)
+        orders = [self.by_class[c][np.argsort(rng.random(len(self.by_class[c])), kind="stable")] for c in classes]
+        last = self.queries + self.shot
+        return Episode(
+            support=np.concatenate([order[self.queries : last] for order in orders]),
+            support_labels=self.support_labels,
+            query=np.concatenate([order[: self.queries] for order in orders]),
+            query_labels=self.query_labels,
+            classes=classes,
+            spares=tuple(order[last:] for order in orders),
+        )

@@ -1,0 +1,45 @@
+"""Matching heads: from frame features of support and query to one logit per class.
+
+Every head is a ``torch.nn.Module`` in its own file, called as ``head(support, labels, query) -> logits``:
+
+- support (..., S, T, D): frame features of the S support clips,
+- labels (S,) or (..., S): their classes, integers 0..way-1 in any order, every class at least once,
+- query (..., Q, T', D): frame features of the Q query clips,
+- logits (..., Q, way): larger is more alike.
+
+Leading dimensions are episodes: a batch of them is one call.
+"""
+
+import inspect
+
+from torch import nn
+
+from d2st.errors import D2STError
+from d2st.heads.bi_mhm import BiMHM, bi_mhm
+from d2st.heads.frames import class_prototypes, frame_distances
+
+HEADS: dict[str, type[nn.Module]] = {"bi-mhm": BiMHM}
+
+
+def build(name: str, **options: object) -> nn.Module:
+    """Build a matching head by its name.
+
+    Args:
+        name: one of ``d2st.heads.HEADS``.
+        **options: the head's own options, see its class.
+
+    Raises:
+        D2STError: no head has that name, or the head has no such option.
+    """
+    if name not in HEADS:
+        raise D2STError(f"There is no head named '{name}'; choose one of: {', '.join(sorted(HEADS))}.")
+    known = list(inspect.signature(HEADS[name]).parameters)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise D2STError(
+            f"The head '{name}' has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}."
+        )
+    return HEADS[name](**options)
+
+
+__all__ = ["HEADS", "BiMHM", "bi_mhm", "build", "class_prototypes", "frame_distances"]

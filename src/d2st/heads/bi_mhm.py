@@ -1,0 +1,45 @@
+"""Bi-MHM: bidirectional mean Hausdorff metric (Wang et al., HyRSM, 2022), the matching of D2ST-Adapter."""
+
+from torch import Tensor, nn
+
+from d2st.errors import D2STError
+from d2st.heads.frames import Cosine, class_prototypes, frame_distances
+
+
+def bi_mhm(distances: Tensor) -> Tensor:
+    """Sum of each frame's distance to its nearest frame on the other side, in both directions.
+
+    D(q, c) = sum_i min_j d_ij + sum_j min_i d_ij. Sums over frames, as in the released code, although the name says
+    mean. Where several frames are equally near (repeated frames of short clips), the gradient goes to the first of
+    them, as in the released code: hence ``min`` and not ``amin``, which would spread it.
+
+    Args:
+        distances: (..., T, T') between the frames of two clips.
+
+    Returns:
+        (...) distances between the clips, in 0..2(T + T') for frame distances in [0, 2].
+    """
+    to_query = distances.min(-1).values.sum(-1)  # (...)
+    to_support = distances.min(-2).values.sum(-1)  # (...)
+    return to_query + to_support
+
+
+class BiMHM(nn.Module):
+    """Class prototypes, frame cosines, Bi-MHM: logits are minus the distance, without a temperature.
+
+    Args:
+        cosine: ``"norm"`` as D2ST does it, ``"eps"`` as MoLo does (see ``frame_distances``).
+    """
+
+    def __init__(self, cosine: Cosine = "norm") -> None:
+        super().__init__()
+        if cosine not in ("norm", "eps"):
+            raise D2STError(f"The cosine of the head 'bi-mhm' is 'norm' or 'eps', not '{cosine}'.")
+        self.cosine = cosine
+
+    def forward(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None) -> Tensor:
+        """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way); see ``class_prototypes`` for ``way``."""
+        prototypes = class_prototypes(support, labels, way)  # (..., way, T, D)
+        if query.shape[-1] != support.shape[-1]:
+            raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
+        return -bi_mhm(frame_distances(prototypes, query, self.cosine))
