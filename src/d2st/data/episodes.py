@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from d2st.errors import D2STError
+from ..errors import D2STError
 
 
 def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:

@@ -14,9 +14,9 @@ import inspect
 
 from torch import nn
 
-from d2st.errors import D2STError
-from d2st.heads.bi_mhm import BiMHM, bi_mhm
-from d2st.heads.frames import class_prototypes, frame_distances
+from ..errors import D2STError
+from .bi_mhm import BiMHM, bi_mhm
+from .frames import class_prototypes, frame_distances
 
 HEADS: dict[str, type[nn.Module]] = {"bi-mhm": BiMHM}
 

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from d2st.errors import D2STError
-from d2st.heads.frames import Cosine, class_prototypes, frame_distances
+from ..errors import D2STError
+from .frames import Cosine, class_prototypes, frame_distances
 
 
 def bi_mhm(distances: Tensor) -> Tensor:

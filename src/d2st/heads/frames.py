@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from d2st.errors import D2STError
+from ..errors import D2STError
 
 Cosine = Literal["norm", "eps"]
 
