@@ -1,0 +1,72 @@
+"""What every adapter system's config can say, and how it takes part in :func:`d2st.adapt`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ..errors import D2STError
+from ..sites import Backbone, Insertion, Site
+
+Positions = Literal["all", "early", "late", "skip"] | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AdapterConfig:
+    """Base of the adapter configs; on its own it is not a system.
+
+    A system is one file: a frozen dataclass that derives from this one, and its modules.
+    """
+
+    name: ClassVar[str] = ""
+
+    def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
+        """Modules to hook into the backbone for clips of ``frames`` frames.
+
+        Raises:
+            D2STError: if the system does not fit this kind of backbone.
+        """
+        return []
+
+    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
+        """Names of the backbone's own parameters that train along."""
+        return []
+
+
+def select_sites(sites: Sequence[Site], positions: Positions) -> list[Site]:
+    """Sites that carry an adapter (paper appendix D, Table 9).
+
+    Args:
+        sites: all sites, from the input on.
+        positions: "all"; "early" or "late", the half close to the input or output; "skip", every second one, ending
+            with the last; or indices.
+
+    Raises:
+        D2STError: if an index is not a site's.
+    """
+    half = len(sites) // 2
+    if positions == "all":
+        return list(sites)
+    if positions == "early":
+        return list(sites[:half])
+    if positions == "late":
+        return list(sites[half:])
+    if positions == "skip":
+        return [site for site in sites if (len(sites) - 1 - site.index) % 2 == 0]
+    wrong = [i for i in positions if not 0 <= i < len(sites)]
+    if wrong or not positions or len(set(positions)) != len(positions):
+        raise D2STError(
+            f"positions={positions!r} must name some of this backbone's {len(sites)} sites, 0 to {len(sites) - 1}, each "
+            f'once, or be "all", "early", "late" or "skip".'
+        )
+    return [sites[i] for i in sorted(positions)]
+
+
+def bottleneck_width(channels: int, ratio: float) -> int:
+    """Bottleneck width of a site: ``int(channels * ratio)``, as the released code rounds.
+
+    Raises:
+        D2STError: if nothing would be left.
+    """
+    if not 0 < ratio <= 1 or int(channels * ratio) < 1:
+        raise D2STError(f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio above {1 / channels:.4f}, up to 1.")
+    return int(channels * ratio)

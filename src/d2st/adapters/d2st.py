@@ -1,0 +1,242 @@
+"""D²ST-Adapter (arXiv 2312.01431): a bottleneck with a spatial and a temporal pathway of aDSTA.
+
+Sources: paper section 3.2, equations 1 and 2, Table 14; the authors' release (qizhongtan/D2ST-Adapter, 44387fa).
+Where the two differ, the config has a field whose default is the released code, because that is what the published
+numbers were computed with.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..attention import AnisotropicAttention, Triple
+from ..errors import D2STError
+from ..sites import Backbone, Insertion, Site
+from .base import AdapterConfig, Positions, bottleneck_width, select_sites
+
+Density = Triple | tuple[Triple, ...]
+
+# Table 14: (height, width) reference points of the four stages of a CNN, and of every block of a ViT.
+_SPATIAL_CNN, _TEMPORAL_CNN, _UNIFORM_CNN = (8, 4, 4, 2), (4, 2, 2, 1), (4, 4, 4, 4)
+_SPATIAL_VIT, _TEMPORAL_VIT, _UNIFORM_VIT = 4, 2, 4
+_GROUPS_CNN, _GROUPS_VIT = (1, 2, 4, 8), 4
+
+
+@dataclass(frozen=True)
+class D2STConfig(AdapterConfig):
+    """D²ST-Adapter.
+
+    Args:
+        ratio: bottleneck width as a share of the site's channels (paper Table 10: 0.0625 to 0.5).
+        positions: sites with an adapter: all, early, late, skip, or a list of indices (paper Table 9).
+        pathways: both (the paper's), spatial, temporal, or uniform (paper Table 5).
+        spatial: reference points (time, height, width) of the spatial pathway, one triple or one a site;
+            None is the paper's Table 14 for the kind of backbone: 2 in time (a quarter of the frames).
+        temporal: the same for the temporal pathway; None is Table 14: every frame, few points in space.
+        uniform: the same for the uniform pathway; None is half the frames and 4x4 points.
+        groups: groups of channels with points of their own; None is as released: 4 on ViTs, 1, 2, 4, 8 over the
+            stages of a CNN.
+        heads: attention heads; None is as many as groups, as released.
+        activations: where a GELU follows, any of down, fusion, up; None is as released: all three on ViTs, fusion on
+            CNNs. The paper has fusion alone.
+        fusion: mean of the pathways (released) or their sum (paper).
+        offset_norm: LayerNorm inside the offset network (released); the paper has none.
+        temporal_embedding: add a trained embedding to the tokens of each frame (released, ViTs only).
+        train_class_token: train the class token along (released, ViTs only); the paper trains adapters alone.
+        train_final_norm: train the last LayerNorm along (released, ViTs only).
+        reference_map: the (time, height, width) map that windows are computed for; None is the site's own.
+            (8, 14, 14) gives the hard-coded windows of the released ViT code at any frame size.
+    """
+
+    ratio: float = 0.25
+    positions: Positions = "all"
+    pathways: Literal["both", "spatial", "temporal", "uniform"] = "both"
+    spatial: Density | None = None
+    temporal: Density | None = None
+    uniform: Density | None = None
+    groups: int | tuple[int, ...] | None = None
+    heads: int | tuple[int, ...] | None = None
+    activations: tuple[Literal["down", "fusion", "up"], ...] | None = None
+    fusion: Literal["mean", "sum"] = "mean"
+    offset_norm: bool = True
+    temporal_embedding: bool = True
+    train_class_token: bool = True
+    train_final_norm: bool = True
+    reference_map: Triple | None = None
+
+    name: ClassVar[str] = "d2st"
+
+    def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
+        """One adapter at the end of each chosen site, and the temporal embedding before the first block."""
+        inserted = [
+            Insertion(site.key, self._adapter(site, backbone, frames), site)
+            for site in select_sites(backbone.sites, self.positions)
+        ]
+        if self.temporal_embedding and backbone.has_tokens:
+            first = backbone.sites[0]
+            # Released: after the position embedding and before CLIP's first norm (an Identity in other ViTs).
+            before = "norm_pre" if hasattr(backbone.model, "norm_pre") else first.module
+            embedding = TemporalEmbedding(frames, first.channels)
+            inserted.insert(0, Insertion("temporal_embedding", embedding, first, before))
+        return inserted
+
+    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
+        """Class token and last norm of a ViT, where it has them."""
+        names = dict(backbone.model.named_parameters())
+        wanted = ["cls_token"] if self.train_class_token else []
+        if self.train_final_norm and backbone.has_tokens:
+            wanted += ["norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias"]
+        return [name for name in wanted if name in names]
+
+    def _adapter(self, site: Site, backbone: Backbone, frames: int) -> "D2STAdapter":
+        vit, stage = backbone.has_tokens, min(site.index, 3)
+        groups = _per_site(self.groups, site, backbone, "groups") or (_GROUPS_VIT if vit else _GROUPS_CNN[stage])
+        heads = _per_site(self.heads, site, backbone, "heads") or groups
+        width = bottleneck_width(site.channels, self.ratio)
+        for name, parts in (("groups", groups), ("heads", heads)):
+            if width % parts:
+                raise D2STError(
+                    f"D2STConfig: the bottleneck of {site.module} is {width} wide ({site.channels} x ratio {self.ratio}), "
+                    f"which {parts} {name} do not divide. Choose {name} or ratio so that they do."
+                )
+        released = ("down", "fusion", "up") if vit else ("fusion",)
+        return D2STAdapter(
+            site.channels,
+            width,
+            volume=self.reference_map or (frames, *site.grid),
+            densities=self._densities(site, backbone, frames),
+            groups=groups,
+            heads=heads,
+            activations=released if self.activations is None else self.activations,
+            fusion=self.fusion,
+            offset_norm=self.offset_norm,
+        )
+
+    def _densities(self, site: Site, backbone: Backbone, frames: int) -> dict[str, Triple]:
+        """Pathway name -> (n_t, n_h, n_w) at one site."""
+        vit, stage = backbone.has_tokens, min(site.index, 3)
+        defaults = {
+            "spatial": (max(1, frames // 4), _SPATIAL_VIT if vit else _SPATIAL_CNN[stage]),
+            "temporal": (frames, _TEMPORAL_VIT if vit else _TEMPORAL_CNN[stage]),
+            "uniform": (max(1, frames // 2), _UNIFORM_VIT if vit else _UNIFORM_CNN[stage]),
+        }
+        densities = {}
+        for name in ("spatial", "temporal") if self.pathways == "both" else (self.pathways,):
+            given = getattr(self, name)
+            if given is None:  # a default adjusts itself to small maps, a given density is taken at its word
+                n_t, n_s = defaults[name]
+                density = (n_t, min(n_s, site.grid[0]), min(n_s, site.grid[1]))
+            else:
+                density = given if isinstance(given[0], int) else _per_site(given, site, backbone, name)
+            if len(density) != 3 or min(density) < 1:
+                raise D2STError(f"D2STConfig: {name}={given!r} must be reference points (time, height, width), each 1 or more.")
+            densities[name] = tuple(density)
+        return densities
+
+
+class D2STAdapter(nn.Module):
+    """x + up(fuse(pathway(down(x)) for each pathway)), with dynamic position embedding after ``down`` (equations 1, 2).
+
+    ``up`` starts at zero, so the adapter starts as the identity.
+
+    Args:
+        channels: C of the site.
+        width: C' of the bottleneck.
+        volume: (T, H, W) that the reference points are laid out for.
+        densities: pathway name -> (n_t, n_h, n_w).
+        groups, heads, offset_norm: see :class:`d2st.attention.AnisotropicAttention`.
+        activations, fusion: see :class:`D2STConfig`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        width: int,
+        *,
+        volume: Triple,
+        densities: dict[str, Triple],
+        groups: int,
+        heads: int,
+        activations: tuple[str, ...] = ("down", "fusion", "up"),
+        fusion: str = "mean",
+        offset_norm: bool = True,
+    ):
+        super().__init__()
+        self.activations = frozenset(activations)
+        self.scale = 1 / len(densities) if fusion == "mean" else 1.0
+        self.down = nn.Linear(channels, width)
+        self.pos_embed = nn.Conv3d(width, width, 3, padding=1, groups=width)
+        self.pathways = nn.ModuleDict(
+            {name: Pathway(width, volume, density, groups, heads, offset_norm) for name, density in densities.items()}
+        )
+        self.up = nn.Linear(width, channels)
+        nn.init.zeros_(self.up.weight)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Adapt the tokens of a batch of clips.
+
+        Args:
+            x: (B, T, N, C); the last H·W tokens of a frame are patches in reading order.
+            grid: (H, W).
+
+        Returns:
+            (B, T, N, C).
+        """
+        u = self._activate("down", self.down(x))  # (B, T, N, C')
+        u = self._embed_positions(u, grid)
+        u = torch.stack([pathway(u, grid) for pathway in self.pathways.values()]).sum(0) * self.scale
+        return x + self._activate("up", self.up(self._activate("fusion", u)))
+
+    def _activate(self, place: str, x: Tensor) -> Tensor:
+        return F.gelu(x) if place in self.activations else x
+
+    def _embed_positions(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Dynamic position embedding; class and register tokens have no place on the grid and get none."""
+        prefix = u.shape[2] - grid[0] * grid[1]
+        f = u[:, :, prefix:].unflatten(2, grid).permute(0, 4, 1, 2, 3)  # (B, C', T, H, W)
+        f = (f + self.pos_embed(f)).permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, H*W, C')
+        return torch.cat([u[:, :, :prefix], f], dim=2) if prefix else f
+
+
+class Pathway(nn.Module):
+    """u + aDSTA(LN(u)): one of the adapter's pathways."""
+
+    def __init__(self, width: int, volume: Triple, density: Triple, groups: int, heads: int, offset_norm: bool):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.attention = AnisotropicAttention(width, volume, density, groups, heads, offset_norm)
+
+    def forward(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, T, N, C') -> (B, T, N, C')."""
+        return u + self.attention(self.norm(u), grid)
+
+
+class TemporalEmbedding(nn.Module):
+    """Adds a trained vector to all tokens of a frame (released ViT code); zero at the start."""
+
+    def __init__(self, frames: int, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, frames, channels))
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, T, N, C) -> (B, T, N, C). Other lengths than trained are interpolated linearly over the clip."""
+        weight = self.weight
+        if x.shape[1] != weight.shape[1]:
+            weight = F.interpolate(weight.transpose(1, 2), x.shape[1], mode="linear").transpose(1, 2)  # (1, T, C)
+        return x + weight.unsqueeze(2)
+
+
+def _per_site(value, site: Site, backbone: Backbone, field: str):
+    """The entry of a per-site tuple, or the value that serves all sites."""
+    if not isinstance(value, tuple):
+        return value
+    if len(value) != len(backbone.sites):
+        raise D2STError(
+            f"D2STConfig: {field}={value!r} has {len(value)} entries; give one for all or one for each of the "
+            f"{len(backbone.sites)} sites of {type(backbone.model).__name__}."
+        )
+    return value[site.index]

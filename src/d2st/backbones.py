@@ -1,0 +1,124 @@
+"""Building the frozen image model: by timm name, from a local weight file, or one that ships with d2st."""
+
+import sys
+from pathlib import Path
+
+import timm
+from timm.models import load_state_dict
+from torch import nn
+
+from .assets import SHIPPED
+from .errors import D2STError
+
+ASSETS = Path(__file__).parent / "assets"
+
+ImageSize = int | tuple[int, int] | None
+
+
+def build(name: str, pretrained: bool | str | Path = True, image_size: ImageSize = None) -> nn.Module:
+    """A timm image model without its classifier.
+
+    Args:
+        name: a timm name ("vit_base_patch16_clip_quickgelu_224.openai") or one that ships with d2st ("d2st_stills").
+        pretrained: True for the published weights (timm's download, or the shipped file), False for random ones, or a
+            local file: safetensors, or a ``.pth`` that is read with ``weights_only``.
+        image_size: side or (height, width) of the frames in pixels; position tables are resampled to it.
+
+    Raises:
+        D2STError: unknown name, weights that cannot be had or do not fit.
+    """
+    shipped = SHIPPED.get(name)
+    kwargs = {"num_classes": 0}
+    if shipped:
+        kwargs |= shipped["kwargs"]
+        if pretrained is True:
+            pretrained = ASSETS / shipped["file"]
+    architecture = shipped["architecture"] if shipped else name
+    if not timm.is_model(architecture):
+        close = ", ".join(timm.list_models(f"*{architecture.split('.')[0][:12]}*")[:5]) or "timm.list_models() has them"
+        raise D2STError(f"backbone {name!r} is neither a timm model nor one of {sorted(SHIPPED)}. Did you mean: {close}?")
+    if image_size is not None and _has_fixed_size(architecture):
+        kwargs["img_size"] = image_size
+    try:
+        model = timm.create_model(architecture, pretrained=pretrained is True, **kwargs)
+    except RuntimeError as error:
+        if pretrained is not True or "pretrained" not in str(error).lower():
+            raise
+        raise D2STError(f"timm has no published weights for {name!r}: pass pretrained=False or a weight file.") from error
+    except (OSError, ValueError) as error:  # no network, no such file on the hub
+        raise D2STError(_download_hint(name, error)) from error
+    if shipped:
+        model.pretrained_cfg = {**model.pretrained_cfg, **shipped["pretrained_cfg"]}
+    if not isinstance(pretrained, bool):
+        load_weights(model, Path(pretrained))
+    return model
+
+
+def load_weights(model: nn.Module, file: Path) -> None:
+    """Load a weight file in timm's key names, position tables resampled to the model's size.
+
+    Raises:
+        D2STError: no such file, not readable, or keys that do not fit, listed.
+    """
+    if not file.is_file():
+        raise D2STError(f"weights={str(file)!r} is not a file. Give a safetensors or .pth file with timm's keys.")
+    try:
+        state = load_state_dict(str(file), weights_only=True)
+        adjust = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
+        state = adjust(state, model) if adjust else state
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except Exception as error:  # unpickling, headers, shapes: all of it is the file's fault
+        raise D2STError(f"weights={str(file)!r} cannot be read into {type(model).__name__}: {error}") from error
+    classifier = model.pretrained_cfg.get("classifier") or ()
+    heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
+    unexpected = [key for key in unexpected if not key.startswith(heads)]  # the classifier is not built
+    if missing or unexpected:
+        raise D2STError(
+            f"weights={str(file)!r} do not fit {type(model).__name__}: missing keys {missing[:5]} ({len(missing)} in all), "
+            f"unexpected keys {unexpected[:5]} ({len(unexpected)} in all). Name the timm model that the file is for."
+        )
+
+
+def resize(model: nn.Module, image_size: tuple[int, int]) -> None:
+    """Set the input size of a built model whose position table depends on it."""
+    embed = getattr(model, "patch_embed", None)
+    if getattr(embed, "img_size", None) in (None, image_size):
+        return
+    if not hasattr(model, "set_input_size"):
+        raise D2STError(
+            f"{type(model).__name__} was built for {embed.img_size} px and timm cannot change that; build it with img_size."
+        )
+    model.set_input_size(img_size=image_size)
+
+
+def nominal_size(model: nn.Module, image_size: ImageSize = None) -> tuple[int, int]:
+    """(H, W) in pixels: what was asked for, else the model's own size, else 224."""
+    if image_size is not None:
+        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        if len(size) != 2 or min(size) < 1:
+            raise D2STError(f"image_size={image_size!r} must be a side or (height, width) in pixels.")
+        return size
+    own = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return tuple(own) if own else tuple((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[1:])
+
+
+def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
+    """Leave gradients to the parameters named, and to no others."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in trained)
+
+
+def _has_fixed_size(architecture: str) -> bool:
+    cfg = timm.get_pretrained_cfg(architecture)
+    return bool(cfg is not None and cfg.fixed_input_size)
+
+
+def _download_hint(name: str, error: Exception) -> str:
+    cfg = timm.get_pretrained_cfg(name)
+    where = f"model.safetensors of {cfg.hf_hub_id} on the Hugging Face Hub" if cfg and cfg.hf_hub_id else "its weight file"
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (
+        f"The weights of {name!r} could not be downloaded ({reason}). Fetch {where} on a machine with a network and pass "
+        f"it: pretrained='model.safetensors' (--weights model.safetensors), or pretrained=False for random weights."
+    )
+

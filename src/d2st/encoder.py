@@ -1,0 +1,175 @@
+"""The way from a frozen image model to a video encoder: :func:`adapt`, :class:`VideoEncoder`, :func:`load`."""
+
+import warnings
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from . import backbones
+from .adapters import AdapterConfig, D2STConfig
+from .backbones import ImageSize
+from .errors import D2STError
+from .sites import Backbone, Clip, InputHook, OutputHook, inspect
+
+TRAINED = "backbone."  # prefix, in adapter files, of backbone parameters that train along
+
+
+def adapt(
+    model: str | nn.Module,
+    config: AdapterConfig | None = None,
+    *,
+    frames: int = 8,
+    pretrained: bool | str | Path = True,
+    image_size: ImageSize = None,
+) -> "VideoEncoder":
+    """Freeze an image model and plug video adapters into it.
+
+    Args:
+        model: a timm name, a backbone that ships with d2st ("d2st_stills"), or a model built by timm, which is then
+            frozen in place and gets hooks; its state-dict keys stay as they are.
+        config: the adapter system; None is :class:`D2STConfig` with its defaults.
+        frames: T, frames of a clip that the adapters are laid out for.
+        pretrained: for a name: True for the published weights, False for random ones, or a local file
+            (safetensors, or ``.pth`` read with ``weights_only``).
+        image_size: side or (height, width) of the frames in pixels; None is the backbone's own.
+
+    Returns:
+        The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives.
+
+    Raises:
+        D2STError: unknown name, weights that cannot be had or do not fit, a model without usable stages, a system that
+            does not fit the backbone.
+    """
+    if frames < 1:
+        raise D2STError(f"frames={frames} must be 1 or more.")
+    name, source = "", None
+    if isinstance(model, str):
+        name, source = model, pretrained if isinstance(pretrained, bool) else Path(pretrained).name
+        model = backbones.build(name, pretrained, image_size)
+        for note in model.pretrained_cfg.get("notes") or ():
+            if pretrained is True and "quickgelu" in note.lower() and "quickgelu" not in name:
+                warnings.warn(f"{name}: {note} (e.g. {name.replace('_clip_', '_clip_quickgelu_', 1)}).", stacklevel=2)
+    elif image_size is not None:
+        backbones.resize(model, backbones.nominal_size(model, image_size))
+    if any(isinstance(hook, (InputHook, OutputHook)) for m in model.modules() for hook in m._forward_hooks.values()):
+        raise D2STError(f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before.")
+    backbone = inspect(model, backbones.nominal_size(model, image_size))
+    encoder = VideoEncoder(backbone, config or D2STConfig(), frames, name, source)
+    return encoder.to(next(model.parameters())).eval()
+
+
+class VideoEncoder(nn.Module):
+    """A frozen image backbone with video adapters: (B, T, 3, H, W) -> (B, T, D), one feature a frame.
+
+    The feature of a frame is what timm gives just before its classifier. Build it with :func:`adapt`.
+
+    Attributes:
+        backbone: the timm model, its state-dict keys untouched.
+        adapters: everything that was inserted, by site.
+        config: the adapter system's config.
+        frames: T that the adapters are laid out for.
+        image_size: (H, W) in pixels that they are laid out for.
+        num_features: D.
+        mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``.
+    """
+
+    def __init__(self, backbone: Backbone, config: AdapterConfig, frames: int, name: str = "", source=None):
+        super().__init__()
+        self.backbone = backbone.model
+        self.config, self.frames = config, frames
+        self.backbone_name, self.weights_source = name, source
+        self.image_size, self.num_features = backbone.image_size, backbone.num_features
+        self.trained_names = tuple(config.trained_backbone_parameters(backbone))
+        backbones.freeze(self.backbone, self.trained_names)
+        self.clip = Clip(frames, self.image_size, self.image_size)
+        self.adapters = nn.ModuleDict()
+        insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves no hook behind
+        for insertion in insertions:
+            self.adapters[insertion.key] = insertion.adapter
+            if insertion.before is None:
+                hook = OutputHook(insertion.adapter, insertion.site, self.clip)
+                self.backbone.get_submodule(insertion.site.module).register_forward_hook(hook)
+            else:
+                hook = InputHook(insertion.adapter, insertion.site, self.clip)
+                self.backbone.get_submodule(insertion.before).register_forward_pre_hook(hook)
+        cfg = getattr(self.backbone, "pretrained_cfg", None) or {}
+        self.mean = tuple(cfg.get("mean") or (0.485, 0.456, 0.406))
+        self.std = tuple(cfg.get("std") or (0.229, 0.224, 0.225))
+        self.interpolation = cfg.get("interpolation") or "bicubic"
+        self.crop_pct = cfg.get("crop_pct") or 1.0
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Encode clips.
+
+        Args:
+            video: (B, T, 3, H, W), normalised with ``mean`` and ``std``.
+
+        Returns:
+            (B, T, D).
+
+        Raises:
+            D2STError: wrong shape, or too few frames for the adapter.
+        """
+        if video.ndim != 5 or video.shape[2] != 3:
+            raise D2STError(f"A video batch must be (B, T, 3, H, W); this one is {tuple(video.shape)}.")
+        frames, size = video.shape[1], tuple(video.shape[3:])
+        if (frames, size) != (self.clip.frames, self.clip.image_size):
+            self.clip.frames, self.clip.image_size = frames, size
+        x = self.backbone.forward_features(video.flatten(0, 1))
+        x = self.backbone.forward_head(x, pre_logits=True)  # (B*T, D)
+        return x.unflatten(0, (-1, frames))
+
+    def train(self, mode: bool = True) -> "VideoEncoder":
+        """Training mode for the adapters; the frozen backbone stays in eval mode (batch statistics, drop-out)."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute the backbone's blocks in the backward pass instead of keeping their activations."""
+        self.backbone.set_grad_checkpointing(enable)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What an optimiser gets: the adapters, and the backbone's parameters that train along."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def adapter_state_dict(self) -> dict[str, Tensor]:
+        """Every trained tensor and the adapters' buffers: all that an adapter file holds."""
+        own = dict(self.backbone.named_parameters())
+        return self.adapters.state_dict() | {TRAINED + name: own[name].detach() for name in self.trained_names}
+
+    def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take what :meth:`adapter_state_dict` gave.
+
+        Raises:
+            D2STError: keys or shapes that are not this encoder's, listed.
+        """
+        own = self.adapter_state_dict()
+        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+        if missing or unexpected or shapes:
+            raise D2STError(
+                f"These adapter weights are not for {type(self.config).__name__} on {type(self.backbone).__name__}: missing "
+                f"keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} ({len(unexpected)}), other shapes "
+                f"{shapes[:5]} ({len(shapes)}). Build the encoder with the config that they were trained with."
+            )
+        with torch.no_grad():
+            for key, tensor in own.items():
+                tensor.copy_(state[key])
+
+    def summary(self) -> dict[str, float]:
+        """Print and return the number of trainable and of all parameters, and their share."""
+        trainable = sum(p.numel() for p in self.trainable_parameters())
+        total = sum(p.numel() for p in self.parameters())
+        print(
+            f"{type(self.config).__name__} on {self.backbone_name or type(self.backbone).__name__}: "
+            f"{trainable:,} of {total:,} parameters train ({trainable / total:.2%})"
+        )
+        return {"trainable": trainable, "total": total, "share": trainable / total}
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors``: the adapter only. See :mod:`d2st.pretrained`."""
+        from .pretrained import save
+
+        return save(self, Path(folder))

@@ -1,0 +1,210 @@
+"""Where a timm model can be adapted, and how its feature maps are seen from there.
+
+Adapters live outside the backbone. A :class:`Hook` on a leaf module hands them the module's output as tokens
+(B, T, N, C) and puts their result back in the layout that the backbone uses, so that one adapter serves token models
+(NLC), convolutional ones (NCHW) and Swin-like ones (NHWC).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .errors import D2STError
+
+Layout = Literal["NLC", "NCHW", "NHWC"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of the backbone whose output can be adapted: the end of a block (ViT) or of a stage (CNN).
+
+    Attributes:
+        index: position among the sites, from the input on.
+        module: dotted path of the hooked module.
+        channels: C.
+        grid: (H, W) of the map at the nominal image size.
+        prefix: class and register tokens before the patches (0 on maps).
+        layout: how the module lays out its output.
+    """
+
+    index: int
+    module: str
+    channels: int
+    grid: tuple[int, int]
+    prefix: int
+    layout: Layout
+
+    @property
+    def key(self) -> str:
+        """Name usable in a ModuleDict."""
+        return self.module.replace(".", "_")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What an adapter system may know about the backbone it goes into.
+
+    Attributes:
+        model: the timm model.
+        sites: its adaptable places, from the input on.
+        image_size: nominal (H, W) of an input frame in pixels.
+        num_features: D, width of the frame feature.
+    """
+
+    model: nn.Module
+    sites: tuple[Site, ...]
+    image_size: tuple[int, int]
+    num_features: int
+
+    @property
+    def has_tokens(self) -> bool:
+        """True for ViT-like backbones, whose sites give token sequences."""
+        return self.sites[0].layout == "NLC"
+
+
+class Insertion(NamedTuple):
+    """An adapter to hook into the backbone, called with tokens (B, T, N, C) and the grid (H, W).
+
+    Attributes:
+        key: its name in the encoder's ``adapters`` and in the adapter file.
+        adapter: the module.
+        site: the site whose layout the tokens have.
+        before: path of a module whose input is adapted; None adapts the output of the site itself.
+    """
+
+    key: str
+    adapter: nn.Module
+    site: Site
+    before: str | None = None
+
+
+@dataclass
+class Clip:
+    """Shape of the clips now passing through, shared by all hooks of one encoder and set at each forward."""
+
+    frames: int
+    image_size: tuple[int, int]
+    nominal: tuple[int, int]
+
+
+@dataclass
+class Hook:
+    """Runs an adapter on what passes a site. A plain object, so that deepcopy, pickle and torch.compile follow it.
+
+    torch.compile ignores hooks that come or go after the first call, hence the ``enabled`` attribute, which it guards.
+    """
+
+    adapter: nn.Module
+    site: Site
+    clip: Clip
+    enabled: bool = field(default=True)
+
+    def adapt(self, x: Tensor) -> Tensor:
+        tokens, grid = self._tokens(x)
+        y = self.adapter(tokens.unflatten(0, (-1, self.clip.frames)), grid).flatten(0, 1)  # (B*T, N, C)
+        if self.site.layout == "NCHW":
+            return y.transpose(1, 2).unflatten(2, grid)
+        return y.unflatten(1, grid) if self.site.layout == "NHWC" else y
+
+    def _tokens(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """(B*T, ...) in the site's layout -> (B*T, N, C) and (H, W), without a copy."""
+        if self.site.layout == "NCHW":
+            return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
+        if self.site.layout == "NHWC":
+            return x.flatten(1, 2), (x.shape[1], x.shape[2])
+        if self.clip.image_size == self.clip.nominal:
+            return x, self.site.grid
+        grid = tuple(
+            round(cells * size / nominal)
+            for cells, size, nominal in zip(self.site.grid, self.clip.image_size, self.clip.nominal, strict=True)
+        )
+        if grid[0] * grid[1] != x.shape[1] - self.site.prefix:
+            raise D2STError(
+                f"{self.site.module}: {x.shape[1] - self.site.prefix} patch tokens do not form a grid for frames of "
+                f"{self.clip.image_size[0]}x{self.clip.image_size[1]} px. Adapt the backbone with image_size set to it."
+            )
+        return x, grid
+
+
+class OutputHook(Hook):
+    """Adapts the output of the hooked module (a forward hook)."""
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return self.adapt(output) if self.enabled else output
+
+
+class InputHook(Hook):
+    """Adapts the first input of the hooked module (a forward pre-hook)."""
+
+    def __call__(self, module: nn.Module, args: tuple) -> tuple | None:
+        return (self.adapt(args[0]), *args[1:]) if self.enabled else None
+
+
+def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
+    """Find the sites of a timm model and what passes there, by one forward of a blank frame.
+
+    Sites are the stages that ``model.feature_info`` names (blocks of a ViT). Of a stage that is a plain container the
+    last leaf block is taken, because gradient checkpointing runs the children of such a container and never the
+    container, whose hook it would skip.
+
+    Raises:
+        D2STError: if the model names no stages, or one whose output is not a feature map.
+    """
+    name = type(model).__name__
+    stages = getattr(model, "feature_info", None)
+    if not stages or not hasattr(model, "forward_head"):
+        raise D2STError(
+            f"{name} does not describe its stages in feature_info, as timm's image models do. "
+            f"Pass a timm model (timm.list_models() has the names)."
+        )
+    paths = [_leaf(model, stage["module"]) for stage in stages if stage["reduction"] >= 4]
+    outputs: dict[str, list] = {path: [] for path in paths}
+    handles = [
+        model.get_submodule(path).register_forward_hook(lambda m, a, out, path=path: outputs[path].append(out))
+        for path in paths
+    ]
+    training = model.training
+    parameter = next(model.parameters())
+    try:
+        with torch.no_grad():
+            frame = parameter.new_zeros(1, 3, *image_size)
+            feature = model.eval().forward_head(model.forward_features(frame), pre_logits=True)
+    except (AssertionError, RuntimeError) as error:
+        raise D2STError(f"{name} cannot take frames of {image_size[0]}x{image_size[1]} px: {error}") from error
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    if feature.ndim != 2:
+        raise D2STError(f"{name} gives a feature of shape {tuple(feature.shape)} a frame, not a vector; it is not supported.")
+    sites = tuple(_site(model, i, path, outputs[path]) for i, path in enumerate(paths))
+    return Backbone(model, sites, image_size, feature.shape[1])
+
+
+def _leaf(model: nn.Module, path: str) -> str:
+    module = model.get_submodule(path)
+    while isinstance(module, nn.Sequential) and len(module):
+        child = next(reversed(module._modules))
+        path, module = f"{path}.{child}", module[-1]
+    return path
+
+
+def _site(model: nn.Module, index: int, path: str, outputs: list) -> Site:
+    name = type(model).__name__
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim not in (3, 4):
+        raise D2STError(f"{name}.{path} does not give one feature map in a forward; {name} is not supported.")
+    shape = outputs[0].shape
+    if len(shape) == 4:
+        if getattr(model, "output_fmt", "NCHW") == "NHWC":
+            return Site(index, path, shape[3], (shape[1], shape[2]), 0, "NHWC")
+        return Site(index, path, shape[1], (shape[2], shape[3]), 0, "NCHW")
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    grid = tuple(getattr(getattr(model, "patch_embed", None), "grid_size", None) or ())
+    if len(grid) != 2 or grid[0] * grid[1] != shape[1] - prefix:
+        raise D2STError(
+            f"{name}.{path} gives {shape[1]} tokens that are not {prefix} prefix tokens and a grid in reading order; "
+            f"{name} is not supported."
+        )
+    return Site(index, path, shape[2], grid, prefix, "NLC")
