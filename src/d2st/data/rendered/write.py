@@ -1,0 +1,178 @@
+"""Render clips of the motion classes and write the benchmark: real H.264 files in class folders, and a split."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from d2st.errors import D2STError
+
+from .classes import MOTIONS, Motion, split
+from .draw import Track, draw, random_background, random_looks
+from .motion import Path as MotionPath
+from .motion import Rng
+
+EDGE = 0.12  # centres keep this far from the border, in image widths
+SIZES = (0.09, 0.19)  # radius of an object in image widths
+SHAKE = 3  # largest shift of the camera, in hundredths of the image side
+FRAMES_PER_SECOND = 12
+
+
+@dataclass(frozen=True)
+class RenderConfig:
+    """The rendered benchmark.
+
+    Args:
+        side: Height and width of a clip in pixels, even.
+        shortest: Fewest frames of a clip.
+        longest: Most frames of a clip.
+        clips: Clips a class, by part of the split.
+        seed: Seed of everything; a clip depends on it, on the class's name and on its own number only.
+        workers: Processes that render; 0 means one for each processor.
+    """
+
+    side: int = 96
+    shortest: int = 20
+    longest: int = 32
+    clips: dict[str, int] = field(default_factory=lambda: {"train": 20, "val": 12, "test": 20})
+    seed: int = 0
+    workers: int = 0
+
+
+def _settle(rng: Rng, values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Shift (and shrink, where too wide) values over time so that they stay within low..high.
+
+    What rests is put where something that travels might be, so that a place says nothing about the class.
+    """
+    room = high - low
+    span = values.max() - values.min()
+    if span > room:
+        values, span = values * (room / span), room
+    travel = max(span, rng.uniform(0.0, 0.8) * room)
+    start = rng.random() * (room - travel) + rng.random() * (travel - span)
+    return values - values.min() + low + start
+
+
+def _place(rng: Rng, actors: list[MotionPath]) -> list[Track]:
+    """Choose place, size and angle of actors that move together."""
+    x = _settle(rng, np.stack([a.x for a in actors]), EDGE, 1 - EDGE)
+    y = _settle(rng, np.stack([a.y for a in actors]), EDGE, 1 - EDGE)
+    tracks = []
+    for i, actor in enumerate(actors):
+        size = np.exp(_settle(rng, actor.growth, *np.log(SIZES)))
+        tracks.append(Track(x[i], y[i], size, actor.turns + rng.random(), actor.seen))
+    return tracks
+
+
+def _shaking(rng: Rng, count: int, side: int) -> np.ndarray:
+    """Camera shifts in whole pixels, a bounded random walk of a random strength, (count, 2)."""
+    reach = int(rng.integers(0, SHAKE + 1)) * side // 100
+    shift, shifts = np.zeros(2, np.int64), []
+    for step in rng.integers(-1, 2, (count, 2)):
+        shift = np.clip(shift + step, -reach, reach)
+        shifts.append(shift)
+    return np.stack(shifts)
+
+
+def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray:
+    """Render one clip of a class.
+
+    The same motion, number and config (side, shortest, longest, seed) give the same frames on every machine: random
+    numbers come from NumPy's Philox generator, and pixels from operations that IEEE 754 rounds exactly.
+
+    Returns:
+        uint8 frames (T, side, side, 3), RGB.
+    """
+    digest = hashlib.sha256(f"{config.seed}/{motion.name}/{number}".encode()).digest()
+    rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:8], "little")))
+    count = int(rng.integers(config.shortest, config.longest + 1))
+    begin, end = rng.uniform(0.0, 0.1), rng.uniform(0.9, 1.0)
+    u = np.clip((np.arange(count) / (count - 1) - begin) / (end - begin), 0, 1)
+    actors = motion.perform(rng, u)
+    tracks = _place(rng, actors)
+    # One to three objects whatever the class does, so that counting them in a frame tells next to nothing.
+    fewest = 1 if not all(a.seen.all() for a in actors) else 0
+    for _ in range(int(rng.integers(fewest, 4 - len(actors)))):
+        tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])
+    margin = SHAKE * config.side // 100
+    background = random_background(rng, config.side + 2 * margin)
+    looks = random_looks(rng, len(tracks), background)
+    order = rng.permutation(len(tracks))  # who covers whom
+    return draw(
+        [looks[i] for i in order],
+        [tracks[i] for i in order],
+        background,
+        config.side,
+        _shaking(rng, count, config.side),
+        gain=rng.uniform(0.8, 1.15),
+    )
+
+
+def write_clip(path: Path, frames: np.ndarray) -> None:
+    """Write frames (T, H, W, 3) as H.264 in MP4; a file that is there is whole."""
+    import av
+
+    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with av.open(str(part), "w", format="mp4") as container:
+            stream = container.add_stream("h264", rate=FRAMES_PER_SECOND)
+            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+            stream.codec_context.thread_count = 1
+            stream.options = {"crf": "20", "preset": "veryfast"}
+            for frame in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            container.mux(stream.encode(None))
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _write_class(folder: Path, name: str, numbers: list[int], config: RenderConfig) -> int:
+    motion = next(m for m in MOTIONS if m.name == name)
+    for number in numbers:
+        write_clip(folder / name / f"{number:03d}.mp4", render_clip(motion, number, config))
+    return len(numbers)
+
+
+def write_benchmark(folder: Path, config: RenderConfig) -> Iterator[tuple[int, int]]:
+    """Write ``clips/CLASS/NNN.mp4`` and ``split.yaml`` below a folder; clips that are there are kept.
+
+    Yields:
+        Clips done and clips in all, first at once and then whenever a class is done.
+
+    Raises:
+        D2STError: Where ``folder`` holds clips of another config.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = {key: getattr(config, key) for key in ("side", "shortest", "longest", "seed")}
+    record = folder / "benchmark.yaml"
+    if record.exists() and yaml.safe_load(record.read_text()) != stamp:
+        raise D2STError(f"{folder} holds a rendered benchmark made with {yaml.safe_load(record.read_text())}, and now "
+                        f"{stamp} is asked for; choose another folder, or delete this one.")
+    record.write_text(yaml.safe_dump(stamp))
+    parts = split()
+    (folder / "split.yaml").write_text(yaml.safe_dump(parts, sort_keys=False))
+    todo, done = [], 0
+    for part, names in parts.items():
+        for name in names:
+            where = folder / "clips" / name
+            where.mkdir(parents=True, exist_ok=True)
+            missing = [n for n in range(config.clips[part]) if not (where / f"{n:03d}.mp4").exists()]
+            done += config.clips[part] - len(missing)
+            if missing:
+                todo.append((folder / "clips", name, missing, config))
+    total = sum(config.clips[part] * len(names) for part, names in parts.items())
+    yield done, total
+    if not todo:
+        return
+    workers = min(config.workers or os.cpu_count() or 1, len(todo))
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(_write_class, *job) for job in todo]):
+            done += future.result()
+            yield done, total

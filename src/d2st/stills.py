@@ -1,0 +1,202 @@
+"""Pre-train the backbone that ships with the package: ``python -m d2st.stills --out FILE``.
+
+It sees still images only, drawn by the same code as the demo's clips, and learns to say what is where: from the pooled
+feature which colours and shapes there are, and for each colour where its object is, how large, and which way it points;
+from every cell of the last feature map the same of the object nearest to it. It never sees motion.
+"""
+
+import argparse
+import importlib
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .assets import SHIPPED
+from .data.rendered.draw import NAMES, TINTS
+from .data.rendered.shapes import FILLS
+from .data.rendered.stills import render_still
+from .files import write_safetensors
+
+BINS = 8  # columns and rows that the pooled feature tells apart
+NEAR = 0.16  # an object further from a cell's centre than this, in image widths, is not the cell's to name
+POOLED = {"presence": 1, "numbers": 3, "column": BINS, "row": BINS}  # outputs for each colour
+DENSE = {"presence": 1, "numbers": 5, "shape": len(NAMES), "fill": len(FILLS), "colour": len(TINTS)}  # for each cell
+
+
+@dataclass(frozen=True)
+class StillsConfig:
+    """How the shipped backbone is pre-trained.
+
+    Args:
+        out: File to write, safetensors; the default is the file the package ships.
+        name: Which shipped backbone.
+        images: Number of stills; every one is new.
+        batch: Stills a step.
+        learning_rate: Peak learning rate of AdamW, reached after 5 % of the steps, then cosine to 0.
+        weight_decay: Decoupled weight decay.
+        seed: Seed of the stills and of the initial weights.
+        workers: Processes that render; the stills do not depend on it.
+        threads: Threads of the convolutions; sums, and so the last digits, depend on it.
+    """
+
+    out: Path = Path(__file__).parent / "assets" / "d2st_stills.safetensors"
+    name: str = "d2st_stills"
+    images: int = 800_000
+    batch: int = 128
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.02
+    seed: int = 0
+    workers: int = 1
+    threads: int = 1
+
+
+class Stills(torch.utils.data.Dataset):
+    """Stills by index: uint8 image (3, side, side) and its objects (MOST, 8).
+
+    Args:
+        seed: Seed of the stills.
+        count: How many there are.
+        side: Height and width in pixels.
+    """
+
+    def __init__(self, seed: int, count: int, side: int) -> None:
+        self.seed, self.count, self.side = seed, count, side
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, objects = render_still(self.seed, index, self.side)
+        return torch.from_numpy(image).permute(2, 0, 1), torch.from_numpy(objects)
+
+
+class StillsModel(nn.Module):
+    """A shipped backbone with the linear heads of its pre-training.
+
+    Args:
+        name: Name of a shipped backbone.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        spec = SHIPPED[name]
+        self.backbone = _resolve(spec["architecture"])(**spec["kwargs"] | {"block": _resolve(spec["kwargs"]["block"])})
+        width = self.backbone.num_features
+        self.pooled = nn.Linear(width, len(TINTS) * sum(POOLED.values()) + len(NAMES))
+        self.dense = nn.Conv2d(width, sum(DENSE.values()), 1)
+        for key in ("mean", "std"):
+            value = torch.tensor(spec["pretrained_cfg"][key]).view(3, 1, 1) * 255
+            self.register_buffer(key, value, persistent=False)
+
+    def losses(self, images: Tensor, objects: Tensor) -> dict[str, Tensor]:
+        """The loss of each thing to be said about uint8 images (B, 3, H, W) with objects (B, MOST, 8)."""
+        x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        features = self.backbone.forward_features(x)  # (B, C, h, w)
+        outputs = self.pooled(self.backbone.forward_head(features, pre_logits=True))
+        by_colour, shapes = outputs.split([outputs.shape[1] - len(NAMES), len(NAMES)], 1)
+        by_colour = by_colour.unflatten(1, (len(TINTS), -1))  # (B, colours, outputs)
+        return _pooled_losses(by_colour, shapes, objects) | _dense_losses(self.dense(features), objects)
+
+
+def _pooled_losses(by_colour: Tensor, shapes: Tensor, objects: Tensor) -> dict[str, Tensor]:
+    clip, slot = (objects[..., 7] >= 0).nonzero(as_tuple=True)
+    there = objects[clip, slot]  # (n, 8), every object of the batch
+    colour, shape = there[:, 7].long(), there[:, 5].long()
+    presence, numbers, column, row = by_colour.split(list(POOLED.values()), -1)
+    has_colour = torch.zeros_like(presence[..., 0]).index_put((clip, colour), torch.ones(()))
+    has_shape = torch.zeros_like(shapes).index_put((clip, shape), torch.ones(()))
+    column_of, row_of = (there[:, :2] * BINS).long().unbind(1)
+    return {
+        "colours": 5 * F.binary_cross_entropy_with_logits(presence[..., 0], has_colour),
+        "shapes": F.binary_cross_entropy_with_logits(shapes, has_shape),
+        "pooled numbers": 2 * F.smooth_l1_loss(numbers[clip, colour], there[:, 2:5], beta=0.2),
+        "column": F.cross_entropy(column[clip, colour], column_of),
+        "row": F.cross_entropy(row[clip, colour], row_of),
+    }
+
+
+def _dense_losses(cells: Tensor, objects: Tensor) -> dict[str, Tensor]:
+    height, width = cells.shape[2:]
+    cells = cells.flatten(2).transpose(1, 2)  # (B, h*w, outputs)
+    presence, numbers, shape, fill, colour = cells.split(list(DENSE.values()), -1)
+    down, across = torch.meshgrid(
+        (torch.arange(height) + 0.5) / height, (torch.arange(width) + 0.5) / width, indexing="ij"
+    )
+    centres = torch.stack([across.flatten(), down.flatten()], -1)  # (h*w, 2)
+    distance = (objects[:, None, :, :2] - centres[:, None]).norm(dim=-1)  # (B, h*w, MOST)
+    distance = distance.masked_fill(objects[:, None, :, 7] < 0, float("inf"))
+    nearest = distance.argmin(-1)  # (B, h*w)
+    named = torch.gather(objects, 1, nearest[..., None].expand(-1, -1, 8))  # (B, h*w, 8)
+    near = distance.amin(-1) < NEAR
+    target = torch.cat([(named[..., :2] - centres) / NEAR, named[..., 2:5]], -1)[near]
+    kinds = named[near][:, 5:].long()
+    return {
+        "occupied": 2 * F.binary_cross_entropy_with_logits(presence[..., 0], near.float()),
+        "cell numbers": 5 * F.smooth_l1_loss(numbers[near], target, beta=0.2),
+        "shape": F.cross_entropy(shape[near], kinds[:, 0]),
+        "fill": F.cross_entropy(fill[near], kinds[:, 1]),
+        "colour": F.cross_entropy(colour[near], kinds[:, 2]),
+    }
+
+
+def _resolve(dotted: str) -> type:
+    module, name = dotted.rsplit(".", 1)
+    return getattr(importlib.import_module(module), name)
+
+
+def pretrain(config: StillsConfig) -> dict:
+    """Pre-train on stills and write the backbone's weights.
+
+    Returns:
+        What was done: config, seconds, and mean losses over the last tenth of the stills.
+    """
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    model = StillsModel(config.name).to(memory_format=torch.channels_last)
+    side = SHIPPED[config.name]["pretrained_cfg"]["input_size"][-1]
+    stills = Stills(config.seed, config.images, side)
+    loader = torch.utils.data.DataLoader(stills, config.batch, num_workers=config.workers, drop_last=True)
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, config.learning_rate, total_steps=len(loader), pct_start=0.05, cycle_momentum=False
+    )
+    start, tail = time.monotonic(), []
+    for step, batch in enumerate(loader):
+        losses = model.losses(*batch)
+        optimiser.zero_grad()
+        sum(losses.values()).backward()
+        optimiser.step()
+        schedule.step()
+        if step >= 0.9 * len(loader):
+            tail.append({key: value.item() for key, value in losses.items()})
+        if step % 100 == 0 or step + 1 == len(loader):
+            values = ", ".join(f"{key} {value.item():.2f}" for key, value in losses.items())
+            print(f"{step + 1}/{len(loader)} steps, {time.monotonic() - start:.0f} s: {values}", flush=True)
+    seconds = time.monotonic() - start
+    recorded = {key: value for key, value in asdict(config).items() if key != "out"}
+    config.out.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"made_by": "python -m d2st.stills", "config": json.dumps(recorded)}
+    write_safetensors(config.out, model.backbone.state_dict(), metadata)
+    print(f"Wrote {config.out} ({config.out.stat().st_size / 1e6:.2f} MB) after {seconds:.0f} s.")
+    means = {key: sum(losses[key] for losses in tail) / len(tail) for key in tail[0]}
+    return {"config": recorded, "seconds": seconds, "losses": means}
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the pre-training: every field of ``StillsConfig`` is a flag."""
+    parser = argparse.ArgumentParser(prog="python -m d2st.stills", description=__doc__)
+    for key, value in asdict(StillsConfig()).items():
+        parser.add_argument(f"--{key.replace('_', '-')}", type=Path if key == "out" else type(value), default=value)
+    pretrain(StillsConfig(**vars(parser.parse_args(arguments))))
+
+
+if __name__ == "__main__":
+    main()
