@@ -1,0 +1,118 @@
+"""What the packets of a video stream prove before anything is decoded: how many frames, and where decoding can start."""
+
+from bisect import bisect_right
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import accumulate
+
+import numpy as np
+
+# Restarting costs a flush of the decoder; skipping fewer frames than this gains nothing.
+_GAP = 4
+# Containers that store one whole picture a packet and its presentation time beside it.
+_CONTAINERS = ("mov,mp4", "matroska")
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Packets of one stream in decode order.
+
+    Args:
+        packets: All packets that hold data.
+        frames: How many of them are shown; hidden reference pictures (VP8, VP9) and packets cut off by an edit list
+            are not.
+        times: Presentation times of the shown packets, sorted; empty where there are no usable ones.
+        starts: (packet, frame) numbers from which decoding gives exactly frame, frame + 1, ...
+    """
+
+    packets: list
+    frames: int
+    times: list[int]
+    starts: list[tuple[int, int]]
+
+
+def scan(container, stream) -> Scan:
+    """Read all packets of an open stream."""
+    packets = [packet for packet in container.demux(stream) if packet.size]
+    codec = stream.codec_context.name
+    hidden = {"vp8": _vp8_hidden, "vp9": _vp9_hidden}.get(codec, lambda packet: False)
+    shown = [not (packet.is_discard or hidden(packet)) for packet in packets]
+    times = [packet.pts for packet in packets]
+    if None in times or len(set(times)) < len(times):
+        return Scan(packets, sum(shown), [], [])
+    starts = []
+    restarts = _restarts(codec, stream.codec_context.extradata)
+    if container.format.name.startswith(_CONTAINERS) and not any(packet.is_discard for packet in packets):
+        before = [float("-inf"), *accumulate(times, max)]
+        after = [float("inf"), *accumulate(reversed(times), min)][::-1][1:]
+        frame = 0
+        for i, packet in enumerate(packets):
+            # A closed group: all that was sent earlier is shown earlier, all that is sent later is shown later.
+            if shown[i] and packet.is_keyframe and before[i] < times[i] < after[i] and restarts(bytes(packet)):
+                starts.append((i, frame))
+            frame += shown[i]
+    return Scan(packets, sum(shown), sorted(t for t, s in zip(times, shown, strict=True) if s), starts)
+
+
+def plan(found: Scan, wanted: np.ndarray) -> list[tuple[int, int, list[int]]]:
+    """Stretches to decode for some frames.
+
+    Args:
+        found: The packets.
+        wanted: Frame indices of shape (n,), sorted and unique.
+
+    Returns:
+        (first packet, frame that it gives, wanted frames) of each stretch. One stretch from (0, 0) where nothing can be
+        skipped.
+    """
+    frames = [frame for _, frame in found.starts]
+    stretches, position = [(0, 0, [])], 0
+    for target in wanted.tolist():
+        i = bisect_right(frames, target) - 1
+        if i >= 0 and frames[i] > position + _GAP:
+            stretches.append((*found.starts[i], []))
+        stretches[-1][2].append(target)
+        position = target + 1
+    return [stretch for stretch in stretches if stretch[2]]
+
+
+def _restarts(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]:
+    """A test whether a key packet resets the decoder, so that nothing after it refers to anything before it.
+
+    Containers also mark recovery points and intra pictures as key, from which decoding is not exact.
+    """
+    extradata = extradata or b""
+    if codec in ("mjpeg", "png", "prores"):
+        return lambda data: True
+    if codec == "vp8":
+        return lambda data: not data[0] & 1
+    if codec == "vp9":
+        return lambda data: data[0] >> 4 == 0b1000 and not data[0] & 0b1100  # profile 0, a new key frame
+    if codec == "h264" and len(extradata) > 6 and extradata[0] == 1:
+        return lambda data: _slices(data, (extradata[4] & 3) + 1, lambda b: b & 31, range(1, 6)) == {5}
+    if codec == "hevc" and len(extradata) > 22 and extradata[0] == 1:
+        kinds = range(32)
+        return lambda data: _slices(data, (extradata[21] & 3) + 1, lambda b: b >> 1 & 63, kinds) <= set(range(16, 22))
+    return lambda data: False
+
+
+def _slices(data: bytes, prefix: int, kind: Callable[[int], int], kinds: range) -> set[int]:
+    """Types of the coded slices in a length-prefixed H.264 or HEVC packet (ITU-T H.264 table 7-1, H.265 table 7-1)."""
+    found, at = set(), 0
+    while at + prefix < len(data):
+        found.add(kind(data[at + prefix]))
+        at += prefix + int.from_bytes(data[at : at + prefix], "big")
+    return found & set(kinds)
+
+
+def _vp8_hidden(packet) -> bool:
+    """show_frame of RFC 6386, section 9.1."""
+    return not memoryview(packet)[0] >> 4 & 1
+
+
+def _vp9_hidden(packet) -> bool:
+    """show_existing_frame and show_frame of the VP9 bitstream specification, section 6.2; a superframe shows one."""
+    data = memoryview(packet)
+    superframe = data[-1] >> 5 == 0b110
+    first = data[0] << 1 if data[0] >> 4 == 0b1011 else data[0]  # profile 3 has one more bit
+    return data[0] >> 6 == 0b10 and not superframe and not first & 0b1000 and not first & 0b10

@@ -1,0 +1,133 @@
+"""Clips of bytes to normalised clips: the same random choice for all frames of a clip.
+
+Every transform takes uint8 RGB of shape (T, 3, H, W) and gives float32 of shape (T, 3, h, w) with
+``(x / 255 - mean) / std``. Random ones draw from torch's global generator, so the caller seeds.
+
+Two families. ``train_transform`` and ``eval_transform`` are our default: they keep the aspect ratio. The ``released_*``
+ones are those of the official D2ST-Adapter code, whose support and query clips differ in training.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F
+
+from d2st.errors import D2STError
+
+ClipTransform = Callable[[torch.Tensor], torch.Tensor]
+
+
+def eval_transform(
+    size: int | tuple[int, int], mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"
+) -> ClipTransform:
+    """Resize until the picture just covers ``size``, then centre crop.
+
+    Args:
+        size: Side of the square, or (height, width).
+        mean: Per channel, in 0..1.
+        std: Per channel, in 0..1.
+        interpolation: "bicubic", "bilinear" or "nearest": the backbone's own.
+
+    Raises:
+        D2STError: If the interpolation has another name.
+    """
+    size = _pair(size)
+    return v2.Compose([_Cover(size, interpolation), v2.CenterCrop(size), *_normalise(mean, std)])
+
+
+def train_transform(
+    size: int | tuple[int, int],
+    mean: Sequence[float],
+    std: Sequence[float],
+    interpolation: str = "bicubic",
+    flip: bool = True,
+    jitter: float = 0.0,
+    margin: float = 8 / 7,
+) -> ClipTransform:
+    """Resize until the picture covers ``margin * size``, random crop, optional flip and colour jitter.
+
+    Args:
+        size: Side of the square, or (height, width).
+        mean: Per channel, in 0..1.
+        std: Per channel, in 0..1.
+        interpolation: "bicubic", "bilinear" or "nearest".
+        flip: Mirror half of the clips left to right. Off where left and right matter.
+        jitter: Brightness, contrast and saturation vary by factors in [1 - jitter, 1 + jitter], hue by jitter / 2
+            turns times 0.5. 0 is off.
+        margin: At least 1. 8/7 makes 256 of 224.
+
+    Raises:
+        D2STError: If the interpolation has another name, ``jitter`` is not in 0..1 or ``margin`` is below 1.
+    """
+    if not 0 <= jitter <= 1:
+        raise D2STError(f"Colour jitter must be between 0 and 1 and is {jitter}; 0 turns it off.")
+    if margin < 1:
+        raise D2STError(f"The crop margin must be at least 1 and is {margin}; 1 leaves no room to move the crop.")
+    size = _pair(size)
+    cover = tuple(max(side, round(side * margin)) for side in size)
+    steps = [_Cover(cover, interpolation), v2.RandomCrop(size)]
+    if flip:
+        steps.append(v2.RandomHorizontalFlip(0.5))
+    if jitter:
+        steps.append(v2.ColorJitter(jitter, jitter, jitter, jitter / 4))
+    return v2.Compose([*steps, *_normalise(mean, std)])
+
+
+def released_eval_transform(
+    mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256
+) -> ClipTransform:
+    """Test clips of the released code: exactly ``resize`` x ``resize``, aspect ratio ignored, then centre crop."""
+    return v2.Compose([*_released_resize(resize), v2.CenterCrop(size), v2.Normalize(mean, std)])
+
+
+def released_support_transform(
+    mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256
+) -> ClipTransform:
+    """Support clips of the released training: resize and random crop, no flip, no jitter."""
+    return v2.Compose([*_released_resize(resize), v2.RandomCrop(size), v2.Normalize(mean, std)])
+
+
+def released_query_transform(
+    mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256, flip: bool = True
+) -> ClipTransform:
+    """Query clips of the released training: flip, resize, random crop, then colour jitter with 30 % grey clips.
+
+    The released code flips on every dataset, SSv2 included, where the paper says it does not; ``flip=False`` follows
+    the paper.
+    """
+    colour = [v2.RandomGrayscale(0.3), v2.ColorJitter(0.5, 0.5, 0.5, 0.25)]
+    steps = [*_released_resize(resize), v2.RandomCrop(size), *colour, v2.Normalize(mean, std)]
+    # Mirroring before or after the resize gives the same pictures; here it costs less.
+    return v2.Compose([v2.RandomHorizontalFlip(0.5), *steps] if flip else steps)
+
+
+class _Cover(torch.nn.Module):
+    """Resize, keeping the aspect ratio, to the smallest picture that covers (height, width)."""
+
+    def __init__(self, size: tuple[int, int], interpolation: str) -> None:
+        super().__init__()
+        modes = {mode.value: mode for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR)}
+        modes["nearest"] = InterpolationMode.NEAREST
+        if interpolation not in modes:
+            raise D2STError(f"There is no interpolation '{interpolation}'; choose one of {', '.join(modes)}.")
+        self.size, self.mode = size, modes[interpolation]
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:  # (T, 3, H, W) uint8
+        height, width = clip.shape[-2:]
+        scale = max(self.size[0] / height, self.size[1] / width)
+        # round() of a product may fall one short of the side it was made from
+        new = [max(side, round(n * scale)) for side, n in zip(self.size, (height, width), strict=True)]
+        return F.resize(clip, new, self.mode, antialias=True)
+
+
+def _released_resize(resize: int) -> list[torch.nn.Module]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Resize((resize, resize), antialias=False)]
+
+
+def _normalise(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
+    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else tuple(size)
