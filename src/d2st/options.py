@@ -1,0 +1,92 @@
+"""What the verbs' flags mean: the encoder, the device and the precision that a config asks for."""
+
+import contextlib
+from typing import Literal, Protocol
+
+import torch
+
+from .adapters import AdapterConfig
+from .encoder import VideoEncoder, adapt
+from .errors import D2STError
+from .pretrained import load
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class EncoderOptions(Protocol):
+    """The fields that ``build_encoder`` reads from a verb's config."""
+
+    backbone: str | None
+    weights: str | None
+    image_size: int | None
+    frames: int | None
+    adapter: AdapterConfig
+    adapter_path: str | None
+
+
+def build_encoder(options: EncoderOptions) -> tuple[VideoEncoder, int]:
+    """The encoder that a config describes, on the CPU, and the number of frames T that clips get.
+
+    With ``adapter_path`` the saved adapter says which backbone, adapter and image size; ``backbone`` and
+    ``image_size`` may repeat them, ``weights`` names the backbone's weight file where one was used, and ``frames``
+    may change T. Without it, ``adapter`` is put on ``backbone`` freshly.
+
+    Raises:
+        D2STError: neither a backbone nor a saved adapter, or a saved adapter that says something else.
+    """
+    if options.adapter_path:
+        encoder = load(options.adapter_path, weights=options.weights)
+        size = options.image_size
+        asked = {
+            "backbone": (options.backbone, encoder.backbone_name),
+            "image size": (None if size is None else (size, size), tuple(encoder.image_size)),
+        }
+        for what, (given, saved) in asked.items():
+            if given is not None and given != saved:
+                raise D2STError(
+                    f"The adapter in '{options.adapter_path}' was trained with {what} {saved}, not {given}; "
+                    f"leave the option out, or train an adapter for it."
+                )
+        return encoder, options.frames or encoder.frames
+    if not options.backbone:
+        raise D2STError("No model was named: give --backbone NAME, or --adapter-path FOLDER of a trained adapter.")
+    frames = options.frames or 8
+    encoder = adapt(
+        options.backbone,
+        options.adapter,
+        frames=frames,
+        pretrained=options.weights or True,
+        image_size=options.image_size,
+    )
+    return encoder, frames
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``"auto"`` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        D2STError: the device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise D2STError(f"The device '{name}' cannot be used here ({reason}); choose auto, cpu or cuda.") from error
+    return device
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
+    """Mixed precision for a forward pass; ``"fp32"`` does nothing.
+
+    Raises:
+        D2STError: unknown precision.
+    """
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    if precision not in DTYPES:
+        raise D2STError(f"There is no precision '{precision}'; choose fp32, bf16 or fp16.")
+    return torch.autocast(device.type, DTYPES[precision])
