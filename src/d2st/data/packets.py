@@ -1,4 +1,4 @@
-"""What the packets of a video stream prove before anything is decoded: how many frames, and where decoding can start."""
+"""What the packets of a video stream prove before decoding: how many frames, and where decoding can start."""
 
 from bisect import bisect_right
 from collections.abc import Callable

@@ -1,0 +1,131 @@
+"""Open a dataset: clips with labels, from videos or from a frame store alike."""
+
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from d2st.data import frame_file, store, video
+from d2st.data.frames import Sampler
+from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
+from d2st.data.splits import split_classes
+from d2st.errors import D2STError
+
+
+class DataWarning(UserWarning):
+    """A dataset that was opened although some of its clips cannot be used."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip.
+
+    Args:
+        path: The video file, or its file in a frame store.
+        label: Index into the classes.
+        id: Path relative to the data, the same for videos and store.
+    """
+
+    path: Path
+    label: int
+    id: str
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Clips of one part of a dataset, sorted by class, then id.
+
+    Args:
+        classes: Class names; a label is an index into them.
+        clips: All clips.
+        problems: Sentences about clips that are listed and cannot be used.
+        notes: Sentences about files that were left out on purpose.
+    """
+
+    classes: tuple[str, ...]
+    clips: tuple[Clip, ...]
+    problems: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    labels: np.ndarray = field(init=False, compare=False)
+    by_class: list[np.ndarray] = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        labels = np.array([clip.label for clip in self.clips], dtype=np.int64)  # (clips,)
+        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "by_class", [np.flatnonzero(labels == i) for i in range(len(self.classes))])
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def read(self, index: int, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
+        """Frames of one clip.
+
+        Args:
+            index: Into ``clips``.
+            sample: A frame sampler (:func:`d2st.data.frames.build`).
+            rng: For the sampler's training rule; None for its test rule.
+
+        Returns:
+            uint8 RGB frames of shape (T, 3, H, W).
+
+        Raises:
+            VideoError: If the clip cannot be read; it names the file and the reason.
+        """
+        path = self.clips[index].path
+        source = frame_file if path.suffix == frame_file.SUFFIX else video
+        return source.read_clip(path, sample, rng)
+
+
+def open_dataset(
+    data: str | Path, split: str | Path | None = None, part: str | None = None, *, warn: bool = True
+) -> ClipSet:
+    """Open a dataset or one part of it.
+
+    Args:
+        data: A folder of class folders, a list file (paths relative to its folder), the folder that the paths of list
+            files in ``split`` start from, or a frame store made by ``d2st prepare``.
+        split: A YAML file with the class names of train, val and test (or with a list file for each), one list file,
+            or a folder of official few-shot lists. None: the data's own parts, or none.
+        part: "train", "val" or "test"; None for all classes. Data without parts give all their classes for "train" and
+            "test".
+        warn: Tell about clips that are listed and cannot be used with one :class:`DataWarning`.
+
+    Raises:
+        D2STError: If something is not there, cannot be read, or contradicts itself.
+    """
+    data, split = Path(data), None if split is None else Path(split)
+    if part not in (None, *PARTS):
+        raise D2STError(f"There is no part '{part}'; choose train, val or test.")
+    listing, parts = list_clips(data, split)
+    if not parts and part == "val":
+        raise D2STError(f"'{data}' has no validation part because no split is given; pass a split file.")
+    if part and parts and not parts.get(part):
+        raise D2STError(f"Split '{split}' of '{data}' has no part '{part}', only {', '.join(parts)}.")
+    if part and parts:
+        names = parts[part]
+    else:
+        names = [name for names in parts.values() for name in names] or list(listing.clips)
+    names = sorted(name for name in names if listing.clips[name])
+    if not names:
+        raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(listing.problems)}")
+    clips = tuple(
+        Clip(path, label, id) for label, name in enumerate(names) for id, path in sorted(listing.clips[name].items())
+    )
+    if warn and listing.problems:
+        more = f" ({len(listing.problems)} such findings; 'd2st check-data' lists them)" * (len(listing.problems) > 1)
+        warnings.warn(listing.problems[0] + more, DataWarning, stacklevel=2)
+    return ClipSet(tuple(names), clips, tuple(listing.problems), tuple(listing.notes))
+
+
+def list_clips(data: Path, split: Path | None) -> tuple[Listing, dict[str, list[str]]]:
+    """Clips by class and the class names of each part, for :func:`open_dataset`, ``prepare`` and ``check-data``."""
+    if store.is_store(data):
+        return split_classes(lambda: store.list_store(data), split, store.finder(data))
+    if data.is_file():
+        find = Folder(data.parent).find
+        return split_classes(lambda: read_list(data, find), split, find)
+    if data.is_dir():
+        return split_classes(lambda: scan_folder(data), split, Folder(data).find)
+    raise D2STError(f"Data '{data}' does not exist; give a folder of class folders, a list file or a frame store.")

@@ -1,0 +1,125 @@
+"""Which classes are for training, validation and test: split files, and the checks that keep them apart."""
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from pathlib import Path
+
+import yaml
+
+from d2st.data.listing import PARTS, Listing, read_list
+from d2st.errors import D2STError
+
+LISTS = (".txt", ".csv", ".tsv", ".list")
+
+
+def split_classes(
+    everything: Callable[[], Listing], split: Path | None, find: Callable[[str], Path | None]
+) -> tuple[Listing, dict[str, list[str]]]:
+    """Apply a split to what was found.
+
+    Args:
+        everything: Finds all clips of the data; called only where the split is not made of lists.
+        split: A YAML file whose keys train, val, test give class names (or one list file each); a list file; a folder
+            with list files whose names start with train, val, test; or None for the listing's own parts.
+        find: Looks up the lines of list files in the data.
+
+    Returns:
+        The clips (from the lists where the split is made of lists) and the class names of each part.
+
+    Raises:
+        D2STError: If the split cannot be read, names a class that is not there, or has a class in two parts.
+    """
+    if split is None:
+        listing = everything()
+        parts = listing.parts
+    elif split.is_dir():
+        files = {part: sorted(p for p in split.glob(f"{part}*") if p.suffix in LISTS) for part in PARTS}
+        if not any(files.values()) or any(len(found) > 1 for found in files.values()):
+            raise D2STError(
+                f"Split folder '{split}' must hold one list file each for train, val and test, such as "
+                f"train_few_shot.txt; found {', '.join(p.name for found in files.values() for p in found) or 'none'}."
+            )
+        listing, parts = _from_lists({part: found[0] for part, found in files.items() if found}, find)
+    elif split.suffix.lower() in LISTS:
+        listing = read_list(_exists(split), find)
+        parts = listing.parts
+    else:
+        parts = _read_yaml(_exists(split))
+        files = {part: names for part, names in parts.items() if isinstance(names, str)}
+        if files and len(files) < len(parts):
+            raise D2STError(f"Split '{split}' mixes lists of class names with list files; use one kind for all parts.")
+        if files:
+            listing, parts = _from_lists({part: split.parent / name for part, name in files.items()}, find)
+        else:
+            listing = everything()
+    _check(parts, listing, split)
+    return listing, parts
+
+
+def _from_lists(files: dict[str, Path], find) -> tuple[Listing, dict[str, list[str]]]:
+    merged, parts, owner = Listing(), {}, {}
+    for part, file in files.items():
+        found = read_list(_exists(file), find)
+        if set(found.parts) - {part}:
+            raise D2STError(f"List '{file}' is given for '{part}' and holds lines of '{', '.join(found.parts)}'.")
+        parts[part] = list(found.clips)
+        for name, clips in found.clips.items():
+            for path, target in clips.items():
+                if owner.setdefault(target, part) != part:
+                    raise D2STError(f"Clip '{path}' is listed for '{owner[target]}' and for '{part}'; keep it in one.")
+            merged.clips.setdefault(name, {}).update(clips)
+        merged.problems += found.problems
+    return merged, parts
+
+
+def _read_yaml(split: Path) -> dict[str, list[str] | str]:
+    expected = "expected the keys train, val and test, each with a list of class names"
+    try:
+        # BaseLoader keeps every class name a string: 01 and yes are names here, not a number and a truth value.
+        parts = yaml.load(split.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise D2STError(f"Split '{split}' cannot be read as YAML ({error}); {expected}.") from error
+    if not isinstance(parts, dict) or not parts or set(parts) - set(PARTS):
+        given = ", ".join(map(str, parts)) if isinstance(parts, dict) else type(parts).__name__
+        raise D2STError(f"Split '{split}' holds {given or 'nothing'}; {expected}.")
+    for part, names in parts.items():
+        plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not plain and not (isinstance(names, str) and names):
+            raise D2STError(f"Part '{part}' of split '{split}' is not a list of class names; {expected}.")
+        if isinstance(names, list) and len(set(names)) < len(names):
+            twice = sorted({name for name in names if names.count(name) > 1})
+            raise D2STError(f"Part '{part}' of split '{split}' names {_quoted(twice)} twice; name each class once.")
+    return parts
+
+
+def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) -> None:
+    owner: dict[str, str] = {}
+    for part, names in parts.items():
+        both = [name for name in names if owner.setdefault(name, part) != part]
+        if both:
+            raise D2STError(
+                f"Class {_quoted(both)} is in part '{owner[both[0]]}' and in part '{part}' of split '{split}'; "
+                "few-shot classes must not be seen in training, so keep each class in one part."
+            )
+        unknown = [name for name in names if name not in listing.clips]
+        if unknown:
+            close = get_close_matches(unknown[0], listing.clips, n=3, cutoff=0.5)
+            hint = f"did you mean {_quoted(close)}?" if close else f"the data has {_quoted(sorted(listing.clips))}."
+            raise D2STError(
+                f"Part '{part}' of split '{split}' names {_quoted(unknown)} and the data has no such class; {hint}"
+            )
+        empty = [name for name in names if not listing.clips[name]]
+        if empty:
+            raise D2STError(
+                f"Class {_quoted(empty)} of part '{part}' has no clips in the data; add clips or take the class out."
+            )
+
+
+def _exists(file: Path) -> Path:
+    if not file.is_file():
+        raise D2STError(f"Split file '{file}' does not exist; give a YAML file or a list file.")
+    return file
+
+
+def _quoted(names: list[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

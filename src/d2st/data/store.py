@@ -1,0 +1,216 @@
+"""The frame store: a dataset decoded once, so that training reads single frames in milliseconds.
+
+A store is a folder with one file a clip (:mod:`d2st.data.frame_file`) under ``clips/`` and ``index.json``, which is
+written last: a store without it is unfinished, and ``prepare`` picks up where it was killed.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from d2st.data import frame_file
+from d2st.data.listing import Listing
+from d2st.data.video import VideoError, VideoWarning, iter_frames, probe
+from d2st.data.workers import run_jobs
+from d2st.errors import D2STError
+from d2st.files import write_json, write_safetensors
+from d2st.progress import progress
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """Videos to a frame store.
+
+    Args:
+        data: Folder of class folders, list file, or the folder that the list files in ``split`` start from.
+        out: Folder of the store.
+        split: Split file; only its classes are prepared. None: all.
+        short_side: Pictures with a longer short side are shrunk to it, in pixels; none is enlarged.
+        format: "jpeg", or "lossless" (WebP; two to three times the space and the reading time).
+        quality: Of JPEG, 1 to 100.
+        workers: Processes; None for one a CPU core, 0 for none besides this one.
+        on_error: "skip" lists videos that cannot be read in report.json and goes on; "fail" stops at the first.
+    """
+
+    data: str
+    out: str
+    split: str | None = None
+    short_side: int = 256
+    format: Literal["jpeg", "lossless"] = "jpeg"
+    quality: int = 95
+    workers: int | None = None
+    on_error: Literal["skip", "fail"] = "skip"
+
+
+def prepare(config: PrepareConfig) -> dict:
+    """Decode every clip of a dataset once into a frame store.
+
+    Safe to kill at any moment and to run again: finished clips are kept if their video and the settings are the same.
+
+    Returns:
+        The report, also written to ``out/report.json``: numbers of clips written and kept, ``bad`` clips with reasons,
+        ``warnings``, ``bytes``.
+
+    Raises:
+        D2STError: If settings or data are unusable, another run works on the store, or a video cannot be read and
+            ``on_error`` is "fail".
+    """
+    from d2st.data.datasets import list_clips
+
+    _check(config)
+    data, out = Path(config.data), Path(config.out)
+    listing, parts = list_clips(data, Path(config.split) if config.split else None)
+    names = sorted({name for part in parts.values() for name in part} or listing.clips)
+    jobs = [(name, id, path) for name in names for id, path in sorted(listing.clips[name].items())]
+    settings = {"short_side": str(config.short_side), "format": config.format}
+    settings |= {"quality": str(config.quality)} if config.format == "jpeg" else {}
+    with _locked(out):
+        (out / "index.json").unlink(missing_ok=True)
+        for leftover in (out / "clips").glob("*/.*.tmp"):
+            leftover.unlink()
+        done = {"written": [], "kept": [], "bad": []}
+        with progress("Preparing", len(jobs), "clips") as advance:
+            for entry in run_jobs(_Job(out, config, settings), jobs, config.workers):
+                done[entry.pop("status")].append(entry)
+                advance(1, f"{len(done['bad'])} bad" if done["bad"] else "")
+                if done["bad"] and config.on_error == "fail":
+                    reason = done["bad"][0]["reason"]
+                    raise D2STError(f"{reason} Repair or remove it, or pass --on_error skip; finished clips are kept.")
+        clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
+        report = {
+            "out": str(out),
+            "clips": len(clips),
+            "written": len(done["written"]),
+            "kept": len(done["kept"]),
+            "bytes": sum(clip_file(out, entry["id"]).stat().st_size for entry in clips),
+            "bad": sorted(done["bad"], key=lambda entry: entry["id"]),
+            "problems": listing.problems,
+            "warnings": [text for entry in clips for text in entry.pop("warnings")],
+        }
+        write_json(out / "report.json", report)
+        index = {"version": _VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
+        write_json(out / "index.json", index)
+    return report
+
+
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a frame store, finished or not."""
+    return (folder / "index.json").is_file() or (folder / "clips.lock").is_file()
+
+
+def clip_file(store: Path, id: str) -> Path:
+    """Where a store keeps a clip. Names are hashes: an id cannot lead out of the store, however long or odd."""
+    digest = hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:24]
+    return store / "clips" / digest[:2] / f"{digest}{frame_file.SUFFIX}"
+
+
+def list_store(store: Path) -> Listing:
+    """Clips of a store.
+
+    Raises:
+        D2STError: If the store is unfinished or its index is damaged.
+    """
+    again = "run 'd2st prepare' again with the same --data and --out; finished clips are kept"
+    try:
+        index = json.loads((store / "index.json").read_text())
+        if index["version"] != _VERSION:
+            raise D2STError(f"Frame store '{store}' has version {index['version']}, this is for {_VERSION}; {again}.")
+        found = Listing(parts=index["parts"])
+        for name in {name for part in index["parts"].values() for name in part}:
+            found.clips[name] = {}
+        for entry in index["clips"]:
+            found.clips.setdefault(entry["class"], {})[entry["id"]] = clip_file(store, entry["id"])
+    except FileNotFoundError as error:
+        raise D2STError(f"Frame store '{store}' is unfinished; {again}.") from error
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise D2STError(f"The index of frame store '{store}' is damaged ({error!r}); {again}.") from error
+    if index["bad"]:
+        first = index["bad"][0]["reason"]
+        found.problems.append(f"{len(index['bad'])} clips could not be read when '{store}' was made, such as: {first}")
+    return found
+
+
+def finder(store: Path) -> Callable[[str], Path | None]:
+    """Looks up the paths of list lines in a store, by id with any extension."""
+    by_name: dict[str, Path] = {}
+    for clips in list_store(store).clips.values():
+        for id, path in clips.items():
+            by_name[id] = path
+            by_name.setdefault(os.path.splitext(id)[0], path)
+    return lambda path: by_name.get(path) or by_name.get(os.path.splitext(path)[0])
+
+
+class _Job:
+    """Prepares one clip; what happened comes back as a dict, so that workers cannot lose an error."""
+
+    def __init__(self, out: Path, config: PrepareConfig, settings: dict[str, str]) -> None:
+        self.out, self.config, self.settings = out, config, settings
+
+    def __call__(self, job: tuple[str, str, Path]) -> dict:
+        name, id, path = job
+        entry, file = {"id": id, "class": name}, clip_file(self.out, id)
+        try:
+            made = self.settings | {"id": id} | _state(path)
+            about = frame_file.read_metadata(file)
+            if about is not None and made.items() <= about.items():
+                return entry | {"status": "kept", "warnings": json.loads(about["warnings"])}
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", VideoWarning)
+                pictures = iter_frames(path, self.config.short_side)
+                tensors, about = frame_file.compress(pictures, self.config.format, self.config.quality)
+            told = [str(warning.message) for warning in caught]
+            about |= made | {"fps": repr(probe(path).fps), "warnings": json.dumps(told)}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_safetensors(file, tensors, about)
+            return entry | {"status": "written", "warnings": told}
+        except VideoError as error:
+            file.unlink(missing_ok=True)  # made from the video before it changed
+            return entry | {"status": "bad", "source": str(path), "reason": str(error)}
+
+
+def _state(path: Path) -> dict[str, str]:
+    """By what a changed video is found out."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return {}  # reading it will say why
+    return {"size": str(status.st_size), "mtime_ns": str(status.st_mtime_ns)}
+
+
+def _check(config: PrepareConfig) -> None:
+    if config.short_side < 16:
+        raise D2STError(f"The short side must be at least 16 pixels and is {config.short_side}; 256 is the default.")
+    if not 1 <= config.quality <= 100:
+        raise D2STError(f"JPEG quality goes from 1 to 100 and is {config.quality}; 95 is the default.")
+    for name, allowed in (("format", frame_file.FORMATS), ("on_error", ("skip", "fail"))):
+        if getattr(config, name) not in allowed:
+            raise D2STError(f"{name} is '{getattr(config, name)}'; choose one of {', '.join(allowed)}.")
+    if is_store(Path(config.data)):
+        raise D2STError(f"'{config.data}' is a frame store already; give the videos it was made from.")
+    out = Path(config.out)
+    if out.exists() and not is_store(out) and (not out.is_dir() or any(out.iterdir())):
+        raise D2STError(
+            f"'{out}' exists and is no frame store; give --out a new folder, so that nothing is overwritten."
+        )
+
+
+@contextmanager
+def _locked(out: Path):
+    """Hold the store for one run; the lock ends with the process, however it ends."""
+    (out / "clips").mkdir(parents=True, exist_ok=True)
+    with open(out / "clips.lock", "w") as lock:
+        try:
+            # lockf, not flock: workers that outlive a killed run for a moment do not inherit it.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            raise D2STError(f"Another prepare is at work on '{out}'; wait for it, or give another --out.") from error
+        yield
