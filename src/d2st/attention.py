@@ -42,7 +42,7 @@ def window(length: int, points: int) -> tuple[int, int, int]:
 
 
 class ShiftedPoints(nn.Module):
-    """Reference points shifted by offsets learned from the queries (paper section 3.2, "Anisotropic sampling densities").
+    """Reference points shifted by offsets learned from the queries (paper section 3.2, anisotropic sampling densities).
 
     One offset network serves all groups: a depth-wise 3-D convolution whose windows are the reference points, a GELU
     and a projection to (t, y, x). The shift is limited to two cells of the reference grid (``tanh`` times ``2 / n``),
@@ -76,10 +76,13 @@ class ShiftedPoints(nn.Module):
         Raises:
             D2STError: if the map is smaller than a window.
         """
-        for axis, length, kernel, pad in zip(("frames", "rows", "columns"), volume, self.kernel, self.padding, strict=True):
+        for axis, length, kernel, pad in zip(
+            ("frames", "rows", "columns"), volume, self.kernel, self.padding, strict=True
+        ):
             if length + 2 * pad < kernel:
                 raise D2STError(
-                    f"D2STConfig: the feature map has {length} {axis}, but the reference points of this adapter were laid "
+                    f"D2STConfig: the feature map has {length} {axis}, but the reference points of this adapter "
+                    "were laid "
                     f"out with windows of {kernel} {axis}. Give at least {kernel - 2 * pad} {axis}, or adapt the "
                     f"backbone again with frames= and image_size= set to what you feed."
                 )
@@ -153,7 +156,9 @@ class AnisotropicAttention(nn.Module):
         offset_norm: LayerNorm in the offset network (released code).
     """
 
-    def __init__(self, channels: int, volume: Triple, density: Triple, groups: int, heads: int, offset_norm: bool = True):
+    def __init__(
+        self, channels: int, volume: Triple, density: Triple, groups: int, heads: int, offset_norm: bool = True
+    ):
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(channels, channels)

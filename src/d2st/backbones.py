@@ -36,7 +36,9 @@ def build(name: str, pretrained: bool | str | Path = True, image_size: ImageSize
     architecture = shipped["architecture"] if shipped else name
     if not timm.is_model(architecture):
         close = ", ".join(timm.list_models(f"*{architecture.split('.')[0][:12]}*")[:5]) or "timm.list_models() has them"
-        raise D2STError(f"backbone {name!r} is neither a timm model nor one of {sorted(SHIPPED)}. Did you mean: {close}?")
+        raise D2STError(
+            f"backbone {name!r} is neither a timm model nor one of {sorted(SHIPPED)}. Did you mean: {close}?"
+        )
     if image_size is not None and _has_fixed_size(architecture):
         kwargs["img_size"] = image_size
     try:
@@ -44,7 +46,9 @@ def build(name: str, pretrained: bool | str | Path = True, image_size: ImageSize
     except RuntimeError as error:
         if pretrained is not True or "pretrained" not in str(error).lower():
             raise
-        raise D2STError(f"timm has no published weights for {name!r}: pass pretrained=False or a weight file.") from error
+        raise D2STError(
+            f"timm has no published weights for {name!r}: pass pretrained=False or a weight file."
+        ) from error
     except (OSError, ValueError) as error:  # no network, no such file on the hub
         raise D2STError(_download_hint(name, error)) from error
     if shipped:
@@ -74,7 +78,8 @@ def load_weights(model: nn.Module, file: Path) -> None:
     unexpected = [key for key in unexpected if not key.startswith(heads)]  # the classifier is not built
     if missing or unexpected:
         raise D2STError(
-            f"weights={str(file)!r} do not fit {type(model).__name__}: missing keys {missing[:5]} ({len(missing)} in all), "
+            f"weights={str(file)!r} do not fit {type(model).__name__}: missing keys {missing[:5]} ({len(missing)} "
+            "in all), "
             f"unexpected keys {unexpected[:5]} ({len(unexpected)} in all). Name the timm model that the file is for."
         )
 
@@ -86,7 +91,8 @@ def resize(model: nn.Module, image_size: tuple[int, int]) -> None:
         return
     if not hasattr(model, "set_input_size"):
         raise D2STError(
-            f"{type(model).__name__} was built for {embed.img_size} px and timm cannot change that; build it with img_size."
+            f"{type(model).__name__} was built for {embed.img_size} px and timm cannot change that; build it with "
+            "img_size."
         )
     model.set_input_size(img_size=image_size)
 
@@ -99,7 +105,11 @@ def nominal_size(model: nn.Module, image_size: ImageSize = None) -> tuple[int, i
             raise D2STError(f"image_size={image_size!r} must be a side or (height, width) in pixels.")
         return size
     own = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    return tuple(own) if own else tuple((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[1:])
+    return (
+        tuple(own)
+        if own
+        else tuple((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[1:])
+    )
 
 
 def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
@@ -115,10 +125,12 @@ def _has_fixed_size(architecture: str) -> bool:
 
 def _download_hint(name: str, error: Exception) -> str:
     cfg = timm.get_pretrained_cfg(name)
-    where = f"model.safetensors of {cfg.hf_hub_id} on the Hugging Face Hub" if cfg and cfg.hf_hub_id else "its weight file"
+    where = (
+        f"model.safetensors of {cfg.hf_hub_id} on the Hugging Face Hub" if cfg and cfg.hf_hub_id else "its weight file"
+    )
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
-        f"The weights of {name!r} could not be downloaded ({reason}). Fetch {where} on a machine with a network and pass "
+        f"The weights of {name!r} could not be downloaded ({reason}). Fetch {where} on a machine with a network "
+        "and pass "
         f"it: pretrained='model.safetensors' (--weights model.safetensors), or pretrained=False for random weights."
     )
-

@@ -53,7 +53,9 @@ def adapt(
     elif image_size is not None:
         backbones.resize(model, backbones.nominal_size(model, image_size))
     if any(isinstance(hook, (InputHook, OutputHook)) for m in model.modules() for hook in m._forward_hooks.values()):
-        raise D2STError(f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before.")
+        raise D2STError(
+            f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before."
+        )
     backbone = inspect(model, backbones.nominal_size(model, image_size))
     encoder = VideoEncoder(backbone, config or D2STConfig(), frames, name, source)
     return encoder.to(next(model.parameters())).eval()
@@ -150,8 +152,10 @@ class VideoEncoder(nn.Module):
         shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
         if missing or unexpected or shapes:
             raise D2STError(
-                f"These adapter weights are not for {type(self.config).__name__} on {type(self.backbone).__name__}: missing "
-                f"keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} ({len(unexpected)}), other shapes "
+                f"These adapter weights are not for {type(self.config).__name__} on "
+                f"{type(self.backbone).__name__}: missing "
+                f"keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} ({len(unexpected)}), other "
+                "shapes "
                 f"{shapes[:5]} ({len(shapes)}). Build the encoder with the config that they were trained with."
             )
         with torch.no_grad():
@@ -169,7 +173,8 @@ class VideoEncoder(nn.Module):
         return {"trainable": trainable, "total": total, "share": trainable / total}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors``: the adapter only. See :mod:`d2st.pretrained`."""
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors``: the adapter only. See "
+        ":mod:`d2st.pretrained`."""
         from .pretrained import save
 
         return save(self, Path(folder))

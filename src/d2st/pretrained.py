@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from . import __version__
-from .encoder import VideoEncoder, adapt
 from .adapters import SYSTEMS, AdapterConfig
+from .encoder import VideoEncoder, adapt
 from .errors import D2STError
 from .files import write_json, write_safetensors
 
@@ -50,7 +50,11 @@ def describe(encoder: VideoEncoder) -> dict:
 
 
 def load(
-    source: str | Path, *, backbone: nn.Module | None = None, weights: str | Path | None = None, frames: int | None = None
+    source: str | Path,
+    *,
+    backbone: nn.Module | None = None,
+    weights: str | Path | None = None,
+    frames: int | None = None,
 ) -> VideoEncoder:
     """Rebuild an encoder from an adapter file.
 
@@ -93,11 +97,13 @@ def load(
     if encoder.num_features != spec["num_features"]:
         raise D2STError(
             f"The adapter in {source} belongs to a {spec['class']} with features of {spec['num_features']}, not of "
-            f"{encoder.num_features}. Pass the size of backbone that it was made for ({spec['name'] or 'see its maker'})."
+            f"{encoder.num_features}. Pass the size of backbone that it was made for "
+            f"({spec['name'] or 'see its maker'})."
         )
     if fingerprint(encoder.backbone, encoder.trained_names) != spec["fingerprint"]:
         raise D2STError(
-            f"The adapter in {source} was trained on {spec['name'] or spec['class']} with other weights (the fingerprints "
+            f"The adapter in {source} was trained on {spec['name'] or spec['class']} with other weights (the "
+            "fingerprints "
             f"differ), and would give noise on these. Pass the weights it was trained with (weights=, --weights)."
         )
     encoder.load_adapter_state_dict(_read_weights(folder))
@@ -117,7 +123,9 @@ def config_from_dict(fields: dict) -> AdapterConfig:
         raise D2STError(f"adapter {name!r} is not one of {sorted(SYSTEMS)}.")
     unknown = fields.keys() - {field.name for field in dataclasses.fields(system)}
     if unknown:
-        raise D2STError(f"{system.__name__} has no field {sorted(unknown)}; a newer d2st than {__version__} may know it.")
+        raise D2STError(
+            f"{system.__name__} has no field {sorted(unknown)}; a newer d2st than {__version__} may know it."
+        )
     return system(**{key: _tuples(value) for key, value in fields.items()})
 
 
@@ -159,7 +167,8 @@ def _read_config(folder: Path) -> dict:
         raise D2STError(f"{folder / CONFIG} is not the JSON that save_pretrained writes: {error}") from error
     if missing or saved["format"] != FORMAT:
         raise D2STError(
-            f"{folder / CONFIG} has format {saved.get('format')} and lacks {sorted(missing)}; this d2st {__version__} reads "
+            f"{folder / CONFIG} has format {saved.get('format')} and lacks {sorted(missing)}; this d2st "
+            f"{__version__} reads "
             f"format {FORMAT}. Use the d2st that wrote it ({saved.get('d2st_version', 'not said')})."
         )
     return saved

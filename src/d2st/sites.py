@@ -178,7 +178,9 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
         for handle in handles:
             handle.remove()
     if feature.ndim != 2:
-        raise D2STError(f"{name} gives a feature of shape {tuple(feature.shape)} a frame, not a vector; it is not supported.")
+        raise D2STError(
+            f"{name} gives a feature of shape {tuple(feature.shape)} a frame, not a vector; it is not supported."
+        )
     sites = tuple(_site(model, i, path, outputs[path]) for i, path in enumerate(paths))
     return Backbone(model, sites, image_size, feature.shape[1])
 

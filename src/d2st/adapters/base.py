@@ -55,7 +55,8 @@ def select_sites(sites: Sequence[Site], positions: Positions) -> list[Site]:
     wrong = [i for i in positions if not 0 <= i < len(sites)]
     if wrong or not positions or len(set(positions)) != len(positions):
         raise D2STError(
-            f"positions={positions!r} must name some of this backbone's {len(sites)} sites, 0 to {len(sites) - 1}, each "
+            f"positions={positions!r} must name some of this backbone's {len(sites)} sites, 0 to {len(sites) - 1}, "
+            "each "
             f'once, or be "all", "early", "late" or "skip".'
         )
     return [sites[i] for i in sorted(positions)]
@@ -68,5 +69,8 @@ def bottleneck_width(channels: int, ratio: float) -> int:
         D2STError: if nothing would be left.
     """
     if not 0 < ratio <= 1 or int(channels * ratio) < 1:
-        raise D2STError(f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio above {1 / channels:.4f}, up to 1.")
+        raise D2STError(
+            f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio above {1 / channels:.4f}, up "
+            "to 1."
+        )
     return int(channels * ratio)

@@ -5,6 +5,7 @@ Where the two differ, the config has a field whose default is the released code,
 numbers were computed with.
 """
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -38,7 +39,7 @@ class D2STConfig(AdapterConfig):
         temporal: the same for the temporal pathway; None is Table 14: every frame, few points in space.
         uniform: the same for the uniform pathway; None is half the frames and 4x4 points.
         groups: groups of channels with points of their own; None is as released: 4 on ViTs, 1, 2, 4, 8 over the
-            stages of a CNN.
+            stages of a CNN, or their largest divisor that divides the bottleneck.
         heads: attention heads; None is as many as groups, as released.
         activations: where a GELU follows, any of down, fusion, up; None is as released: all three on ViTs, fusion on
             CNNs. The paper has fusion alone.
@@ -93,16 +94,18 @@ class D2STConfig(AdapterConfig):
 
     def _adapter(self, site: Site, backbone: Backbone, frames: int) -> "D2STAdapter":
         vit, stage = backbone.has_tokens, min(site.index, 3)
-        groups = _per_site(self.groups, site, backbone, "groups") or (_GROUPS_VIT if vit else _GROUPS_CNN[stage])
-        heads = _per_site(self.heads, site, backbone, "heads") or groups
         width = bottleneck_width(site.channels, self.ratio)
+        released = math.gcd(width, _GROUPS_VIT if vit else _GROUPS_CNN[stage])
+        groups = _per_site(self.groups, site, backbone, "groups") or released
+        heads = _per_site(self.heads, site, backbone, "heads") or groups
         for name, parts in (("groups", groups), ("heads", heads)):
             if width % parts:
                 raise D2STError(
-                    f"D2STConfig: the bottleneck of {site.module} is {width} wide ({site.channels} x ratio {self.ratio}), "
+                    f"D2STConfig: the bottleneck of {site.module} is {width} wide ({site.channels} x ratio "
+                    f"{self.ratio}), "
                     f"which {parts} {name} do not divide. Choose {name} or ratio so that they do."
                 )
-        released = ("down", "fusion", "up") if vit else ("fusion",)
+        activations = ("down", "fusion", "up") if vit else ("fusion",)
         return D2STAdapter(
             site.channels,
             width,
@@ -110,7 +113,7 @@ class D2STConfig(AdapterConfig):
             densities=self._densities(site, backbone, frames),
             groups=groups,
             heads=heads,
-            activations=released if self.activations is None else self.activations,
+            activations=activations if self.activations is None else self.activations,
             fusion=self.fusion,
             offset_norm=self.offset_norm,
         )
@@ -132,7 +135,9 @@ class D2STConfig(AdapterConfig):
             else:
                 density = given if isinstance(given[0], int) else _per_site(given, site, backbone, name)
             if len(density) != 3 or min(density) < 1:
-                raise D2STError(f"D2STConfig: {name}={given!r} must be reference points (time, height, width), each 1 or more.")
+                raise D2STError(
+                    f"D2STConfig: {name}={given!r} must be reference points (time, height, width), each 1 or more."
+                )
             densities[name] = tuple(density)
         return densities
 

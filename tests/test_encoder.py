@@ -1,0 +1,207 @@
+"""What an adapted encoder promises, over backbone families: identity, frozen backbone, copies, compilation, export."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import timm
+import torch
+from timm.models.eva import Eva
+from timm.models.resnet import BasicBlock, Bottleneck, ResNet
+from timm.models.vision_transformer import VisionTransformer
+
+import d2st
+
+SIZE, FRAMES = 32, 8
+VIT = dict(img_size=SIZE, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=0)
+BACKBONES = {
+    "vit": lambda: VisionTransformer(**VIT),
+    "clip-vit": lambda: VisionTransformer(**VIT, pre_norm=True),
+    "siglip": lambda: VisionTransformer(**VIT, class_token=False, global_pool="map"),
+    "dinov2-registers": lambda: VisionTransformer(**VIT, reg_tokens=4, no_embed_class=True, init_values=1e-5),
+    "dinov3": lambda: Eva(**VIT, num_reg_tokens=4, use_rot_pos_emb=True, use_abs_pos_emb=False),
+    "resnet-basic": lambda: ResNet(BasicBlock, (1, 2, 1, 1), num_classes=0, channels=(16, 16, 32, 64)),
+    "resnet-bottleneck": lambda: ResNet(Bottleneck, (1, 1, 1, 1), num_classes=0, channels=(8, 16, 16, 16)),
+    "clip-resnet": lambda: timm.create_model("resnet50_clip.openai", img_size=SIZE, num_classes=0),
+}
+FAMILIES = pytest.mark.parametrize("family", BACKBONES)
+LIGHT = pytest.mark.parametrize("family", ["clip-vit", "dinov3", "resnet-basic"])
+
+
+def clips(batch=2, frames=FRAMES, size=(SIZE, SIZE), seed=0):
+    return torch.randn(batch, frames, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def encoder_of(family, moved=True, **config):
+    """An adapted encoder; ``moved`` gives the adapters weights as if they had been trained for a while."""
+    torch.manual_seed(0)
+    encoder = d2st.adapt(BACKBONES[family](), d2st.D2STConfig(**config), frames=FRAMES, image_size=SIZE)
+    if moved:
+        with torch.no_grad():
+            for parameter in encoder.adapters.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+    return encoder
+
+
+def gradients(encoder, video):
+    encoder.zero_grad()
+    encoder(video).square().mean().backward()
+    return {name: p.grad.clone() for name, p in encoder.named_parameters() if p.requires_grad}
+
+
+@FAMILIES
+def test_starts_as_the_frozen_backbone_bit_for_bit(family):
+    torch.manual_seed(0)
+    backbone = BACKBONES[family]().eval()
+    keys, video = list(backbone.state_dict()), clips()
+    with torch.no_grad():
+        frozen = backbone.forward_head(backbone.forward_features(video.flatten(0, 1)), pre_logits=True)
+        encoder = d2st.adapt(backbone, frames=FRAMES, image_size=SIZE)
+        adapted = encoder(video)
+    assert adapted.shape == (2, FRAMES, encoder.num_features)
+    assert torch.equal(adapted.flatten(0, 1), frozen)
+    assert list(backbone.state_dict()) == keys
+
+
+@FAMILIES
+def test_only_the_promised_parameters_train_and_each_gets_a_gradient(family):
+    encoder = encoder_of(family).train()
+    got = gradients(encoder, clips())
+    promised = {name for name in got if name.startswith("adapters.")}
+    assert promised == {f"adapters.{name}" for name, _ in encoder.adapters.named_parameters()}
+    norms = {f"backbone.{norm}.{end}" for norm in ("norm", "fc_norm") for end in ("weight", "bias")}
+    assert got.keys() - promised <= norms | {"backbone.cls_token"}
+    for name, gradient in got.items():
+        if not name.endswith("key.bias"):  # it cancels in the softmax
+            assert gradient.abs().max() > 0, name
+    assert not any(module.training for module in encoder.backbone.modules())
+    assert {id(p) for p in encoder.trainable_parameters()} == {id(p) for p in encoder.parameters() if p.requires_grad}
+
+
+@FAMILIES
+def test_checkpointing_gives_the_same_gradients(family):
+    encoder, video = encoder_of(family), clips()
+    plain = gradients(encoder, video)
+    encoder.set_grad_checkpointing(True)
+    calls = []
+    for adapter in encoder.adapters.values():
+        adapter.register_forward_pre_hook(lambda module, args: calls.append(module))
+    checkpointed = gradients(encoder, video)
+    assert len(calls) > len(encoder.adapters), "the blocks were not recomputed: checkpointing is off"
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@FAMILIES
+def test_copies_are_independent(family):
+    encoder, video = encoder_of(family), clips()
+    with torch.no_grad():
+        before = encoder(video)
+        for other in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+            assert torch.equal(other(video), before)
+            for parameter in other.adapters.parameters():
+                parameter.zero_()
+            assert not torch.equal(other(video), before), "the copy still runs the original's adapters"
+            assert torch.equal(encoder(video), before), "changing the copy changed the original"
+
+
+@LIGHT
+def test_compiles_without_graph_breaks(family):
+    encoder, video = encoder_of(family), clips()
+    expected = gradients(encoder, video)
+    torch._dynamo.reset()
+    compiled = torch.compile(encoder, backend="aot_eager", fullgraph=True)
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(video), encoder(video), rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients(compiled, video).items():
+        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@LIGHT
+def test_exports(family):
+    encoder, video = encoder_of(family), clips()
+    program = torch.export.export(encoder, (video,))
+    file = io.BytesIO()
+    torch.export.save(program, file)
+    file.seek(0)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(file).module()(video), encoder(video), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["clip-vit", "siglip", "resnet-basic"])
+def test_other_lengths_and_sizes(family):
+    encoder = encoder_of(family)
+    with torch.no_grad():
+        assert encoder(clips(frames=7)).shape == (2, 7, encoder.num_features)
+        assert encoder(clips(frames=FRAMES)).shape == (2, FRAMES, encoder.num_features)
+        if family == "resnet-basic":
+            assert encoder(clips(size=(64, 48))).shape == (2, FRAMES, encoder.num_features)
+    with pytest.raises(d2st.D2STError, match=r"1 frames.*Give at least 4"):
+        encoder(clips(frames=1))
+
+
+def test_frames_not_square():
+    backbone = VisionTransformer(**VIT | dict(img_size=(32, 48)))
+    encoder = d2st.adapt(backbone, frames=FRAMES)
+    assert encoder.image_size == (32, 48)
+    assert encoder(clips(size=(32, 48))).shape == (2, FRAMES, 32)
+    dynamic = d2st.adapt(VisionTransformer(**VIT, dynamic_img_size=True), frames=FRAMES)
+    assert dynamic(clips(size=(40, 64))).shape == (2, FRAMES, 32)
+
+
+def test_clips_do_not_mix():
+    encoder, video = encoder_of("clip-vit"), clips(batch=3)
+    with torch.no_grad():
+        together = encoder(video)
+        alone = torch.cat([encoder(clip.unsqueeze(0)) for clip in video])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["clip-vit", "resnet-basic"])
+def test_half_precision_autocast_is_finite(family):
+    encoder, video = encoder_of(family).train(), clips()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = encoder(video).square().mean()
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in encoder.trainable_parameters())
+
+
+def test_refusals_are_sentences():
+    with pytest.raises(d2st.D2STError, match="neither a timm model"):
+        d2st.adapt("resnet18x", pretrained=False)
+    with pytest.raises(d2st.D2STError, match="feature_info"):
+        d2st.adapt(torch.nn.Linear(3, 3))
+    encoder = encoder_of("vit")
+    with pytest.raises(d2st.D2STError, match="already carries adapters"):
+        d2st.adapt(encoder.backbone)
+    with pytest.raises(d2st.D2STError, match=r"\(B, T, 3, H, W\)"):
+        encoder(torch.zeros(2, 3, SIZE, SIZE))
+    with pytest.raises(d2st.D2STError, match="divide"):
+        encoder_of("vit", groups=3)
+    with pytest.raises(d2st.D2STError, match="no bottleneck"):
+        encoder_of("vit", ratio=0.001)
+    with pytest.raises(d2st.D2STError, match="3 sites"):
+        encoder_of("vit", positions=(5,))
+    with pytest.raises(d2st.D2STError, match="time, height, width"):
+        encoder_of("vit", spatial=(2, 0, 4))
+
+
+def test_weight_files(tmp_path):
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    source = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=5)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    torch.save(source.state_dict(), tmp_path / "w.pth")
+    for file in ("w.safetensors", "w.pth"):
+        encoder = d2st.adapt("vit_tiny_patch16_224", pretrained=tmp_path / file, image_size=48)
+        torch.testing.assert_close(encoder.backbone.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
+        assert encoder.backbone.pos_embed.shape == (1, 10, 192), "the position table was not resampled"
+    with pytest.raises(d2st.D2STError, match=r"do not fit.*missing keys"):
+        d2st.adapt("resnet18", pretrained=tmp_path / "w.safetensors")
+    (tmp_path / "bad.pth").write_bytes(b"not weights")
+    with pytest.raises(d2st.D2STError, match="cannot be read"):
+        d2st.adapt("resnet18", pretrained=tmp_path / "bad.pth")
+    with pytest.raises(d2st.D2STError, match="is not a file"):
+        d2st.adapt("resnet18", pretrained=tmp_path / "none.pth")

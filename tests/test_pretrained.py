@@ -1,0 +1,124 @@
+"""Adapter files: what is in them, and what they refuse to be put on."""
+
+import json
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.models.vision_transformer import VisionTransformer
+
+import d2st
+from d2st import D2STConfig, D2STError
+from d2st.pretrained import config_from_dict, fingerprint
+
+VIT = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+
+
+def video(size=32):
+    return torch.randn(1, 4, 3, size, size, generator=torch.Generator().manual_seed(0))
+
+
+def trained(backbone, **config):
+    encoder = d2st.adapt(backbone, D2STConfig(**config), frames=4)
+    with torch.no_grad():
+        for parameter in encoder.trainable_parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    return encoder
+
+
+def vit(seed=0, **changes):
+    torch.manual_seed(seed)
+    return VisionTransformer(**VIT | changes)
+
+
+def test_round_trip_holds_the_adapter_only(tmp_path):
+    encoder = trained(vit(), spatial=(1, 2, 2), positions=(1,))
+    encoder.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    keys = load_file(tmp_path / "adapter_model.safetensors").keys()
+    assert keys == {n for n, p in encoder.adapters.named_parameters()} | {
+        f"backbone.{n}" for n in encoder.trained_names
+    }
+    again = d2st.load(tmp_path, backbone=vit())
+    assert again.config == encoder.config and again.frames == 4
+    with torch.no_grad():
+        assert torch.equal(again(video()), encoder(video()))
+
+
+def test_backbone_by_name_from_a_file(tmp_path):
+    torch.manual_seed(0)
+    weights = tmp_path / "w.pth"
+    torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), weights)
+    encoder = d2st.adapt(
+        "vit_tiny_patch16_224", D2STConfig(positions=(0,)), frames=4, pretrained=weights, image_size=32
+    )
+    encoder.save_pretrained(tmp_path / "a")
+    with pytest.raises(D2STError, match=r"weights from the file 'w.pth'.*--weights"):
+        d2st.load(tmp_path / "a")
+    again = d2st.load(tmp_path / "a", weights=weights)
+    with torch.no_grad():
+        assert torch.equal(again(video()), encoder(video()))
+
+
+def test_shipped_backbone_needs_nothing_else(tmp_path):
+    d2st.adapt("d2st_stills", frames=4).save_pretrained(tmp_path)
+    assert d2st.load(tmp_path).backbone_name == "d2st_stills"
+
+
+def test_refuses_other_backbones(tmp_path):
+    trained(vit()).save_pretrained(tmp_path)
+    with pytest.raises(D2STError, match=r"VisionTransformer.*cannot go onto a ResNet"):
+        d2st.load(tmp_path, backbone=timm.create_model("resnet18", num_classes=0))
+    with pytest.raises(D2STError, match="other weights"):
+        d2st.load(tmp_path, backbone=vit(seed=1))
+    with pytest.raises(D2STError, match="features of 32, not of 64"):
+        d2st.load(tmp_path, backbone=vit(embed_dim=64))
+    with pytest.raises(D2STError, match="not built by name"):
+        d2st.load(tmp_path)
+
+
+def test_broken_files_are_named(tmp_path):
+    with pytest.raises(D2STError, match="neither a folder"):
+        d2st.load(tmp_path / "nowhere")
+    with pytest.raises(D2STError, match=r"holds no adapter_config.json"):
+        d2st.load(tmp_path)
+    trained(vit()).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    weights = (tmp_path / "adapter_model.safetensors").read_bytes()
+    (tmp_path / "adapter_model.safetensors").write_bytes(weights[:1000])
+    with pytest.raises(D2STError, match=r"adapter_model.safetensors cannot be read"):
+        d2st.load(tmp_path, backbone=vit())
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"format": 99}))
+    with pytest.raises(D2STError, match="format 99"):
+        d2st.load(tmp_path, backbone=vit())
+    (tmp_path / "adapter_config.json").write_text("{")
+    with pytest.raises(D2STError, match="not the JSON"):
+        d2st.load(tmp_path, backbone=vit())
+
+
+def test_configs_from_json():
+    config = D2STConfig(spatial=((1, 2, 2), (2, 3, 3)), positions=(0, 1))
+    fields = json.loads(json.dumps({"name": "d2st", **vars(config)}))
+    assert config_from_dict(fields) == config
+    with pytest.raises(D2STError, match=r"no field \['colour'\]"):
+        config_from_dict({"name": "d2st", "colour": 1})
+    with pytest.raises(D2STError, match="is not one of"):
+        config_from_dict({"name": "magic"})
+
+
+def test_adapter_weights_of_another_shape_are_refused():
+    encoder, other = trained(vit()), trained(vit(), ratio=0.5)
+    with pytest.raises(D2STError, match="other shapes"):
+        encoder.load_adapter_state_dict(other.adapter_state_dict())
+
+
+def test_fingerprint_sees_values_and_ignores_what_trains():
+    backbone = vit()
+    before = fingerprint(backbone, ("cls_token",))
+    with torch.no_grad():
+        backbone.cls_token.add_(1)
+        assert fingerprint(backbone, ("cls_token",)) == before
+        backbone.pos_embed[0, 0, 0] += 1e-3
+    assert fingerprint(backbone, ("cls_token",)) != before
+    assert fingerprint(vit().to(torch.float64)) == fingerprint(vit()), "precision of a copy must not matter"
