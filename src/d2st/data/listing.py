@@ -10,9 +10,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from d2st.errors import D2STError
 
 PARTS = ("train", "val", "test")
-EXTENSIONS = frozenset(
-    ".3gp .asf .avi .divx .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .vob .webm .wmv".split()
-)
+# fmt: off
+EXTENSIONS = frozenset((
+    ".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".ogv", ".ts", ".vob", ".webm", ".wmv",
+))
+# fmt: on
 _PATH_COLUMNS = ("path", "video", "file", "filename", "video_path", "clip", "id")
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 _OFFICIAL = re.compile(r"(train|val|test)(\d+)//(.+)")

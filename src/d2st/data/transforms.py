@@ -53,8 +53,8 @@ def train_transform(
         std: Per channel, in 0..1.
         interpolation: "bicubic", "bilinear" or "nearest".
         flip: Mirror half of the clips left to right. Off where left and right matter.
-        jitter: Brightness, contrast and saturation vary by factors in [1 - jitter, 1 + jitter], hue by jitter / 2
-            turns times 0.5. 0 is off.
+        jitter: In 0..1. Brightness, contrast and saturation vary by factors in [1 - jitter, 1 + jitter], hue by up to
+            jitter / 4 of a turn either way. 0 is off.
         margin: At least 1. 8/7 makes 256 of 224.
 
     Raises:

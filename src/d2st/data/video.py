@@ -18,35 +18,25 @@ The rules, all of them:
 """
 
 import os
-import stat
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from d2st.data.packets import Scan, plan, scan
-from d2st.errors import D2STError
-
-_PLAYLISTS = {"hls", "concat", "dash", "sdp", "imf"}  # text files that make FFmpeg open other files
-
-
-class VideoError(D2STError):
-    """A video file that cannot be read. The message names the file and the reason."""
-
-    def __init__(self, path: str | os.PathLike, reason: str) -> None:
-        super().__init__(f"Video '{os.fspath(path)}' cannot be read: {reason}.")
-        self.path, self.reason = os.fspath(path), reason
-
-    def __reduce__(self):
-        # Exceptions pickle by their message alone; workers send this one to the main process.
-        return type(self), (self.path, self.reason)
-
-
-class VideoWarning(UserWarning):
-    """A video file that was read although something in it is damaged."""
+from d2st.data.container import (
+    VideoError,
+    VideoWarning,
+    decode,
+    frame_rate,
+    open_video,
+    orientation,
+    scan_packets,
+    stored_size,
+    upright,
+)
+from d2st.data.packets import Scan, plan
 
 
 @dataclass(frozen=True)
@@ -78,12 +68,14 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     Raises:
         VideoError: If the file is missing, no video, holds no frames, or its first frame does not decode.
     """
-    with _open(path) as (container, stream):
-        found = _scan(path, container, stream)
-        first = next(_decode(path, stream, found.packets))
-        turns, _ = _orientation(first)
+    with open_video(path) as (container, stream):
+        found = scan_packets(path, container, stream)
+        first = next(decode(path, stream, found.packets))
+        turns, _ = orientation(first)
         size = (first.height, first.width) if turns % 2 == 0 else (first.width, first.height)
-        return VideoInfo(found.frames, _fps(stream), *size, 90 * turns, stream.codec_context.name, first.format.name)
+        return VideoInfo(
+            found.frames, frame_rate(stream), *size, 90 * turns, stream.codec_context.name, first.format.name
+        )
 
 
 def read(path: str | os.PathLike, indices: Iterable[int]) -> torch.Tensor:
@@ -120,13 +112,13 @@ def read_clip(
     Raises:
         VideoError: If the file cannot be read or an index is outside the clip.
     """
-    with _open(path) as (container, stream):
-        found = _scan(path, container, stream)
-        indices = sample(found.frames, _fps(stream), rng)  # (T,)
+    with open_video(path) as (container, stream):
+        found = scan_packets(path, container, stream)
+        indices = sample(found.frames, frame_rate(stream), rng)  # (T,)
         if len(indices) == 0 or indices.min() < 0 or indices.max() >= found.frames:
             raise VideoError(path, f"frames {[int(i) for i in indices]} were asked for and it has {found.frames}")
         wanted = np.unique(indices)
-        size, stretches = _size(stream), plan(found, wanted)
+        size, stretches = stored_size(stream), plan(found, wanted)
         pictures = None
         if len(stretches) > 1 or stretches[0][0]:
             pictures = _pick(path, stream, found, stretches, size)
@@ -149,15 +141,15 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
     Raises:
         VideoError: If the file cannot be read.
     """
-    with _open(path) as (container, stream):
-        found, size = _scan(path, container, stream), _size(stream)
+    with open_video(path) as (container, stream):
+        found, size = scan_packets(path, container, stream), stored_size(stream)
         if short_side and min(size) > short_side:
             size = tuple(max(short_side, round(n * short_side / min(size))) for n in size)
         decoded = damaged = 0
-        for frame in _decode(path, stream, found.packets):
+        for frame in decode(path, stream, found.packets):
             if decoded == found.frames:
                 break  # more frames than packets: the length stays the scan's
-            picture = _picture(frame, size)
+            picture = upright(frame, size)
             decoded, damaged = decoded + 1, damaged + frame.is_corrupt
             yield picture
         for _ in range(found.frames - decoded):
@@ -176,11 +168,11 @@ def _pick(path, stream, found: Scan, stretches, size) -> dict[int, np.ndarray] |
     for start, index, targets in stretches:
         stream.codec_context.flush_buffers()
         wanted, end = set(targets), targets[-1] + 1
-        for frame in _decode(path, stream, found.packets[start:]):
+        for frame in decode(path, stream, found.packets[start:]):
             if skips and frame.pts != found.times[index]:
                 return None
             if index in wanted:
-                pictures[index] = _picture(frame, size)
+                pictures[index] = upright(frame, size)
                 damaged += frame.is_corrupt
             index += 1
             if index == end:
@@ -189,119 +181,11 @@ def _pick(path, stream, found: Scan, stretches, size) -> dict[int, np.ndarray] |
             if skips:
                 return None
             last = pictures.get(index - 1)
-            last = _picture(frame, size) if last is None else last
+            last = upright(frame, size) if last is None else last
             pictures |= {i: last for i in targets if i >= index}
             _report(path, index, found.frames, 0)
     _report(path, 0, 0, damaged)
     return pictures
-
-
-@contextmanager
-def _open(path: str | os.PathLike):
-    """The container and the one video stream that is read; every reason not to have them as a VideoError."""
-    import av
-
-    av.logging.set_level(av.logging.PANIC)  # damage is told in this module's own sentences, with the path
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", error)
-        raise VideoError(path, reason) from error
-    if stat.S_ISDIR(status.st_mode):
-        raise VideoError(path, "it is a folder, not a file")
-    if not stat.S_ISREG(status.st_mode):
-        raise VideoError(path, "it is not a regular file")  # opening a pipe would wait for ever
-    if status.st_size == 0:
-        raise VideoError(path, "the file is empty")
-    try:
-        # "file:" keeps a colon in a name from being taken for a protocol.
-        container = av.open(
-            "file:" + os.path.abspath(os.fspath(path)),
-            metadata_errors="ignore",
-            options={"protocol_whitelist": "file"},
-        )
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise VideoError(path, f"FFmpeg finds no video container in it ({_why(error)})") from error
-    with container:
-        if set(container.format.name.split(",")) & _PLAYLISTS:
-            raise VideoError(path, f"it is a playlist ({container.format.name}), not a video")
-        hidden = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-        streams = [stream for stream in container.streams.video if not stream.disposition & hidden]
-        if not streams:
-            kinds = sorted({stream.type or "unknown" for stream in container.streams})
-            raise VideoError(path, f"it has no video stream, only {', '.join(kinds) or 'nothing'}")
-        stream = min(streams, key=lambda s: (not s.disposition & av.stream.Disposition.default, s.index))
-        if stream.codec_context is None:
-            raise VideoError(path, "this build of FFmpeg has no decoder for its video stream")
-        stream.codec_context.thread_count = 1
-        yield container, stream
-
-
-def _scan(path, container, stream) -> Scan:
-    import av
-
-    try:
-        found = scan(container, stream)
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(path, f"its packets cannot be read ({_why(error)})") from error
-    if found.frames == 0:
-        raise VideoError(path, "its video stream holds no frames")
-    return found
-
-
-def _decode(path, stream, packets) -> Iterator:
-    """Frames in the order the decoder gives them; at least one."""
-    import av
-
-    decoded = 0
-    try:
-        for packet in [*packets, None]:
-            for frame in stream.codec_context.decode(packet):
-                decoded += 1
-                yield frame
-    except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(path, f"decoding fails after {decoded} frames ({_why(error)})") from error
-    if decoded == 0:
-        raise VideoError(path, f"none of its {len(packets)} frames decodes")
-
-
-def _picture(frame, size: tuple[int, int]) -> np.ndarray:
-    """An upright uint8 RGB picture (H, W, 3) of a frame scaled to (width, height) before it is turned."""
-    import av
-
-    alpha = any(component.is_alpha for component in frame.format.components)
-    single = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # before 17 always one
-    scaled = frame.reformat(*size, format="rgba" if alpha else "rgb24", interpolation="BICUBIC", **single)
-    picture = scaled.to_ndarray()
-    if alpha:
-        product = picture[..., :3].astype(np.uint16) * picture[..., 3:]
-        picture = ((product + 127) // 255).astype(np.uint8)
-    turns, mirrored = _orientation(frame)
-    picture = np.rot90(picture, turns)
-    return np.ascontiguousarray(picture[:, ::-1] if mirrored else picture)
-
-
-def _orientation(frame) -> tuple[int, bool]:
-    """Counter-clockwise quarter turns, then left-right mirroring, that make a frame upright (its display matrix)."""
-    for data in frame.side_data:
-        if data.type.name == "DISPLAYMATRIX":
-            a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.float64)
-            mirrored = a * d - b * c < 0
-            angle = np.arctan2(b, -a if mirrored else a)
-            return round(-angle / (np.pi / 2)) % 4, bool(mirrored)
-    return 0, False
-
-
-def _size(stream) -> tuple[int, int]:
-    return stream.codec_context.width, stream.codec_context.height
-
-
-def _fps(stream) -> float:
-    return float(stream.average_rate or stream.guessed_rate or 0)
-
-
-def _why(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _report(path, decoded: int, promised: int, damaged: int) -> None:
