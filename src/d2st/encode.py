@@ -53,7 +53,7 @@ class _Views(Dataset):
             return error.reason
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and not inference mode: what modules keep from a forward pass must work in training again
 def encode_clips(
     encoder: VideoEncoder,
     clips: ClipSet,

@@ -11,6 +11,7 @@ from .errors import D2STError
 from .pretrained import load
 
 Precision = Literal["fp32", "bf16", "fp16"]
+DEFAULT_BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"  # of the paper's ViT results
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -30,10 +31,10 @@ def build_encoder(options: EncoderOptions) -> tuple[VideoEncoder, int]:
 
     With ``adapter_path`` the saved adapter says which backbone, adapter and image size; ``backbone`` and
     ``image_size`` may repeat them, ``weights`` names the backbone's weight file where one was used, and ``frames``
-    may change T. Without it, ``adapter`` is put on ``backbone`` freshly.
+    may change T. Without it, ``adapter`` is put on ``backbone`` (or the paper's CLIP ViT-B/16) freshly.
 
     Raises:
-        D2STError: neither a backbone nor a saved adapter, or a saved adapter that says something else.
+        D2STError: the model cannot be built, or the saved adapter says something else than the options.
     """
     if options.adapter_path:
         encoder = load(options.adapter_path, weights=options.weights)
@@ -49,11 +50,9 @@ def build_encoder(options: EncoderOptions) -> tuple[VideoEncoder, int]:
                     f"leave the option out, or train an adapter for it."
                 )
         return encoder, options.frames or encoder.frames
-    if not options.backbone:
-        raise D2STError("No model was named: give --backbone NAME, or --adapter-path FOLDER of a trained adapter.")
     frames = options.frames or 8
     encoder = adapt(
-        options.backbone,
+        options.backbone or DEFAULT_BACKBONE,
         options.adapter,
         frames=frames,
         pretrained=options.weights or True,

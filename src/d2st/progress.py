@@ -32,7 +32,9 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
     """
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()
-    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal) as bars:
+    with Progress(
+        *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
+    ) as bars:
         task = bars.add_task(what, total=total, completed=done, note="")
 
         def advance(steps: int, note: str = "") -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .data.episodes import EpisodeSampler, generator
+from .data.episodes import VIEWS, EpisodeSampler, generator
 
 BUDGET = 32 * 2**20  # bytes of gathered features in one batch of episodes; larger falls out of the CPU's caches
 
@@ -54,7 +54,7 @@ def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tupl
         episode = sampler.draw(index)
         support, query = episode.support, episode.query
         if views > 1:
-            picks = (generator(sampler.seed, index, 1).random(len(support) + len(query)) * views).astype(np.int64)
+            picks = (generator(sampler.seed, index, VIEWS).random(len(support) + len(query)) * views).astype(np.int64)
             support, query = support * views + picks[: len(support)], query * views + picks[len(support) :]
         supports.append(support)
         queries.append(query)
@@ -77,7 +77,7 @@ def score(
         episodes: number of episodes, at least 1.
         device: where the head works; the features are moved there once.
     """
-    n, views = features.shape[:2]
+    views = features.shape[1]
     rows = features.flatten(0, 1).to(device)  # (N*V, T, D)
     way, count = sampler.way, sampler.count
     support_labels = torch.from_numpy(sampler.support_labels).to(device)  # (S,)

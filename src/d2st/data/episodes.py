@@ -7,14 +7,17 @@ import numpy as np
 
 from ..errors import D2STError
 
+# Independent streams of random numbers of an episode; its clips have one each, from CLIPS on.
+EPISODE, VIEWS, MODEL, CLIPS = 0, 1, 2, 3
 
-def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
-    """A counter-based random generator (Philox) for one episode.
+
+def generator(seed: int, index: int, stream: int = EPISODE) -> np.random.Generator:
+    """A counter-based random generator (Philox), a function of its arguments alone.
 
     Args:
         seed: of the run.
         index: of the episode.
-        stream: 0 draws the episode itself; other numbers are independent, one for each further purpose.
+        stream: what the numbers are for; streams are independent of each other.
     """
     key, counter = np.array([seed, index], dtype=np.uint64), np.array([0, 0, 0, stream], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
@@ -22,7 +25,12 @@ def generator(seed: int, index: int, stream: int = 0) -> np.random.Generator:
 
 def clip_generator(seed: int, index: int, position: int) -> np.random.Generator:
     """The generator of one clip's own randomness (frames, augmentation) at its position in an episode."""
-    return generator(seed, index, 1 + position)
+    return generator(seed, index, CLIPS + position)
+
+
+def torch_seed(rng: np.random.Generator) -> int:
+    """A seed for torch's generators, 0..2**63-1."""
+    return int(rng.bit_generator.random_raw()) >> 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,63 @@
+"""Encoded clips on disk, found again by what they were made from."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+
+from . import __version__
+from .data.datasets import ClipSet
+from .encode import Features
+from .encoder import VideoEncoder
+from .files import write_safetensors
+from .pretrained import describe
+
+
+def cached_features(
+    folder: Path, encoder: VideoEncoder, clips: ClipSet, protocol: list, encode: Callable[[], Features]
+) -> Features:
+    """Features from the cache in a folder, or encoded now and kept there.
+
+    The file's name is a digest of everything the features depend on: the weights of backbone and adapter, the clips'
+    names, sizes and times of change, how they are read, and the version of d2st.
+
+    Args:
+        folder: where ``features-*.safetensors`` lies.
+        encoder: the encoder.
+        clips: the clip set.
+        protocol: JSON-able description of everything else that changes the features.
+        encode: makes them.
+    """
+    key = _digest(encoder, clips, protocol)
+    path = folder / f"features-{key[:16]}.safetensors"
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            if metadata["key"] == key:
+                kept = file.get_tensor("clips").numpy()
+                return Features(file.get_tensor("values"), kept, json.loads(metadata["bad"]))
+    except FileNotFoundError:
+        pass
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError):
+        print(f"The feature cache {path} cannot be read; the clips are encoded again.")
+    features = encode()
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"values": features.values, "clips": torch.from_numpy(np.ascontiguousarray(features.clips))}
+    write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
+    return features
+
+
+def _digest(encoder: VideoEncoder, clips: ClipSet, protocol: list) -> str:
+    digest = hashlib.sha256(json.dumps([__version__, describe(encoder), protocol]).encode())
+    for name, tensor in sorted(encoder.adapter_state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy())
+    for clip in clips.clips:
+        status = clip.path.stat() if clip.path.exists() else None
+        about = [clip.id, clip.label, status and [status.st_size, status.st_mtime_ns]]
+        digest.update(json.dumps(about).encode())
+    return digest.hexdigest()

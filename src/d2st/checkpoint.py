@@ -1,0 +1,91 @@
+"""All that a training run is at an episode, in one file that is replaced in one step."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from .errors import D2STError
+from .files import write_safetensors
+from .loss import EpisodicLoss
+
+
+@dataclass
+class TrainState:
+    """How far a run is. Episodes, frames and augmentation follow from the seed and the episode's index, so there is no
+    state of a random generator or a loader to keep; and a state is only ever saved between optimiser steps.
+
+    Attributes:
+        episode: episodes that the weights have seen.
+        best_accuracy: on the validation classes, 0..1; None before the first validation.
+        best_episode: after how many episodes that was.
+        seconds: spent on training, over all starts of the run.
+        bad: clips that could not be read: id -> reason.
+    """
+
+    episode: int = 0
+    best_accuracy: float | None = None
+    best_episode: int = 0
+    seconds: float = 0.0
+    bad: dict[str, str] = field(default_factory=dict)
+
+
+def save(path: Path, state: TrainState, model: EpisodicLoss, optimizer: torch.optim.Optimizer, scaler: dict) -> None:
+    """Write the trained tensors, the optimiser's and the state to a safetensors file.
+
+    Args:
+        path: the file.
+        state: goes into the file's metadata as JSON.
+        model: the bare module.
+        optimizer: its state tensors are stored under the names of the parameters they belong to.
+        scaler: state of the fp16 loss scaler, numbers only; empty without one.
+    """
+    tensors = {f"adapter/{name}": tensor for name, tensor in model.encoder.adapter_state_dict().items()}
+    if model.classifier is not None:
+        tensors |= {f"classifier/{name}": tensor for name, tensor in model.classifier.state_dict().items()}
+    names = _names(model, optimizer)
+    for index, slots in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer/{slot}/{names[index]}": torch.as_tensor(value) for slot, value in slots.items()}
+    write_safetensors(path, tensors, {"state": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
+
+
+def load(path: Path, model: EpisodicLoss, optimizer: torch.optim.Optimizer) -> tuple[TrainState, dict]:
+    """Put a saved run back into its model and optimiser.
+
+    Returns:
+        The state, and that of the fp16 loss scaler.
+
+    Raises:
+        D2STError: the file cannot be read or belongs to another model.
+    """
+    groups: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "classifier": {}, "optimizer": {}}
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata()
+            for key in file.keys():  # noqa: SIM118, a safe_open is not a mapping
+                kind, name = key.split("/", 1)
+                groups[kind][name] = file.get_tensor(key)
+        state, scaler = TrainState(**json.loads(metadata["state"])), json.loads(metadata["scaler"])
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        raise D2STError(
+            f"The state of the run, {path}, cannot be read ({error}); start over with overwrite, or give another out."
+        ) from error
+    model.encoder.load_adapter_state_dict(groups["adapter"])
+    if model.classifier is not None:
+        model.classifier.load_state_dict(groups["classifier"])
+    names = _names(model, optimizer)
+    slots: dict[int, dict[str, torch.Tensor]] = {}
+    for key, tensor in groups["optimizer"].items():
+        slot, name = key.split("/", 1)
+        slots.setdefault(names.index(name), {})[slot] = tensor
+    optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+    return state, scaler
+
+
+def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of the optimiser's parameters in its own order."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]

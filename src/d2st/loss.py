@@ -1,0 +1,91 @@
+"""The training loss of one episode."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .encoder import VideoEncoder
+
+
+class EpisodicLoss(nn.Module):
+    """Encode the clips of an episode in one forward pass, match them, cross entropy.
+
+    Args:
+        encoder: trained.
+        head: matching head, called with a leading dimension of episodes.
+        way: classes in an episode.
+        shot: support clips of a class.
+        queries: query clips of a class.
+        symmetric: match every rotation of the episode (``rotations``) instead of the one drawn.
+        classes: classes of the training part, for the class loss.
+        class_loss: weight of the released code's auxiliary loss: a linear layer on the mean frame feature of every
+            clip, support and query, names the training class (D2ST-Adapter code, ``USE_CLASSIFICATION_VALUE``).
+            0 is without it.
+    """
+
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        head: nn.Module,
+        way: int,
+        shot: int,
+        queries: int,
+        symmetric: bool = False,
+        classes: int = 0,
+        class_loss: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.encoder, self.head, self.way, self.class_loss = encoder, head, way, class_loss
+        self.classifier = nn.Linear(encoder.num_features, classes) if class_loss else None
+        support, query = rotations(way, shot, queries)  # (R, S), (R, Q)
+        self.register_buffer("support", support if symmetric else support[:1], persistent=False)
+        self.register_buffer("query", query if symmetric else query[:1], persistent=False)
+        self.register_buffer("support_labels", torch.arange(way).repeat_interleave(shot), persistent=False)
+        self.register_buffer("query_labels", torch.arange(way).repeat_interleave(queries), persistent=False)
+
+    def forward(self, video: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy of an episode.
+
+        Args:
+            video: (S + Q, T, 3, H, W) support, then query clips, each class by class.
+            classes: (way,) ids of the episode's classes in the training part.
+
+        Returns:
+            Loss and share of right queries, both scalars; over the rotations where symmetric.
+        """
+        features = self.encoder(video)  # (S + Q, T, D)
+        with torch.autocast(features.device.type, enabled=False):  # distances of near frames need their digits
+            if features.dtype in (torch.float16, torch.bfloat16):
+                features = features.float()
+            return self.match(features, classes)
+
+    def match(self, features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
+        """As ``forward``, from frame features (S + Q, T, D)."""
+        logits = self.head(features[self.support], self.support_labels, features[self.query], way=self.way)
+        labels = self.query_labels.expand(logits.shape[:2])  # (R, Q)
+        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
+        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        if self.classifier is not None:
+            named = self.classifier(features.mean(1))  # (S + Q, classes)
+            truth = classes[torch.cat([self.support_labels, self.query_labels])]  # (S + Q,)
+            loss = loss + self.class_loss * F.cross_entropy(named, truth)
+        return loss, accuracy
+
+
+def rotations(way: int, shot: int, queries: int) -> tuple[Tensor, Tensor]:
+    """Every way to turn the clips of an episode so that each is support and query in turn.
+
+    The m = shot + queries clips of each class stand in a ring. Rotation r takes the ``shot`` clips from place r on as
+    support and the others as queries, in all classes at once: m episodes of the same way, shot and queries from the
+    same m * way encoded clips, in which every clip is support ``shot`` times and query ``queries`` times. With one
+    query this is leave-one-out. Rotation 0 is the episode as drawn.
+
+    Returns:
+        (m, way*shot) support and (m, way*queries) query positions in the episode's list of clips (all support, then
+        all query clips, each class by class).
+    """
+    support = torch.arange(way * shot).unflatten(0, (way, shot))
+    query = way * shot + torch.arange(way * queries).unflatten(0, (way, queries))
+    ring = torch.cat([support, query], dim=1)  # (way, m)
+    turned = torch.stack([ring.roll(-r, dims=1) for r in range(shot + queries)])  # (m, way, m)
+    return turned[..., :shot].flatten(1), turned[..., shot:].flatten(1)

@@ -1,0 +1,73 @@
+"""Results as JSON that says how they were made."""
+
+import dataclasses
+import importlib.metadata
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from . import __version__
+from .adapters import AdapterConfig
+from .files import write_json
+
+_PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "lightning-fabric")
+
+
+def config_dict(config: object) -> dict:
+    """A config as JSON can hold it: paths as text, the adapter with its system's name.
+
+    Args:
+        config: a dataclass instance.
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, AdapterConfig):
+            return {"name": value.name, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+        if isinstance(value, tuple | list):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def provenance(config: object) -> dict:
+    """What a result was made with: command, config, versions, git state, time."""
+    versions = {"d2st": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return {
+        "command": shlex.join(sys.argv),
+        "config": config_dict(config),
+        "versions": versions,
+        "git": git_state(),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def git_state() -> dict | None:
+    """Commit of the checkout that this package runs from and whether it was changed since; None if installed."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+    try:
+        if not git("ls-files", Path(__file__).name):  # installed into a folder that is inside some other checkout
+            return None
+        return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def write_result(path: str | Path, config: object, result: dict) -> Path:
+    """Write a result with its provenance as JSON, in one step; missing folders are created."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {**provenance(config), **result})
+    return path

@@ -1,0 +1,86 @@
+"""The folder of a training run."""
+
+import json
+from pathlib import Path
+
+from .errors import D2STError
+from .files import write_atomic, write_json
+
+# Settings that do not change what a run computes, so that it may go on with others.
+FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes"}
+
+
+class RunFolder:
+    """What a run leaves behind, and the rule that a folder belongs to one configuration.
+
+    Attributes:
+        path: the folder. In it: ``config.json``, ``metrics.jsonl`` (a line a step and a validation),
+            ``last.safetensors`` (the state that a resumed run goes on from), ``best`` and ``final`` (adapters),
+            ``bad_clips.json``, ``train.json`` (the result), ``tensorboard``.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.config, self.metrics = self.path / "config.json", self.path / "metrics.jsonl"
+        self.state, self.result = self.path / "last.safetensors", self.path / "train.json"
+        self.best, self.final = self.path / "best", self.path / "final"
+        self.bad, self.tensorboard = self.path / "bad_clips.json", self.path / "tensorboard"
+
+    def open(self, config: dict, overwrite: bool = False) -> None:
+        """Take the folder for a configuration, which it then says in ``config.json``.
+
+        Args:
+            config: the resolved configuration, JSON-able.
+            overwrite: remove what another run left here.
+
+        Raises:
+            D2STError: the folder holds a run with another configuration; the settings that differ are named.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while writing
+            leftover.unlink(missing_ok=True)
+        if overwrite:
+            self._clear()
+        elif self.config.exists():
+            self._compare(config)
+        write_json(self.config, config)
+
+    def log(self, **record: object) -> None:
+        """Append a line to ``metrics.jsonl``."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def trim(self, episode: int) -> None:
+        """Drop metrics of episodes after ``episode``, which a resumed run computes again, and torn lines."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record["episode"] <= episode:
+                kept.append(line + "\n")
+        write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
+
+    def _compare(self, config: dict) -> None:
+        try:
+            there = json.loads(self.config.read_text())
+        except ValueError as error:
+            raise D2STError(f"{self.config} is no JSON ({error}); give another out, or overwrite it.") from error
+        keys = sorted((config.keys() | there.keys()) - FREE)
+        pairs = [(key, there.get(key), config.get(key)) for key in keys]
+        differ = [f"{key} is {old} there and {new} here" for key, old, new in pairs if old != new]
+        if differ:
+            raise D2STError(
+                f"The folder '{self.path}' holds a run with another configuration: {'; '.join(differ)}. "
+                f"Give another out, or overwrite to start over."
+            )
+
+    def _clear(self) -> None:
+        files = [self.config, self.metrics, self.state, self.result, self.bad, *self.tensorboard.glob("events.*")]
+        for folder in (self.best, self.final):
+            files += [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+        for file in files:
+            file.unlink(missing_ok=True)

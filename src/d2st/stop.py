@@ -1,0 +1,31 @@
+"""Ending a run at the end of a step and not in the middle of one."""
+
+import signal
+import threading
+from types import FrameType
+
+
+class Stop:
+    """Notes SIGINT and SIGTERM instead of dying in the middle of a step; the second SIGINT is the usual one."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        self.signal = number
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def ignore_interrupts(_: int) -> None:
+    """For loader workers, which Ctrl-C reaches too; the main process tells them when to end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,238 @@
+"""``d2st train``: episodic training of an adapter."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from torch import nn
+
+from . import heads, schedules
+from .adapters import AdapterConfig, D2STConfig
+from .data import frames as frame_rules
+from .data.datasets import ClipSet, open_dataset
+from .data.episodes import EpisodeSampler
+from .data.loading import EpisodeClips
+from .data.transforms import ClipTransform, released_query_transform, released_support_transform, train_transform
+from .encoder import VideoEncoder
+from .errors import D2STError
+from .evaluate import released_size
+from .loop import run
+from .loss import EpisodicLoss
+from .options import Precision, build_encoder, pick_device
+from .results import config_dict, write_result
+from .runs import RunFolder
+from .validate import Validation
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Episodic training. An interrupted run goes on when it is started again with the same settings and folder.
+
+    Args:
+        data: dataset folder, list file or frame store.
+        split: split file with the class names of train, val and test; the test classes are never read.
+        backbone: timm name or a backbone that ships with d2st; None is CLIP ViT-B/16, or the saved adapter's.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own.
+        frames: frames of a clip; None is the saved adapter's, or 8.
+        adapter: adapter system that is trained.
+        adapter_path: folder of a trained adapter to start from, instead of a fresh one.
+        head: matching head.
+        way: classes in an episode.
+        shot: support clips of a class.
+        queries: query clips of a class.
+        symmetric: every clip of an episode serves as support and as query in turn, which gives more signal for each
+            encoded clip; the published recipes do without.
+        class_loss: weight of the released code's auxiliary loss that names each clip's training class; 0 is without.
+        episodes: training episodes, over all devices together.
+        episodes_per_step: episodes whose gradients are averaged for a step, over all devices together.
+        lr: learning rate after the warm-up (Adam).
+        schedule: step, the released warm-up and steps, or cosine.
+        warmup: fraction of the episodes over which the learning rate rises.
+        warmup_from: fraction of lr that it rises from.
+        decay_at: for step, fractions of the episodes at which the learning rate changes.
+        decay: for step, the factors of lr from there on.
+        weight_decay: coupled L2. 2.5e-4 on a mean loss is what the released code's 1e-3 on its summed loss amounts to.
+        no_decay: parameters whose names contain one of these words get no weight decay.
+        clip_norm: largest norm of a step's gradient; 0 does not clip.
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules).
+        transforms: plain keeps the aspect ratio and treats all clips alike; released is the released code's, which
+            jitters the colours of queries alone.
+        flip: mirror half of the clips left to right. Off where left and right matter.
+        jitter: strength of the colour jitter of the plain transforms, 0..1.
+        seed: of everything random in the run.
+        validate_every: episodes between validations on the split's val classes; None is a tenth of all, 0 never.
+        validation_episodes: episodes of a validation.
+        out: folder of the run.
+        overwrite: start over although the folder holds a run.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16 (mixed).
+        workers: processes that read clips.
+        grad_checkpointing: recompute the backbone's blocks in the backward pass, for less memory and a third more time.
+        checkpoint_minutes: longest time of training that a killed process loses.
+        max_bad: share of the training clips that may turn out to be unreadable before the run stops.
+    """
+
+    data: str
+    split: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+    frames: int | None = None
+    adapter: AdapterConfig = field(default_factory=D2STConfig)
+    adapter_path: str | None = None
+    head: str = "bi-mhm"
+    way: int = 5
+    shot: int = 1
+    queries: int = 1
+    symmetric: bool = False
+    class_loss: float = 0.0
+    episodes: int = 10_000
+    episodes_per_step: int = 8
+    lr: float = 1e-3
+    schedule: Literal["step", "cosine"] = "step"
+    warmup: float = 0.1
+    warmup_from: float = 0.2
+    decay_at: tuple[float, ...] = (0.4, 0.6, 0.8)
+    decay: tuple[float, ...] = (0.1, 0.05, 0.01)
+    weight_decay: float = 2.5e-4
+    no_decay: tuple[str, ...] = ("bn", "norm")
+    clip_norm: float = 0.0
+    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    transforms: Literal["plain", "released"] = "plain"
+    flip: bool = True
+    jitter: float = 0.0
+    seed: int = 0
+    validate_every: int | None = None
+    validation_episodes: int = 1000
+    out: str = "runs/train"
+    overwrite: bool = False
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = 0
+    grad_checkpointing: bool = False
+    checkpoint_minutes: float = 1.0
+    max_bad: float = 0.1
+
+
+def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
+    """Train an adapter; the best one on the validation classes is kept in ``out/best``, the last in ``out/final``.
+
+    Args:
+        config: all settings.
+        encoder: trained instead of one built from the config; a resumed run must get the same.
+
+    Returns:
+        What ``out/train.json`` holds.
+
+    Raises:
+        D2STError: a setting, the data, the split or the run folder cannot be used; or the training diverged.
+    """
+    fabric = _fabric(config)
+    clips = open_dataset(config.data, config.split, "train")
+    sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
+    validation_clips = _validation_clips(config)
+    rate = _schedule(config)
+    head = heads.build(config.head)
+    torch.manual_seed(config.seed)
+    frames = (config.frames or encoder.frames) if encoder else None
+    if encoder is None:
+        encoder, frames = build_encoder(config)
+    if not encoder.trainable_parameters():
+        raise D2STError(f"The adapter '{config.adapter.name}' has nothing to train; choose another, such as d2st.")
+    encoder.set_grad_checkpointing(config.grad_checkpointing)
+    folder = RunFolder(config.out)
+    if fabric.is_global_zero:
+        folder.open(config_dict(config), config.overwrite)
+    fabric.barrier()
+    episode = (config.way, config.shot, config.queries)
+    model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss)
+    optimizer = torch.optim.Adam(_groups(model, config), lr=config.lr)
+    sample = frame_rules.build(config.sampling, frames)
+    episodes = EpisodeClips(clips, sampler, sample, *_transforms(config, encoder))
+    validation = Validation(validation_clips, config, encoder, head, sample) if validation_clips else None
+    state = run(fabric, config, folder, model, optimizer, rate, episodes, validation)
+    result = {
+        "episodes": state.episode,
+        "seconds": state.seconds,
+        "best_accuracy": state.best_accuracy,
+        "best_episode": state.best_episode,
+        "adapter": str(folder.best),
+        "trainable_parameters": sum(p.numel() for p in encoder.trainable_parameters()),
+        "bad_clips": [{"id": id, "reason": reason} for id, reason in sorted(state.bad.items())],
+    }
+    if fabric.is_global_zero:
+        write_result(folder.result, config, result)
+    return result
+
+
+def _fabric(config: TrainConfig):
+    """Fabric for one process on one device, or for the processes that ``torchrun`` started."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.loggers import TensorBoardLogger
+
+    device = pick_device(config.device)
+    if config.precision == "fp16" and device.type == "cpu":
+        raise D2STError("Training in fp16 needs a GPU; on the CPU choose bf16 or fp32.")
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    left = config.episodes % config.episodes_per_step if config.episodes_per_step > 0 else 1
+    if config.episodes_per_step < 1 or config.episodes_per_step % world or left % world:
+        raise D2STError(
+            f"{config.episodes} episodes in steps of {config.episodes_per_step} cannot be shared by {world} processes; "
+            f"make both multiples of {world}."
+        )
+    fabric = Fabric(
+        accelerator=device.type,
+        strategy="ddp" if world > 1 else "auto",
+        devices=local,
+        num_nodes=world // local,
+        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision],
+        loggers=TensorBoardLogger(config.out, name="tensorboard", version=""),
+    )
+    fabric.launch()
+    return fabric
+
+
+def _validation_clips(config: TrainConfig) -> ClipSet | None:
+    if config.validate_every == 0:
+        return None
+    try:
+        clips = open_dataset(config.data, config.split, "val")
+    except D2STError as error:  # the training part was opened before, so what is missing is validation classes
+        print(f"No validation, the last adapter will be the best: {error}")
+        return None
+    if len(clips.classes) < 2:
+        print(f"No validation, the last adapter will be the best: its part has only the class {clips.classes[0]}.")
+        return None
+    return clips
+
+
+def _schedule(config: TrainConfig) -> schedules.Schedule:
+    common = config.lr, config.episodes, config.warmup, config.lr * config.warmup_from
+    if config.schedule == "cosine":
+        return schedules.cosine(*common)
+    if config.schedule == "step":
+        return schedules.step(*common, config.decay_at, config.decay)
+    raise D2STError(f"There is no schedule '{config.schedule}'; choose step or cosine.")
+
+
+def _transforms(config: TrainConfig, encoder: VideoEncoder) -> tuple[ClipTransform, ClipTransform]:
+    """Of support and of query clips."""
+    if config.transforms == "released":
+        size = released_size(encoder)
+        common = encoder.mean, encoder.std, *size
+        return released_support_transform(*common), released_query_transform(*common, flip=config.flip)
+    common = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
+    transform = train_transform(*common, flip=config.flip, jitter=config.jitter)
+    return transform, transform
+
+
+def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
+    """Parameter groups with and without weight decay."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    spared = [p for name, p in trained if any(word in name for word in config.no_decay)]
+    decayed = [p for name, p in trained if not any(word in name for word in config.no_decay)]
+    groups = {"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}
+    return [group for group in groups if group["params"]]

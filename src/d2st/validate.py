@@ -1,0 +1,59 @@
+"""Accuracy on the validation classes during training."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from .data.datasets import ClipSet
+from .data.episodes import EpisodeSampler
+from .data.frames import Sampler
+from .encode import encode_clips
+from .encoder import VideoEncoder
+from .evaluate import fixed_transform
+from .scoring import Scores, score
+
+if TYPE_CHECKING:
+    from .train import TrainConfig
+
+
+class Validation:
+    """The same episodes of the validation classes at every call.
+
+    Args:
+        clips: the validation part. Where it has fewer classes than ``config.way``, all of them make an episode.
+        config: of the training run.
+        encoder: being trained.
+        head: matching head.
+        sample: frame sampler; its deterministic rule is used.
+
+    Raises:
+        D2STError: a class has too few clips for the run's shot and queries.
+    """
+
+    def __init__(
+        self, clips: ClipSet, config: "TrainConfig", encoder: VideoEncoder, head: nn.Module, sample: Sampler
+    ) -> None:
+        self.clips, self.config, self.encoder, self.head, self.sample = clips, config, encoder, head, sample
+        self.way = min(config.way, len(clips.classes))
+        self.transform = fixed_transform(config, encoder)
+        self._sampler(clips.labels)
+
+    def __call__(self, device: torch.device) -> tuple[Scores, dict[str, str]]:
+        """Scores, and the clips that could not be read: id -> reason."""
+        features = encode_clips(
+            self.encoder,
+            self.clips,
+            self.sample,
+            self.transform,
+            workers=self.config.workers,
+            device=device,
+            precision=self.config.precision,
+        )
+        sampler = self._sampler(self.clips.labels[features.clips])
+        scores = score(features.values, sampler, self.head, self.config.validation_episodes, device)
+        return scores, {clip["id"]: clip["reason"] for clip in features.bad}
+
+    def _sampler(self, labels) -> EpisodeSampler:
+        config = self.config
+        return EpisodeSampler(labels, self.way, config.shot, config.queries, config.seed, self.clips.classes)
