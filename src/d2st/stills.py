@@ -6,12 +6,12 @@ from every cell of the last feature map the same of the object nearest to it. It
 """
 
 import argparse
-import importlib
 import json
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,6 +21,7 @@ from .data.rendered.draw import NAMES, TINTS
 from .data.rendered.shapes import FILLS
 from .data.rendered.stills import render_still
 from .files import write_safetensors
+from .schedules import cosine
 
 BINS = 8  # columns and rows that the pooled feature tells apart
 NEAR = 0.16  # an object further from a cell's centre than this, in image widths, is not the cell's to name
@@ -85,7 +86,7 @@ class StillsModel(nn.Module):
     def __init__(self, name: str) -> None:
         super().__init__()
         spec = SHIPPED[name]
-        self.backbone = _resolve(spec["architecture"])(**spec["kwargs"] | {"block": _resolve(spec["kwargs"]["block"])})
+        self.backbone = timm.create_model(spec["architecture"], num_classes=0, **spec["kwargs"])
         width = self.backbone.num_features
         self.pooled = nn.Linear(width, len(TINTS) * sum(POOLED.values()) + len(NAMES))
         self.dense = nn.Conv2d(width, sum(DENSE.values()), 1)
@@ -144,11 +145,6 @@ def _dense_losses(cells: Tensor, objects: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _resolve(dotted: str) -> type:
-    module, name = dotted.rsplit(".", 1)
-    return getattr(importlib.import_module(module), name)
-
-
 def pretrain(config: StillsConfig) -> dict:
     """Pre-train on stills and write the backbone's weights.
 
@@ -165,16 +161,15 @@ def pretrain(config: StillsConfig) -> dict:
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, config.learning_rate, total_steps=len(loader), pct_start=0.05, cycle_momentum=False
-    )
+    rate = cosine(config.learning_rate, len(loader), warmup=0.05)
     start, tail = time.monotonic(), []
     for step, batch in enumerate(loader):
         losses = model.losses(*batch)
         optimiser.zero_grad()
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step)
         sum(losses.values()).backward()
         optimiser.step()
-        schedule.step()
         if step >= 0.9 * len(loader):
             tail.append({key: value.item() for key, value in losses.items()})
         if step % 100 == 0 or step + 1 == len(loader):

@@ -24,9 +24,7 @@ def render_still(seed: int, index: int, side: int) -> tuple[np.ndarray, np.ndarr
     spread = rng.random(count)
     size = SIZES[0] * (SIZES[1] / SIZES[0]) ** spread
     angle = rng.random(count)
-    tracks = [
-        Track(*(value[i : i + 1] for value in (x, y, size, angle)), seen=np.ones(1, bool)) for i in range(count)
-    ]
+    tracks = [Track(*(value[i : i + 1] for value in (x, y, size, angle)), seen=np.ones(1, bool)) for i in range(count)]
     image = draw(looks, tracks, background, side, gain=rng.uniform(0.8, 1.15))[0]
     objects = np.full((MOST, 8), -1, np.float32)
     for i, look in enumerate(looks):

@@ -153,8 +153,10 @@ def write_benchmark(folder: Path, config: RenderConfig) -> Iterator[tuple[int, i
     stamp = {key: getattr(config, key) for key in ("side", "shortest", "longest", "seed")}
     record = folder / "benchmark.yaml"
     if record.exists() and yaml.safe_load(record.read_text()) != stamp:
-        raise D2STError(f"{folder} holds a rendered benchmark made with {yaml.safe_load(record.read_text())}, and now "
-                        f"{stamp} is asked for; choose another folder, or delete this one.")
+        raise D2STError(
+            f"{folder} holds a rendered benchmark made with {yaml.safe_load(record.read_text())}, and now "
+            f"{stamp} is asked for; choose another folder, or delete this one."
+        )
     record.write_text(yaml.safe_dump(stamp))
     parts = split()
     (folder / "split.yaml").write_text(yaml.safe_dump(parts, sort_keys=False))

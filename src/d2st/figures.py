@@ -1,0 +1,254 @@
+"""Pictures for reports: clips, accuracies, reference points over the frames, frame matches. All are PNG files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .attention import ShiftedPoints, cell_coordinates, reference_points
+from .encoder import VideoEncoder
+
+BEFORE, AFTER, MARK = "#9aa5b1", "#1f6feb", "#e8590c"
+GAP = 2  # white pixels between the frames of a strip
+
+
+def strip(frames: np.ndarray) -> np.ndarray:
+    """Frames side by side: (T, H, W, 3) uint8 to (H, T * (W + GAP) - GAP, 3)."""
+    padded = np.pad(frames, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
+    return np.concatenate(list(padded), axis=1)[:, :-GAP]
+
+
+def contact_sheet(path: Path, clips: Sequence[tuple[str, np.ndarray]], title: str = "", columns: int = 2) -> None:
+    """A strip of frames for each clip, with its label above.
+
+    Args:
+        path: PNG to write.
+        clips: (label, uint8 frames (T, H, W, 3)), all with the same T, H and W.
+        title: Heading of the picture.
+        columns: Strips side by side.
+    """
+    lines = -(-len(clips) // columns)
+    height, width = strip(clips[0][1]).shape[:2]
+    inches = 6.4
+    figure = Figure(figsize=(columns * inches, lines * (inches * height / width + 0.27) + 0.5), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.axis("off")
+    for axis, (label, frames) in zip(axes.T.flat, clips, strict=False):
+        axis.imshow(strip(frames), interpolation="antialiased")
+        axis.set_title(label, fontsize=10, loc="left", pad=3)
+    if title:
+        figure.suptitle(title, fontsize=13)
+    figure.savefig(path, dpi=110)
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One measured accuracy.
+
+    Args:
+        label: What was measured, for example "5-way 1-shot".
+        before: Accuracy and half width of its interval of the frozen backbone, in percent.
+        after: The same with adapters.
+    """
+
+    label: str
+    before: tuple[float, float]
+    after: tuple[float, float]
+
+
+def accuracy_bars(path: Path, bars: Sequence[Bar], chance: float) -> None:
+    """Accuracy before and after, with 95 % intervals and the level of chance.
+
+    Args:
+        path: PNG to write.
+        bars: One pair of bars each.
+        chance: Accuracy of guessing, in percent.
+    """
+    figure = Figure(figsize=(2.2 + 2.0 * len(bars), 4.2), layout="constrained")
+    axis = figure.subplots()
+    for side, name, colour, field in ((-0.2, "frozen", BEFORE, "before"), (0.2, "with adapters", AFTER, "after")):
+        values = [getattr(bar, field) for bar in bars]
+        at = np.arange(len(bars)) + side
+        means, widths = [v[0] for v in values], [v[1] for v in values]
+        axis.bar(at, means, 0.36, yerr=widths, color=colour, label=name, capsize=4, ecolor="#333333")
+        for x, (mean, width) in zip(at, values, strict=True):
+            axis.text(x, mean + width + 1.5, f"{mean:.1f}", ha="center", fontsize=11)
+    axis.axhline(chance, color="#333333", linewidth=1, linestyle=":")
+    axis.text(len(bars) - 0.42, chance + 1, "chance", ha="right", fontsize=9, color="#333333")
+    axis.set_xticks(range(len(bars)), [bar.label for bar in bars], fontsize=11)
+    axis.set_ylabel("accuracy on unseen classes (%)")
+    axis.set_ylim(0, 105)
+    axis.legend(loc="upper left", frameon=False, ncols=2, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+def class_gains(path: Path, names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> None:
+    """Accuracy of every class before and after, sorted by the latter.
+
+    Args:
+        path: PNG to write.
+        names: Class names.
+        before: Accuracy of the frozen backbone on each, in percent.
+        after: The same with adapters.
+    """
+    order = np.argsort(after)
+    first, second = np.asarray(before)[order], np.asarray(after)[order]
+    at = np.arange(len(names))
+    figure = Figure(figsize=(8, 1.2 + 0.27 * len(names)), layout="constrained")
+    axis = figure.subplots()
+    axis.hlines(at, first, second, color="#c9d1d9", linewidth=3, zorder=1)
+    axis.scatter(first, at, color=BEFORE, s=42, label="frozen", zorder=2)
+    axis.scatter(second, at, color=AFTER, s=42, label="with adapters", zorder=3)
+    axis.set_yticks(at, [names[i] for i in order], fontsize=9)
+    axis.set_xlim(0, 102)
+    axis.set_xlabel("accuracy of the class (%)")
+    axis.legend(loc="lower right", frameon=False)
+    axis.grid(axis="x", color="#eeeeee", zorder=0)
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+
+
+@dataclass(frozen=True)
+class SampledPoints:
+    """Where one pathway of one adapter reads the clip.
+
+    Args:
+        site: Name of the adapter's place in the backbone.
+        pathway: "spatial", "temporal" or "uniform".
+        volume: (T, H, W) of the feature map it reads.
+        shifted: Learned points in cells of that map, (G, n, 3) as (t, y, x).
+        resting: The same points before they are shifted, (n, 3).
+    """
+
+    site: str
+    pathway: str
+    volume: tuple[int, int, int]
+    shifted: Tensor
+    resting: Tensor
+
+
+def sampled_points(encoder: VideoEncoder, video: Tensor) -> list[SampledPoints]:
+    """The points that every pathway of every adapter reads in one clip.
+
+    Args:
+        encoder: An encoder with D²ST adapters.
+        video: One normalised clip, (T, 3, H, W).
+
+    Returns:
+        One entry a pathway, in the order of the backbone; none where the adapter has no reference points.
+    """
+    found: list[SampledPoints] = []
+    handles = []
+    for name, module in encoder.adapters.named_modules():
+        if isinstance(module, ShiftedPoints):
+            parts = name.split(".")
+
+            def record(module, inputs, points, site=parts[0], pathway=parts[2]):
+                volume = tuple(inputs[0].shape[2:])
+                resting = reference_points(tuple(points.shape[2:5])).flatten(0, 2)
+                found.append(
+                    SampledPoints(
+                        site,
+                        pathway,
+                        volume,
+                        cell_coordinates(points[0].flatten(1, 3), volume),
+                        cell_coordinates(resting, volume),
+                    )
+                )
+
+            handles.append(module.register_forward_hook(record))
+    try:
+        with torch.no_grad():
+            encoder(video[None])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def point_strips(path: Path, frames: np.ndarray, points: Sequence[SampledPoints], title: str = "") -> None:
+    """Reference points of pathways over the frames of a clip.
+
+    A point lies between two frames and is read from both; each dot is as opaque as its frame's share. Rings are the
+    points before they are shifted, drawn on the frame nearest in time.
+
+    Args:
+        path: PNG to write.
+        frames: uint8 (T, H, W, 3), the frames that the encoder saw.
+        points: One row of the picture each.
+        title: Heading of the picture.
+    """
+    count, height, width = frames.shape[:3]
+    figure = Figure(figsize=(1.45 * count, 0.55 + 1.72 * len(points)), layout="constrained")
+    axes = figure.subplots(len(points), count, squeeze=False)
+    for row, entry in zip(axes, points, strict=True):
+        scale = torch.tensor([1.0, height / entry.volume[1], width / entry.volume[2]])
+        half = torch.tensor([0.0, 0.5, 0.5])
+        shifted = ((entry.shifted + half) * scale - half).flatten(0, 1).numpy()  # (G*n, 3), pixels
+        resting = ((entry.resting + half) * scale - half).numpy()
+        for t, axis in enumerate(row):
+            axis.imshow(frames[t], interpolation="antialiased")
+            near = resting[np.round(resting[:, 0] + 1e-6) == t]
+            axis.scatter(near[:, 2], near[:, 1], s=26, facecolors="none", edgecolors="white", linewidths=1.0)
+            share = np.clip(1 - np.abs(shifted[:, 0] - t), 0, 1)
+            axis.scatter(
+                shifted[:, 2], shifted[:, 1], s=20, c=MARK, alpha=share, edgecolors="black", linewidths=0.4, zorder=3
+            )
+            axis.set_xlim(-0.5, width - 0.5)
+            axis.set_ylim(height - 0.5, -0.5)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(f"{entry.pathway}\n{entry.site}", fontsize=9)
+    for t, axis in enumerate(axes[0]):
+        axis.set_title(f"frame {t + 1}", fontsize=9)
+    if title:
+        figure.suptitle(title, fontsize=12)
+    figure.savefig(path, dpi=110)
+
+
+def frame_match(
+    path: Path, support: np.ndarray, query: np.ndarray, distances: np.ndarray, labels: tuple[str, str]
+) -> None:
+    """Distances of all frames of a query to all frames of a support clip, with the nearest of each marked.
+
+    Args:
+        path: PNG to write.
+        support: uint8 (S, H, W, 3).
+        query: uint8 (T, H, W, 3).
+        distances: Distance of query frame i and support frame j, (T, S).
+        labels: What to write beside the query and above the support clip.
+    """
+    rows, columns = distances.shape
+    figure = Figure(figsize=(0.95 * (columns + 1) + 1.9, 0.95 * (rows + 1) + 0.9), layout="constrained")
+    mosaic = figure.subplots(
+        2, 2, gridspec_kw={"width_ratios": (1, columns), "height_ratios": (1, rows), "wspace": 0, "hspace": 0}
+    )
+    mosaic[0, 0].axis("off")
+    _filmstrip(mosaic[0, 1], strip(support), columns, rows=1)
+    mosaic[0, 1].set_title(labels[1], fontsize=11)
+    _filmstrip(mosaic[1, 0], strip(query.transpose(0, 2, 1, 3)).transpose(1, 0, 2), 1, rows=rows)
+    mosaic[1, 0].set_ylabel(labels[0], fontsize=11)
+    axis = mosaic[1, 1]
+    image = axis.imshow(distances, cmap="viridis_r", aspect="auto")
+    best_of_query = distances.argmin(1)
+    best_of_support = distances.argmin(0)
+    axis.scatter(best_of_query, np.arange(rows), marker="o", s=190, facecolors="none", edgecolors="white", linewidths=2)
+    axis.scatter(np.arange(columns), best_of_support, marker="x", s=70, color=MARK, linewidths=2)
+    axis.set_xticks(range(columns), [str(i + 1) for i in range(columns)])
+    axis.set_yticks(range(rows), [str(i + 1) for i in range(rows)])
+    axis.set_xlabel("ring: nearest support frame of a query frame;  cross: nearest query frame of a support frame")
+    figure.colorbar(image, ax=mosaic[:, 1], label="distance of frame features", shrink=0.8)
+    figure.savefig(path, dpi=110)
+
+
+def _filmstrip(axis, image: np.ndarray, columns: int, rows: int) -> None:
+    axis.imshow(image, extent=(0, columns, rows, 0), aspect="auto", interpolation="antialiased")
+    axis.set_xticks([])
+    axis.set_yticks([])
