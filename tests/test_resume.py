@@ -1,0 +1,97 @@
+"""Real processes: killed at random moments, and two of them sharing the work."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+
+import pytest
+import small
+import torch
+from safetensors.torch import load_file
+
+SCRIPT = """
+import json, sys, torch
+from d2st.train import TrainConfig, train
+torch.set_num_threads(1)
+train(TrainConfig(**json.loads(sys.argv[1])))
+"""
+EPISODES = 48
+
+
+def settings(folder, out, **more) -> str:
+    training = {"way": 3, "queries": 2, "episodes": EPISODES, "episodes_per_step": 4, "class_loss": 0.5, "jitter": 0.2}
+    validation = {"validate_every": 12, "validation_episodes": 20}
+    often = {"checkpoint_minutes": 0.0, "workers": 1}
+    return json.dumps(small.options(folder, out=str(out), **training | validation | often | more))
+
+
+def start(*command: str) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output[-3000:]
+    return output
+
+
+def same(one, two) -> bool:
+    one, two = load_file(one), load_file(two)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_killed_at_any_moment_the_weights_are_the_same(small, tmp_path) -> None:
+    """kill -9 before, between and during steps, validations and checkpoints; then bit-identical to a run left alone."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start("-c", SCRIPT, settings(small, whole)))
+    rng, kills = random.Random(), []
+    for part in (0.05, 0.35, 0.7):
+        process = start("-c", SCRIPT, settings(small, killed))
+        while process.poll() is None and progress(killed) < part * EPISODES:
+            time.sleep(0.005)
+        time.sleep(rng.uniform(0, 0.3))
+        process.kill()
+        process.communicate()
+        kills.append(progress(killed))
+    assert sum(EPISODES > at > 0 for at in kills) >= 2, f"the run was killed at {kills}: too late to show anything"
+    output = finish(start("-c", SCRIPT, settings(small, killed)))
+    assert f"of {EPISODES} in" in output, "the last start did not resume"
+    for name in ("last.safetensors", "final/adapter_model.safetensors", "best/adapter_model.safetensors"):
+        assert same(whole / name, killed / name), (name, kills)
+    assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
+    results = [json.loads((run / "train.json").read_text()) for run in (whole, killed)]
+    assert len({(r["best_accuracy"], r["best_episode"]) for r in results}) == 1
+    assert not list(killed.glob(".*.tmp"))
+
+
+def progress(run) -> int:
+    """The last episode in the metrics of a run, 0 before the first."""
+    try:
+        return max(json.loads(line)["episode"] for line in (run / "metrics.jsonl").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
+def test_two_processes_train_as_one(small, tmp_path) -> None:
+    """Episodes are shared, the mean over a step is that of one process, and each loss belongs to its episode."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    more = {"workers": 0, "episodes": 16, "validate_every": 8, "class_loss": 0.0}
+    finish(start("-c", SCRIPT, settings(small, tmp_path / "one", **more)))
+    distributed = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    finish(start(*distributed, settings(small, tmp_path / "two", **more)))
+    one, two = (
+        [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("one", "two")
+    )
+    assert len(one) == len(two) == 4 + 2
+    for a, b in zip(one, two, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert a[key] == pytest.approx(b[key], rel=2e-3, abs=1e-5), (key, a, b)
