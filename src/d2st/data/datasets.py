@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2st.data import frame_file, store, video
+from d2st.data import frame_file, video
 from d2st.data.frames import Sampler
+from d2st.data.index import finder, is_store, list_store
 from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
 from d2st.data.splits import split_classes
 from d2st.errors import D2STError
@@ -121,8 +122,8 @@ def open_dataset(
 
 def list_clips(data: Path, split: Path | None) -> tuple[Listing, dict[str, list[str]]]:
     """Clips by class and the class names of each part, for :func:`open_dataset`, ``prepare`` and ``check-data``."""
-    if store.is_store(data):
-        return split_classes(lambda: store.list_store(data), split, store.finder(data))
+    if is_store(data):
+        return split_classes(lambda: list_store(data), split, finder(data))
     if data.is_file():
         find = Folder(data.parent).find
         return split_classes(lambda: read_list(data, find), split, find)

@@ -1,29 +1,21 @@
-"""The frame store: a dataset decoded once, so that training reads single frames in milliseconds.
-
-A store is a folder with one file a clip (:mod:`d2st.data.frame_file`) under ``clips/`` and ``index.json``, which is
-written last: a store without it is unfinished, and ``prepare`` picks up where it was killed.
-"""
+"""Make a frame store: a dataset decoded once, so that training reads single frames in milliseconds."""
 
 import fcntl
-import hashlib
 import json
 import os
 import warnings
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from d2st.data import frame_file
-from d2st.data.listing import Listing
+from d2st.data.index import VERSION, clip_file, is_store
 from d2st.data.video import VideoError, VideoWarning, iter_frames, probe
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import write_json, write_safetensors
 from d2st.progress import progress
-
-_VERSION = 1
 
 
 @dataclass(frozen=True)
@@ -97,56 +89,10 @@ def prepare(config: PrepareConfig) -> dict:
             "warnings": [text for entry in clips for text in entry.pop("warnings")],
         }
         write_json(out / "report.json", report)
-        index = {"version": _VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
+        index = {"version": VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
         write_json(out / "index.json", index)
+    _print(report)
     return report
-
-
-def is_store(folder: Path) -> bool:
-    """Whether a folder is a frame store, finished or not."""
-    return (folder / "index.json").is_file() or (folder / "clips.lock").is_file()
-
-
-def clip_file(store: Path, id: str) -> Path:
-    """Where a store keeps a clip. Names are hashes: an id cannot lead out of the store, however long or odd."""
-    digest = hashlib.sha256(id.encode("utf-8", "surrogateescape")).hexdigest()[:24]
-    return store / "clips" / digest[:2] / f"{digest}{frame_file.SUFFIX}"
-
-
-def list_store(store: Path) -> Listing:
-    """Clips of a store.
-
-    Raises:
-        D2STError: If the store is unfinished or its index is damaged.
-    """
-    again = "run 'd2st prepare' again with the same --data and --out; finished clips are kept"
-    try:
-        index = json.loads((store / "index.json").read_text())
-        if index["version"] != _VERSION:
-            raise D2STError(f"Frame store '{store}' has version {index['version']}, this is for {_VERSION}; {again}.")
-        found = Listing(parts=index["parts"])
-        for name in {name for part in index["parts"].values() for name in part}:
-            found.clips[name] = {}
-        for entry in index["clips"]:
-            found.clips.setdefault(entry["class"], {})[entry["id"]] = clip_file(store, entry["id"])
-    except FileNotFoundError as error:
-        raise D2STError(f"Frame store '{store}' is unfinished; {again}.") from error
-    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
-        raise D2STError(f"The index of frame store '{store}' is damaged ({error!r}); {again}.") from error
-    if index["bad"]:
-        first = index["bad"][0]["reason"]
-        found.problems.append(f"{len(index['bad'])} clips could not be read when '{store}' was made, such as: {first}")
-    return found
-
-
-def finder(store: Path) -> Callable[[str], Path | None]:
-    """Looks up the paths of list lines in a store, by id with any extension."""
-    by_name: dict[str, Path] = {}
-    for clips in list_store(store).clips.values():
-        for id, path in clips.items():
-            by_name[id] = path
-            by_name.setdefault(os.path.splitext(id)[0], path)
-    return lambda path: by_name.get(path) or by_name.get(os.path.splitext(path)[0])
 
 
 class _Job:
@@ -175,6 +121,14 @@ class _Job:
         except VideoError as error:
             file.unlink(missing_ok=True)  # made from the video before it changed
             return entry | {"status": "bad", "source": str(path), "reason": str(error)}
+
+
+def _print(report: dict) -> None:
+    made = f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {report['written']} written now"
+    print(f"{made}, {report['kept']} kept, {len(report['bad'])} unreadable.")
+    for text in [*(entry["reason"] for entry in report["bad"]), *report["warnings"], *report["problems"]][:10]:
+        print(f"  {text}")
+    print(f"All findings are in {report['out']}/report.json.")
 
 
 def _state(path: Path) -> dict[str, str]:

@@ -1,0 +1,206 @@
+"""Look at every clip of a dataset before a run does: what is missing, broken, short, twice there, or too little."""
+
+import hashlib
+import os
+import statistics
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from d2st.data import frame_file
+from d2st.data.datasets import list_clips
+from d2st.data.video import VideoError, VideoWarning, iter_frames, probe
+from d2st.data.workers import run_jobs
+from d2st.errors import D2STError
+from d2st.files import write_json
+from d2st.progress import progress
+
+_SHOWN = 10  # findings of a kind that are printed; the JSON report has all
+
+
+@dataclass(frozen=True)
+class CheckConfig:
+    """What a dataset holds against its split.
+
+    Args:
+        data: Folder of class folders, list file, folder that the list files in ``split`` start from, or frame store.
+        split: Split file; None for the data's own parts, or none.
+        way: Classes in an episode.
+        shot: Support clips of a class.
+        queries: Query clips of a class.
+        frames: Frames that a clip is read with; shorter clips are listed, their frames repeat.
+        full: Decode every frame; else the packets are counted and the first frame is decoded.
+        workers: Processes; None for one a CPU core, 0 for none besides this one.
+        out: Folder for check.json, the whole report.
+    """
+
+    data: str
+    split: str | None = None
+    way: int = 5
+    shot: int = 1
+    queries: int = 1
+    frames: int = 8
+    full: bool = False
+    workers: int | None = None
+    out: str | None = None
+
+
+def check(config: CheckConfig) -> dict:
+    """Check a dataset and print what was found.
+
+    Returns:
+        The report. ``usable`` is true where every part has enough classes with enough readable clips for its episodes
+        (validation makes do with two classes), and ``reasons`` says what is in the way.
+
+    Raises:
+        D2STError: If the data or the split cannot be read at all.
+    """
+    for name, least in (("way", 2), ("shot", 1), ("queries", 1), ("frames", 1)):
+        if getattr(config, name) < least:
+            raise D2STError(f"{name} must be at least {least} and is {getattr(config, name)}.")
+    listing, parts = list_clips(Path(config.data), Path(config.split) if config.split else None)
+    parts = parts or {"all": sorted(listing.clips)}
+    owner = {name: part for part, names in parts.items() for name in names}
+    jobs = [(name, id, path) for name in owner for id, path in sorted(listing.clips[name].items())]
+    clips = []
+    with progress("Checking", len(jobs), "clips") as advance:
+        for entry in run_jobs(_Look(config.full), jobs, config.workers):
+            clips.append(entry)
+            advance(1)
+    same = defaultdict(list)
+    for entry in clips:
+        if "digest" in entry:
+            same[entry.pop("digest")].append(entry["id"])
+    good = [entry for entry in clips if "reason" not in entry]
+    report = {
+        "data": config.data,
+        "split": config.split,
+        "full": config.full,
+        "parts": {part: _part(part, names, clips, config) for part, names in parts.items()},
+        "bad": [entry for entry in clips if "reason" in entry],
+        "short": [entry for entry in good if entry["frames"] < config.frames],
+        "warnings": [text for entry in good for text in entry["warnings"]],
+        "duplicates": [ids for ids in same.values() if len(ids) > 1],
+        "problems": listing.problems,
+        "notes": listing.notes + _unnamed(listing.clips, owner),
+    }
+    report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
+    report["usable"] = not report["reasons"]
+    _print(report, config)
+    if config.out:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        write_json(Path(config.out) / "check.json", report)
+    return report
+
+
+class _Look:
+    """Looks at one clip; what is wrong comes back as a dict."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+
+    def __call__(self, job: tuple[str, str, Path]) -> dict:
+        name, id, path = job
+        entry = {"id": id, "class": name, "path": str(path)}
+        try:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", VideoWarning)
+                entry["frames"] = self._frames(path)
+            entry["warnings"] = [str(warning.message) for warning in caught]
+            return entry | {"digest": _digest(path)}
+        except VideoError as error:
+            return {key: entry[key] for key in ("id", "class", "path")} | {"reason": error.reason}
+
+    def _frames(self, path: Path) -> int:
+        if path.suffix == frame_file.SUFFIX:
+            about = frame_file.read_metadata(path)
+            length = int(about["length"]) if about else 1
+            frame_file.read_clip(path, lambda n, fps, rng: range(n) if self.full else range(1))
+            return length
+        return sum(1 for _ in iter_frames(path)) if self.full else probe(path).frames
+
+
+def _digest(path: Path) -> str:
+    """By what copies of a file are found; a mebibyte at each end and the size tell videos apart."""
+    size, piece = os.path.getsize(path), 1 << 20
+    with open(path, "rb") as file:
+        data = file.read(piece)
+        file.seek(max(size - piece, 0))
+        data += file.read(piece)
+    return f"{size}:{hashlib.sha256(data).hexdigest()}"
+
+
+def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig) -> dict:
+    """Numbers of one part, and the reasons why episodes cannot be drawn from it."""
+    counts = dict.fromkeys(names, 0)
+    mine = [entry for entry in clips if entry["class"] in counts]
+    good = [entry for entry in mine if "reason" not in entry]
+    for entry in good:
+        counts[entry["class"]] += 1
+    needed, way = config.shot + config.queries, 2 if part == "val" else config.way
+    few = {name: count for name, count in counts.items() if count < needed}
+    reasons = []
+    if len(names) < way:
+        reasons.append(f"Part '{part}' has {len(names)} classes and an episode needs {way}; choose a smaller way.")
+    if few:
+        listed = ", ".join(f"{name} ({count})" for name, count in few.items())
+        reasons.append(
+            f"Part '{part}' has classes with fewer than the {needed} readable clips of {config.shot} shot and "
+            f"{config.queries} queries: {listed}; add clips, or leave these classes out of the split."
+        )
+    lengths = [entry["frames"] for entry in good] or [0]
+    return {
+        "classes": counts,
+        "clips": len(mine),
+        "bad": len(mine) - len(good),
+        "short": sum(length < config.frames for length in lengths) if good else 0,
+        "frames": [min(lengths), int(statistics.median(lengths)), max(lengths)],
+        "reasons": reasons,
+    }
+
+
+def _unnamed(found: dict, owner: dict) -> list[str]:
+    left = sorted(set(found) - set(owner))
+    return [f"{len(left)} classes of the data are in no part of the split: {', '.join(left[:_SHOWN])}."] if left else []
+
+
+def _print(report: dict, config: CheckConfig) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    if not console.is_terminal:
+        console = Console(soft_wrap=True, width=140)  # a file or pipe has no width of its own; 80 breaks class names
+    table = Table(title=f"{escape(config.data)}: {'every frame' if config.full else 'first frames'} decoded")
+    for column in (
+        "part",
+        "classes",
+        "clips",
+        "unreadable",
+        f"under {config.frames} frames",
+        "frames",
+        "smallest class",
+    ):
+        table.add_column(column, justify="left" if column in ("part", "smallest class") else "right")
+    for part, found in report["parts"].items():
+        small = min(found["classes"], key=found["classes"].get)
+        low, middle, high = found["frames"]
+        numbers = [len(found["classes"]), found["clips"], found["bad"], found["short"], f"{low} / {middle} / {high}"]
+        table.add_row(part, *map(str, numbers), escape(f"{small} ({found['classes'][small]})"))
+    console.print(table)
+    findings = {
+        "cannot be read": [f"{entry['path']}: {entry['reason']}" for entry in report["bad"]],
+        "shorter than a clip; frames repeat": [f"{entry['id']}: {entry['frames']}" for entry in report["short"]],
+        "damaged": report["warnings"],
+        "the same file more than once": [" = ".join(ids) for ids in report["duplicates"]],
+        "listed and not usable": report["problems"],
+        "left out": report["notes"],
+    }
+    for title, lines in findings.items():
+        for line in [f"{title} ({len(lines)})", *(f"  {line}" for line in lines[:_SHOWN])] if lines else []:
+            console.print(line, markup=False, highlight=False)
+    for reason in report["reasons"]:
+        console.print(reason, markup=False, highlight=False)
+    console.print("usable" if report["usable"] else "not usable", markup=False)
