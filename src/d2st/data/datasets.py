@@ -108,7 +108,10 @@ def open_dataset(
         names = parts[part]
     else:
         names = [name for names in parts.values() for name in names] or list(listing.clips)
-    names = sorted(name for name in names if listing.clips[name])
+    gone = sorted(name for name in names if not listing.clips[name])
+    if gone:
+        listing.problems.append(f"Classes without any clip are left out: {', '.join(gone)}.")
+    names = sorted(set(names) - set(gone))
     if not names:
         raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(listing.problems)}")
     clips = tuple(

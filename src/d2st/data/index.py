@@ -49,10 +49,9 @@ def list_store(store: Path) -> Listing:
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise D2STError(f"The index of frame store '{store}' is damaged ({error!r}); {again}.") from error
     if index["bad"]:
+        count = f"{len(index['bad'])} of {len(index['bad']) + len(index['clips'])} clips"
         first = index["bad"][0]["reason"]
-        found.problems.append(
-            f"{len(index['bad'])} clips of the data could not be read when '{store}' was made, such as: {first}"
-        )
+        found.problems.append(f"{count} could not be read when the store '{store}' was made, such as: {first}")
     return found
 
 

@@ -124,8 +124,8 @@ class _Job:
 
 
 def _print(report: dict) -> None:
-    made = f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {report['written']} written now"
-    print(f"{made}, {report['kept']} kept, {len(report['bad'])} unreadable.")
+    made = f"{report['written']} written now, {report['kept']} kept, {len(report['bad'])} unreadable"
+    print(f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {made}.")
     for text in [*(entry["reason"] for entry in report["bad"]), *report["warnings"], *report["problems"]][:10]:
         print(f"  {text}")
     print(f"All findings are in {report['out']}/report.json.")

@@ -1,0 +1,272 @@
+"""Folders, list files and splits: what is found, what is left out, and a sentence for every contradiction."""
+
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from d2st.data.datasets import ClipSet, DataWarning, open_dataset
+from d2st.errors import D2STError
+
+
+def _touch(root: Path, *paths: str) -> Path:
+    """Files that look like clips; opening a dataset reads none of them."""
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).write_bytes(b"x")
+    return root
+
+
+def _ids(found: ClipSet) -> dict[str, list[str]]:
+    return {
+        name: [found.clips[i].id for i in members] for name, members in zip(found.classes, found.by_class, strict=True)
+    }
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return _touch(tmp_path / "data", "clap/b.mp4", "clap/a.webm", "wave/1.AVI", "jump/x.mkv", "jump/y.mov", "run/z.mp4")
+
+
+def test_a_folder_of_class_folders(root):
+    found = open_dataset(root)
+    assert found.classes == ("clap", "jump", "run", "wave")
+    assert _ids(found)["clap"] == ["clap/a.webm", "clap/b.mp4"]
+    assert found.labels.tolist() == [0, 0, 1, 1, 2, 3] and found.labels.dtype == np.int64
+    assert len(found) == 6 and found.clips[5].path == root / "wave/1.AVI"
+    assert not found.problems and not found.notes
+
+
+def test_what_is_not_a_clip_is_left_out_and_noted(root):
+    _touch(root, "readme.md", "clap/notes.txt", "clap/.hidden.mp4", ".git/a.mp4", "clap/._b.mp4", "__MACOSX/b.mp4")
+    (root / "empty").mkdir()
+    (root / "clap/folder.mp4").mkdir()
+    found = open_dataset(root)
+    assert found.classes == ("clap", "jump", "run", "wave") and len(found) == 6
+    notes = " ".join(found.notes)
+    assert "'empty' holds no video files" in notes and "readme.md" in notes and "clap/notes.txt" in notes
+    assert "hidden" not in notes
+
+
+def test_deeper_folders_belong_to_their_class_and_links_are_followed_once(root, tmp_path):
+    _touch(root, "clap/2024/c.mp4")
+    (root / "clap/2024/back").symlink_to(root / "clap")  # a loop
+    (root / "linked").symlink_to(_touch(tmp_path / "elsewhere", "q.mp4"))
+    (root / "clap/dangling.mp4").symlink_to(root / "gone.mp4")
+    found = open_dataset(root)
+    assert _ids(found)["clap"] == ["clap/2024/c.mp4", "clap/a.webm", "clap/b.mp4"]
+    assert _ids(found)["linked"] == ["linked/q.mp4"]
+    assert "clap/dangling.mp4" in found.notes[0]
+
+
+def _split(tmp_path: Path, text: str, name: str = "split.yaml") -> Path:
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_a_split_by_class_names(root, tmp_path):
+    split = _split(tmp_path, "train: [wave, clap]\nval: [run]\ntest: [jump]\n")
+    assert open_dataset(root, split, "train").classes == ("clap", "wave")
+    assert _ids(open_dataset(root, split, "test")) == {"jump": ["jump/x.mkv", "jump/y.mov"]}
+    assert open_dataset(root, split).classes == ("clap", "jump", "run", "wave")
+
+
+def test_class_names_stay_strings(tmp_path):
+    root = _touch(tmp_path / "data", "01/a.mp4", "yes/b.mp4", "1e3/c.mp4")
+    split = _split(tmp_path, "train: [01, yes]\ntest: [1e3]\n")
+    assert open_dataset(root, split, "train").classes == ("01", "yes")
+    assert open_dataset(root, split, "test").classes == ("1e3",)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("train: [clap]\ntest: [jump, clap]\n", ["'clap'", "part 'train'", "part 'test'", "each class in one part"]),
+        ("train: [clapp]\n", ["'clapp'", "did you mean 'clap'?"]),
+        ("train: [zzz]\n", ["'zzz'", "the data has 'clap', 'jump', 'run', 'wave'"]),
+        ("train: [clap, clap]\n", ["'clap' twice"]),
+        ("training: [clap]\n", ["training", "train, val and test"]),
+        ("- clap\n- jump\n", ["list", "train, val and test"]),
+        ("", ["train, val and test"]),
+        ("train: {clap: 1}\n", ["'train'", "not a list of class names"]),
+        ("train: [clap\n", ["YAML"]),
+        ("train: [clap]\nval: lists/val.txt\n", ["mixes"]),
+    ],
+)
+def test_a_split_that_cannot_be_used_is_refused(root, tmp_path, text, words):
+    split = _split(tmp_path, text)
+    with pytest.raises(D2STError) as caught:
+        open_dataset(root, split, "train")
+    for word in [str(split), *words]:
+        assert word in str(caught.value)
+
+
+def test_parts_that_are_not_there(root, tmp_path):
+    split = _split(tmp_path, "train: [wave, clap]\n")
+    with pytest.raises(D2STError, match=r"no part 'test', only train"):
+        open_dataset(root, split, "test")
+    with pytest.raises(D2STError, match=r"'testing'; choose train, val or test"):
+        open_dataset(root, split, "testing")
+    with pytest.raises(D2STError, match=r"no validation part because no split is given"):
+        open_dataset(root, None, "val")
+    assert open_dataset(root, None, "train").classes == open_dataset(root).classes
+
+
+@pytest.mark.parametrize("name", ["missing", "missing.txt"])
+def test_missing_data_and_splits(root, tmp_path, name):
+    with pytest.raises(D2STError, match=r"does not exist"):
+        open_dataset(tmp_path / name)
+    with pytest.raises(D2STError, match=r"does not exist"):
+        open_dataset(root, tmp_path / name)
+
+
+def test_a_folder_without_clips(tmp_path):
+    _touch(tmp_path, "a.mp4", "b/readme.txt")
+    with pytest.raises(D2STError, match=r"no class folders with video files"):
+        open_dataset(tmp_path)
+
+
+def test_plain_lists_and_csv(root, tmp_path):
+    lists = {
+        "spaces.txt": "clap/a.webm clap\n\nclap/b.mp4 clap\nwave/1.AVI wave\n",
+        "tabs.txt": "clap/a.webm\tclap hands\nclap/b.mp4\tclap hands\r\nwave/1.AVI\twave\n",
+        "comma.csv": "label,path\nclap,clap/a.webm\nclap,clap/b.mp4\n wave , wave/1.AVI\n",
+        "semicolon.csv": "\ufeffVideo;Class;person\nclap/a.webm;clap;7\nclap/b.mp4;clap;8\nwave/1.AVI;wave;9\n",
+    }
+    for name, text in lists.items():
+        (root / name).write_text(text)
+        for found in (open_dataset(root / name), open_dataset(root, root / name)):
+            clap = "clap hands" if name == "tabs.txt" else "clap"
+            assert _ids(found) == {clap: ["clap/a.webm", "clap/b.mp4"], "wave": ["wave/1.AVI"]}
+
+
+OFFICIAL = {
+    "train_few_shot.txt": "train0//videos/clap/a.avi\r\ntrain0//videos/clap/b.avi\r\ntrain10//videos/wave/c.avi\r\n",
+    "val_few_shot.txt": "val0//videos/run/d.avi\r\n",
+    "test_few_shot.txt": "test0//videos/jump high/e.avi\r\n",
+}
+
+
+def test_official_lists(tmp_path):
+    # what is on disk has other extensions, as after transcoding
+    names = ("clap/a.webm", "clap/b.mp4", "wave/c.avi", "run/d.MP4", "jump high/e.mkv")
+    root = _touch(tmp_path / "data", *(f"videos/{name}" for name in names))
+    lists = tmp_path / "lists"
+    lists.mkdir()
+    for name, text in OFFICIAL.items():
+        (lists / name).write_bytes(text.encode())
+    train = open_dataset(root, lists, "train")
+    assert train.classes == ("clap", "wave") and train.labels.tolist() == [0, 0, 1]
+    assert [clip.path.name for clip in train.clips] == ["a.webm", "b.mp4", "c.avi"]
+    assert open_dataset(root, lists, "test").classes == ("jump high",)
+    assert open_dataset(root, lists).classes == ("clap", "jump high", "run", "wave")
+    one = open_dataset(root, lists / "train_few_shot.txt", "train")
+    assert one.classes == train.classes
+    with pytest.raises(D2STError, match=r"no part 'test', only train"):
+        open_dataset(root, lists / "train_few_shot.txt", "test")
+    named = _split(lists, "train: train_few_shot.txt\ntest: test_few_shot.txt\n")
+    assert open_dataset(root, named, "train").classes == train.classes
+    with pytest.raises(D2STError, match=r"given for 'test' and holds lines of 'train'"):
+        open_dataset(root, _split(lists, "test: train_few_shot.txt\n"), "test")
+
+
+@pytest.mark.parametrize("slash", ["/", "//"])
+def test_lists_of_bare_ids(tmp_path, slash):
+    root = _touch(tmp_path / "data", "7.webm", "12.mp4", "12.5.webm", "notes.txt")
+    (tmp_path / "train.txt").write_text("".join(f"train{c}{slash}{id}\n" for c, id in ((3, 7), (3, 12), (20, "12.5"))))
+    found = open_dataset(root, tmp_path / "train.txt", "train")
+    assert {
+        name: [found.clips[i].path.name for i in m] for name, m in zip(found.classes, found.by_class, strict=True)
+    } == {
+        "train20": ["12.5.webm"],
+        "train3": ["12.mp4", "7.webm"],
+    }
+
+
+@pytest.mark.parametrize("path", ["../secret.mp4", "clap/../../secret.mp4", "/etc/passwd", "C:\\secret.mp4"])
+@pytest.mark.parametrize("line", ["{} clap", "train0//{}"])
+def test_list_lines_cannot_leave_the_data(root, path, line):
+    (root / "list.txt").write_text("clap/a.webm clap\n" * (line == "{} clap") + line.format(path) + "\n")
+    with pytest.raises(D2STError, match=r"Line \d of .*list.txt.*leaves the data folder"):
+        open_dataset(root / "list.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.txt", "clap/a.webm\n", ["Line 1", "clap/a.webm", "a path and a label"]),
+        ("a.txt", "", ["names no clips"]),
+        ("a.csv", "name,kind\na,b\n", ["name, kind", "path", "label"]),
+        ("a.csv", "path,label\nclap/a.webm,\n", ["Line 2", "'label'"]),
+        ("a.txt", "clap/a.webm clap\nclap/a.mp4 wave\n", ["Line 2", "'wave'", "'clap'", "one class only"]),
+    ],
+)
+def test_lists_that_cannot_be_used_are_refused(root, name, text, words):
+    (root / name).write_text(text)
+    with pytest.raises(D2STError) as caught:
+        open_dataset(root / name)
+    for word in [str(root / name), *words]:
+        assert word in str(caught.value)
+
+
+def test_a_list_in_another_encoding(root):
+    (root / "a.txt").write_bytes("clap/\xe4.mp4 clap\n".encode("latin-1"))
+    with pytest.raises(D2STError, match="UTF-8"):
+        open_dataset(root / "a.txt")
+
+
+def test_missing_and_repeated_clips_are_told_and_counted(root):
+    (root / "a.txt").write_text("clap/a.webm clap\nclap/a.webm clap\nclap/gone.mp4 clap\nwave/gone.mp4 wave\n")
+    with pytest.warns(DataWarning, match=r"3 such findings.*check-data") as caught:
+        found = open_dataset(root / "a.txt")
+    assert len(caught) == 1
+    assert _ids(found) == {"clap": ["clap/a.webm"]}  # a class without clips is no class
+    assert "'clap/a.webm' twice (line 2)" in found.problems[0]
+    assert "2 of 4 clips" in found.problems[1] and "'wave/gone.mp4'" in found.problems[1]
+    assert "without any clip are left out: wave" in found.problems[2]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        open_dataset(root / "a.txt", warn=False)
+
+
+def test_a_class_of_a_split_without_clips_is_refused(root, tmp_path):
+    (root / "a.txt").write_text("clap/a.webm clap\nwave/gone.mp4 wave\n")
+    with pytest.raises(D2STError, match=r"'wave' of part 'test' has no clips"):
+        open_dataset(root / "a.txt", _split(tmp_path, "train: [clap]\ntest: [wave]\n"), "train")
+
+
+def test_a_clip_in_two_parts_is_refused(root, tmp_path):
+    for part in ("train", "test"):
+        (tmp_path / f"{part}.txt").write_text(f"clap/a.webm {part}-class\n")
+    with pytest.raises(D2STError, match=r"'clap/a.webm' is listed for 'train' and for 'test'"):
+        open_dataset(root, _split(tmp_path, "train: train.txt\ntest: test.txt\n"), "train")
+
+
+def test_a_class_in_two_official_lists_is_refused(tmp_path):
+    root = _touch(tmp_path / "data", "clap/a.mp4", "clap/b.mp4")
+    (tmp_path / "train.txt").write_text("train0//clap/a.mp4\n")
+    (tmp_path / "test.txt").write_text("test5//clap/b.mp4\n")
+    with pytest.raises(D2STError, match=r"'clap' is in part 'train' and in part 'test'"):
+        open_dataset(root, _split(tmp_path, "train: train.txt\ntest: test.txt\n"), "train")
+
+
+def test_order_does_not_depend_on_the_disk(tmp_path):
+    names = [f"{c}/{i}.mp4" for c in "badc" for i in (3, 1, 2)]
+    orders = []
+    for order in (names, names[::-1]):
+        root = _touch(tmp_path / str(len(orders)), *order)
+        orders.append([(clip.id, clip.label) for clip in open_dataset(root).clips])
+    assert orders[0] == orders[1] == [(f"{c}/{i}.mp4", label) for label, c in enumerate("abcd") for i in (1, 2, 3)]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_folder_without_rights(root):
+    (root / "clap").chmod(0)
+    try:
+        with pytest.raises(D2STError, match=r"Permission denied"):
+            open_dataset(root)
+    finally:
+        (root / "clap").chmod(0o755)
