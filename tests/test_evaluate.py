@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 import d2st
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate, parse_shots
+from d2st.evaluate import EvalConfig, evaluate
 
 
 def config(folder, **more) -> EvalConfig:
-    return EvalConfig(**small.options(folder, **{"way": 3, "shot": "1,3", "queries": 2, "episodes": 50} | more))
+    return EvalConfig(**small.options(folder, **{"way": 3, "shot": (1, 3), "queries": 2, "episodes": 50} | more))
 
 
 def test_result_says_what_was_measured_and_how(small, tmp_path, capsys) -> None:
@@ -121,7 +121,6 @@ def test_workers_and_batches_change_nothing(small, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"shot": "1;5"}, "such as 1,5; it is '1;5'"),
         ({"shot": 9}, r"9 shot and 2 queries need 11 clips in every class"),
         ({"way": 4}, "has 3: pink, sand, teal"),
         ({"episodes": 0}, "at least one episode"),
@@ -133,7 +132,3 @@ def test_workers_and_batches_change_nothing(small, tmp_path) -> None:
 def test_wrong_options_are_refused_with_a_sentence(small, more: dict, said: str) -> None:
     with pytest.raises(D2STError, match=said):
         evaluate(config(small, **more))
-
-
-def test_shots() -> None:
-    assert parse_shots("1,5") == parse_shots((1, 5)) == (1, 5) and parse_shots(3) == parse_shots("3") == (3,)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -39,7 +38,7 @@ class EvalConfig:
         adapter_path: folder of a trained adapter, such as best/ of a training run.
         head: matching head.
         way: classes in an episode.
-        shot: support clips of a class; several numbers, as in 1,5, are all evaluated on one encoding.
+        shot: support clips of a class; all of several numbers (1,5) are evaluated on one encoding.
         queries: query clips of a class in an episode.
         episodes: number of episodes.
         seed: of the episodes, and of random test frames.
@@ -66,7 +65,7 @@ class EvalConfig:
     adapter_path: str | None = None
     head: str = "bi-mhm"
     way: int = 5
-    shot: int | str | tuple[int, ...] = "1,5"
+    shot: int | tuple[int, ...] = (1, 5)
     queries: int = 1
     episodes: int = 10_000
     seed: int = 0
@@ -91,7 +90,7 @@ def evaluate(config: EvalConfig) -> dict:
     Raises:
         D2STError: an option, the data or the split cannot be used.
     """
-    shots = parse_shots(config.shot)
+    shots = (config.shot,) if isinstance(config.shot, int) else config.shot
     if config.episodes < 1:
         raise D2STError(f"An evaluation needs at least one episode, not {config.episodes}.")
     if config.views < 1 or (config.views > 1 and config.test_frames == "centre"):
@@ -116,18 +115,6 @@ def evaluate(config: EvalConfig) -> dict:
         path = write_result(Path(config.out) / "eval.json", config, result)
         print(f"Written to {path}.")
     return result
-
-
-def parse_shots(shot: int | str | tuple[int, ...]) -> tuple[int, ...]:
-    """Shots from a number, numbers with commas between them, or a tuple.
-
-    Raises:
-        D2STError: something else.
-    """
-    try:
-        return tuple(int(s) for s in (shot.split(",") if isinstance(shot, str) else np.atleast_1d(shot)))
-    except (ValueError, TypeError) as error:
-        raise D2STError(f"shot must be a number or numbers with commas, such as 1,5; it is '{shot}'.") from error
 
 
 def summarise(scores: Scores, classes: tuple[str, ...]) -> dict:

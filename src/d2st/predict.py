@@ -1,0 +1,175 @@
+"""``d2st predict``: a support folder and query clips in, labels out."""
+
+import csv
+import json
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from .adapters import AdapterConfig, NoneConfig
+from .classify import FewShotClassifier, Prediction, support_folder, video_files
+from .data.datasets import Clip, ClipSet
+from .encode import Features, encode_clips
+from .errors import D2STError
+from .options import Precision, build_encoder, pick_device
+from .results import write_result
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read.
+
+    Args:
+        query: clip to recognise, folder of clips, or several of these.
+        support: folder with a folder of example clips for each class.
+        classifier: folder of a saved classifier, instead of support and model.
+        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
+        frames: frames of a clip; None is the saved adapter's, or 8.
+        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
+        adapter_path: folder of a trained adapter, such as best/ of a training run.
+        head: matching head.
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules).
+        format: of the output: table, jsonl (a JSON object a line) or csv.
+        top: classes listed for each clip in the table.
+        save: folder to keep the classifier in, for the next time.
+        out: folder for predict.json, which also says how it was made; None writes nothing.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        workers: processes that read clips.
+        batch_size: clips in a forward pass.
+    """
+
+    query: tuple[str, ...] | str
+    support: str | None = None
+    classifier: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+    frames: int | None = None
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    adapter_path: str | None = None
+    head: str = "bi-mhm"
+    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    format: Literal["table", "jsonl", "csv"] = "table"
+    top: int = 3
+    save: str | None = None
+    out: str | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = 0
+    batch_size: int = 8
+
+
+def predict(config: PredictConfig) -> dict:
+    """Recognise clips; those that cannot be read are told on stderr, listed, and passed over.
+
+    Returns:
+        What predict.json holds: predictions, and unreadable clips of support and query.
+
+    Raises:
+        D2STError: an option cannot be used, a class is left without examples, or no query clip can be read.
+    """
+    if (config.support is None) == (config.classifier is None):
+        raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
+    files = _query_files((config.query,) if isinstance(config.query, str) else config.query)
+    device = pick_device(config.device)
+    if config.classifier:
+        classifier = FewShotClassifier.from_pretrained(
+            config.classifier, weights=config.weights, precision=config.precision
+        )
+        classifier.to(device)
+        unreadable = []
+    else:
+        support = support_folder(config.support)
+        encoder, frames = build_encoder(config)
+        classifier = FewShotClassifier(
+            encoder.to(device), config.head, frames=frames, sampling=config.sampling, precision=config.precision
+        )
+        unreadable = _fit(classifier, support, config)
+    if config.save:
+        classifier.save_pretrained(config.save)
+    queries = ClipSet(("",), tuple(Clip(file, 0, str(file)) for file in files))
+    features = _encode(classifier, queries, config)
+    if not len(features.clips):
+        raise D2STError(f"None of the query clips can be read; the first: {files[0]}: {features.bad[0]['reason']}.")
+    predictions = [(files[i], classifier.match(v[0])) for i, v in zip(features.clips, features.values, strict=True)]
+    unreadable += features.bad
+    _print(predictions, classifier.classes, config)
+    for clip in unreadable:
+        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
+    result = {"predictions": [_record(*p) for p in predictions], "unreadable": unreadable}
+    if config.out:
+        write_result(Path(config.out) / "predict.json", config, result)
+    return result
+
+
+def _query_files(query: tuple[str, ...]) -> list[Path]:
+    files = []
+    for path in map(Path, query):
+        found = video_files(path) if path.is_dir() else [path]
+        if not path.exists() or not found:
+            raise D2STError(f"The query '{path}' {'holds no video files' if path.is_dir() else 'does not exist'}.")
+        files += found
+    return files
+
+
+def _fit(classifier: FewShotClassifier, support: dict[str, list[Path]], config: PredictConfig) -> list[dict[str, str]]:
+    """Give the classifier what can be read of a support set; lists the rest."""
+    names = tuple(support)
+    clips = [Clip(file, label, str(file)) for label, name in enumerate(names) for file in support[name]]
+    features = _encode(classifier, ClipSet(names, tuple(clips)), config)
+    labels = torch.tensor([clips[i].label for i in features.clips])
+    for label, name in enumerate(names):
+        if not (labels == label).any():
+            reasons = [clip["reason"] for clip in features.bad if clip["id"] in map(str, support[name])]
+            why = f"none of its {len(reasons)} clips can be read, the first: {reasons[0]}" if reasons else "it is empty"
+            raise D2STError(f"The class '{name}' in '{config.support}' has no examples: {why}.")
+        classifier.support[name] = features.values[labels == label, 0]  # (K, T, D)
+    return features.bad
+
+
+def _encode(classifier: FewShotClassifier, clips: ClipSet, config: PredictConfig) -> Features:
+    return encode_clips(
+        classifier.encoder,
+        clips,
+        classifier.sample,
+        classifier.transform,
+        batch_size=config.batch_size,
+        workers=config.workers,
+        device=classifier.device,
+        precision=config.precision,
+    )
+
+
+def _record(file: Path, prediction: Prediction) -> dict:
+    return {
+        "clip": str(file),
+        "label": prediction.label,
+        "scores": prediction.scores,
+        "logits": prediction.logits,
+        "matches": [[m.query_frame, m.support_frame, m.distance] for m in prediction.matches],
+    }
+
+
+def _print(predictions: list[tuple[Path, Prediction]], classes: tuple[str, ...], config: PredictConfig) -> None:
+    if config.format == "jsonl":
+        for prediction in predictions:
+            print(json.dumps(_record(*prediction)))
+    elif config.format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["clip", "label", *classes])
+        for file, prediction in predictions:
+            writer.writerow([file, prediction.label, *(f"{prediction.scores[name]:.6f}" for name in classes)])
+    else:
+        table = Table("clip", *(["label", "score"] * max(1, min(config.top, len(classes)))))
+        for file, prediction in predictions:
+            ranked = list(prediction.scores.items())[: max(1, config.top)]
+            table.add_row(str(file), *(cell for name, score in ranked for cell in (name, f"{score:.3f}")))
+        Console().print(table)

@@ -1,0 +1,174 @@
+"""``FewShotClassifier`` and ``d2st predict``."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import small
+import torch
+
+import d2st
+from d2st.classify import FewShotClassifier
+from d2st.data.video import VideoError, read_clip
+from d2st.errors import D2STError
+from d2st.predict import PredictConfig, predict
+
+
+@pytest.fixture(scope="module")
+def encoder(small):
+    return d2st.adapt(
+        "test_resnet", d2st.D2STConfig(), frames=4, pretrained=small / "weights.safetensors", image_size=32
+    )
+
+
+@pytest.fixture
+def support(small, tmp_path):
+    """A folder with 2, 3 and 1 examples of three classes."""
+    for name, shots in {"pink": 2, "sand": 3, "teal": 1}.items():
+        (tmp_path / "support" / name).mkdir(parents=True)
+        for n in range(shots):
+            shutil.copy(small / "data" / name / f"{n}.mp4", tmp_path / "support" / name)
+    return tmp_path / "support"
+
+
+def test_learns_from_a_folder_and_explains(small, encoder, support) -> None:
+    classifier = FewShotClassifier(encoder).fit(support)
+    assert classifier.classes == ("pink", "sand", "teal")
+    for name in classifier.classes:
+        prediction = classifier.predict(small / "data" / name / "4.mp4")
+        assert prediction.label == name == next(iter(prediction.scores))
+        assert sum(prediction.scores.values()) == pytest.approx(1)
+        assert list(prediction.scores.values()) == sorted(prediction.scores.values(), reverse=True)
+        assert list(prediction.logits) == list(prediction.scores)
+    features = classifier.encode(small / "data" / "teal" / "4.mp4")
+    prototype = classifier.support["teal"].mean(0)
+    distances = 1 - torch.nn.functional.normalize(features, dim=1) @ torch.nn.functional.normalize(prototype, dim=1).T
+    for match in prediction.matches:
+        row = distances[match.query_frame]
+        assert match.support_frame == row.argmin() and match.distance == pytest.approx(row.min().item(), abs=1e-5)
+    assert [m.query_frame for m in prediction.matches] == [0, 1, 2, 3]
+
+
+def test_classes_come_and_go_without_encoding_again(small, encoder, monkeypatch) -> None:
+    clips = {name: [small / "data" / name / f"{n}.mp4" for n in (0, 1)] for name in ("pink", "sand", "teal")}
+    whole = FewShotClassifier(encoder).fit(clips)
+    parts = FewShotClassifier(encoder).fit({"red": clips["pink"], "pink": clips["pink"][:1]})
+    parts.add_class("sand", clips["sand"])
+    parts.add_class("pink", clips["pink"][1:])
+    parts.add_class("teal", clips["teal"])
+    query = parts.encode(small / "data" / "sand" / "3.mp4")
+    monkeypatch.setattr(FewShotClassifier, "encode", lambda *_: pytest.fail("encoded again"))
+    assert parts.match(query).logits.keys() == {"red", "pink", "sand", "teal"}
+    parts.remove_class("red")
+    assert parts.match(query) == whole.match(query)
+
+
+def test_paths_frames_and_normalised_frames_agree(small, encoder) -> None:
+    path = small / "data" / "pink" / "3.mp4"
+    classifier = FewShotClassifier(encoder).fit({"pink": [path], "sand": [small / "data" / "sand" / "0.mp4"]})
+    sampled = read_clip(path, classifier.sample)
+    every = read_clip(path, lambda length, fps, rng: torch.arange(length).numpy())
+    one, two, three = classifier.predict([path, every, classifier.transform(sampled)])
+    assert one == two == three
+    assert isinstance(classifier.predict(str(path)), d2st.classify.Prediction)
+
+
+def test_save_and_load(small, encoder, support, tmp_path) -> None:
+    classifier = FewShotClassifier(encoder, frames=5).fit(support)
+    classifier.add_class("../odd/name", [small / "data" / "red" / "0.mp4"])
+    classifier.save_pretrained(tmp_path / "saved")
+    again = FewShotClassifier.from_pretrained(tmp_path / "saved", weights=small / "weights.safetensors")
+    query = small / "data" / "sand" / "4.mp4"
+    assert again.classes == classifier.classes and again.predict(query) == classifier.predict(query)
+    (tmp_path / "saved" / "support.safetensors").write_bytes(b"torn")
+    with pytest.raises(D2STError, match="cannot be read"):
+        FewShotClassifier.from_pretrained(tmp_path / "saved", weights=small / "weights.safetensors")
+    with pytest.raises(D2STError, match=r"holds no classifier: classifier_config\.json is missing"):
+        FewShotClassifier.from_pretrained(tmp_path)
+
+
+def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path) -> None:
+    classifier = FewShotClassifier(encoder)
+    clip = small / "data" / "pink" / "0.mp4"
+    for act, said in (
+        (lambda: classifier.predict(clip), "knows no class yet"),
+        (lambda: classifier.fit({}), "at least one class"),
+        (lambda: classifier.fit({"pink": []}), "Class 'pink' has no clips"),
+        (lambda: classifier.fit({"pink": clip}), "must be a list"),
+        (lambda: classifier.fit(tmp_path / "nowhere"), "is not a folder"),
+        (lambda: classifier.fit(tmp_path), "has no class folders"),
+        (lambda: classifier.remove_class("bow"), "no class 'bow' to remove; the classes are: none"),
+        (lambda: classifier.encode(torch.zeros(4, 32, 32, 3)), r"shape \(L, 3, H, W\)"),
+        (lambda: classifier.encode(torch.zeros(4, 3, 32, 32, dtype=torch.int64)), "uint8 frames or normalised float"),
+        (lambda: FewShotClassifier(encoder, head="otam"), "no head named 'otam'"),
+    ):
+        with pytest.raises(D2STError, match=said):
+            act()
+    classifier.fit({"pink": [clip]})
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    with pytest.raises(VideoError, match=r"bad\.mp4"):
+        classifier.add_class("sand", [tmp_path / "bad.mp4"])
+    assert classifier.classes == ("pink",)
+
+
+def config(small_folder, support, **more) -> PredictConfig:
+    model = {k: v for k, v in small.options(small_folder).items() if k not in ("data", "split")}
+    return PredictConfig(**model | {"support": support and str(support), "query": str(small_folder / "data" / "teal")} | more)
+
+
+def test_predict_prints_every_format(small, support, capsys, tmp_path) -> None:
+    query = (str(small / "data" / "teal"), str(small / "data" / "sand" / "4.mp4"))
+    result = predict(config(small, support, query=query, format="jsonl", workers=1, out=str(tmp_path / "out")))
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert records == result["predictions"] and [r["label"] for r in records] == ["teal"] * 5 + ["sand"]
+    assert json.loads((tmp_path / "out" / "predict.json").read_text())["predictions"] == records
+    predict(config(small, support, query=query, format="csv"))
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(r["clip"], r["label"]) for r in rows] == [(r["clip"], r["label"]) for r in records]
+    assert float(rows[0]["teal"]) == pytest.approx(records[0]["scores"]["teal"], abs=1e-5)
+    predict(config(small, support, query=query[1], top=2))
+    assert "sand" in capsys.readouterr().out
+
+
+def test_predict_passes_over_what_it_cannot_read_and_says_so(small, support, capsys, tmp_path) -> None:
+    query = shutil.copytree(small / "data" / "teal", tmp_path / "query")
+    (query / "2.mp4").write_bytes(b"")
+    (support / "sand" / "extra.mp4").write_bytes(b"x")
+    (support / "sand" / "notes.txt").write_text("not a clip")
+    result = predict(config(small, support, query=str(query), format="jsonl"))
+    assert {clip["id"] for clip in result["unreadable"]} == {
+        str(query / "2.mp4"),
+        str(support / "sand" / "extra.mp4"),
+    }
+    output = capsys.readouterr()
+    assert len(output.out.splitlines()) == 4 and output.err.count("Passed over, cannot be read") == 2
+
+
+def test_predict_from_a_saved_classifier(small, support, capsys, tmp_path) -> None:
+    first = predict(config(small, support, save=str(tmp_path / "saved")))
+    weights = str(small / "weights.safetensors")
+    query = str(small / "data" / "teal")
+    second = predict(PredictConfig(query, classifier=str(tmp_path / "saved"), weights=weights, device="cpu"))
+    assert first == second
+
+
+def test_predict_refuses_with_a_sentence(small, support, tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.mp4").write_bytes(b"x")
+    for more, said in (
+        ({"support": None}, "either a support folder"),
+        ({"classifier": "x"}, "either a support folder"),
+        ({"query": str(tmp_path / "gone.mp4")}, r"gone\.mp4' does not exist"),
+        ({"query": str(tmp_path / "empty")}, "holds no video files"),
+        ({"query": str(tmp_path / "bad.mp4")}, r"None of the query clips can be read; the first: .*bad\.mp4"),
+    ):
+        settings = {"support": str(support)} | more
+        with pytest.raises(D2STError, match=said):
+            predict(config(small, **settings))
+    shutil.copy(tmp_path / "bad.mp4", support / "teal" / "0.mp4")
+    with pytest.raises(D2STError, match=r"class 'teal' in .* has no examples: none of its 1 clips can be read"):
+        predict(config(small, support))
+    (support / "teal" / "0.mp4").unlink()
+    with pytest.raises(D2STError, match=r"class 'teal' in .* has no examples: it is empty"):
+        predict(config(small, support))
