@@ -114,7 +114,9 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
 
 def config(small_folder, support, **more) -> PredictConfig:
     model = {k: v for k, v in small.options(small_folder).items() if k not in ("data", "split")}
-    return PredictConfig(**model | {"support": support and str(support), "query": str(small_folder / "data" / "teal")} | more)
+    return PredictConfig(
+        **model | {"support": support and str(support), "query": str(small_folder / "data" / "teal")} | more
+    )
 
 
 def test_predict_prints_every_format(small, support, capsys, tmp_path) -> None:

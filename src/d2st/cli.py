@@ -39,7 +39,13 @@ VERBS = {
     "prepare": Verb("data.store", "PrepareConfig", "prepare", "videos to a frame store: decode once, read fast"),
     "train": Verb("train", "TrainConfig", "train", "train an adapter on episodes, resumable exactly"),
     "eval": Verb("evaluate", "EvalConfig", "evaluate", "few-shot accuracy with 95 % interval, on unseen classes"),
-    "predict": Verb("predict", "PredictConfig", "predict", "support folder and query clips in, labels out"),
+    "predict": Verb(
+        "predict",
+        "PredictConfig",
+        "predict",
+        "support folder and query clips in, labels out",
+        lambda r: 1 if r["unreadable"] else 0,
+    ),
 }
 
 USAGE = f"""d2st {__version__}: a frozen image model learns actions from one to five clips
