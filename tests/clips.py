@@ -87,7 +87,7 @@ def write_two_streams(path: Path, defaults: tuple[bool, bool]) -> Path:
     with av.open(path, "w") as container:
         streams = [_stream(container, "libx264", "yuv420p", None) for _ in defaults]
         for stream, default in zip(streams, defaults, strict=True):
-            stream.disposition = av.stream.Disposition.default if default else av.stream.Disposition(0)
+            stream.disposition = int(default)  # AV_DISPOSITION_DEFAULT
         for i in range(6):
             for stream, first in zip(streams, (0, 100), strict=True):
                 container.mux(stream.encode(_frame(first + i, i, "yuv420p", 255)))
