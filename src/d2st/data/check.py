@@ -142,7 +142,7 @@ def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig) -
     few = {name: count for name, count in counts.items() if count < needed}
     reasons = []
     if len(names) < way:
-        reasons.append(f"Part '{part}' has {len(names)} classes and an episode needs {way}; choose a smaller way.")
+        reasons.append(f"Part '{part}' has too few classes for {way}-way episodes: {len(names)}; choose a smaller way.")
     if few:
         listed = ", ".join(f"{name} ({count})" for name, count in few.items())
         reasons.append(
