@@ -2,10 +2,10 @@
 
     python benchmarks/evaluation.py --data clips/ --backbone vit_tiny_patch16_224 --episodes 10000
 
-The baseline is the released loop: each episode decodes and encodes all of its clips again and matches them alone. It is
-run on a few episodes and its time per episode is scaled; ours is run whole. Also timed: 10,000 episodes of matching on
-random features of 2,400 clips, 8 frames and 768 channels (SSv2-Small's test set at ViT-B/16). Weights are random: they do
-not matter for time.
+The baseline is the released loop: each episode decodes and encodes all of its clips again and matches them alone. It
+is run on a few episodes and its time per episode is scaled; ours is run whole. Also timed: 10,000 episodes of matching
+on random features of 2,400 clips, 8 frames and 768 channels (SSv2-Small's test set at ViT-B/16). Weights are random:
+they do not matter for time.
 """
 
 import argparse
