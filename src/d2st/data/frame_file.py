@@ -1,7 +1,7 @@
 """One clip of a frame store: all its frames in one safetensors file, each compressed alone so that any can be read.
 
 Tensors: ``frames``, the compressed frames one after another as bytes, and ``offsets`` of shape (length + 1,) into them.
-The metadata hold id, length, fps, height, width, how the frames were made, warnings, and size and modification time of
+The metadata hold length, fps, height, width, how the frames were made, warnings, and size and modification time of
 the video, by which a changed video is found out.
 """
 

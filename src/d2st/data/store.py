@@ -105,7 +105,7 @@ class _Job:
         name, id, path = job
         entry, file = {"id": id, "class": name}, clip_file(self.out, id)
         try:
-            made = self.settings | {"id": id} | _state(path)
+            made = self.settings | _state(path)
             about = frame_file.read_metadata(file)
             if about is not None and made.items() <= about.items():
                 return entry | {"status": "kept", "warnings": json.loads(about["warnings"])}
