@@ -47,6 +47,7 @@ def write(
     alpha: int = 255,
     audio: bool = False,
     first: int = 0,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
 ) -> Path:
     """Encode a barcode clip at 25 frames a second.
 
@@ -60,16 +61,18 @@ def write(
         alpha: Of the left half, where the format has it.
         audio: Also a track of silence.
         first: Number of the first frame.
+        size: Width and height.
     """
     import av
 
     with av.open(path, "w") as container:
         video = None
         if frames:
-            video = _stream(container, codec, pixel_format, options)
+            video = _stream(container, codec, pixel_format, options, size)
         sound = container.add_stream("aac" if path.suffix != ".webm" else "libopus", rate=48000) if audio else None
         for i, time in enumerate(range(frames) if times is None else times):
-            container.mux(video.encode(_frame(first + i, time, pixel_format, alpha)))
+            frame = _frame(first + i, time, pixel_format, alpha)
+            container.mux(video.encode(frame.reformat(*size) if size != (WIDTH, HEIGHT) else frame))
         if video:
             container.mux(video.encode(None))
         if sound:
@@ -96,6 +99,31 @@ def write_two_streams(path: Path, defaults: tuple[bool, bool]) -> Path:
     return path
 
 
+def write_colours(path: Path, colours, codec: str, pixel_format: str, matrix: int, value_range: int) -> Path:
+    """Stripes 16 pixels wide, near lossless; matrix and range by FFmpeg's numbers."""
+    import av
+
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    for i, colour in enumerate(colours):
+        picture[:, 16 * i : 16 * (i + 1)] = colour
+    options = {"qp": "2"} if codec == "libx264" else {"x265-params": "qp=2:log-level=-1"}
+    with av.open(path, "w") as container:
+        stream = _stream(container, codec, pixel_format, options)
+        stream.codec_context.colorspace, stream.codec_context.color_range = matrix, value_range
+        for i in range(3):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(
+                format=pixel_format,
+                src_color_range=2,
+                dst_color_range=value_range,
+                dst_colorspace={1: "ITU709", 5: "ITU601"}[matrix],
+            )
+            frame.colorspace, frame.color_range = matrix, value_range
+            frame.pts, frame.time_base = i, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
 def turn(path: Path, a: int, b: int, c: int, d: int) -> Path:
     """Set the display matrix of an MP4 or MOV: x' = a x + c y, y' = b x + d y (ISO 14496-12, tkhd)."""
     data = bytearray(path.read_bytes())
@@ -116,9 +144,9 @@ def cut_start(path: Path, frames: int) -> Path:
     return path
 
 
-def _stream(container, codec, pixel_format, options):
+def _stream(container, codec, pixel_format, options, size=(WIDTH, HEIGHT)):
     stream = container.add_stream(codec, rate=25, options=options or {})
-    stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, pixel_format
+    (stream.width, stream.height), stream.pix_fmt = size, pixel_format
     stream.codec_context.thread_count = 1
     stream.codec_context.time_base = Fraction(1, 25)
     return stream

@@ -158,6 +158,25 @@ def test_the_first_default_video_stream_is_read(tmp_path, defaults, first):
     assert clips.numbers(video.read(path, [0, 5])) == [first, first + 5]
 
 
+@pytest.mark.parametrize("matrix", [1, 5])  # BT.709, BT.601
+@pytest.mark.parametrize("value_range", [1, 2])  # 16..235, 0..255
+@pytest.mark.parametrize(("codec", "pixel_format"), [("libx264", "yuv420p"), ("libx265", "yuv420p10le")])
+def test_colours_follow_the_tags_of_the_file(tmp_path, codec, pixel_format, matrix, value_range):
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (20, 20, 20), (200, 100, 50)]
+    clip = video.read(clips.write_colours(tmp_path / "a.mp4", colours, codec, pixel_format, matrix, value_range), [1])
+    found = clip[0, :, 48, 8::16].T[: len(colours)]  # the middle of each stripe
+    assert (found.int() - torch.tensor(colours)).abs().max() <= 4
+
+
+def test_a_picture_size_that_changes_is_scaled_to_the_first(tmp_path):
+    one = clips.write(tmp_path / "one.ts", frames=10)
+    two = clips.write(tmp_path / "two.ts", frames=10, first=10, size=(256, 192))
+    (tmp_path / "both.ts").write_bytes(one.read_bytes() + two.read_bytes())
+    pictures = list(video.iter_frames(tmp_path / "both.ts"))
+    assert {picture.shape for picture in pictures} == {(clips.HEIGHT, clips.WIDTH, 3)}
+    assert [clips.number(picture) for picture in pictures] == list(range(20))
+
+
 def test_short_clips_repeat_frames(folder):
     clip = video.read_clip(_made(folder, "one_frame.mp4"), frames.build("uniform", 8))
     assert clips.numbers(clip) == [0] * 8

@@ -100,11 +100,8 @@ def decode(path, stream, packets) -> Iterator:
 
 def upright(frame, size: tuple[int, int]) -> np.ndarray:
     """An upright uint8 RGB picture (H, W, 3) of a frame scaled to (width, height) before it is turned."""
-    import av
-
     alpha = any(component.is_alpha for component in frame.format.components)
-    single = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # before 17 always one
-    scaled = frame.reformat(*size, format="rgba" if alpha else "rgb24", interpolation="BICUBIC", **single)
+    scaled = frame.reformat(*size, format="rgba" if alpha else "rgb24", interpolation="BICUBIC", threads=1)
     picture = scaled.to_ndarray()
     if alpha:
         product = picture[..., :3].astype(np.uint16) * picture[..., 3:]

@@ -9,8 +9,9 @@ The rules, all of them:
 * Where several video streams exist, the first that the file marks as default is read, else the first. Cover pictures
   and thumbnails are not video streams.
 * Frames come upright: the display matrix (quarter turns and mirroring) is applied. The pixel aspect ratio is not.
-* Frames are 8-bit RGB. Deeper formats are scaled down without tone mapping. Where the decoder gives an alpha plane the
-  picture is composited on black, as players show it (FFmpeg's own VP8 and VP9 decoders give none).
+* Frames are 8-bit RGB, by the colour matrix and value range that the file is tagged with. Deeper formats are scaled
+  down without tone mapping. Where the decoder gives an alpha plane the picture is composited on black, as players show
+  it (FFmpeg's own VP8 and VP9 decoders give none). A stream that changes its picture size is scaled to its first one.
 * A decoder error refuses the file. Frames that are missing without one (fewer decoded than promised) repeat the last
   frame, with one :class:`VideoWarning` that gives the counts; pictures that the decoder marks as damaged are used, with
   such a warning.
