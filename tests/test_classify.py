@@ -96,8 +96,8 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
         (lambda: classifier.fit({}), "at least one class"),
         (lambda: classifier.fit({"pink": []}), "Class 'pink' has no clips"),
         (lambda: classifier.fit({"pink": clip}), "must be a list"),
-        (lambda: classifier.fit(tmp_path / "nowhere"), "is not a folder"),
-        (lambda: classifier.fit(tmp_path), "has no class folders"),
+        (lambda: classifier.fit(tmp_path / "nowhere"), "does not exist"),
+        (lambda: classifier.fit(tmp_path), "holds no class folders"),
         (lambda: classifier.remove_class("bow"), "no class 'bow' to remove; the classes are: none"),
         (lambda: classifier.encode(torch.zeros(4, 32, 32, 3)), r"shape \(L, 3, H, W\)"),
         (lambda: classifier.encode(torch.zeros(4, 3, 32, 32, dtype=torch.int64)), "uint8 frames or normalised float"),
@@ -141,10 +141,11 @@ def test_predict_passes_over_what_it_cannot_read_and_says_so(small, support, cap
     result = predict(config(small, support, query=str(query), format="jsonl"))
     assert {clip["id"] for clip in result["unreadable"]} == {
         str(query / "2.mp4"),
-        str(support / "sand" / "extra.mp4"),
+        "sand/extra.mp4",
     }
     output = capsys.readouterr()
     assert len(output.out.splitlines()) == 4 and output.err.count("Passed over, cannot be read") == 2
+    assert "notes.txt" in output.err
 
 
 def test_predict_from_a_saved_classifier(small, support, capsys, tmp_path) -> None:
@@ -170,7 +171,4 @@ def test_predict_refuses_with_a_sentence(small, support, tmp_path) -> None:
             predict(config(small, **settings))
     shutil.copy(tmp_path / "bad.mp4", support / "teal" / "0.mp4")
     with pytest.raises(D2STError, match=r"class 'teal' in .* has no examples: none of its 1 clips can be read"):
-        predict(config(small, support))
-    (support / "teal" / "0.mp4").unlink()
-    with pytest.raises(D2STError, match=r"class 'teal' in .* has no examples: it is empty"):
         predict(config(small, support))

@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import load_file
 
 import d2st
-from d2st import loop
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.frames import build
@@ -18,6 +17,7 @@ from d2st.data.loading import EpisodeClips
 from d2st.data.transforms import train_transform
 from d2st.errors import D2STError
 from d2st.loss import EpisodicLoss
+from d2st.steps import Steps
 from d2st.train import TrainConfig, train
 
 
@@ -101,6 +101,17 @@ def test_a_folder_belongs_to_one_configuration(small, tmp_path) -> None:
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(before.splitlines())
 
 
+def test_a_run_goes_on_only_with_the_clips_it_began_with(small, tmp_path, monkeypatch) -> None:
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    step = Steps.step
+    monkeypatch.setattr(Steps, "step", lambda *a: signal.raise_signal(signal.SIGTERM) or step(*a))
+    with pytest.raises(SystemExit):
+        train(config(small, tmp_path / "run", data=str(data)))
+    shutil.copy(data / "red" / "0.mp4", data / "red" / "7.mp4")
+    with pytest.raises(D2STError, match=r"are not those that the run in .* began with"):
+        train(config(small, tmp_path / "run", data=str(data)))
+
+
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch, where: str) -> None:
     match, calls = EpisodicLoss.match, []
@@ -127,14 +138,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch, w
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_so(small, tmp_path, monkeypatch, capsys, number: int) -> None:
-    step = loop._Loop.step
+    step = Steps.step
 
     def interrupted(self, batches, stop):
         if self.state.episode == 4:
             signal.raise_signal(number)
         return step(self, batches, stop)
 
-    monkeypatch.setattr(loop._Loop, "step", interrupted)
+    monkeypatch.setattr(Steps, "step", interrupted)
     with pytest.raises(SystemExit) as stopped:
         train(config(small, tmp_path))
     assert stopped.value.code == 128 + number
@@ -218,7 +229,9 @@ def test_wrong_settings_are_refused_before_anything_is_written(small, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("more", [{"precision": "bf16"}, {"grad_checkpointing": True}, {"transforms": "released", "class_loss": 1.0}])
+@pytest.mark.parametrize(
+    "more", [{"precision": "bf16"}, {"grad_checkpointing": True}, {"transforms": "released", "class_loss": 1.0}]
+)
 def test_options_run(small, tmp_path, more: dict) -> None:
     train(config(small, tmp_path, episodes=4, validate_every=0, schedule="cosine", clip_norm=1.0, **more))
     assert (tmp_path / "final" / "adapter_model.safetensors").exists()

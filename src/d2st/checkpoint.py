@@ -24,6 +24,7 @@ class TrainState:
         best_episode: after how many episodes that was.
         seconds: spent on training, over all starts of the run.
         bad: clips that could not be read: id -> reason.
+        clips: digest of the training clips.
     """
 
     episode: int = 0
@@ -31,6 +32,7 @@ class TrainState:
     best_episode: int = 0
     seconds: float = 0.0
     bad: dict[str, str] = field(default_factory=dict)
+    clips: str = ""
 
 
 def save(path: Path, state: TrainState, model: EpisodicLoss, optimizer: torch.optim.Optimizer, scaler: dict) -> None:
@@ -80,6 +82,8 @@ def load(path: Path, model: EpisodicLoss, optimizer: torch.optim.Optimizer) -> t
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in groups["optimizer"].items():
         slot, name = key.split("/", 1)
+        if name not in names:
+            raise D2STError(f"The state of the run, {path}, has a parameter '{name}' and the model has not.")
         slots.setdefault(names.index(name), {})[slot] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     return state, scaler

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import heads
 from .data import frames as frame_rules
-from .data.listing import EXTENSIONS
+from .data.datasets import open_dataset
 from .data.transforms import eval_transform
 from .data.video import read_clip
 from .encoder import VideoEncoder
@@ -103,13 +103,20 @@ class FewShotClassifier:
         """Take the classes of a support set, and forget those before.
 
         Args:
-            support: class name -> clips, as many as there are; or a folder of class folders.
+            support: class name -> clips, as many as there are; or a folder of class folders, a list file or a frame
+                store (``d2st.data.open_dataset``).
 
         Raises:
             D2STError: no classes, a class without clips, or a clip that cannot be read. The classes before are kept.
         """
         if isinstance(support, str | Path):
-            support = support_folder(support)
+            clips = open_dataset(support)
+            features = [self._forward(self.transform(clips.read(i, self.sample))) for i in range(len(clips))]
+            self.support = {
+                name: torch.stack([features[i] for i in own])
+                for name, own in zip(clips.classes, clips.by_class, strict=True)
+            }
+            return self
         if not support:
             raise D2STError("A support set needs at least one class with at least one clip.")
         self.support = {name: self._encode_class(name, clips) for name, clips in support.items()}
@@ -152,7 +159,6 @@ class FewShotClassifier:
             raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
         return self.match(self.encode(query))
 
-    @torch.no_grad()
     def encode(self, clip: Video) -> Tensor:
         """Frame features (T, D), on the CPU, of a clip as ``predict`` takes it."""
         if not isinstance(clip, Tensor):
@@ -165,8 +171,7 @@ class FewShotClassifier:
             video = clip.float()
         else:
             raise D2STError(f"A clip must be uint8 frames or normalised float frames; this tensor is {clip.dtype}.")
-        with autocast(self.device, self.precision):
-            return self.encoder(video.unsqueeze(0).to(self.device))[0].float().cpu()  # (T, D)
+        return self._forward(video)
 
     @torch.no_grad()
     def match(self, query: Tensor) -> Prediction:
@@ -227,6 +232,12 @@ class FewShotClassifier:
         classifier.support = support
         return classifier
 
+    @torch.no_grad()
+    def _forward(self, video: Tensor) -> Tensor:
+        """(T, 3, h, w) normalised -> (T, D) on the CPU."""
+        with autocast(self.device, self.precision):
+            return self.encoder(video.unsqueeze(0).to(self.device))[0].float().cpu()
+
     def _encode_class(self, name: str, clips: Iterable[Video]) -> Tensor:
         if isinstance(clips, str | Path | Tensor):
             raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
@@ -234,23 +245,3 @@ class FewShotClassifier:
         if not features:
             raise D2STError(f"Class '{name}' has no clips; give at least one.")
         return torch.stack(features)  # (K, T, D)
-
-
-def support_folder(folder: str | Path) -> dict[str, list[Path]]:
-    """Class name -> video files of a folder of class folders; files of other kinds are passed over.
-
-    Raises:
-        D2STError: no such folder, or nothing in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise D2STError(f"The support set '{folder}' is not a folder; give one with a folder of clips for each class.")
-    classes = {d.name: video_files(d) for d in sorted(folder.iterdir()) if d.is_dir() and not d.name.startswith(".")}
-    if not classes:
-        raise D2STError(f"The support folder '{folder}' has no class folders; expected {folder}/<class>/<clip>.mp4.")
-    return classes
-
-
-def video_files(folder: Path) -> list[Path]:
-    """Video files in a folder and the folders in it, by extension, sorted."""
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)

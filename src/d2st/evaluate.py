@@ -84,8 +84,8 @@ def evaluate(config: EvalConfig) -> dict:
     """Evaluate an encoder with a head over episodes of unseen classes.
 
     Returns:
-        What eval.json holds: for each shot accuracy (0..1), 95 % interval, per-class accuracy and confusion; and the
-        clips that could not be read, which no episode uses.
+        What eval.json holds: for each shot accuracy (0..1), 95 % interval, per-class accuracy and confusion; the
+        clips that could not be read, which no episode uses; and what was missing from the data already when listed.
 
     Raises:
         D2STError: an option, the data or the split cannot be used.
@@ -109,7 +109,8 @@ def evaluate(config: EvalConfig) -> dict:
         sampler = EpisodeSampler(labels, config.way, shot, config.queries, config.seed, clips.classes)
         scores = score(features.values, sampler, head, config.episodes, device)
         results.append({"way": config.way, "shot": shot, **summarise(scores, clips.classes)})
-    result = {"part": config.part, "clips": len(features.clips), "bad_clips": features.bad, "results": results}
+    counts = {"clips": len(features.clips), "bad_clips": features.bad, "problems": list(clips.problems)}
+    result = {"part": config.part, **counts, "results": results}
     _print(result, clips.classes)
     if config.out:
         path = write_result(Path(config.out) / "eval.json", config, result)
@@ -124,7 +125,7 @@ def summarise(scores: Scores, classes: tuple[str, ...]) -> dict:
     return {
         "episodes": len(scores.accuracies),
         "accuracy": scores.mean,
-        "interval": scores.interval,
+        "interval": scores.interval if len(scores.accuracies) > 1 else None,
         "per_class": per_class,
         "confusion": scores.confusion.tolist(),
     }
@@ -183,7 +184,9 @@ def _print(result: dict, classes: tuple[str, ...]) -> None:
         shares = [r["per_class"][name] for r in result["results"]]
         table.add_row(name, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
     table.add_section()
-    table.add_row("all", *(f"{100 * r['accuracy']:.2f} ± {100 * r['interval']:.2f}" for r in result["results"]))
+    table.add_row(
+        "all", *(f"{100 * r['accuracy']:.2f} ± {100 * (r['interval'] or float('nan')):.2f}" for r in result["results"])
+    )
     console.print(table)
     console.print(f"95 % intervals over {result['results'][0]['episodes']} episodes.")
     for clip in result["bad_clips"]:

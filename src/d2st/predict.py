@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 from .adapters import AdapterConfig, NoneConfig
-from .classify import FewShotClassifier, Prediction, support_folder, video_files
-from .data.datasets import Clip, ClipSet
+from .classify import FewShotClassifier, Prediction
+from .data.datasets import Clip, ClipSet, open_dataset
+from .data.listing import EXTENSIONS
 from .encode import Features, encode_clips
 from .errors import D2STError
 from .options import Precision, build_encoder, pick_device
@@ -87,12 +88,14 @@ def predict(config: PredictConfig) -> dict:
         classifier.to(device)
         unreadable = []
     else:
-        support = support_folder(config.support)
+        support = open_dataset(config.support)
         encoder, frames = build_encoder(config)
         classifier = FewShotClassifier(
             encoder.to(device), config.head, frames=frames, sampling=config.sampling, precision=config.precision
         )
         unreadable = _fit(classifier, support, config)
+        for note in support.notes:
+            print(note, file=sys.stderr)
     if config.save:
         classifier.save_pretrained(config.save)
     queries = ClipSet(("",), tuple(Clip(file, 0, str(file)) for file in files))
@@ -113,24 +116,27 @@ def predict(config: PredictConfig) -> dict:
 def _query_files(query: tuple[str, ...]) -> list[Path]:
     files = []
     for path in map(Path, query):
-        found = video_files(path) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
         if not path.exists() or not found:
             raise D2STError(f"The query '{path}' {'holds no video files' if path.is_dir() else 'does not exist'}.")
         files += found
     return files
 
 
-def _fit(classifier: FewShotClassifier, support: dict[str, list[Path]], config: PredictConfig) -> list[dict[str, str]]:
+def _fit(classifier: FewShotClassifier, support: ClipSet, config: PredictConfig) -> list[dict[str, str]]:
     """Give the classifier what can be read of a support set; lists the rest."""
-    names = tuple(support)
-    clips = [Clip(file, label, str(file)) for label, name in enumerate(names) for file in support[name]]
-    features = _encode(classifier, ClipSet(names, tuple(clips)), config)
-    labels = torch.tensor([clips[i].label for i in features.clips])
-    for label, name in enumerate(names):
+    features = _encode(classifier, support, config)
+    labels = torch.from_numpy(support.labels[features.clips])
+    for label, name in enumerate(support.classes):
         if not (labels == label).any():
-            reasons = [clip["reason"] for clip in features.bad if clip["id"] in map(str, support[name])]
-            why = f"none of its {len(reasons)} clips can be read, the first: {reasons[0]}" if reasons else "it is empty"
-            raise D2STError(f"The class '{name}' in '{config.support}' has no examples: {why}.")
+            reasons = {clip["id"]: clip["reason"] for clip in features.bad}
+            own = [support.clips[i].id for i in support.by_class[label]]
+            raise D2STError(
+                f"The class '{name}' in '{config.support}' has no examples: none of its {len(own)} clips can be read, "
+                f"the first: {own[0]}: {reasons[own[0]]}."
+            )
         classifier.support[name] = features.values[labels == label, 0]  # (K, T, D)
     return features.bad
 

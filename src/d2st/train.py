@@ -170,7 +170,6 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
 def _fabric(config: TrainConfig):
     """Fabric for one process on one device, or for the processes that ``torchrun`` started."""
     from lightning_fabric import Fabric
-    from lightning_fabric.loggers import TensorBoardLogger
 
     device = pick_device(config.device)
     if config.precision == "fp16" and device.type == "cpu":
@@ -189,7 +188,6 @@ def _fabric(config: TrainConfig):
         devices=local,
         num_nodes=world // local,
         precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision],
-        loggers=TensorBoardLogger(config.out, name="tensorboard", version=""),
     )
     fabric.launch()
     return fabric
