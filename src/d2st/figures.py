@@ -106,7 +106,7 @@ def class_gains(path: Path, names: Sequence[str], before: Sequence[float], after
     axis.scatter(first, at, color=BEFORE, s=42, label="frozen", zorder=2)
     axis.scatter(second, at, color=AFTER, s=42, label="with adapters", zorder=3)
     axis.set_yticks(at, [names[i] for i in order], fontsize=9)
-    axis.set_xlim(0, 102)
+    axis.set_xlim(-2, 102)
     axis.set_xlabel("accuracy of the class (%)")
     axis.legend(loc="lower right", frameon=False)
     axis.grid(axis="x", color="#eeeeee", zorder=0)
@@ -186,7 +186,7 @@ def point_strips(path: Path, frames: np.ndarray, points: Sequence[SampledPoints]
         title: Heading of the picture.
     """
     count, height, width = frames.shape[:3]
-    figure = Figure(figsize=(1.45 * count, 0.55 + 1.72 * len(points)), layout="constrained")
+    figure = Figure(figsize=(1.45 * count, 0.7 + 1.45 * len(points)), layout="constrained")
     axes = figure.subplots(len(points), count, squeeze=False)
     for row, entry in zip(axes, points, strict=True):
         scale = torch.tensor([1.0, height / entry.volume[1], width / entry.volume[2]])

@@ -1,8 +1,8 @@
 """Pre-train the backbone that ships with the package: ``python -m d2st.stills --out FILE``.
 
 It sees still images only, drawn by the same code as the demo's clips, and learns to say what is where: from the pooled
-feature which colours and shapes there are, and for each colour where its object is, how large, and which way it points;
-from every cell of the last feature map the same of the object nearest to it. It never sees motion.
+feature which colours and shapes there are, where something is, and for each colour where its object is, how large, and
+which way it points; from every cell of the last feature map the same of the object nearest to it. It never sees motion.
 """
 
 import argparse
@@ -24,8 +24,9 @@ from .files import write_safetensors
 from .schedules import cosine
 
 BINS = 8  # columns and rows that the pooled feature tells apart
-NEAR = 0.16  # an object further from a cell's centre than this, in image widths, is not the cell's to name
+NEAR = 0.18  # an object further from a cell's centre than this, in image widths, is not the cell's to name
 POOLED = {"presence": 1, "numbers": 3, "column": BINS, "row": BINS}  # outputs for each colour
+SHARED = {"shapes": len(NAMES), "places": BINS * BINS}  # outputs whatever the colour
 DENSE = {"presence": 1, "numbers": 5, "shape": len(NAMES), "fill": len(FILLS), "colour": len(TINTS)}  # for each cell
 
 
@@ -47,7 +48,7 @@ class StillsConfig:
 
     out: Path = Path(__file__).parent / "assets" / "d2st_stills.safetensors"
     name: str = "d2st_stills"
-    images: int = 800_000
+    images: int = 300_000
     batch: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 0.02
@@ -88,7 +89,7 @@ class StillsModel(nn.Module):
         spec = SHIPPED[name]
         self.backbone = timm.create_model(spec["architecture"], num_classes=0, **spec["kwargs"])
         width = self.backbone.num_features
-        self.pooled = nn.Linear(width, len(TINTS) * sum(POOLED.values()) + len(NAMES))
+        self.pooled = nn.Linear(width, len(TINTS) * sum(POOLED.values()) + sum(SHARED.values()))
         self.dense = nn.Conv2d(width, sum(DENSE.values()), 1)
         for key in ("mean", "std"):
             value = torch.tensor(spec["pretrained_cfg"][key]).view(3, 1, 1) * 255
@@ -99,12 +100,12 @@ class StillsModel(nn.Module):
         x = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
         features = self.backbone.forward_features(x)  # (B, C, h, w)
         outputs = self.pooled(self.backbone.forward_head(features, pre_logits=True))
-        by_colour, shapes = outputs.split([outputs.shape[1] - len(NAMES), len(NAMES)], 1)
+        by_colour, shapes, places = outputs.split([outputs.shape[1] - sum(SHARED.values()), *SHARED.values()], 1)
         by_colour = by_colour.unflatten(1, (len(TINTS), -1))  # (B, colours, outputs)
-        return _pooled_losses(by_colour, shapes, objects) | _dense_losses(self.dense(features), objects)
+        return _pooled_losses(by_colour, shapes, places, objects) | _dense_losses(self.dense(features), objects)
 
 
-def _pooled_losses(by_colour: Tensor, shapes: Tensor, objects: Tensor) -> dict[str, Tensor]:
+def _pooled_losses(by_colour: Tensor, shapes: Tensor, places: Tensor, objects: Tensor) -> dict[str, Tensor]:
     clip, slot = (objects[..., 7] >= 0).nonzero(as_tuple=True)
     there = objects[clip, slot]  # (n, 8), every object of the batch
     colour, shape = there[:, 7].long(), there[:, 5].long()
@@ -112,9 +113,11 @@ def _pooled_losses(by_colour: Tensor, shapes: Tensor, objects: Tensor) -> dict[s
     has_colour = torch.zeros_like(presence[..., 0]).index_put((clip, colour), torch.ones(()))
     has_shape = torch.zeros_like(shapes).index_put((clip, shape), torch.ones(()))
     column_of, row_of = (there[:, :2] * BINS).long().unbind(1)
+    has_place = torch.zeros_like(places).index_put((clip, row_of * BINS + column_of), torch.ones(()))
     return {
         "colours": 5 * F.binary_cross_entropy_with_logits(presence[..., 0], has_colour),
         "shapes": F.binary_cross_entropy_with_logits(shapes, has_shape),
+        "places": 10 * F.binary_cross_entropy_with_logits(places, has_place),
         "pooled numbers": 2 * F.smooth_l1_loss(numbers[clip, colour], there[:, 2:5], beta=0.2),
         "column": F.cross_entropy(column[clip, colour], column_of),
         "row": F.cross_entropy(row[clip, colour], row_of),

@@ -7,7 +7,7 @@ SHIPPED = {
     "d2st_stills": {
         "architecture": "resnet18",  # a timm name; kwargs go to timm.create_model
         "kwargs": {
-            "layers": (1, 1, 1, 1),
+            "layers": (1, 2, 1, 1),
             "channels": (32, 64, 128, 192),
             "stem_type": "deep",
             "stem_width": 16,

@@ -4,12 +4,12 @@ import numpy as np
 
 from .draw import Track, draw, random_background, random_looks
 
-MOST = 4  # objects in a still
-SIZES = (0.085, 0.20)  # radius of an object in image widths
+MOST = 3  # objects in a still
+SIZES = (0.11, 0.26)  # radius of an object in image widths
 
 
 def render_still(seed: int, index: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Render one still with one to four objects, the same for the same (seed, index, side).
+    """Render one still with one to three objects, the same for the same (seed, index, side).
 
     Returns:
         uint8 image (side, side, 3), and float32 objects (MOST, 8), later ones on top: x and y in image widths, size

@@ -18,9 +18,9 @@ from .draw import Track, draw, random_background, random_looks
 from .motion import Path as MotionPath
 from .motion import Rng
 
-EDGE = 0.12  # centres keep this far from the border, in image widths
-SIZES = (0.09, 0.19)  # radius of an object in image widths
-SHAKE = 3  # largest shift of the camera, in hundredths of the image side
+EDGE = 0.14  # centres keep this far from the border, in image widths
+SIZES = (0.12, 0.24)  # radius of an object in image widths
+SHAKE = 2  # largest shift of the camera, in hundredths of the image side
 FRAMES_PER_SECOND = 12
 
 
@@ -96,10 +96,11 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
     u = np.clip((np.arange(count) / (count - 1) - begin) / (end - begin), 0, 1)
     actors = motion.perform(rng, u)
     tracks = _place(rng, actors)
-    # One to three objects whatever the class does, so that counting them in a frame tells next to nothing.
-    fewest = 1 if not all(a.seen.all() for a in actors) else 0
-    for _ in range(int(rng.integers(fewest, 4 - len(actors)))):
-        tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])
+    if len(actors) == 1 and rng.random() < 0.5:
+        # A second one does the same in its own place and way, so that counting objects tells next to nothing.
+        tracks += _place(rng, motion.perform(rng, u))
+    if not all(actor.seen.all() for actor in actors):
+        tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])  # so that no frame is empty
     margin = SHAKE * config.side // 100
     background = random_background(rng, config.side + 2 * margin)
     looks = random_looks(rng, len(tracks), background)

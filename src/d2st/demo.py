@@ -1,0 +1,200 @@
+"""``d2st demo``: the whole way on what ships with the package, from rendered clips to a report."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, heads
+from .adapters import D2STConfig, NoneConfig
+from .classify import FewShotClassifier, Prediction
+from .data import frames as frame_rules
+from .data.datasets import ClipSet, open_dataset
+from .data.episodes import EpisodeSampler
+from .data.rendered import MOTIONS, RenderConfig, split, write_benchmark
+from .data.transforms import eval_transform
+from .demo_report import Findings, write_report
+from .encode import encode_clips
+from .encoder import adapt
+from .evaluate import EvalConfig, evaluate
+from .pretrained import load
+from .progress import progress
+from .scoring import score
+from .train import TrainConfig, train
+
+BACKBONE = "d2st_stills"
+ADAPTER = D2STConfig(ratio=0.5, positions=(1, 2, 3))  # the first stage's large map costs more than it gives
+
+
+@dataclass(frozen=True)
+class DemoConfig:
+    """The main job on what ships with the package: nothing is downloaded.
+
+    Args:
+        out: folder of clips, training run and report; the demo goes on where it was stopped in it.
+        episodes: training episodes.
+        way: classes in an episode, in training and evaluation.
+        test_episodes: episodes of an evaluation.
+        train_clips: clips rendered of each training class.
+        test_clips: clips rendered of each test class.
+        seed: of the clips, the training, the episodes and the predicted clip.
+        device: auto, cpu or cuda.
+        workers: processes that read clips.
+    """
+
+    out: str = "runs/demo"
+    episodes: int = 1200
+    way: int = 5
+    test_episodes: int = 3000
+    train_clips: int = 20
+    test_clips: int = 20
+    seed: int = 0
+    device: str = "auto"
+    workers: int = 1
+
+
+def demo(config: DemoConfig) -> dict:
+    """Render clips, train an adapter, evaluate it on unseen classes, predict one clip, write a report.
+
+    Returns:
+        What ``out/demo.json`` holds: accuracies before and after, the prediction, seconds of every step.
+
+    Raises:
+        D2STError: ``out`` holds a demo with other settings.
+    """
+    clock = _Clock()
+    out = Path(config.out)
+    parts = split()
+    print(
+        f"d2st {__version__} demo: a frozen image model that has seen still images only learns to tell motions apart.\n"
+        f"Everything goes to {out}; start the same command again if it is interrupted."
+    )
+    with clock("render"):
+        _render(config, out / "benchmark")
+    data = {"data": str(out / "benchmark" / "clips"), "split": str(out / "benchmark" / "split.yaml")}
+    shared = {"backbone": BACKBONE, "device": config.device, "workers": config.workers}
+
+    print(f"\n2. Train adapters on {len(parts['train'])} motions for {config.episodes} episodes; the backbone is frozen.")
+    with clock("train"):
+        trained = train(_training(config, data | shared, out / "train"))
+    adapter = trained["adapter"]
+
+    print(f"\n3. Evaluate on {len(parts['test'])} motions that were never seen: first frozen, then with the adapters.")
+    common = data | shared | {"way": config.way, "episodes": config.test_episodes, "seed": config.seed}
+    shots = tuple(shot for shot in (1, 5) if shot < config.test_clips)
+    with clock("evaluate"):
+        before = evaluate(EvalConfig(**common, shot=shots, adapter=NoneConfig(), out=str(out / "frozen")))
+        after = evaluate(EvalConfig(**common, shot=shots, adapter_path=adapter, out=str(out / "adapted")))
+        clips = open_dataset(data["data"], data["split"], "test")
+        checks = _checks(config, adapter, clips)
+
+    print("\n4. Recognise one clip from one example of each of five unseen motions.")
+    with clock("predict"):
+        support, query, truth = _choose(clips, config)
+        classifier = FewShotClassifier(load(adapter)).fit(support)
+        prediction = classifier.predict(query)
+        _tell(prediction, query, truth)
+
+    print("\n5. Write the report.")
+    with clock("report"):
+        findings = Findings(
+            config, trained, before, after, checks, clips, support, query, truth, prediction, classifier, clock.seconds
+        )
+        result = write_report(out, findings)
+    first, second = before["results"][0], after["results"][0]
+    print(
+        f"\n{config.way}-way {first['shot']}-shot on unseen motions: {100 * first['accuracy']:.1f} ± "
+        f"{100 * first['interval']:.1f} % frozen, {100 * second['accuracy']:.1f} ± {100 * second['interval']:.1f} % with "
+        f"adapters ({trained['trainable_parameters']:,} trained parameters), after {sum(clock.seconds.values()):.0f} s.\n"
+        f"The report is {out / 'report.md'}."
+    )
+    return result
+
+
+class _Clock:
+    """Seconds of every step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    def __call__(self, step: str) -> "_Clock":
+        self.step = step
+        return self
+
+    def __enter__(self) -> None:
+        self.start = time.monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds[self.step] = round(time.monotonic() - self.start, 1)
+
+
+def _render(config: DemoConfig, folder: Path) -> None:
+    counts = {"train": config.train_clips, "val": min(12, config.train_clips), "test": config.test_clips}
+    steps = write_benchmark(folder, RenderConfig(clips=counts, seed=config.seed))
+    done, total = next(steps)
+    print(f"\n1. Render {total} clips of {len(MOTIONS)} motions as H.264 files; {done} are there already.")
+    with progress("render", total, "clips", done) as advance:
+        for now, _ in steps:
+            advance(now - done)
+            done = now
+
+
+def _training(config: DemoConfig, shared: dict, out: Path) -> TrainConfig:
+    return TrainConfig(
+        **shared,
+        adapter=ADAPTER,
+        way=config.way,
+        symmetric=True,
+        class_loss=1.0,
+        episodes=config.episodes,
+        episodes_per_step=1,
+        lr=3e-3,
+        schedule="cosine",
+        warmup=0.05,
+        weight_decay=0.0,
+        flip=False,  # to the left and to the right are different motions
+        validate_every=0,  # the few minutes of the demo go to training; the last adapter is the one used
+        seed=config.seed,
+        out=str(out),
+    )
+
+
+def _checks(config: DemoConfig, adapter: str, clips: ClipSet) -> dict[str, tuple[float, float]]:
+    """What accuracy is left of 1-shot when time is taken away: (mean, interval) of each check."""
+    encoder = load(adapter)
+    frozen = adapt(BACKBONE, NoneConfig(), frames=1)
+    uniform, single = frame_rules.build("uniform", encoder.frames), frame_rules.build("uniform", 1)
+    order = np.random.default_rng(config.seed)
+
+    def shuffled(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
+        return order.permutation(uniform(length, fps, rng))
+
+    found = {}
+    for name, model, sample, seed in (
+        ("one frame of each clip, frozen", frozen, single, config.seed),
+        ("frames in random order, with adapters", encoder, shuffled, None),
+    ):
+        transform = eval_transform(model.image_size, model.mean, model.std, model.interpolation)
+        features = encode_clips(model, clips, sample, transform, seed=seed, batch_size=32)
+        labels = clips.labels[features.clips]
+        sampler = EpisodeSampler(labels, config.way, 1, 1, config.seed, clips.classes)
+        scores = score(features.values, sampler, heads.build("bi-mhm"), config.test_episodes)
+        found[name] = (scores.mean, scores.interval)
+    return found
+
+
+def _choose(clips: ClipSet, config: DemoConfig) -> tuple[dict[str, list[Path]], Path, str]:
+    """Five test classes with an example each, and another clip of one of them, all drawn from the seed."""
+    rng = np.random.default_rng([config.seed, 1])
+    chosen = rng.choice(len(clips.classes), min(config.way, len(clips.classes)), replace=False)
+    picks = {int(c): rng.choice(clips.by_class[c], 2, replace=False) for c in chosen}
+    support = {clips.classes[c]: [clips.clips[pair[0]].path] for c, pair in picks.items()}
+    truth = int(rng.choice(chosen))
+    return support, clips.clips[picks[truth][1]].path, clips.classes[truth]
+
+
+def _tell(prediction: Prediction, query: Path, truth: str) -> None:
+    print(f"The clip {query} shows '{truth}'. Ranked by likeness to one example each:")
+    for name, share in prediction.scores.items():
+        print(f"  {100 * share:5.1f} %  {name}")

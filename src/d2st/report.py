@@ -1,0 +1,57 @@
+"""Reports in Markdown: text, tables and pictures, in one folder that can be moved as a whole."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from .files import write_atomic
+
+
+class Report:
+    """A Markdown report that is put together piece by piece and written at the end.
+
+    Args:
+        title: Heading of the report.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.parts = [f"# {title}"]
+
+    def heading(self, text: str) -> None:
+        """A heading of the second level."""
+        self.parts.append(f"## {text}")
+
+    def text(self, text: str) -> None:
+        """A paragraph."""
+        self.parts.append(text)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """A table; the first column is text, the others are set to the right."""
+        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+        self.parts.append("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
+
+    def picture(self, file: str, caption: str) -> None:
+        """A picture that lies beside the report.
+
+        Args:
+            file: Its name, relative to the report.
+            caption: What there is to see.
+        """
+        self.parts.append(f"![{caption}]({file})\n\n*{caption}*")
+
+    def code(self, text: str) -> None:
+        """A block of code or output as it is."""
+        self.parts.append(f"```\n{text}\n```")
+
+    def write(self, path: Path) -> Path:
+        """Write the report in one step."""
+        write_atomic(path, lambda part: part.write_text("\n\n".join(self.parts) + "\n", encoding="utf-8"))
+        return path
+
+
+def _cell(value: object) -> str:
+    return str(value).replace("|", "\\|")
+
+
+def percent(mean: float, interval: float | None = None) -> str:
+    """An accuracy of 0..1 as percent, with the half width of its interval."""
+    return f"{100 * mean:.1f}" if interval is None else f"{100 * mean:.1f} ± {100 * interval:.1f}"
