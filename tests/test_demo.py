@@ -25,7 +25,8 @@ def few(monkeypatch):
 
 def test_demo_from_clips_to_report_and_again(tmp_path, few, capsys, monkeypatch):
     out = tmp_path / "demo"
-    config = DemoConfig(out=str(out), episodes=6, test_episodes=30, train_clips=3, test_clips=3, workers=0, device="cpu")
+    small = {"episodes": 6, "test_episodes": 30, "train_clips": 3, "test_clips": 3}
+    config = DemoConfig(out=str(out), **small, workers=0, device="cpu")
     result = demo(config)
     said = capsys.readouterr().out
     assert "on unseen motions" in said and str(out / "report.md") in said

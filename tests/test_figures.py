@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 import d2st
-from d2st import figures
+from d2st import figures, points
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_contact_sheet(tmp_path, frames):
 
 
 def test_accuracies(tmp_path):
-    bars = [figures.Bar("5-way 1-shot", (30.0, 1.0), (60.0, 1.2)), figures.Bar("5-way 5-shot", (40.0, 1.0), (70.0, 1.0))]
+    bars = [figures.Bar("5-way 1-shot", (30.0, 1.0), (60.0, 1.2)), figures.Bar("5-shot", (40.0, 1.0), (70.0, 1.0))]
     figures.accuracy_bars(tmp_path / "a.png", bars, 20.0)
     check(tmp_path / "a.png", 400, 300)
     figures.class_gains(tmp_path / "b.png", ["left", "right"], [10.0, 20.0], [50.0, 40.0])
@@ -54,9 +54,9 @@ def encoder():
 
 def test_sampled_points_are_those_of_the_pathways(encoder):
     video = torch.randn(4, 3, 64, 64)
-    points = figures.sampled_points(encoder, video)
-    assert [p.pathway for p in points] == ["spatial", "temporal"] * 4
-    first = points[0]
+    found = points.sampled_points(encoder, video)
+    assert [p.pathway for p in found] == ["spatial", "temporal"] * 4
+    first = found[0]
     assert first.volume == (4, 16, 16)
     assert first.shifted.shape == (1, 64, 3) and first.resting.shape == (64, 3)
     # at most two cells of the reference grid away, in cells of the map (paper section 3.2)
@@ -67,11 +67,11 @@ def test_sampled_points_are_those_of_the_pathways(encoder):
 
 def test_points_of_an_encoder_without_any_are_none():
     encoder = d2st.adapt("d2st_stills", d2st.NoneConfig(), frames=4, pretrained=False)
-    assert figures.sampled_points(encoder, torch.zeros(4, 3, 64, 64)) == []
+    assert points.sampled_points(encoder, torch.zeros(4, 3, 64, 64)) == []
 
 
 def test_point_strips(tmp_path, encoder):
     video = torch.randn(4, 3, 64, 64)
     frames = np.zeros((4, 64, 64, 3), np.uint8)
-    figures.point_strips(tmp_path / "a.png", frames, figures.sampled_points(encoder, video)[:2], "Points")
+    points.point_strips(tmp_path / "a.png", frames, points.sampled_points(encoder, video)[:2], "Points")
     check(tmp_path / "a.png", 400, 200)

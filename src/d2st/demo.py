@@ -75,7 +75,7 @@ def demo(config: DemoConfig) -> dict:
     data = {"data": str(out / "benchmark" / "clips"), "split": str(out / "benchmark" / "split.yaml")}
     shared = {"backbone": BACKBONE, "device": config.device, "workers": config.workers}
 
-    print(f"\n2. Train adapters on {len(parts['train'])} motions for {config.episodes} episodes; the backbone is frozen.")
+    print(f"\n2. Train adapters on {len(parts['train'])} motions, {config.episodes} episodes; the backbone is frozen.")
     with clock("train"):
         trained = train(_training(config, data | shared, out / "train"))
     adapter = trained["adapter"]
@@ -105,9 +105,9 @@ def demo(config: DemoConfig) -> dict:
     first, second = before["results"][0], after["results"][0]
     print(
         f"\n{config.way}-way {first['shot']}-shot on unseen motions: {100 * first['accuracy']:.1f} ± "
-        f"{100 * first['interval']:.1f} % frozen, {100 * second['accuracy']:.1f} ± {100 * second['interval']:.1f} % with "
-        f"adapters ({trained['trainable_parameters']:,} trained parameters), after {sum(clock.seconds.values()):.0f} s.\n"
-        f"The report is {out / 'report.md'}."
+        f"{100 * first['interval']:.1f} % frozen, {100 * second['accuracy']:.1f} ± {100 * second['interval']:.1f} % "
+        f"with adapters of {trained['trainable_parameters']:,} parameters.\n"
+        f"It took {sum(clock.seconds.values()):.0f} s. The report is {out / 'report.md'}."
     )
     return result
 

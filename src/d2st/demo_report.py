@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import figures, heads
+from . import figures, heads, points
 from .classify import FewShotClassifier, Prediction
 from .data.datasets import ClipSet
 from .data.rendered import MOTIONS, split
@@ -80,16 +80,17 @@ def write_report(out: Path, found: Findings) -> dict:
     report.picture("classes.png", f"{way}-way 1-shot accuracy of each unseen motion, frozen and with adapters.")
     report.heading("Is it the motion?")
     report.text(
-        "Every motion shows the same shapes, colours, fills, sizes, places, angles, backgrounds, light and camera shake. "
-        "A frame alone should tell nothing, and frames in random order less than frames in theirs:"
+        "Every motion shows the same shapes, colours, fills, sizes, places, angles, backgrounds, light and camera "
+        "shake. A frame alone should tell nothing, and frames in random order less than frames in theirs:"
     )
     report.table(("1-shot accuracy, %", ""), [(name, percent(*value)) for name, value in found.checks.items()])
     report.heading("The clips")
     report.picture("clips.png", "One clip of each unseen motion.")
     report.heading("Recognising one clip")
+    verdict = "right" if found.prediction.label == found.truth else "wrong"
     report.text(
-        f"`{found.query.name}` of *{found.truth}*, from one example of each of {len(found.support)} motions. It was taken "
-        f"for **{found.prediction.label}**, which is {'right' if found.prediction.label == found.truth else 'wrong'}."
+        f"`{found.query.name}` of *{found.truth}*, from one example of each of {len(found.support)} motions. "
+        f"It was taken for **{found.prediction.label}**, which is {verdict}."
     )
     report.table(
         ("motion", "score, %", "logit"),
@@ -99,8 +100,8 @@ def write_report(out: Path, found: Findings) -> dict:
     if (out / "points.png").exists():
         report.heading("Where the adapters look")
         report.text(
-            "Each adapter reads the clip at a few reference points, which it shifts by what it sees. The spatial pathway "
-            "has many points in few moments, the temporal pathway few points in every frame."
+            "Each adapter reads the clip at a few reference points, which it shifts by what it sees. The spatial "
+            "pathway has many points in few moments, the temporal pathway few points in every frame."
         )
         report.picture("points.png", "Rings: points at rest. Dots: shifted points, as opaque as their frame's share.")
     report.heading("How it was made")
@@ -164,9 +165,9 @@ def _draw(out: Path, found: Findings) -> None:
         (f"query: {found.truth}", f"example: {label}"),
     )
     frames = read_clip(query, sample)
-    points = figures.sampled_points(encoder, classifier.transform(frames).to(classifier.device))
-    if points:
-        figures.point_strips(out / "points.png", _pixels(frames), points[:2] + points[-2:], f"Clip of {found.truth}")
+    sampled = points.sampled_points(encoder, classifier.transform(frames).to(classifier.device))
+    if sampled:
+        points.point_strips(out / "points.png", _pixels(frames), sampled[:2] + sampled[-2:], f"Clip of {found.truth}")
 
 
 def _pixels(frames: torch.Tensor) -> np.ndarray:
