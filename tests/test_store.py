@@ -102,7 +102,7 @@ def test_unreadable_videos_are_listed_with_reasons(videos, tmp_path):
     assert json.loads((out / "report.json").read_text()) == report
     with pytest.warns(DataWarning, match=r"1 of 6 clips .*could not be read.*a\.avi"):
         assert [clip.id for clip in open_dataset(out).clips][:2] == ["clap/a.mp4", "jump/b.webm"]
-    with pytest.raises(D2STError, match=r"a\.avi.*--on_error skip"):
+    with pytest.raises(D2STError, match=r"a\.avi.*--on-error skip"):
         _prepare(data, tmp_path / "other", on_error="fail")
 
 

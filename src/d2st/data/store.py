@@ -76,7 +76,7 @@ def prepare(config: PrepareConfig) -> dict:
                 advance(1, f"{len(done['bad'])} bad" if done["bad"] else "")
                 if done["bad"] and config.on_error == "fail":
                     reason = done["bad"][0]["reason"]
-                    raise D2STError(f"{reason} Repair or remove it, or pass --on_error skip; finished clips are kept.")
+                    raise D2STError(f"{reason} Repair or remove it, or pass --on-error skip; finished clips are kept.")
         clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
         report = {
             "out": str(out),
