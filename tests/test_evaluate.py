@@ -32,7 +32,13 @@ def test_result_says_what_was_measured_and_how(small, tmp_path, capsys) -> None:
         assert list(r["per_class"]) == ["pink", "sand", "teal"]
         assert r["per_class"]["sand"] == pytest.approx(confusion[1, 1] / confusion[1].sum())
     printed = capsys.readouterr().out
-    assert "3-way 3-shot" in printed and "±" in printed and "teal" in printed
+    assert "3-way 3-shot" in printed and "±" in printed and "teal" in printed and "nan" not in printed
+
+
+def test_one_episode_has_no_interval(small, tmp_path) -> None:
+    evaluate(config(small, shot=1, episodes=1, out=str(tmp_path)))
+    written = json.loads((tmp_path / "eval.json").read_text(), parse_constant=pytest.fail)
+    assert written["results"][0]["interval"] is None
 
 
 def test_equals_encoding_every_clip_in_every_episode(small) -> None:

@@ -66,7 +66,7 @@ def test_killed_at_any_moment_the_weights_are_the_same(small, tmp_path) -> None:
         kills.append(progress(killed))
     assert sum(EPISODES > at > 0 for at in kills) >= 2, f"the run was killed at {kills}: too late to show anything"
     output = finish(start("-c", SCRIPT, settings(small, killed)))
-    assert f"of {EPISODES} in" in output, "the last start did not resume"
+    assert f"of {EPISODES}." in output, "the last start did not resume"
     for name in ("last.safetensors", "final/adapter_model.safetensors", "best/adapter_model.safetensors"):
         assert same(whole / name, killed / name), (name, kills)
     assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()

@@ -153,7 +153,7 @@ def test_a_signal_saves_and_says_so(small, tmp_path, monkeypatch, capsys, number
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     monkeypatch.undo()
     train(config(small, tmp_path))
-    assert "Going on from episode 8 of 12" in capsys.readouterr().out
+    assert "goes on from episode 8 of 12" in capsys.readouterr().out
 
 
 def test_a_clip_that_turns_bad_is_replaced_by_rule_and_reported(small, tmp_path) -> None:

@@ -139,7 +139,7 @@ def normalise(arguments: Sequence[str], switches: set[str] = frozenset()) -> lis
             if argument.removeprefix("--") in switches and following.startswith("--"):
                 result.append(argument)
                 argument = "true"
-        elif re.fullmatch(r"\d+(,\d+)+", argument):
+        elif re.fullmatch(r"\d[\d.e-]*(,\d[\d.e-]*)+", argument):
             argument = f"[{argument}]"
         elif previous == "--adapter":
             if argument not in SYSTEMS and not Path(argument).exists() and argument.count("/") != 1:

@@ -176,17 +176,17 @@ def _features(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: Cli
 
 def _print(result: dict, classes: tuple[str, ...]) -> None:
     console = Console()
-    table = Table(title=f"Accuracy on {len(classes)} {result['part']} classes, {result['clips']} clips (%)")
-    table.add_column("class")
+    table = Table("class")
     for r in result["results"]:
         table.add_column(f"{r['way']}-way {r['shot']}-shot", justify="right")
     for name in classes:
         shares = [r["per_class"][name] for r in result["results"]]
         table.add_row(name, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
     table.add_section()
-    table.add_row(
-        "all", *(f"{100 * r['accuracy']:.2f} ± {100 * (r['interval'] or float('nan')):.2f}" for r in result["results"])
-    )
+    widths = ["-" if r["interval"] is None else f"{100 * r['interval']:.2f}" for r in result["results"]]
+    means = [f"{100 * r['accuracy']:.2f}" for r in result["results"]]
+    table.add_row("all", *(f"{mean} ± {width}" for mean, width in zip(means, widths, strict=True)))
+    console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
     console.print(table)
     console.print(f"95 % intervals over {result['results'][0]['episodes']} episodes.")
     for clip in result["bad_clips"]:

@@ -70,7 +70,8 @@ def run(
             )
         state = saved
         fabric.strategy.precision.load_state_dict(scaler)
-        fabric.print(f"Going on from episode {state.episode} of {config.episodes} in {folder.path}.")
+        going = "is complete at" if state.episode == config.episodes else "goes on from"
+        fabric.print(f"The run in {folder.path} {going} episode {state.episode} of {config.episodes}.")
     if fabric.is_global_zero:
         folder.trim(state.episode)
     logger = TensorBoardLogger(folder.path, name=folder.tensorboard.name, version="", purge_step=state.episode + 1)
