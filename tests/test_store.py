@@ -18,6 +18,7 @@ from d2st.data import frame_file, frames, index
 from d2st.data.datasets import DataWarning, open_dataset
 from d2st.data.store import PrepareConfig, prepare
 from d2st.data.video import VideoError
+from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 
 
@@ -165,6 +166,32 @@ def test_kill_at_any_moment_and_go_on(videos, tmp_path, workers):
     assert not list(out.glob("**/*.tmp"))
     found, sample = open_dataset(out), frames.build("uniform", 30)
     assert len(found) == 120 and clips.numbers(found.read(119, sample)) == list(range(30))
+
+
+_WITHOUT_AV = """
+import sys
+sys.modules["av"] = sys.modules["jsonargparse"] = None
+import d2st.data.loading
+from d2st.data import datasets, frames
+found = datasets.open_dataset(sys.argv[1])
+print(tuple(found.read(1, frames.build("uniform", 8)).shape))
+"""
+
+
+def test_a_store_is_read_without_pyav(videos, tmp_path):
+    _prepare(videos, tmp_path / "store")
+    command = [sys.executable, "-c", _WITHOUT_AV, str(tmp_path / "store")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == "(8, 3, 96, 128)\n"
+
+
+def _die(job):
+    os._exit(9)
+
+
+def test_a_worker_that_dies_ends_the_run_with_a_sentence():
+    with pytest.raises(D2STError, match=r"A worker process died.*fewer workers: what is finished is kept"):
+        list(run_jobs(_die, [1, 2, 3], workers=2))
 
 
 def test_two_runs_do_not_work_on_one_store(videos, tmp_path):
