@@ -72,7 +72,7 @@ def test_killed_at_any_moment_the_weights_are_the_same(small, tmp_path) -> None:
     assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
     results = [json.loads((run / "train.json").read_text()) for run in (whole, killed)]
     assert len({(r["best_accuracy"], r["best_episode"]) for r in results}) == 1
-    assert not list(killed.glob(".*.tmp"))
+    assert not list(killed.rglob(".*.tmp"))
 
 
 def progress(run) -> int:

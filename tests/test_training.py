@@ -233,5 +233,10 @@ def test_wrong_settings_are_refused_before_anything_is_written(small, tmp_path, 
     "more", [{"precision": "bf16"}, {"grad_checkpointing": True}, {"transforms": "released", "class_loss": 1.0}]
 )
 def test_options_run(small, tmp_path, more: dict) -> None:
-    train(config(small, tmp_path, episodes=4, validate_every=0, schedule="cosine", clip_norm=1.0, **more))
-    assert (tmp_path / "final" / "adapter_model.safetensors").exists()
+    train(config(small, tmp_path, episodes=6, validate_every=0, schedule="cosine", clip_norm=1.0, **more))
+    weights = tmp_path / "final" / "adapter_model.safetensors"
+    assert weights.stat().st_mode == (tmp_path / "config.json").stat().st_mode, (
+        "others may read the one and not the other"
+    )
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["episode"] for line in lines] == [4, 6], "the last step takes what is left"

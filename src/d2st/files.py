@@ -12,7 +12,10 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     """Call ``write`` on a temporary path beside ``path`` and move the result there in one step."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # what the user's umask says
         write(temporary)
+        temporary.chmod(mode)  # safetensors makes its files private
         with temporary.open("rb") as file:
             os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
         os.replace(temporary, path)

@@ -37,8 +37,9 @@ class RunFolder:
             D2STError: the folder holds a run with another configuration; the settings that differ are named.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        for leftover in self.path.glob(".*.tmp"):  # of a process that was killed while writing
-            leftover.unlink(missing_ok=True)
+        for folder in (self.path, self.best, self.final):
+            for leftover in folder.glob(".*.tmp"):  # of a process that was killed while writing
+                leftover.unlink(missing_ok=True)
         if overwrite:
             self._clear()
         elif self.config.exists():
