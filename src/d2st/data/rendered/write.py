@@ -96,11 +96,12 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
     u = np.clip((np.arange(count) / (count - 1) - begin) / (end - begin), 0, 1)
     actors = motion.perform(rng, u)
     tracks = _place(rng, actors)
+    # One may do the same beside another, and one may just stand there: counting objects tells next to nothing. What
+    # comes and goes always has company, so that no frame is empty.
     if len(actors) == 1 and rng.random() < 0.5:
-        # A second one does the same in its own place and way, so that counting objects tells next to nothing.
         tracks += _place(rng, motion.perform(rng, u))
-    if not all(actor.seen.all() for actor in actors):
-        tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])  # so that no frame is empty
+    if rng.random() < 0.5 or not all(actor.seen.all() for actor in actors):
+        tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])
     margin = SHAKE * config.side // 100
     background = random_background(rng, config.side + 2 * margin)
     looks = random_looks(rng, len(tracks), background)
