@@ -89,7 +89,7 @@ def test_two_processes_train_as_one(small, tmp_path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
     more = {"episodes": 16, "validate_every": 8, "class_loss": 0.0}
-    finish(start("-c", SCRIPT, settings(small, tmp_path / "one", **more)))
+    train(TrainConfig(**json.loads(settings(small, tmp_path / "one", **more))))
     distributed = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     finish(start(*distributed, settings(small, tmp_path / "two", **more)))
     one, two = (
