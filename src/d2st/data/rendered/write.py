@@ -20,7 +20,7 @@ from .motion import Rng
 
 EDGE = 0.14  # centres keep this far from the border, in image widths
 SIZES = (0.12, 0.24)  # radius of an object in image widths
-SHAKE = 2  # largest shift of the camera, in hundredths of the image side
+SHAKE = 0.03  # largest shift of the camera, in image widths
 FRAMES_PER_SECOND = 12
 
 
@@ -72,7 +72,7 @@ def _place(rng: Rng, actors: list[MotionPath]) -> list[Track]:
 
 def _shaking(rng: Rng, count: int, side: int) -> np.ndarray:
     """Camera shifts in whole pixels, a bounded random walk of a random strength, (count, 2)."""
-    reach = int(rng.integers(0, SHAKE + 1)) * side // 100
+    reach = int(rng.uniform(0, SHAKE) * side + 0.5)
     shift, shifts = np.zeros(2, np.int64), []
     for step in rng.integers(-1, 2, (count, 2)):
         shift = np.clip(shift + step, -reach, reach)
@@ -102,7 +102,7 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
         tracks += _place(rng, motion.perform(rng, u))
     if rng.random() < 0.5 or not all(actor.seen.all() for actor in actors):
         tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])
-    margin = SHAKE * config.side // 100
+    margin = int(SHAKE * config.side + 0.5)
     background = random_background(rng, config.side + 2 * margin)
     looks = random_looks(rng, len(tracks), background)
     order = rng.permutation(len(tracks))  # who covers whom
