@@ -79,7 +79,7 @@ def test_refuses_other_backbones(tmp_path):
 
 
 def test_broken_files_are_named(tmp_path):
-    with pytest.raises(D2STError, match="neither a folder"):
+    with pytest.raises(D2STError, match=r"neither a folder with adapter_config\.json"):
         d2st.load(tmp_path / "nowhere")
     with pytest.raises(D2STError, match=r"holds no adapter_config.json"):
         d2st.load(tmp_path)

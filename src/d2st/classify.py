@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from . import heads
 from .data import frames as frame_rules
@@ -18,7 +18,9 @@ from .encoder import VideoEncoder
 from .errors import D2STError
 from .files import write_json, write_safetensors
 from .options import Precision, autocast
-from .pretrained import load
+from .pretrained import CONFIG as ADAPTER_CONFIG
+from .pretrained import WEIGHTS as ADAPTER_WEIGHTS
+from .pretrained import find, load
 
 CONFIG, SUPPORT = "classifier_config.json", "support.safetensors"
 Video = str | Path | Tensor
@@ -204,19 +206,25 @@ class FewShotClassifier:
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, *, weights: str | Path | None = None, precision: Precision = "fp32"
+        cls,
+        source: str | Path,
+        *,
+        backbone: nn.Module | None = None,
+        weights: str | Path | None = None,
+        precision: Precision = "fp32",
     ) -> "FewShotClassifier":
         """Read what ``save_pretrained`` wrote.
 
         Args:
-            source: folder.
+            source: folder, or a Hub repository id ("user/name").
+            backbone: the timm model, where it was not built by name.
             weights: the backbone's weight file, where it was built from one.
             precision: of the encoder's forward pass.
 
         Raises:
             D2STError: no classifier there, or one that cannot be read.
         """
-        folder = Path(source)
+        folder = find(source, CONFIG, SUPPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS)
         try:
             saved = json.loads((folder / CONFIG).read_text())
             head, frames, sampling = saved["head"], saved["frames"], saved["sampling"]
@@ -228,7 +236,8 @@ class FewShotClassifier:
             ) from error
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise D2STError(f"The classifier in '{folder}' cannot be read ({error}); save it again.") from error
-        classifier = cls(load(folder, weights=weights), head, frames=frames, sampling=sampling, precision=precision)
+        encoder = load(folder, backbone=backbone, weights=weights)
+        classifier = cls(encoder, head, frames=frames, sampling=sampling, precision=precision)
         classifier.support = support
         return classifier
 

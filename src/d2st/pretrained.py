@@ -49,25 +49,18 @@ def describe(encoder: VideoEncoder) -> dict:
     }
 
 
-def load(
-    source: str | Path,
-    *,
-    backbone: nn.Module | None = None,
-    weights: str | Path | None = None,
-    frames: int | None = None,
-) -> VideoEncoder:
+def load(source: str | Path, *, backbone: nn.Module | None = None, weights: str | Path | None = None) -> VideoEncoder:
     """Rebuild an encoder from an adapter file.
 
     Args:
         source: a folder written by ``save_pretrained``, or a Hub repository id ("user/name").
         backbone: the timm model to put it on; None builds the one that the file names.
         weights: weight file for that; needed when the backbone's weights came from a file.
-        frames: T of the clips it will see; None is what it was trained with.
 
     Raises:
         D2STError: no such adapter, another kind of backbone, or the same kind with other weights.
     """
-    folder = _folder(source)
+    folder = find(source, CONFIG, WEIGHTS)
     saved = _read_config(folder)
     spec, config = saved["backbone"], config_from_dict(saved["adapter"])
     if backbone is None and not spec["name"]:
@@ -139,21 +132,26 @@ def fingerprint(backbone: nn.Module, trained: tuple[str, ...] = ()) -> str:
     return digest.hexdigest()
 
 
-def _folder(source: str | Path) -> Path:
+def find(source: str | Path, *files: str) -> Path:
+    """The folder that a local path or a Hub repository id ("user/name") means; the Hub's ``files`` are downloaded.
+
+    Raises:
+        D2STError: neither is there.
+    """
     folder = Path(source)
     if folder.is_dir():
         return folder
     if str(source).count("/") != 1 or str(source).startswith((".", "/")):
-        raise D2STError(f"{str(source)!r} is neither a folder with {CONFIG} nor a Hub repository id like user/name.")
+        raise D2STError(f"{str(source)!r} is neither a folder with {files[0]} nor a Hub repository id like user/name.")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=[CONFIG, WEIGHTS]))
-    except (OSError, HfHubHTTPError) as error:
+        return Path(snapshot_download(str(source), allow_patterns=list(files)))
+    except (OSError, ValueError, HfHubHTTPError) as error:
         raise D2STError(
             f"{str(source)!r} is not a local folder, and the Hub did not give it: {str(error).splitlines()[0]} "
-            f"Download its {CONFIG} and {WEIGHTS} and pass their folder."
+            f"Download its {' and '.join(files)} and pass their folder."
         ) from error
 
 
