@@ -53,6 +53,11 @@ def test_flags_as_people_type_them():
     ]
     assert cli.normalise(typed, {"symmetric"}) == [*known, "0.5"]
     assert cli.normalise(["--symmetric", "false"], {"symmetric"}) == ["--symmetric", "false"]
+    assert cli.normalise(["--shot", "1", "5", "--query", "a.mp4", "b-1.mp4"]) == [
+        "--shot", "[1, 5]", "--query", '["a.mp4", "b-1.mp4"]'
+    ]  # fmt: skip
+    assert cli.normalise(["--decay-at", "0.5,0.6"]) == ["--decay_at", "[0.5,0.6]"]
+    assert cli.normalise(["--print-config=skip_default"]) == ["--print_config=skip_default"]
     assert cli.normalise(["--data", "my-clips_1"]) == ["--data", "my-clips_1"]
 
 

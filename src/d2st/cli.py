@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import importlib
 import itertools
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -121,34 +122,53 @@ def run(name: str, arguments: Sequence[str]) -> int:
 def normalise(arguments: Sequence[str], switches: set[str] = frozenset()) -> list[str]:
     """Flags as people type them to flags as the parser knows them.
 
-    ``--image-size`` becomes ``--image_size``, ``1,5`` a list, a bare ``--symmetric`` (one of ``switches``) true,
-    ``--adapter d2st`` the choice of a system and ``--adapter runs/a/best`` the folder of a saved one.
+    ``--image-size`` becomes ``--image_size``; ``--shot 1,5`` and ``--query a.mp4 b.mp4`` lists; a bare ``--symmetric``
+    (one of ``switches``) true; ``--adapter d2st`` the choice of a system, ``--adapter runs/a/best`` the folder of a
+    saved one.
     """
     from .adapters import SYSTEMS
 
-    flat = []
+    result = []
+    for typed, *values in _groups(arguments):
+        flag = typed.replace("-", "_").replace("__", "--", 1)
+        if flag == "--adapter" and values:
+            if values[0] not in SYSTEMS and not Path(values[0]).exists() and values[0].count("/") != 1:
+                raise D2STError(
+                    f"--adapter {values[0]} is neither a system ({', '.join(SYSTEMS)}) nor the folder of a saved one."
+                )
+            flag = "--adapter.name" if values[0] in SYSTEMS else "--adapter_path"
+        if flag.removeprefix("--") in switches and not values:
+            values = ["true"]
+        elif len(values) > 1:
+            values = [json.dumps([_number(value) for value in values])]
+        elif values and re.fullmatch(r"\d[\d.e-]*(,\d[\d.e-]*)+", values[0]):
+            values = [f"[{values[0]}]"]
+        joined = flag == "--print_config" and values  # its keywords come with an equals sign only
+        result += [f"{flag}={values[0]}"] if joined else [flag, *values]
+    return result
+
+
+def _groups(arguments: Sequence[str]) -> list[list[str]]:
+    """Each flag with the values that follow it; what comes before any flag is left to the parser to refuse."""
+    groups = []
     for argument in arguments:
         flag, equals, value = argument.partition("=")
-        joined = flag in ("--print_config", "--print-config")  # its keywords come with an equals sign only
-        flat += [flag, value] if flag.startswith("--") and equals and not joined else [argument]
-    result = []
-    for previous, argument, following in zip(["", *flat], flat, [*flat[1:], "--"], strict=False):
-        if argument.startswith("--"):
-            flag, equals, value = argument.partition("=")
-            argument = flag.replace("-", "_").replace("__", "--", 1) + equals + value
-            if argument.removeprefix("--") in switches and following.startswith("--"):
-                result.append(argument)
-                argument = "true"
-        elif re.fullmatch(r"\d[\d.e-]*(,\d[\d.e-]*)+", argument):
-            argument = f"[{argument}]"
-        elif previous == "--adapter":
-            if argument not in SYSTEMS and not Path(argument).exists() and argument.count("/") != 1:
-                raise D2STError(
-                    f"--adapter {argument} is neither a system ({', '.join(SYSTEMS)}) nor the folder of a saved one."
-                )
-            result[-1] = "--adapter.name" if argument in SYSTEMS else "--adapter_path"
-        result.append(argument)
-    return result
+        if flag.startswith("--"):
+            groups.append([flag, value] if equals else [flag])
+        elif groups:
+            groups[-1].append(argument)
+        else:
+            groups.append([argument])
+    return groups
+
+
+def _number(value: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(value)
+        except ValueError:
+            continue
+    return value
 
 
 def _parser(name: str, verb: Verb, config_class: type, arguments: list[str]):
