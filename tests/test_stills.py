@@ -74,7 +74,7 @@ def test_shipped_backbone_reads_stills_it_never_saw():
     encoder = d2st.adapt("d2st_stills", d2st.NoneConfig(), frames=1)
     mean, std = (torch.tensor(value).view(3, 1, 1) for value in (encoder.mean, encoder.std))
     images, places = [], []
-    for index in range(500):
+    for index in range(1500):
         image, objects = render_still(99, index, 64)
         if objects[1, 7] < 0:
             images.append((torch.from_numpy(image).permute(2, 0, 1) / 255 - mean) / std)

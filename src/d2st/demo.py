@@ -149,7 +149,7 @@ def _training(config: DemoConfig, shared: dict, out: Path) -> TrainConfig:
         class_loss=1.0,
         episodes=config.episodes,
         episodes_per_step=1,
-        lr=3e-3,
+        lr=6e-3,
         schedule="cosine",
         warmup=0.05,
         weight_decay=0.0,
