@@ -15,7 +15,7 @@ COMMANDS = re.findall(r"^d2st (\S+) (--.+)$", TEXT, re.MULTILINE)
 SHORTER = {
     "check-data": ["--way", "3"],
     "train": ["--episodes", "8", "--way", "3", "--validation-episodes", "20"],
-    "eval": ["--episodes", "50", "--way", "3"],
+    "eval": ["--episodes", "50", "--way", "3", "--shot", "1,3"],
 }
 
 
@@ -65,6 +65,6 @@ def test_python_in_general():
 
 
 def test_setup_lines_are_the_promised_two():
-    setups = re.findall(r"```bash\n(python -m venv .*)\n```", TEXT)
+    setups = re.findall(r"```bash\n(python3 -m venv .*)\n```", TEXT)
     assert len(setups) == 2
     assert setups[0].endswith("d2st demo") and setups[1].endswith("pytest")
