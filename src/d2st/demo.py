@@ -44,7 +44,7 @@ class DemoConfig:
     """
 
     out: str = "runs/demo"
-    episodes: int = 1200
+    episodes: int = 1500
     way: int = 5
     test_episodes: int = 3000
     train_clips: int = 20

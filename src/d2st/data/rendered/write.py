@@ -20,7 +20,7 @@ from .motion import Rng
 
 EDGE = 0.14  # centres keep this far from the border, in image widths
 SIZES = (0.12, 0.24)  # radius of an object in image widths
-SHAKE = 0.03  # largest shift of the camera, in image widths
+SHAKE = 0.02  # largest shift of the camera, in image widths
 FRAMES_PER_SECOND = 12
 
 
