@@ -12,14 +12,11 @@ from d2st.demo import DemoConfig, demo
 
 @pytest.fixture
 def few(monkeypatch):
-    """Twelve motions instead of all, rendered in this process."""
+    """Twelve motions instead of all."""
     names = [motion.name for motion in MOTIONS]
     parts = {"train": names[:5], "val": names[5:7], "test": names[7:12]}
     for where in (module, write):
         monkeypatch.setattr(where, "split", lambda: parts)
-    from test_rendered import _InThisProcess
-
-    monkeypatch.setattr(write, "ProcessPoolExecutor", _InThisProcess([]))
     return parts
 
 

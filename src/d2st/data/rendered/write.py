@@ -1,17 +1,16 @@
 """Render clips of the motion classes and write the benchmark: real H.264 files in class folders, and a split."""
 
 import hashlib
-import os
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, field
-from multiprocessing import get_context
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import yaml
 
+from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
+from d2st.files import write_atomic
 
 from .classes import MOTIONS, Motion, split
 from .draw import Track, draw, random_background, random_looks
@@ -34,7 +33,7 @@ class RenderConfig:
         longest: Most frames of a clip.
         clips: Clips a class, by part of the split.
         seed: Seed of everything; a clip depends on it, on the class's name and on its own number only.
-        workers: Processes that render; 0 means one for each processor.
+        workers: Processes that render; None for one a CPU core, 0 for none besides this one.
     """
 
     side: int = 96
@@ -42,7 +41,7 @@ class RenderConfig:
     longest: int = 32
     clips: dict[str, int] = field(default_factory=lambda: {"train": 20, "val": 12, "test": 20})
     seed: int = 0
-    workers: int = 0
+    workers: int | None = None
 
 
 def _settle(rng: Rng, values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -120,8 +119,7 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
     """Write frames (T, H, W, 3) as H.264 in MP4; a file that is there is whole."""
     import av
 
-    part = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    def encode(part: Path) -> None:
         with av.open(str(part), "w", format="mp4") as container:
             stream = container.add_stream("h264", rate=FRAMES_PER_SECOND)
             stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
@@ -130,12 +128,12 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
             for frame in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+
+    write_atomic(path, encode)
 
 
-def _write_class(folder: Path, name: str, numbers: list[int], config: RenderConfig) -> int:
+def _write_class(job: tuple[Path, str, list[int], RenderConfig]) -> int:
+    folder, name, numbers, config = job
     motion = next(m for m in MOTIONS if m.name == name)
     for number in numbers:
         write_clip(folder / name / f"{number:03d}.mp4", render_clip(motion, number, config))
@@ -152,16 +150,19 @@ def write_benchmark(folder: Path, config: RenderConfig) -> Iterator[tuple[int, i
         D2STError: Where ``folder`` holds clips of another config.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    stamp = {key: getattr(config, key) for key in ("side", "shortest", "longest", "seed")}
+    stamp = {key: value for key, value in asdict(config).items() if key != "workers"}
     record = folder / "benchmark.yaml"
     if record.exists() and yaml.safe_load(record.read_text()) != stamp:
         raise D2STError(
             f"{folder} holds a rendered benchmark made with {yaml.safe_load(record.read_text())}, and now "
             f"{stamp} is asked for; choose another folder, or delete this one."
         )
-    record.write_text(yaml.safe_dump(stamp))
     parts = split()
-    (folder / "split.yaml").write_text(yaml.safe_dump(parts, sort_keys=False))
+    for file, content in ((record, stamp), (folder / "split.yaml", parts)):
+        text = yaml.safe_dump(content, sort_keys=False)
+        write_atomic(file, lambda part, text=text: part.write_text(text))
+    for leftover in folder.glob("clips/*/.*.tmp"):  # of a process that was killed while writing
+        leftover.unlink()
     todo, done = [], 0
     for part, names in parts.items():
         for name in names:
@@ -173,10 +174,6 @@ def write_benchmark(folder: Path, config: RenderConfig) -> Iterator[tuple[int, i
                 todo.append((folder / "clips", name, missing, config))
     total = sum(config.clips[part] * len(names) for part, names in parts.items())
     yield done, total
-    if not todo:
-        return
-    workers = min(config.workers or os.cpu_count() or 1, len(todo))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_write_class, *job) for job in todo]):
-            done += future.result()
-            yield done, total
+    for written in run_jobs(_write_class, todo, config.workers):
+        done += written
+        yield done, total
