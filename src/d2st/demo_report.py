@@ -1,5 +1,6 @@
 """The report of ``d2st demo``: what its text says and which pictures it shows."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,7 +122,16 @@ def write_report(out: Path, found: Findings) -> dict:
         },
     }
     write_result(out / "demo.json", config, record)
-    report.text("All figures are in `demo.json`, the training in `train/`, the adapter in `train/best/`.")
+    report.text(
+        f"On {os.cpu_count()} processors, PyTorch on {config.threads}. All figures are in `demo.json`, the training in "
+        "`train/`, the adapter in `train/best/`. The same steps by hand:"
+    )
+    data = f"--data {out}/benchmark/clips --split {out}/benchmark/split.yaml"
+    report.code(
+        f"d2st train --config {out}/train/config.json --out {out}/again\n"
+        f"d2st eval {data} --backbone {found.classifier.encoder.backbone_name} --adapter none\n"
+        f"d2st eval {data} --adapter {out}/again/best"
+    )
     report.write(out / "report.md")
     return record
 
