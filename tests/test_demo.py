@@ -8,6 +8,7 @@ import pytest
 from d2st import demo as module
 from d2st.data.rendered import MOTIONS, write
 from d2st.demo import DemoConfig, demo
+from d2st.errors import D2STError
 
 
 @pytest.fixture
@@ -43,6 +44,13 @@ def test_demo_from_clips_to_report_and_again(tmp_path, few, capsys, monkeypatch)
     again = demo(config)
     assert again["adapted"] == result["adapted"] and again["prediction"] == result["prediction"]
     assert (out / "train" / "best" / "adapter_model.safetensors").read_bytes() == adapter
+
+
+@pytest.mark.parametrize(("name", "value"), [("way", 30), ("test_clips", 1), ("episodes", 0), ("threads", 0)])
+def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path, name, value):
+    with pytest.raises(D2STError, match=f"demo's {name} is {value}"):
+        demo(DemoConfig(out=str(tmp_path / "demo"), **{name: value}))
+    assert not list(tmp_path.iterdir())
 
 
 def _refuse(*_: object) -> None:

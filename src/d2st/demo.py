@@ -18,6 +18,7 @@ from .data.transforms import eval_transform
 from .demo_report import Findings, write_report
 from .encode import encode_clips
 from .encoder import adapt
+from .errors import D2STError
 from .evaluate import EvalConfig, evaluate
 from .pretrained import load
 from .progress import progress
@@ -65,8 +66,9 @@ def demo(config: DemoConfig) -> dict:
         What ``out/demo.json`` holds: accuracies before and after, the prediction, seconds of every step.
 
     Raises:
-        D2STError: ``out`` holds a demo with other settings.
+        D2STError: a setting cannot be used, or ``out`` holds a demo with other settings.
     """
+    _check(config)
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -122,6 +124,19 @@ def _demo(config: DemoConfig, out: Path) -> dict:
         f"It took {sum(clock.seconds.values()):.0f} s. The report is {out / 'report.md'}."
     )
     return result
+
+
+def _check(config: DemoConfig) -> None:
+    """Refuse what would fail only after minutes of work."""
+    least = {"episodes": 1, "test_episodes": 1, "way": 2, "train_clips": 2, "test_clips": 2, "workers": 0, "threads": 1}
+    for name, value in least.items():
+        if getattr(config, name) < value:
+            raise D2STError(f"The demo's {name} is {getattr(config, name)}; give {value} or more.")
+    most = min(len(split()["train"]), len(split()["test"]))
+    if config.way > most:
+        raise D2STError(
+            f"The demo's way is {config.way}, but there are {most} motions to test on; give {most} or fewer."
+        )
 
 
 class _Clock:
