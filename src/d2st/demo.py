@@ -7,22 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from . import __version__, heads
+from . import __version__
 from .adapters import D2STConfig, NoneConfig
 from .classify import FewShotClassifier, Prediction
-from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
-from .data.episodes import EpisodeSampler
 from .data.rendered import MOTIONS, RenderConfig, split, write_benchmark
-from .data.transforms import eval_transform
+from .demo_checks import without_time
 from .demo_report import Findings, write_report
-from .encode import encode_clips
-from .encoder import adapt
 from .errors import D2STError
 from .evaluate import EvalConfig, evaluate
 from .pretrained import load
 from .progress import progress
-from .scoring import score
 from .train import TrainConfig, train
 
 BACKBONE = "d2st_stills"
@@ -101,7 +96,7 @@ def _demo(config: DemoConfig, out: Path) -> dict:
         before = evaluate(EvalConfig(**common, shot=shots, adapter=NoneConfig(), out=str(out / "frozen")))
         after = evaluate(EvalConfig(**common, shot=shots, adapter_path=adapter, out=str(out / "adapted")))
         clips = open_dataset(data["data"], data["split"], "test")
-        checks = _checks(config, adapter, clips)
+        checks = without_time(BACKBONE, adapter, clips, config.way, config.test_episodes, config.seed)
 
     print("\n4. Recognise one clip from one example of each of five unseen motions.")
     with clock("predict"):
@@ -185,30 +180,6 @@ def _training(config: DemoConfig, shared: dict, out: Path) -> TrainConfig:
         seed=config.seed,
         out=str(out),
     )
-
-
-def _checks(config: DemoConfig, adapter: str, clips: ClipSet) -> dict[str, tuple[float, float]]:
-    """What accuracy is left of 1-shot when time is taken away: (mean, interval) of each check."""
-    encoder = load(adapter)
-    frozen = adapt(BACKBONE, NoneConfig(), frames=1)
-    uniform, single = frame_rules.build("uniform", encoder.frames), frame_rules.build("uniform", 1)
-    order = np.random.default_rng(config.seed)
-
-    def shuffled(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
-        return order.permutation(uniform(length, fps, rng))
-
-    found = {}
-    for name, model, sample, seed in (
-        ("one frame of each clip, frozen", frozen, single, config.seed),
-        ("frames in random order, with adapters", encoder, shuffled, None),
-    ):
-        transform = eval_transform(model.image_size, model.mean, model.std, model.interpolation)
-        features = encode_clips(model, clips, sample, transform, seed=seed, batch_size=32)
-        labels = clips.labels[features.clips]
-        sampler = EpisodeSampler(labels, config.way, 1, 1, config.seed, clips.classes)
-        scores = score(features.values, sampler, heads.build("bi-mhm"), config.test_episodes)
-        found[name] = (scores.mean, scores.interval)
-    return found
 
 
 def _choose(clips: ClipSet, config: DemoConfig) -> tuple[dict[str, list[Path]], Path, str]:
