@@ -104,7 +104,11 @@ def write_report(out: Path, found: Findings) -> dict:
             "Each adapter reads the clip at a few reference points, which it shifts by what it sees. The spatial "
             "pathway has many points in few moments, the temporal pathway few points in every frame."
         )
-        report.picture("points.png", "Rings: points at rest. Dots: shifted points, as opaque as their frame's share.")
+        report.picture(
+            "points.png",
+            "Rings: points at rest. Dots: shifted points, as opaque as their frame's share; some leave the clip, where "
+            "there is nothing to read.",
+        )
     report.heading("How it was made")
     report.table(("step", "seconds"), [(step, f"{value:.0f}") for step, value in found.seconds.items()])
     record = {
