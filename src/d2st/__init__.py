@@ -13,7 +13,12 @@ _HOME = {
     "load": "pretrained",
     "AdapterConfig": "adapters",
     "NoneConfig": "adapters",
+    "FullConfig": "adapters",
+    "VanillaConfig": "adapters",
+    "STConfig": "adapters",
+    "DSTConfig": "adapters",
     "D2STConfig": "adapters",
+    "VideoClassifier": "full_shot",
     "FewShotClassifier": "classify",
     "D2STError": "errors",
 }

@@ -5,8 +5,23 @@
 
 from .base import AdapterConfig
 from .d2st import D2STConfig
+from .dst import DSTConfig
+from .full import FullConfig
 from .none import NoneConfig
+from .st import STConfig
+from .vanilla import VanillaConfig
 
-SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in (NoneConfig, D2STConfig)}
+SYSTEMS: dict[str, type[AdapterConfig]] = {
+    config.name: config for config in (NoneConfig, FullConfig, VanillaConfig, STConfig, DSTConfig, D2STConfig)
+}
 
-__all__ = ["SYSTEMS", "AdapterConfig", "D2STConfig", "NoneConfig"]
+__all__ = [
+    "SYSTEMS",
+    "AdapterConfig",
+    "D2STConfig",
+    "DSTConfig",
+    "FullConfig",
+    "NoneConfig",
+    "STConfig",
+    "VanillaConfig",
+]

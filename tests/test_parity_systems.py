@@ -1,0 +1,153 @@
+"""The compared systems against numbers made by running their authors' code: outputs and gradients."""
+
+from functools import partial
+
+import goldens
+import pytest
+import torch
+from timm.layers import QuickGELU
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+import d2st
+from d2st.adapters.dst import DSTAdapter
+from d2st.adapters.st import STAdapter
+from d2st.adapters.vanilla import VanillaAdapter
+
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+CLASSES = 10
+
+
+def goldens_of(*patterns):
+    return pytest.mark.parametrize("name", [name for pattern in patterns for name in goldens.find(pattern)])
+
+
+def precision(name):
+    return torch.float64 if name.endswith("_f64") else torch.float32
+
+
+def check(ours, theirs, limit, what):
+    error = goldens.relative_error(ours, theirs)
+    assert error <= limit, f"{what}: {error:.2e}"
+
+
+def check_gradients(target, tensors, limit, system, spare=()):
+    """The gradient of every parameter that the authors train, and no gradient elsewhere."""
+    theirs = d2st.official.translate(target, goldens.weights(tensors, None, "g/"), system)
+    ours = {name: parameter for name, parameter in target.named_parameters() if parameter.requires_grad}
+    assert ours.keys() - set(spare) == theirs.keys()
+    for name, expected in theirs.items():
+        if expected.abs().max() == 0:
+            assert ours[name].grad.abs().max() == 0, name
+        else:
+            check(ours[name].grad, expected, limit, name)
+
+
+def clip_vit(config, **options):
+    """A ViT of a golden's config, built as OpenAI's are."""
+    kwargs = dict(
+        img_size=28, patch_size=4, embed_dim=64, depth=2, num_heads=4, num_classes=0, pre_norm=True,
+        act_layer=QuickGELU, norm_layer=partial(nn.LayerNorm, eps=1e-5),
+    )  # fmt: skip
+    return d2st.adapt(VisionTransformer(**kwargs | options), config, frames=8)
+
+
+def run_block(encoder, x):
+    """The first block and its hooks on tokens (B*T, N, C)."""
+    encoder.clip.frames = 8
+    return encoder.backbone.blocks[0](x)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
+@pytest.mark.parametrize("system", ["vanilla", "st", "dst"])
+def test_adapters_of_the_d2st_release(system, dtype):
+    if not goldens.find(name := f"mini_resnet_{system}_stage1"):
+        pytest.skip("D2ST_GOLDEN does not hold it")
+    _, tensors = goldens.read(name)
+    make = {"vanilla": VanillaAdapter, "st": partial(STAdapter, zero="up"), "dst": DSTAdapter}[system]
+    adapter = make(16, 4).to(dtype).train()
+    assert d2st.official.load(adapter, goldens.weights(tensors, dtype)) == {}
+    x = tensors["x"].to(dtype).requires_grad_()  # (T, C, H, W)
+    y = adapter(x.flatten(2).transpose(1, 2).unsqueeze(0), tuple(x.shape[2:]))[0].transpose(1, 2).view_as(x)
+    (y * tensors["c"].to(dtype)).sum().backward()
+    single, limit = dtype == torch.float32, TOLERANCE[dtype]
+    check(y, tensors["y32" if single else "y"], limit, "y")
+    check(x.grad, tensors["gx32" if single else "gx"], limit, "gx")
+    theirs = d2st.official.translate(adapter, goldens.weights(tensors, None, "g32/" if single else "g/"))
+    for name, parameter in adapter.named_parameters():
+        check(parameter.grad, theirs[name], limit, name)
+    for name, value in d2st.official.translate(adapter, goldens.weights(tensors, None, "b_after/")).items():
+        check(adapter.get_buffer(name), value, limit, name)
+
+
+@goldens_of("stadapter_adapter_*")
+def test_st_adapter(name):
+    meta, tensors = goldens.read(name)
+    dtype, config = precision(name), meta["config"]
+    adapter = STAdapter(64, config["adapter_channels"], tuple(config["kernel_size"])).to(dtype)
+    assert d2st.official.load(adapter, goldens.weights(tensors, dtype), "st-adapter") == {}
+    x = tensors["in/x"].requires_grad_()
+    y = adapter(x.unflatten(0, (-1, 8)), (7, 7)).flatten(0, 1)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(adapter, tensors, TOLERANCE[dtype], "st-adapter")
+
+
+def in_block(tensors):
+    """A block's tensors under the names of a whole model's first block."""
+    return {key.replace("/", "/transformer.resblocks.0.", 1): value for key, value in tensors.items()}
+
+
+@goldens_of("stadapter_block_*")
+def test_st_block(name):
+    meta, tensors = goldens.read(name)
+    dtype, config = precision(name), meta["config"]
+    places = {(True, False): "attention", (False, True): "mlp", (True, True): "both"}[
+        config["adapter_pre_attn"], config["adapter_pre_mlp"]
+    ]
+    encoder = clip_vit(d2st.STConfig(width=32, places=places, positions=(0,)), depth=1).to(dtype)
+    state = rest_of(encoder) | d2st.official.translate(
+        encoder, goldens.weights(in_block(tensors), dtype, "w/"), "st-adapter"
+    )
+    encoder.load_state_dict(state)
+    x = tensors["in/x"].requires_grad_()
+    y = run_block(encoder, x)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(encoder, in_block(tensors), TOLERANCE[dtype], "st-adapter")
+
+
+def rest_of(encoder):
+    return encoder.state_dict()
+
+
+@goldens_of("stadapter_encoder_*")
+def test_st_classifier(name):
+    meta, tensors = goldens.read(name)
+    dtype, config = precision(name), meta["config"]
+    places = "both" if config["adapter_pre_attn"] else "mlp"
+    adapter = d2st.STConfig(width=32, places=places, positions=tuple(range(2 - config["adapter_layers"], 2)))
+    model = d2st.VideoClassifier(clip_vit(adapter), CLASSES).to(dtype)
+    state = goldens.weights(tensors, dtype)
+    assert d2st.official.load(model, state, "st-adapter") == {}
+    published = {key: value for key, value in state.items() if "adapter" in key or key.startswith("fc.")}
+    assert d2st.official.load(model, published, "st-adapter") == {}
+    assert set(d2st.official.load(model.encoder, published, "st-adapter")) == {"fc.weight", "fc.bias"}
+    y = model(tensors["in/video"].transpose(1, 2))
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "logits")
+    check_gradients(model, tensors, TOLERANCE[dtype], "st-adapter")
+
+
+@goldens_of("stadapter_fewshot_*")
+def test_st_frame_features(name):
+    _, tensors = goldens.read(name)
+    dtype = precision(name)
+    encoder = clip_vit(d2st.STConfig(width=32)).to(dtype)
+    d2st.official.load(encoder, goldens.weights(tensors, dtype), "st-adapter")
+    y = encoder(tensors["in/video"].transpose(1, 2))
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "features")
+    check_gradients(encoder, tensors, TOLERANCE[dtype], "st-adapter")
