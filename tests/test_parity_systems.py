@@ -1,5 +1,6 @@
 """The compared systems against numbers made by running their authors' code: outputs and gradients."""
 
+import dataclasses
 from functools import partial
 
 import goldens
@@ -10,6 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import d2st
+from d2st.adapters.aim import Bottleneck
 from d2st.adapters.dst import DSTAdapter
 from d2st.adapters.st import STAdapter
 from d2st.adapters.vanilla import VanillaAdapter
@@ -50,6 +52,17 @@ def clip_vit(config, **options):
         act_layer=QuickGELU, norm_layer=partial(nn.LayerNorm, eps=1e-5),
     )  # fmt: skip
     return d2st.adapt(VisionTransformer(**kwargs | options), config, frames=8)
+
+
+def in_block(tensors):
+    """A block's tensors under the names of a whole model's first block."""
+    return {key.replace("/", "/transformer.resblocks.0.", 1): value for key, value in tensors.items()}
+
+
+def load_block(encoder, tensors, system):
+    """A block's weights into the first block of an encoder, whose other weights do not matter."""
+    state = goldens.weights(in_block(tensors), next(encoder.parameters()).dtype)
+    encoder.load_state_dict(encoder.state_dict() | d2st.official.translate(encoder, state, system))
 
 
 def run_block(encoder, x):
@@ -94,11 +107,6 @@ def test_st_adapter(name):
     check_gradients(adapter, tensors, TOLERANCE[dtype], "st-adapter")
 
 
-def in_block(tensors):
-    """A block's tensors under the names of a whole model's first block."""
-    return {key.replace("/", "/transformer.resblocks.0.", 1): value for key, value in tensors.items()}
-
-
 @goldens_of("stadapter_block_*")
 def test_st_block(name):
     meta, tensors = goldens.read(name)
@@ -107,20 +115,13 @@ def test_st_block(name):
         config["adapter_pre_attn"], config["adapter_pre_mlp"]
     ]
     encoder = clip_vit(d2st.STConfig(width=32, places=places, positions=(0,)), depth=1).to(dtype)
-    state = rest_of(encoder) | d2st.official.translate(
-        encoder, goldens.weights(in_block(tensors), dtype, "w/"), "st-adapter"
-    )
-    encoder.load_state_dict(state)
+    load_block(encoder, tensors, "st-adapter")
     x = tensors["in/x"].requires_grad_()
     y = run_block(encoder, x)
     (y * tensors["c"]).sum().backward()
     check(y, tensors["out/y"], TOLERANCE[dtype], "y")
     check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
     check_gradients(encoder, in_block(tensors), TOLERANCE[dtype], "st-adapter")
-
-
-def rest_of(encoder):
-    return encoder.state_dict()
 
 
 @goldens_of("stadapter_encoder_*")
@@ -151,3 +152,64 @@ def test_st_frame_features(name):
     (y * tensors["c"]).sum().backward()
     check(y, tensors["out/y"], TOLERANCE[dtype], "features")
     check_gradients(encoder, tensors, TOLERANCE[dtype], "st-adapter")
+
+
+@goldens_of("aim_adapter_*")
+def test_aim_adapter(name):
+    _, tensors = goldens.read(name)
+    dtype = precision(name)
+    adapter = Bottleneck(64, 16, skip="noskip" not in name).to(dtype)
+    assert d2st.official.load(adapter, goldens.weights(tensors, dtype), "aim") == {}
+    x = tensors["in/x"].requires_grad_()
+    y = adapter(x)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(adapter, tensors, TOLERANCE[dtype], "aim")
+
+
+def aim_config(meta):
+    config = meta["config"]
+    return d2st.AIMConfig(temporal_adapters=config.get("num_tadapter", 1), scale=config.get("adapter_scale", 0.5))
+
+
+@goldens_of("aim_block_*")
+def test_aim_block(name):
+    meta, tensors = goldens.read(name)
+    dtype, config = precision(name), aim_config(meta)
+    config = dataclasses.replace(config, positions=(0,), temporal_embedding=False, train_final_norm=False)
+    encoder = clip_vit(config, depth=1).to(dtype)
+    load_block(encoder, tensors, "aim")
+    x = tensors["in/x"].requires_grad_()  # (N, B*T, C)
+    y = run_block(encoder, x.transpose(0, 1)).transpose(0, 1)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(encoder, in_block(tensors), TOLERANCE[dtype], "aim")
+
+
+@goldens_of("aim_encoder_*")
+def test_aim_classifier(name):
+    meta, tensors = goldens.read(name)
+    dtype = precision(name)
+    model = d2st.VideoClassifier(clip_vit(aim_config(meta)), CLASSES).to(dtype)
+    assert d2st.official.load(model, goldens.weights(tensors, dtype), "aim") == {}
+    video = tensors["in/video"].transpose(1, 2)
+    features, logits = model.encoder(video), model(video)
+    theirs = tensors["c/feature"].flatten(2).transpose(1, 2)  # (B, D, T, 1, 1) -> (B, T, D)
+    ((features * theirs).sum() + (logits * tensors["c/logits"]).sum()).backward()
+    check(features.transpose(1, 2), tensors["out/feature"], TOLERANCE[dtype], "features")
+    check(logits, tensors["out/logits"], TOLERANCE[dtype], "logits")
+    check_gradients(model, tensors, TOLERANCE[dtype], "aim")
+
+
+@goldens_of("aim_imagenet_encoder_*")
+def test_aim_on_an_imagenet_vit(name):
+    meta, tensors = goldens.read(name)
+    dtype, eps = precision(name), partial(nn.LayerNorm, eps=1e-6)
+    encoder = clip_vit(aim_config(meta), pre_norm=False, act_layer=nn.GELU, norm_layer=eps).to(dtype)
+    assert d2st.official.load(encoder, goldens.weights(tensors, dtype), "aim") == {}
+    y = encoder(tensors["in/video"].transpose(1, 2))
+    (y * tensors["c"].flatten(2).transpose(1, 2)).sum().backward()
+    check(y.transpose(1, 2), tensors["out/y"], TOLERANCE[dtype], "features")
+    check_gradients(encoder, tensors, TOLERANCE[dtype], "aim")

@@ -18,6 +18,7 @@ _HOME = {
     "STConfig": "adapters",
     "DSTConfig": "adapters",
     "D2STConfig": "adapters",
+    "AIMConfig": "adapters",
     "VideoClassifier": "full_shot",
     "FewShotClassifier": "classify",
     "D2STError": "errors",

@@ -3,6 +3,7 @@
 ``SYSTEMS`` maps the names that the command line and ``adapter_config.json`` use to config classes.
 """
 
+from .aim import AIMConfig
 from .base import AdapterConfig
 from .d2st import D2STConfig
 from .dst import DSTConfig
@@ -11,12 +12,12 @@ from .none import NoneConfig
 from .st import STConfig
 from .vanilla import VanillaConfig
 
-SYSTEMS: dict[str, type[AdapterConfig]] = {
-    config.name: config for config in (NoneConfig, FullConfig, VanillaConfig, STConfig, DSTConfig, D2STConfig)
-}
+_CONFIGS = (NoneConfig, FullConfig, VanillaConfig, STConfig, DSTConfig, D2STConfig, AIMConfig)
+SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
 __all__ = [
     "SYSTEMS",
+    "AIMConfig",
     "AdapterConfig",
     "D2STConfig",
     "DSTConfig",

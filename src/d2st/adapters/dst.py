@@ -22,7 +22,8 @@ class DSTConfig(AdapterConfig):
     """DST-Adapter: a spatial and a temporal depth-wise convolution side by side, each with BatchNorm.
 
     In training mode the BatchNorms take the statistics of the batch, as in the release. Under gradient checkpointing
-    they see every batch twice, so that their running averages move faster; outputs and gradients are the same.
+    they see every batch twice, so that their running averages move faster; outputs and gradients are the same. Under a
+    class-token read-out the convolutions of a ViT's last block reach nothing; they get no gradient.
 
     Args:
         ratio: bottleneck width as a share of the site's channels.

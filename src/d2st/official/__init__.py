@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from . import d2st, st_adapter
+from . import aim, d2st, st_adapter
 from .names import Release, rename
 
-RELEASES: dict[str, Release] = {"d2st": d2st.RELEASE, "st-adapter": st_adapter.RELEASE}
+RELEASES: dict[str, Release] = {"d2st": d2st.RELEASE, "st-adapter": st_adapter.RELEASE, "aim": aim.RELEASE}
 
 
 def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st") -> dict[str, Tensor]:
@@ -27,7 +27,8 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
         target: a :class:`~d2st.encoder.VideoEncoder` or :class:`~d2st.VideoClassifier` whose backbone is the
             checkpoint's (a CLIP ViT with QuickGELU, or a ResNet 18, 34 or 50), or a single adapter module.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
-        system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter".
+        system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
+            "aim".
 
     Returns:
         What the target has no place for, in the authors' names: the classifier if the target is an encoder.
