@@ -11,10 +11,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import d2st
+from d2st.adapters import dualpath
 from d2st.adapters.aim import Bottleneck
 from d2st.adapters.dst import DSTAdapter
 from d2st.adapters.st import STAdapter
 from d2st.adapters.vanilla import VanillaAdapter
+from d2st.framesets import frameset_codes, make_framesets
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 CLASSES = 10
@@ -45,13 +47,13 @@ def check_gradients(target, tensors, limit, system, spare=()):
             check(ours[name].grad, expected, limit, name)
 
 
-def clip_vit(config, **options):
+def clip_vit(config, frames=8, **options):
     """A ViT of a golden's config, built as OpenAI's are."""
     kwargs = dict(
         img_size=28, patch_size=4, embed_dim=64, depth=2, num_heads=4, num_classes=0, pre_norm=True,
         act_layer=QuickGELU, norm_layer=partial(nn.LayerNorm, eps=1e-5),
     )  # fmt: skip
-    return d2st.adapt(VisionTransformer(**kwargs | options), config, frames=8)
+    return d2st.adapt(VisionTransformer(**kwargs | options), config, frames=frames)
 
 
 def in_block(tensors):
@@ -65,9 +67,9 @@ def load_block(encoder, tensors, system):
     encoder.load_state_dict(encoder.state_dict() | d2st.official.translate(encoder, state, system))
 
 
-def run_block(encoder, x):
-    """The first block and its hooks on tokens (B*T, N, C)."""
-    encoder.clip.frames = 8
+def run_block(encoder, x, images=8):
+    """The first block and its hooks on tokens (B*I, N, C)."""
+    encoder.clip.frames = images
     return encoder.backbone.blocks[0](x)
 
 
@@ -213,3 +215,65 @@ def test_aim_on_an_imagenet_vit(name):
     (y * tensors["c"].flatten(2).transpose(1, 2)).sum().backward()
     check(y.transpose(1, 2), tensors["out/y"], TOLERANCE[dtype], "features")
     check_gradients(encoder, tensors, TOLERANCE[dtype], "aim")
+
+
+@goldens_of("dualpath_adapter_*")
+def test_dualpath_adapter(name):
+    _, tensors = goldens.read(name)
+    dtype = precision(name)
+    adapter = dualpath.Bottleneck(64, 16).to(dtype).eval()
+    assert d2st.official.load(adapter, goldens.weights(tensors, dtype), "dualpath") == {}
+    x = tensors["in/x"].requires_grad_()
+    y = adapter(x)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(adapter, tensors, TOLERANCE[dtype], "dualpath")
+
+
+@goldens_of("dualpath_block_*")
+def test_dualpath_block(name):
+    meta, tensors = goldens.read(name)
+    dtype, count = precision(name), meta["config"]["Tt"]
+    config = d2st.DualPathConfig(train_class_token=False, train_positions=False)
+    encoder = clip_vit(config, depth=1, frames=16 * count).to(dtype)
+    encoder.adapters["positions"].requires_grad_(False)  # not in a block
+    load_block(encoder, tensors, "dualpath")
+    x = tensors["in/x"].requires_grad_()  # (N, B*I, C)
+    y = run_block(encoder, x.transpose(0, 1), images=count + 8).transpose(0, 1)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(encoder, in_block(tensors), TOLERANCE[dtype], "dualpath")
+
+
+@goldens_of("dualpath_encoder_*")
+def test_dualpath_classifier(name):
+    meta, tensors = goldens.read(name)
+    dtype, config = precision(name), meta["config"]
+    adapter = d2st.DualPathConfig(antialias=config["antialias_in_Resize"], projection=True)
+    encoder = clip_vit(adapter, frames=16 * config["Tt"], num_classes=config["output_dim"])
+    model = d2st.VideoClassifier(encoder, CLASSES).to(dtype)
+    assert d2st.official.load(model, goldens.weights(tensors, dtype), "dualpath") == {}
+    images = tensors["in/images"].unflatten(0, (2, -1))  # the golden starts from framesets and frames
+    encoder.passage.images = lambda video: video
+    y = model(images)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "logits")
+    check_gradients(model, tensors, TOLERANCE[dtype], "dualpath")
+
+
+@goldens_of("dualpath_frameset_*")
+def test_framesets_and_their_codes(name):
+    _, tensors = goldens.read(name)
+    for mode, antialias in (("aa", True), ("noaa", False)):
+        for frames in (16, 32):
+            passage = dualpath.DualPassage(64, frames, d2st.DualPathConfig(antialias=antialias))
+            clip = tensors[f"in/clip{frames}"].transpose(1, 2)
+            images = passage.images(clip).flatten(0, 1)
+            check(images, tensors[f"out/images{frames}_{mode}"], 1e-6, f"{frames} frames, {mode}")
+            assert make_framesets(clip, 4, antialias).shape == (2, frames // 16, 3, 16, 16)
+        for grid in (7, 14):
+            for count in (1, 2, 3):
+                codes = frameset_codes(count, 4, (grid, grid), 64, 1, antialias)
+                assert torch.equal(codes, tensors[f"out/tpe_grid{grid}_tt{count}_{mode}"][0])

@@ -17,11 +17,13 @@ CONFIGS = {
     "st": d2st.STConfig(),
     "dst": d2st.DSTConfig(),
     "aim": d2st.AIMConfig(temporal_adapters=2, drop_path=0),
+    "dualpath": d2st.DualPathConfig(tiles=2, dropout=0),
 }
 VIT_ONLY = {"aim", "dualpath", "dist"}
 NO_IDENTITY = {"dualpath", "dist"}  # these do not start as the frozen backbone, by design
 CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
-PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if s not in VIT_ONLY or f in VITS]
+REFUSED = [("dualpath", "dinov3")]  # no position table
+PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if (s not in VIT_ONLY or f in VITS) and (s, f) not in REFUSED]
 LIGHT = [(s, f) for s, f in PAIRS if f == "clip-vit" or (f == "resnet-basic" and s in ("st", "dst"))]
 
 
@@ -107,6 +109,15 @@ def test_compiles_without_graph_breaks(system, family):
 @pytest.mark.parametrize("family", CNNS)
 @pytest.mark.parametrize("config", [CONFIGS[s] for s in CONFIGS if s in VIT_ONLY] + [d2st.STConfig(places="both")])
 def test_unsuitable_backbones_are_refused_by_name(config, family):
+    refused(config, family)
+
+
+@pytest.mark.parametrize(("system", "family"), REFUSED)
+def test_unsuitable_vits_are_refused_by_name(system, family):
+    refused(CONFIGS[system], family)
+
+
+def refused(config, family):
     with pytest.raises(d2st.D2STError, match=f"{type(config).__name__}.*{type(BACKBONES[family]()).__name__}"):
         d2st.adapt(BACKBONES[family](), config, frames=FRAMES, image_size=SIZE)
 

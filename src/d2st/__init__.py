@@ -19,6 +19,7 @@ _HOME = {
     "DSTConfig": "adapters",
     "D2STConfig": "adapters",
     "AIMConfig": "adapters",
+    "DualPathConfig": "adapters",
     "VideoClassifier": "full_shot",
     "FewShotClassifier": "classify",
     "D2STError": "errors",

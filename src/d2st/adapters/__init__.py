@@ -7,12 +7,22 @@ from .aim import AIMConfig
 from .base import AdapterConfig
 from .d2st import D2STConfig
 from .dst import DSTConfig
+from .dualpath import DualPathConfig
 from .full import FullConfig
 from .none import NoneConfig
 from .st import STConfig
 from .vanilla import VanillaConfig
 
-_CONFIGS = (NoneConfig, FullConfig, VanillaConfig, STConfig, DSTConfig, D2STConfig, AIMConfig)
+_CONFIGS = (
+    NoneConfig,
+    FullConfig,
+    VanillaConfig,
+    STConfig,
+    DSTConfig,
+    D2STConfig,
+    AIMConfig,
+    DualPathConfig,
+)
 SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
 __all__ = [
@@ -21,6 +31,7 @@ __all__ = [
     "AdapterConfig",
     "D2STConfig",
     "DSTConfig",
+    "DualPathConfig",
     "FullConfig",
     "NoneConfig",
     "STConfig",
