@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import d2st
-from d2st.adapters import dualpath
+from d2st.adapters import dist_network, dualpath
 from d2st.adapters.aim import Bottleneck
 from d2st.adapters.dst import DSTAdapter
 from d2st.adapters.st import STAdapter
@@ -277,3 +277,76 @@ def test_framesets_and_their_codes(name):
             for count in (1, 2, 3):
                 codes = frameset_codes(count, 4, (grid, grid), 64, 1, antialias)
                 assert torch.equal(codes, tensors[f"out/tpe_grid{grid}_tt{count}_{mode}"][0])
+
+
+def tokens_of(x):
+    """The release's (N, B*t, C) as (B, t, N, C)."""
+    return x.transpose(0, 1).unflatten(0, (2, -1))
+
+
+DIST_MODULES = {  # of golden's name -> module for its config, and the module's call on the golden's input
+    "temporalnet": (lambda c: dist_network.TemporalNet(c["temporal_dim"]), lambda m, x: m(x)),
+    "t2i": (
+        lambda c: dist_network.ToIntegration(c["temporal_dim"], c["integration_dim"], c["t"], c["alpha"]),
+        lambda m, x: m(x).flatten(0, 1).transpose(0, 1),
+    ),
+    "i2t": (
+        lambda c: dist_network.ToTemporal(c["integration_dim"], c["temporal_dim"], c["alpha"]),
+        lambda m, x: m(tokens_of(x), (7, 7)),
+    ),
+    "integrationnet": (
+        lambda c: dist_network.Integration(c["integration_dim"]),
+        lambda m, x: m(tokens_of(x)).flatten(0, 1).transpose(0, 1),
+    ),
+}
+
+
+@goldens_of(*(f"dist_{module}_*" for module in DIST_MODULES))
+def test_dist_modules(name):
+    meta, tensors = goldens.read(name)
+    dtype, (make, call) = precision(name), DIST_MODULES[name.split("_")[1]]
+    module = make(meta["config"]).to(dtype)
+    assert d2st.official.load(module, goldens.weights(tensors, dtype), "dist") == {}
+    x = tensors["in/x"].requires_grad_()
+    y = call(module, x)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(module, tensors, TOLERANCE[dtype], "dist")
+
+
+def dist_vit(meta, feature="video"):
+    config = meta["config"]
+    adapter = d2st.DiSTConfig(
+        stride=config["alpha"], width=config["integration_dim"], temporal_width=config["temporal_dim"],
+        stem_frames=config["t_patch"], pool_layers=config["pool_layers"], out_features=config["out_dim"],
+        feature=feature,
+    )  # fmt: skip
+    return clip_vit(adapter, frames=config["T"])
+
+
+@goldens_of("dist_encoder_*", "dist_text_*")
+def test_dist(name):
+    meta, tensors = goldens.read(name)
+    dtype, video = precision(name), tensors["in/images"].unflatten(0, (2, -1))
+    model = encoder = dist_vit(meta).to(dtype)
+    state = goldens.weights(tensors, dtype)
+    if "text" in name:
+        model = d2st.VideoClassifier(encoder, tensors["mid/text_features"])
+    left = d2st.official.load(model, state, "dist")
+    assert not [key for key in left if key.startswith(("dist_net.", "visual.")) and key != "visual.proj"]
+    assert ("logit_scale" in left) == (model is encoder)
+    y = model(video)
+    (y * tensors["c"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check_gradients(model, tensors, TOLERANCE[dtype], "dist")
+    assert all(parameter.grad is None for parameter in encoder.backbone.parameters())
+
+
+@goldens_of("dist_encoder_*")
+def test_dist_weights_load_into_an_encoder_of_frames(name):
+    meta, tensors = goldens.read(name)
+    encoder = dist_vit(meta, "frames")
+    left = d2st.official.load(encoder, goldens.weights(tensors, torch.float32), "dist")
+    assert "dist_net.aggregated_cls_token" in left and "dist_net.proj" not in left
+    assert encoder(tensors["in/images"].unflatten(0, (2, -1))).shape == (2, meta["config"]["t"], 32)

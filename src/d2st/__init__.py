@@ -20,6 +20,7 @@ _HOME = {
     "D2STConfig": "adapters",
     "AIMConfig": "adapters",
     "DualPathConfig": "adapters",
+    "DiSTConfig": "adapters",
     "VideoClassifier": "full_shot",
     "FewShotClassifier": "classify",
     "D2STError": "errors",

@@ -6,6 +6,7 @@
 from .aim import AIMConfig
 from .base import AdapterConfig
 from .d2st import D2STConfig
+from .dist import DiSTConfig
 from .dst import DSTConfig
 from .dualpath import DualPathConfig
 from .full import FullConfig
@@ -22,6 +23,7 @@ _CONFIGS = (
     D2STConfig,
     AIMConfig,
     DualPathConfig,
+    DiSTConfig,
 )
 SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
@@ -31,6 +33,7 @@ __all__ = [
     "AdapterConfig",
     "D2STConfig",
     "DSTConfig",
+    "DiSTConfig",
     "DualPathConfig",
     "FullConfig",
     "NoneConfig",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from . import aim, d2st, dualpath, st_adapter
+from . import aim, d2st, dist, dualpath, st_adapter
 from .names import Release, rename
 
 RELEASES: dict[str, Release] = {
@@ -19,6 +19,7 @@ RELEASES: dict[str, Release] = {
     "st-adapter": st_adapter.RELEASE,
     "aim": aim.RELEASE,
     "dualpath": dualpath.RELEASE,
+    "dist": dist.RELEASE,
 }
 
 
@@ -33,10 +34,11 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             checkpoint's (a CLIP ViT with QuickGELU, or a ResNet 18, 34 or 50), or a single adapter module.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
         system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
-            "aim", "dualpath".
+            "aim", "dualpath", "dist".
 
     Returns:
-        What the target has no place for, in the authors' names: the classifier if the target is an encoder.
+        What the target has no place for, in the authors' names: the classifier if the target is an encoder, CLIP's text
+        tower in DiST.
 
     Raises:
         D2STError: another system, or keys that are missing or left over, listed.
