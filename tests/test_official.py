@@ -59,6 +59,6 @@ def test_releases_of_trained_weights_alone_must_hold_them_all():
     with pytest.raises(d2st.D2STError, match=r"missing keys \['encoder.adapters.blocks_1_mlp.conv.bias'\]"):
         d2st.official.load(model, state, "st-adapter")
     state["transformer.resblocks.1.adapter_pre_mlp.conv.bias"] = torch.ones(16)
-    state["ln_pre.weight"] = torch.ones(32)  # one frozen weight calls for all of them
+    state["ln_post.weight"] = torch.ones(32)  # one frozen weight calls for all of them
     with pytest.raises(d2st.D2STError, match=r"missing keys .*'encoder.backbone.pos_embed'"):
         d2st.official.load(model, state, "st-adapter")

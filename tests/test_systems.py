@@ -1,6 +1,7 @@
 """What every adapter system promises on every family of backbones; test_encoder.py holds D²ST to more."""
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -107,6 +108,16 @@ def test_compiles_without_graph_breaks(system, family):
     expected = gradients(encoder, video)
     for name, gradient in gradients(compiled, video).items():
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("system", ["st", "aim", "dualpath", "dist"])  # those that reach into blocks, or beside them
+def test_exports(system):
+    encoder, video = encoder_of(system, "clip-vit"), clips()
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(encoder, (video,)), file)
+    file.seek(0)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(file).module()(video), encoder(video), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("family", CNNS)
