@@ -98,6 +98,24 @@ def test_contract(system, family):
         assert torch.equal(other(video), before), "the adapter's file does not hold all that was trained"
 
 
+@pytest.mark.parametrize("family", BACKBONES)
+def test_st_classifier_on_every_family(family):
+    """It averages frames before a ViT's last norm, for which it reads tokens in timm's own way."""
+    model = d2st.VideoClassifier(encoder_of("st", family), 5)
+    model(clips()).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.trainable_parameters())
+    with torch.no_grad():
+        still = clips()[:, :1].expand(-1, FRAMES, -1, -1, -1)  # one frame again and again: the order does not matter
+        model.encoder.adapters.requires_grad_(False).apply(_zero)
+        expected = model.head.linear(model.encoder(still)[:, 0])
+        torch.testing.assert_close(model(still), expected, rtol=1e-4, atol=1e-5)
+
+
+def _zero(module):
+    for parameter in module.parameters(recurse=False):
+        parameter.zero_()
+
+
 @pytest.mark.parametrize(("system", "family"), LIGHT)
 def test_compiles_without_graph_breaks(system, family):
     encoder, video = encoder_of(system, family), clips()

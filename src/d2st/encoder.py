@@ -38,7 +38,8 @@ def adapt(
         image_size: side or (height, width) of the frames in pixels; None is the backbone's own.
 
     Returns:
-        The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives.
+        The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives (but for
+        DUALPATH and DiST, which read features in their own way).
 
     Raises:
         D2STError: unknown name, weights that cannot be had or do not fit, a model without usable stages, a system that
