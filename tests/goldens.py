@@ -1,4 +1,4 @@
-"""Reading the authors' numbers: tests/golden in this repository, and more of them where D2ST_GOLDEN points."""
+"""Reading the authors' numbers: tests/golden in this repository, and more in the folders of D2ST_GOLDEN (a:b)."""
 
 import json
 import os
@@ -7,19 +7,20 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-HERE = Path(__file__).parent / "golden"
-MORE = Path(os.environ["D2ST_GOLDEN"]) if os.environ.get("D2ST_GOLDEN") else None
+FOLDERS = [
+    Path(__file__).parent / "golden",
+    *map(Path, filter(None, os.environ.get("D2ST_GOLDEN", "").split(os.pathsep))),
+]
 
 
 def find(pattern: str) -> list[str]:
     """Names of the goldens that match, those in the repository first."""
-    folders = [HERE] + ([MORE] if MORE else [])
-    return sorted({path.stem for folder in folders for path in folder.glob(f"{pattern}.safetensors")})
+    return sorted({path.stem for folder in FOLDERS for path in folder.glob(f"{pattern}.safetensors")})
 
 
 def read(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
     """(description, tensors) of one golden."""
-    folder = HERE if (HERE / f"{name}.safetensors").exists() else MORE
+    folder = next(folder for folder in FOLDERS if (folder / f"{name}.safetensors").exists())
     return json.loads((folder / f"{name}.json").read_text()), load_file(folder / f"{name}.safetensors")
 
 

@@ -3,6 +3,7 @@
 import goldens
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 import d2st
 from d2st.adapters.d2st import D2STAdapter
@@ -38,3 +39,26 @@ def test_ddp_prefix_is_dropped():
 def test_unknown_system():
     with pytest.raises(d2st.D2STError, match="system='timesformer'"):
         d2st.official.load(*adapter_and_state(), system="timesformer")
+
+
+def test_releases_of_trained_weights_alone_must_hold_them_all():
+    backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
+    model = d2st.VideoClassifier(d2st.adapt(backbone, d2st.STConfig(places="mlp"), frames=4), 3)
+    theirs = {"down": "fc1", "conv": "conv", "up": "fc2"}
+    state = {"fc.weight": torch.ones(3, 32), "fc.bias": torch.ones(3)}
+    for name, tensor in model.encoder.adapters.state_dict().items():
+        site, part, end = name.split(".")
+        key = f"transformer.resblocks.{site.split('_')[1]}.adapter_pre_mlp.{theirs[part]}.{end}"
+        state[key] = torch.full_like(tensor, 2.0)
+    frozen = backbone.pos_embed.clone()
+    assert d2st.official.load(model, state, "st-adapter") == {}
+    assert all((parameter >= 1).all() for parameter in model.trainable_parameters())
+    assert torch.equal(backbone.pos_embed, frozen)
+
+    del state["transformer.resblocks.1.adapter_pre_mlp.conv.bias"]
+    with pytest.raises(d2st.D2STError, match=r"missing keys \['encoder.adapters.blocks_1_mlp.conv.bias'\]"):
+        d2st.official.load(model, state, "st-adapter")
+    state["transformer.resblocks.1.adapter_pre_mlp.conv.bias"] = torch.ones(16)
+    state["ln_post.weight"] = torch.ones(32)  # one frozen weight calls for all of them
+    with pytest.raises(d2st.D2STError, match=r"missing keys .*'encoder.backbone.pos_embed'"):
+        d2st.official.load(model, state, "st-adapter")

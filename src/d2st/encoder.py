@@ -5,14 +5,17 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import backbones
 from .adapters import AdapterConfig, D2STConfig
 from .backbones import ImageSize
 from .errors import D2STError
-from .sites import Backbone, Clip, InputHook, OutputHook, inspect
+from .hooks import Clip, carries_adapters, insert
+from .sites import Backbone, inspect
 
-TRAINED = "backbone."  # prefix, in adapter files, of backbone parameters that train along
+# Prefixes in adapter files: backbone parameters that train along, and the passage's own ones.
+TRAINED, PASSAGE = "backbone.", "passage."
 
 
 def adapt(
@@ -35,7 +38,8 @@ def adapt(
         image_size: side or (height, width) of the frames in pixels; None is the backbone's own.
 
     Returns:
-        The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives.
+        The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives (but for
+        DUALPATH and DiST, which read features in their own way).
 
     Raises:
         D2STError: unknown name, weights that cannot be had or do not fit, a model without usable stages, a system that
@@ -52,7 +56,7 @@ def adapt(
                 warnings.warn(f"{name}: {note} (e.g. {name.replace('_clip_', '_clip_quickgelu_', 1)}).", stacklevel=2)
     elif image_size is not None:
         backbones.resize(model, backbones.nominal_size(model, image_size))
-    if any(isinstance(hook, (InputHook, OutputHook)) for m in model.modules() for hook in m._forward_hooks.values()):
+    if carries_adapters(model):
         raise D2STError(
             f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before."
         )
@@ -69,6 +73,7 @@ class VideoEncoder(nn.Module):
     Attributes:
         backbone: the timm model, its state-dict keys untouched.
         adapters: everything that was inserted, by site.
+        passage: the way of a clip through the backbone; has parameters in some systems.
         config: the adapter system's config.
         frames: T that the adapters are laid out for.
         image_size: (H, W) in pixels that they are laid out for.
@@ -81,20 +86,17 @@ class VideoEncoder(nn.Module):
         self.backbone = backbone.model
         self.config, self.frames = config, frames
         self.backbone_name, self.weights_source = name, source
-        self.image_size, self.num_features = backbone.image_size, backbone.num_features
+        self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
         backbones.freeze(self.backbone, self.trained_names)
         self.clip = Clip(frames, self.image_size, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves no hook behind
+        self.passage = config.passage(backbone, frames)
+        self.num_features = self.passage.num_features
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter
-            if insertion.before is None:
-                hook = OutputHook(insertion.adapter, insertion.site, self.clip)
-                self.backbone.get_submodule(insertion.site.module).register_forward_hook(hook)
-            else:
-                hook = InputHook(insertion.adapter, insertion.site, self.clip)
-                self.backbone.get_submodule(insertion.before).register_forward_pre_hook(hook)
+            insert(self.backbone, insertion, self.clip)
         cfg = getattr(self.backbone, "pretrained_cfg", None) or {}
         self.mean = tuple(cfg.get("mean") or (0.485, 0.456, 0.406))
         self.std = tuple(cfg.get("std") or (0.229, 0.224, 0.225))
@@ -108,24 +110,31 @@ class VideoEncoder(nn.Module):
             video: (B, T, 3, H, W), normalised with ``mean`` and ``std``.
 
         Returns:
-            (B, T, D).
+            (B, T, D); systems that see fewer images than frames (DUALPATH, DiST) give as many features as their
+            config says.
 
         Raises:
-            D2STError: wrong shape, or too few frames for the adapter.
+            D2STError: wrong shape, or a number of frames that the adapter cannot take.
         """
+        return self.passage(self.backbone, self.images(video), video)
+
+    def images(self, video: Tensor) -> Tensor:
+        """The images of each clip that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W); tells the hooks."""
         if video.ndim != 5 or video.shape[2] != 3:
             raise D2STError(f"A video batch must be (B, T, 3, H, W); this one is {tuple(video.shape)}.")
-        frames, size = video.shape[1], tuple(video.shape[3:])
-        if (frames, size) != (self.clip.frames, self.clip.image_size):
-            self.clip.frames, self.clip.image_size = frames, size
-        x = self.backbone.forward_features(video.flatten(0, 1))
-        x = self.backbone.forward_head(x, pre_logits=True)  # (B*T, D)
-        return x.unflatten(0, (-1, frames))
+        images = self.passage.images(video)  # (B, I, 3, H, W)
+        count, size = images.shape[1], tuple(images.shape[3:])
+        if (count, size) != (self.clip.frames, self.clip.image_size):
+            self.clip.frames, self.clip.image_size = count, size
+        return images
 
     def train(self, mode: bool = True) -> "VideoEncoder":
-        """Training mode for the adapters; the frozen backbone stays in eval mode (batch statistics, drop-out)."""
+        """Training mode for the adapters. A frozen backbone stays in eval mode (batch statistics, drop-out); one that
+        is tuned as a whole trains, but for its BatchNorms, which keep their statistics."""
         super().train(mode)
-        self.backbone.eval()
+        for module in self.backbone.modules():
+            if not self.config.tunes_backbone or isinstance(module, _BatchNorm):
+                module.training = False
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -139,7 +148,8 @@ class VideoEncoder(nn.Module):
     def adapter_state_dict(self) -> dict[str, Tensor]:
         """Every trained tensor and the adapters' buffers: all that an adapter file holds."""
         own = dict(self.backbone.named_parameters())
-        return self.adapters.state_dict() | {TRAINED + name: own[name].detach() for name in self.trained_names}
+        state = self.adapters.state_dict() | self.passage.state_dict(prefix=PASSAGE)
+        return state | {TRAINED + name: own[name].detach() for name in self.trained_names}
 
     def load_adapter_state_dict(self, state: dict[str, Tensor]) -> None:
         """Take what :meth:`adapter_state_dict` gave.

@@ -1,12 +1,7 @@
-"""Where a timm model can be adapted, and how its feature maps are seen from there.
+"""Where a timm model can be adapted, and how its feature maps are laid out there."""
 
-Adapters live outside the backbone. A :class:`Hook` on a leaf module hands them the module's output as tokens
-(B, T, N, C) and puts their result back in the layout that the backbone uses, so that one adapter serves token models
-(NLC), convolutional ones (NCHW) and Swin-like ones (NHWC).
-"""
-
-from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -63,83 +58,23 @@ class Backbone:
         """True for ViT-like backbones, whose sites give token sequences."""
         return self.sites[0].layout == "NLC"
 
+    def require_blocks(self, system: str) -> None:
+        """Refuse backbones without the pre-norm transformer blocks that a system reaches into.
 
-class Insertion(NamedTuple):
-    """An adapter to hook into the backbone, called with tokens (B, T, N, C) and the grid (H, W).
+        Raises:
+            D2STError: a CNN, or transformer blocks of another build.
+        """
+        from timm.models.eva import EvaBlock  # here, because every config imports this file and timm takes seconds
+        from timm.models.vision_transformer import Block
 
-    Attributes:
-        key: its name in the encoder's ``adapters`` and in the adapter file.
-        adapter: the module.
-        site: the site whose layout the tokens have.
-        before: path of a module whose input is adapted; None adapts the output of the site itself.
-    """
-
-    key: str
-    adapter: nn.Module
-    site: Site
-    before: str | None = None
-
-
-@dataclass
-class Clip:
-    """Shape of the clips now passing through, shared by all hooks of one encoder and set at each forward."""
-
-    frames: int
-    image_size: tuple[int, int]
-    nominal: tuple[int, int]
-
-
-@dataclass
-class Hook:
-    """Runs an adapter on what passes a site. A plain object, so that deepcopy, pickle and torch.compile follow it.
-
-    torch.compile ignores hooks that come or go after the first call, hence the ``enabled`` attribute, which it guards.
-    """
-
-    adapter: nn.Module
-    site: Site
-    clip: Clip
-    enabled: bool = field(default=True)
-
-    def adapt(self, x: Tensor) -> Tensor:
-        tokens, grid = self._tokens(x)
-        y = self.adapter(tokens.unflatten(0, (-1, self.clip.frames)), grid).flatten(0, 1)  # (B*T, N, C)
-        if self.site.layout == "NCHW":
-            return y.transpose(1, 2).unflatten(2, grid)
-        return y.unflatten(1, grid) if self.site.layout == "NHWC" else y
-
-    def _tokens(self, x: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """(B*T, ...) in the site's layout -> (B*T, N, C) and (H, W), without a copy."""
-        if self.site.layout == "NCHW":
-            return x.flatten(2).transpose(1, 2), (x.shape[2], x.shape[3])
-        if self.site.layout == "NHWC":
-            return x.flatten(1, 2), (x.shape[1], x.shape[2])
-        if self.clip.image_size == self.clip.nominal:
-            return x, self.site.grid
-        grid = tuple(
-            round(cells * size / nominal)
-            for cells, size, nominal in zip(self.site.grid, self.clip.image_size, self.clip.nominal, strict=True)
-        )
-        if grid[0] * grid[1] != x.shape[1] - self.site.prefix:
-            raise D2STError(
-                f"{self.site.module}: {x.shape[1] - self.site.prefix} patch tokens do not form a grid for frames of "
-                f"{self.clip.image_size[0]}x{self.clip.image_size[1]} px. Adapt the backbone with image_size set to it."
-            )
-        return x, grid
-
-
-class OutputHook(Hook):
-    """Adapts the output of the hooked module (a forward hook)."""
-
-    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        return self.adapt(output) if self.enabled else output
-
-
-class InputHook(Hook):
-    """Adapts the first input of the hooked module (a forward pre-hook)."""
-
-    def __call__(self, module: nn.Module, args: tuple) -> tuple | None:
-        return (self.adapt(args[0]), *args[1:]) if self.enabled else None
+        for site in self.sites:
+            block = self.model.get_submodule(site.module)
+            if site.layout != "NLC" or not isinstance(block, (Block, EvaBlock)):
+                raise D2STError(
+                    f"{system} reaches into the attention and MLP of a ViT's blocks; {type(self.model).__name__} is "
+                    f"made of {type(block).__name__}. Take a ViT (CLIP, ImageNet, SigLIP, DINO), or an adapter that "
+                    f"sits at the end of stages (D2STConfig, DSTConfig, STConfig, VanillaConfig)."
+                )
 
 
 def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:

@@ -3,10 +3,40 @@
 ``SYSTEMS`` maps the names that the command line and ``adapter_config.json`` use to config classes.
 """
 
+from .aim import AIMConfig
 from .base import AdapterConfig
 from .d2st import D2STConfig
+from .dist import DiSTConfig
+from .dst import DSTConfig
+from .dualpath import DualPathConfig
+from .full import FullConfig
 from .none import NoneConfig
+from .st import STConfig
+from .vanilla import VanillaConfig
 
-SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in (NoneConfig, D2STConfig)}
+_CONFIGS = (
+    NoneConfig,
+    FullConfig,
+    VanillaConfig,
+    STConfig,
+    DSTConfig,
+    D2STConfig,
+    AIMConfig,
+    DualPathConfig,
+    DiSTConfig,
+)
+SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
-__all__ = ["SYSTEMS", "AdapterConfig", "D2STConfig", "NoneConfig"]
+__all__ = [
+    "SYSTEMS",
+    "AIMConfig",
+    "AdapterConfig",
+    "D2STConfig",
+    "DSTConfig",
+    "DiSTConfig",
+    "DualPathConfig",
+    "FullConfig",
+    "NoneConfig",
+    "STConfig",
+    "VanillaConfig",
+]

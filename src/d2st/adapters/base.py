@@ -2,10 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from torch import Tensor, nn
 
 from ..errors import D2STError
-from ..sites import Backbone, Insertion, Site
+from ..hooks import Insertion
+from ..passage import Passage
+from ..sites import Backbone, Site
+from .classifiers import MeanThenLinear, check_classes
+
+if TYPE_CHECKING:
+    from ..encoder import VideoEncoder
 
 Positions = Literal["all", "early", "late", "skip"] | tuple[int, ...]
 
@@ -18,6 +26,7 @@ class AdapterConfig:
     """
 
     name: ClassVar[str] = ""
+    tunes_backbone: ClassVar[bool] = False  # the backbone as a whole trains, in training mode
 
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """Modules to hook into the backbone for clips of ``frames`` frames.
@@ -30,6 +39,18 @@ class AdapterConfig:
     def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
         """Names of the backbone's own parameters that train along."""
         return []
+
+    def passage(self, backbone: Backbone, frames: int) -> Passage:
+        """How a clip passes through the backbone: frame by frame, unless the system has a way of its own."""
+        return Passage(backbone.num_features)
+
+    def classifier(self, encoder: "VideoEncoder", classes: int | Tensor) -> nn.Module:
+        """Full-shot classifier, called with the encoder and clips (B, T, 3, H, W), that gives logits (B, classes).
+
+        Raises:
+            D2STError: if ``classes`` is not what this system's classifier takes.
+        """
+        return MeanThenLinear(encoder.num_features, check_classes(type(self).__name__, classes))
 
 
 def select_sites(sites: Sequence[Site], positions: Positions) -> list[Site]:

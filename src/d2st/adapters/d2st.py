@@ -15,8 +15,11 @@ from torch import Tensor, nn
 
 from ..attention import AnisotropicAttention, Triple
 from ..errors import D2STError
-from ..sites import Backbone, Insertion, Site
+from ..hooks import Insertion
+from ..sites import Backbone, Site
+from ..volume import join, split
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
+from .vit import temporal_embedding, trained_tokens
 
 Density = Triple | tuple[Triple, ...]
 
@@ -72,25 +75,15 @@ class D2STConfig(AdapterConfig):
 
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """One adapter at the end of each chosen site, and the temporal embedding before the first block."""
-        inserted = [
+        adapters = [
             Insertion(site.key, self._adapter(site, backbone, frames), site)
             for site in select_sites(backbone.sites, self.positions)
         ]
-        if self.temporal_embedding and backbone.has_tokens:
-            first = backbone.sites[0]
-            # Released: after the position embedding and before CLIP's first norm (an Identity in other ViTs).
-            before = "norm_pre" if hasattr(backbone.model, "norm_pre") else first.module
-            embedding = TemporalEmbedding(frames, first.channels)
-            inserted.insert(0, Insertion("temporal_embedding", embedding, first, before))
-        return inserted
+        return (temporal_embedding(backbone, frames) if self.temporal_embedding else []) + adapters
 
     def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
         """Class token and last norm of a ViT, where it has them."""
-        names = dict(backbone.model.named_parameters())
-        wanted = ["cls_token"] if self.train_class_token else []
-        if self.train_final_norm and backbone.has_tokens:
-            wanted += ["norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias"]
-        return [name for name in wanted if name in names]
+        return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
 
     def _adapter(self, site: Site, backbone: Backbone, frames: int) -> "D2STAdapter":
         vit, stage = backbone.has_tokens, min(site.index, 3)
@@ -201,10 +194,8 @@ class D2STAdapter(nn.Module):
 
     def _embed_positions(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """Dynamic position embedding; class and register tokens have no place on the grid and get none."""
-        prefix = u.shape[2] - grid[0] * grid[1]
-        f = u[:, :, prefix:].unflatten(2, grid).permute(0, 4, 1, 2, 3)  # (B, C', T, H, W)
-        f = (f + self.pos_embed(f)).permute(0, 2, 3, 4, 1).flatten(2, 3)  # (B, T, H*W, C')
-        return torch.cat([u[:, :, :prefix], f], dim=2) if prefix else f
+        prefix, f = split(u, grid)  # (B, T, P, C'), (B, C', T, H, W)
+        return join(prefix, f + self.pos_embed(f))
 
 
 class Pathway(nn.Module):
@@ -218,21 +209,6 @@ class Pathway(nn.Module):
     def forward(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, T, N, C') -> (B, T, N, C')."""
         return u + self.attention(self.norm(u), grid)
-
-
-class TemporalEmbedding(nn.Module):
-    """Adds a trained vector to all tokens of a frame (released ViT code); zero at the start."""
-
-    def __init__(self, frames: int, channels: int):
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(1, frames, channels))
-
-    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, T, N, C) -> (B, T, N, C). Other lengths than trained are interpolated linearly over the clip."""
-        weight = self.weight
-        if x.shape[1] != weight.shape[1]:
-            weight = F.interpolate(weight.transpose(1, 2), x.shape[1], mode="linear").transpose(1, 2)  # (1, T, C)
-        return x + weight.unsqueeze(2)
 
 
 def _per_site(value, site: Site, backbone: Backbone, field: str):

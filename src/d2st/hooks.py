@@ -1,0 +1,155 @@
+"""Running adapters inside a backbone whose code stays as it is.
+
+Adapters live outside the backbone. A hook on one of its modules hands an adapter what passes there as tokens
+(B, T, N, C) and puts the result back in the layout that the backbone uses, so that one adapter serves token models
+(NLC), convolutional ones (NCHW) and Swin-like ones (NHWC).
+
+Hooks are plain objects, so that deepcopy, pickle and torch.compile follow them. torch.compile ignores hooks that come
+or go after the first call, hence the ``enabled`` attribute, which it guards.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+from .errors import D2STError
+from .sites import Site
+
+
+class Insertion(NamedTuple):
+    """An adapter to hook into the backbone.
+
+    Attributes:
+        key: its name in the encoder's ``adapters`` and in the adapter file.
+        adapter: the module, called with tokens (B, T, N, C) and the grid (H, W).
+        site: the site whose layout the tokens have.
+        at: path of the hooked module; None is the site's own.
+        kind: what is adapted there. "output" and "input": the module's output, or its first input. "around": its
+            output, by an adapter called with input tokens, output tokens and grid. "stream": the residual stream of
+            the transformer block ``at``, between its attention and its MLP.
+        uses: path of a frozen module that the adapter is handed as a last argument; "" is the whole backbone.
+    """
+
+    key: str
+    adapter: nn.Module
+    site: Site
+    at: str | None = None
+    kind: Literal["output", "input", "around", "stream"] = "output"
+    uses: str | None = None
+
+
+@dataclass
+class Clip:
+    """Shape of the clips now passing through, shared by all hooks of one encoder and set at each forward."""
+
+    frames: int
+    image_size: tuple[int, int]
+    nominal: tuple[int, int]
+
+
+@dataclass
+class Hook:
+    """Runs an adapter on what passes a site."""
+
+    adapter: nn.Module
+    site: Site
+    clip: Clip
+    uses: tuple[nn.Module, ...] = ()
+    enabled: bool = field(default=True)
+
+    def adapt(self, *maps: Tensor) -> Tensor:
+        """Adapter's result for one or two maps in the site's layout, in that layout."""
+        grid = self._grid(maps[0])
+        tokens = [self._tokens(x).unflatten(0, (-1, self.clip.frames)) for x in maps]  # (B, T, N, C) each
+        y = self.adapter(*tokens, grid, *self.uses).flatten(0, 1)  # (B*T, N, C)
+        if self.site.layout == "NCHW":
+            return y.transpose(1, 2).unflatten(2, grid)
+        return y.unflatten(1, grid) if self.site.layout == "NHWC" else y
+
+    def _tokens(self, x: Tensor) -> Tensor:
+        """(B*T, ...) in the site's layout -> (B*T, N, C), without a copy."""
+        if self.site.layout == "NCHW":
+            return x.flatten(2).transpose(1, 2)
+        return x.flatten(1, 2) if self.site.layout == "NHWC" else x
+
+    def _grid(self, x: Tensor) -> tuple[int, int]:
+        if self.site.layout == "NCHW":
+            return x.shape[2], x.shape[3]
+        if self.site.layout == "NHWC":
+            return x.shape[1], x.shape[2]
+        if self.clip.image_size == self.clip.nominal:
+            return self.site.grid
+        grid = tuple(
+            round(cells * size / nominal)
+            for cells, size, nominal in zip(self.site.grid, self.clip.image_size, self.clip.nominal, strict=True)
+        )
+        if grid[0] * grid[1] != x.shape[1] - self.site.prefix:
+            raise D2STError(
+                f"{self.site.module}: {x.shape[1] - self.site.prefix} patch tokens do not form a grid for frames of "
+                f"{self.clip.image_size[0]}x{self.clip.image_size[1]} px. Adapt the backbone with image_size set to it."
+            )
+        return grid
+
+
+class OutputHook(Hook):
+    """Adapts the output of the hooked module (a forward hook)."""
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return self.adapt(output) if self.enabled else output
+
+
+class InputHook(Hook):
+    """Adapts the first input of the hooked module (a forward pre-hook)."""
+
+    def __call__(self, module: nn.Module, args: tuple) -> tuple | None:
+        return (self.adapt(args[0]), *args[1:]) if self.enabled else None
+
+
+class AroundHook(Hook):
+    """Adapts the output of the hooked module in sight of its input (a forward hook)."""
+
+    def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return self.adapt(args[0], output) if self.enabled else output
+
+
+class StreamHook(Hook):
+    """Adapts the residual stream of a block between attention and MLP.
+
+    The block adds the attention branch to its input x without a module that could be hooked. So the branch's result y
+    becomes ``adapter(x + y) - x``. x is remembered from the norm that it enters to the end of the branch; it is the
+    block's input, which is kept anyway, so that nothing is held longer under gradient checkpointing.
+    """
+
+    stream: Tensor | None = None
+
+    def enter(self, norm: nn.Module, args: tuple) -> None:
+        self.stream = args[0]
+
+    def leave(self, branch: nn.Module, args: tuple, output: Tensor) -> Tensor:
+        x, self.stream = self.stream, None
+        return self.adapt(x + output) - x if self.enabled else output
+
+
+def insert(model: nn.Module, insertion: Insertion, clip: Clip) -> None:
+    """Register the hook of an insertion."""
+    _, adapter, site, at, kind, uses = insertion
+    module = model.get_submodule(site.module if at is None else at)
+    parts = (adapter, site, clip, () if uses is None else (model.get_submodule(uses),))
+    if kind == "input":
+        module.register_forward_pre_hook(InputHook(*parts))
+    elif kind == "stream":
+        hook = StreamHook(*parts)
+        module.norm1.register_forward_pre_hook(hook.enter)
+        module.drop_path1.register_forward_hook(hook.leave)
+    else:
+        module.register_forward_hook((OutputHook if kind == "output" else AroundHook)(*parts))
+
+
+def carries_adapters(model: nn.Module) -> bool:
+    """Whether some module of the model already has hooks of an encoder."""
+    for module in model.modules():
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
+            if isinstance(getattr(hook, "__self__", hook), Hook):
+                return True
+    return False

@@ -1,0 +1,98 @@
+"""Reading the weights of the authors' own repositories into d2st's modules.
+
+Their layouts stay out of the modules: one file a release says how its keys are named. 1x1x1 convolutions become the
+linear layers that they are.
+"""
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from . import aim, d2st, dist, dualpath, st_adapter
+from .names import Release, rename
+
+RELEASES: dict[str, Release] = {
+    "d2st": d2st.RELEASE,
+    "st-adapter": st_adapter.RELEASE,
+    "aim": aim.RELEASE,
+    "dualpath": dualpath.RELEASE,
+    "dist": dist.RELEASE,
+}
+
+
+def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st") -> dict[str, Tensor]:
+    """Load a state dict of the authors' release.
+
+    A state dict without any frozen backbone weight (some releases store what trains alone) leaves the target's
+    backbone as it is; one with some of them must have them all.
+
+    Args:
+        target: a :class:`~d2st.encoder.VideoEncoder` or :class:`~d2st.VideoClassifier` whose backbone is the
+            checkpoint's (a CLIP ViT with QuickGELU, or a ResNet 18, 34 or 50), or a single adapter module.
+        state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
+        system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
+            "aim", "dualpath", "dist".
+
+    Returns:
+        What the target has no place for, in the authors' names: the classifier if the target is an encoder, CLIP's text
+        tower in DiST.
+
+    Raises:
+        D2STError: another system, or keys that are missing or left over, listed.
+    """
+    release, prefix = _release(system), "" if _encoder(target) is target else "encoder."
+    extra, renamed = {}, {}
+    own = target.state_dict()
+    for theirs, (ours, tensor) in _translate(target, state_dict, release).items():
+        if ours not in own and (ours.startswith("head.") or re.match(release.spare, theirs)):
+            extra[theirs] = tensor
+        else:
+            renamed[ours] = tensor
+    trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
+    frozen = {name for name in own.keys() - trained if name.startswith(f"{prefix}backbone.")}
+    wanted = own.keys() - (frozen if frozen.isdisjoint(renamed) else set())
+    missing, unexpected = sorted(wanted - renamed.keys()), sorted(renamed.keys() - own.keys())
+    shapes = sorted(name for name in own.keys() & renamed.keys() if own[name].numel() != renamed[name].numel())
+    if missing or unexpected or shapes:
+        raise D2STError(
+            f"This state dict does not fit {type(target).__name__}: missing keys {missing}, unexpected keys "
+            f"{unexpected}, other sizes {shapes}. Build the target with the backbone, frames and adapter config of the "
+            f"checkpoint."
+        )
+    with torch.no_grad():
+        for name in wanted:
+            own[name].copy_(renamed[name].reshape(own[name].shape))
+    return extra
+
+
+def translate(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st") -> dict[str, Tensor]:
+    """The same tensors under the target's names; a key that has none keeps its own. Arguments as for :func:`load`."""
+    return dict(_translate(target, state_dict, _release(system)).values())
+
+
+def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) -> dict[str, tuple[str, Tensor]]:
+    """The authors' key -> (ours, tensor)."""
+    encoder = _encoder(target)
+    rules = release.module if encoder is None else release.encoder(encoder)
+    state = release.prepare({key.removeprefix("module."): tensor for key, tensor in state.items()})  # as DDP writes
+    translated = {}
+    for theirs, tensor in state.items():
+        ours = rename(theirs, rules) or theirs
+        if encoder is not None and encoder is not target and ours.startswith(("backbone.", "adapters.", "passage.")):
+            ours = f"encoder.{ours}"
+        translated[theirs] = (ours, tensor)
+    return translated
+
+
+def _encoder(target: nn.Module) -> VideoEncoder | None:
+    """The encoder in a target; None if the target is a single module."""
+    return target if isinstance(target, VideoEncoder) else getattr(target, "encoder", None)
+
+
+def _release(system: str) -> Release:
+    if system not in RELEASES:
+        raise D2STError(f"system={system!r} is not known; the weights of {', '.join(RELEASES)} can be read.")
+    return RELEASES[system]

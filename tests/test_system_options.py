@@ -1,0 +1,173 @@
+"""Formulas, sizes and options of the compared systems, and what they refuse."""
+
+import pytest
+import timm
+import torch
+from families import FRAMES, VIT, VITS, clips, move
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vision_transformer import VisionTransformer
+
+import d2st
+from d2st.adapters.aim import Drop
+from d2st.framesets import frameset_codes, make_framesets
+
+
+def adapt(config, family="clip-vit", frames=FRAMES, **kwargs):
+    torch.manual_seed(0)
+    encoder = d2st.adapt(VITS[family](), config, frames=frames, **kwargs)
+    move(encoder)
+    return encoder
+
+
+def test_st_adapter_sits_before_attention_and_before_the_mlp():
+    encoder, video = adapt(d2st.STConfig()), clips()
+    model, ours = encoder.backbone, encoder.adapters
+    plain = VITS["clip-vit"]().eval()
+    plain.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        x = plain.norm_pre(plain._pos_embed(plain.patch_embed(video.flatten(0, 1))))
+        for i, block in enumerate(plain.blocks):
+            x = ours[f"blocks_{i}_attention"](x.unflatten(0, (2, FRAMES)), (4, 4)).flatten(0, 1)
+            x = x + block.attn(block.norm1(x))
+            x = ours[f"blocks_{i}_mlp"](x.unflatten(0, (2, FRAMES)), (4, 4)).flatten(0, 1)
+            x = x + block.mlp(block.norm2(x))
+        expected = plain.norm(x)[:, 0].unflatten(0, (2, FRAMES))
+        torch.testing.assert_close(encoder(video), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("config", "frames", "count"),
+    [
+        (d2st.STConfig(places="mlp"), 8, 7_110_144),
+        (d2st.STConfig(places="both"), 8, 14_220_288),
+        (d2st.STConfig(places="mlp", ratio=0.25), 8, 3_559_680),
+        (d2st.AIMConfig(), 8, 10_659_072),
+        (d2st.AIMConfig(temporal_adapters=2), 8, 14_209_536),
+        (d2st.DualPathConfig(), 16, 18_055_680),
+        (d2st.DiSTConfig(feature="video"), 16, 26_105_184 - 36_960),  # the last, inert layer does not train
+        (d2st.DiSTConfig(feature="video", pool_layers=2), 16, 19_001_184 - 36_960),
+    ],
+    ids=str,
+)
+def test_trained_parameters_on_clip_vit_b16_are_the_releases(config, frames, count):
+    backbone = timm.create_model("vit_base_patch16_clip_quickgelu_224", num_classes=0, device="meta")
+    backbone = backbone.to_empty(device="cpu")  # values do not matter, and drawing 86 M of them takes seconds
+    assert d2st.adapt(backbone, config, frames=frames).summary()["trainable"] == count
+
+
+def test_st_adapter_averages_before_the_last_norm_and_aim_after_it():
+    torch.manual_seed(0)
+    video = clips()
+    st, aim = (d2st.VideoClassifier(adapt(config), 5) for config in (d2st.STConfig(), d2st.AIMConfig()))
+    with torch.no_grad():
+        for parameter in st.encoder.backbone.parameters():  # random ViTs tell random frames hardly apart
+            parameter.add_(torch.randn_like(parameter) * 0.2)
+        after = st.head.linear(st.encoder(video).mean(1))
+        assert not torch.allclose(st(video), after, atol=1e-3)
+        assert torch.equal(aim(video), aim.head.linear(aim.encoder(video).mean(1)))
+    assert {id(p) for p in st.trainable_parameters()} == {
+        id(p) for p in [*st.encoder.trainable_parameters(), *st.head.parameters()]
+    }
+    assert st.train().head.dropout.training and not st.encoder.backbone.training
+    on_cnn = d2st.adapt(ResNet(BasicBlock, (1, 1, 1, 1), num_classes=0, channels=(8, 8, 16, 16)), d2st.STConfig())
+    assert d2st.VideoClassifier(on_cnn, 5)(clips()).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [d2st.STConfig(kernel=(3, 3, 3)), d2st.AIMConfig(), d2st.DualPathConfig(tiles=2), d2st.DiSTConfig(width=32)],
+)
+def test_frames_not_square(config):
+    encoder = d2st.adapt(VisionTransformer(**VIT | dict(img_size=(32, 48))), config, frames=FRAMES)
+    assert encoder(clips(size=(32, 48))).shape[2] == encoder.num_features
+
+
+@pytest.mark.parametrize("config", [d2st.VanillaConfig(), d2st.STConfig(), d2st.DSTConfig(), d2st.AIMConfig()])
+def test_other_lengths(config):
+    encoder = adapt(config, frames=4)
+    for frames in (1, 4, 7, 16):
+        assert encoder(clips(frames=frames)).shape == (2, frames, 32)
+
+
+def test_length_that_framesets_and_dense_frames_are_laid_out_for():
+    for config in (d2st.DualPathConfig(tiles=2), d2st.DiSTConfig(width=32)):
+        with pytest.raises(d2st.D2STError, match=f"{type(config).__name__}.*clips of 8 frames, not 16"):
+            adapt(config)(clips(frames=16))
+    assert adapt(d2st.DualPathConfig(), frames=32)(clips(batch=1, frames=32)).shape == (1, 8, 64)
+    assert adapt(d2st.DiSTConfig(stride=1, width=32))(clips()).shape == (2, FRAMES, 32)
+    assert adapt(d2st.DiSTConfig(width=32, feature="video", out_features=24))(clips()).shape == (2, 1, 24)
+
+
+@pytest.mark.parametrize("tiles", [2, 4])
+def test_frameset_tiles_are_in_reading_order(tiles):
+    frames = 2 * tiles**2
+    video = torch.arange(1.0, frames + 1).view(1, frames, 1, 1, 1).expand(1, frames, 3, 16, 16)
+    images = make_framesets(video, tiles, antialias=False)  # one colour a frame: the colour is the index
+    middles = images[0, :, 0, 8 // tiles :: 16 // tiles, 8 // tiles :: 16 // tiles]
+    assert torch.equal(middles.flatten(), torch.arange(1.0, frames + 1))
+    codes = frameset_codes(2, tiles, (16, 16), 8, 1, antialias=False)
+    assert torch.equal(codes[:, 0], torch.tensor([0.0, 1.0]).repeat(2, 4)), "the class token's index is 0"
+    patches = codes[:, 1:, 0].view(2, 16, 16)[:, 8 // tiles :: 16 // tiles, 8 // tiles :: 16 // tiles]
+    torch.testing.assert_close(patches.flatten(), torch.arange(1.0, frames + 1).sin())
+
+
+def test_tokens_of_a_2x2_frameset_see_one_frame_each():
+    codes = frameset_codes(1, 2, (14, 14), 8, 0, antialias=False).view(14, 14, 8).round(decimals=4)
+    assert len(codes.flatten(0, 1).unique(dim=0)) == 4
+    assert torch.equal(codes[:7, :7].flatten(0, 1).unique(dim=0), codes[0, 0].unsqueeze(0))
+
+
+@pytest.mark.parametrize(("axis", "dims"), [("token", (0, 1, 3)), ("clip", (1, 2, 3))])
+def test_drop_path_drops_whole_tokens_or_clips(axis, dims):
+    torch.manual_seed(0)
+    drop, x = Drop(0.5, axis).train(), torch.ones(6, 3, 7, 2)
+    y = drop(x)
+    alive = y.amax(dims)
+    assert torch.equal(alive, y.amin(dims)) and set(alive.tolist()) == {0.0, 2.0}
+    assert torch.equal(drop.eval()(x), x)
+
+
+def test_full_fine_tuning_keeps_batch_statistics_and_the_classifier():
+    backbone = ResNet(BasicBlock, (1, 1, 1, 1), num_classes=3, channels=(8, 8, 16, 16))
+    encoder = d2st.adapt(backbone, d2st.FullConfig()).train()
+    before = backbone.bn1.running_mean.clone()
+    encoder(clips()).sum().backward()
+    assert torch.equal(backbone.bn1.running_mean, before)
+    assert backbone.bn1.weight.grad is not None and backbone.layer4.training
+    assert not backbone.fc.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (d2st.STConfig(kernel=(2, 1, 1)), r"three odd sizes"),
+        (d2st.STConfig(width=8, ratio=0.5), r"width.*or ratio"),
+        (d2st.AIMConfig(drop_path=1.0), "probability"),
+        (d2st.DualPathConfig(), r"frames=16 as released\), or tiles=2"),
+        (d2st.DualPathConfig(tiles=2, projection=True), "without the projection"),
+        (d2st.DiSTConfig(stride=3), "multiple of stride=3"),
+        (d2st.DiSTConfig(width=100), "multiple of 64"),
+        (d2st.DiSTConfig(stem_frames=4), "stem_frames=4 odd"),
+    ],
+)
+def test_refusals_of_configs_are_sentences(config, message):
+    with pytest.raises(d2st.D2STError, match=f"{type(config).__name__}.*{message}"):
+        adapt(config)
+
+
+def test_refusals_of_classes_are_sentences():
+    with pytest.raises(d2st.D2STError, match="STConfig takes the number of classes"):
+        d2st.VideoClassifier(adapt(d2st.STConfig()), 0)
+    with pytest.raises(d2st.D2STError, match='feature="video"'):
+        d2st.VideoClassifier(adapt(d2st.DiSTConfig(width=32)), torch.zeros(3, 32))
+    with pytest.raises(d2st.D2STError, match=r"text features, \(classes, 32\), not 5"):
+        d2st.VideoClassifier(adapt(d2st.DiSTConfig(width=32, feature="video")), 5)
+
+
+def test_blocks_of_another_build_are_refused():
+    from timm.models.vision_transformer import ResPostBlock
+
+    backbone = VisionTransformer(**VIT, block_fn=ResPostBlock)
+    with pytest.raises(d2st.D2STError, match=r"AIMConfig.*ResPostBlock"):
+        d2st.adapt(backbone, d2st.AIMConfig())
+    assert d2st.adapt(backbone, d2st.STConfig(places="end"))(clips()).shape == (2, FRAMES, 32)

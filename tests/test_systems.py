@@ -1,0 +1,165 @@
+"""What every adapter system promises on every family of backbones; test_encoder.py holds D²ST to more."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from families import BACKBONES, CNNS, FRAMES, SIZE, VITS, clips, gradients, move
+
+import d2st
+from d2st.adapters import SYSTEMS
+
+CONFIGS = {
+    "none": d2st.NoneConfig(),
+    "full": d2st.FullConfig(),
+    "vanilla": d2st.VanillaConfig(),
+    "st": d2st.STConfig(),
+    "dst": d2st.DSTConfig(),
+    "aim": d2st.AIMConfig(temporal_adapters=2, drop_path=0),
+    "dualpath": d2st.DualPathConfig(tiles=2, dropout=0),
+    "dist": d2st.DiSTConfig(width=32, temporal_width=8, pool_layers=1),
+}
+FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
+VIT_ONLY = {"aim", "dualpath", "dist"}
+NO_IDENTITY = {"dualpath", "dist"}  # these do not start as the frozen backbone, by design
+CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
+REFUSED = [("dualpath", "dinov3"), ("dist", "siglip")]  # no position table, no class token
+PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if (s not in VIT_ONLY or f in VITS) and (s, f) not in REFUSED]
+LIGHT = [(s, f) for s, f in PAIRS if f == "clip-vit" or (f == "resnet-basic" and s in ("st", "dst"))]
+
+
+def encoder_of(system, family, moved=True):
+    torch.manual_seed(0)
+    encoder = d2st.adapt(BACKBONES[family](), CONFIGS[system], frames=FRAMES, image_size=SIZE)
+    if moved:
+        move(encoder)
+    return encoder
+
+
+def has_no_gradient(system, family, name):
+    """Parameters that get none, and why."""
+    convolutions = {
+        "st": "adapters.blocks_2_mlp.",
+        "dst": ("adapters.blocks_2.spatial.", "adapters.blocks_2.temporal."),
+    }
+    if family in CLASS_TOKEN_ALONE and system in convolutions and name.startswith(convolutions[system]):
+        return True  # after the last attention nothing of the patches reaches the class token any more
+    return name.endswith(("key.bias", "attn_pool.kv.bias"))  # cancels in the softmax
+
+
+def test_every_system_is_held_to_the_contract():
+    assert SYSTEMS.keys() == CONFIGS.keys() | {"d2st"}
+    assert all(isinstance(config, SYSTEMS[name]) for name, config in CONFIGS.items())
+
+
+@pytest.mark.parametrize(("system", "family"), PAIRS)
+def test_contract(system, family):
+    encoder, video = encoder_of(system, family, moved=False), clips()
+    backbone = encoder.backbone
+    with torch.no_grad():
+        features = encoder(video)
+        assert features.shape == (2, FEATURES.get(system, FRAMES), encoder.num_features)
+        if system not in NO_IDENTITY:
+            frozen = BACKBONES[family]().eval()
+            frozen.load_state_dict(backbone.state_dict())
+            expected = frozen.forward_head(frozen.forward_features(video.flatten(0, 1)), pre_logits=True)
+            assert torch.equal(features.flatten(0, 1), expected), "not the frozen backbone at the start"
+
+    move(encoder)
+    plain = gradients(encoder.train(), video) if system != "none" else {}
+    assert system == "full" or not any(module.training for module in backbone.modules())
+    assert system != "full" or backbone.training
+    assert not any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    for name, parameter in encoder.named_parameters():
+        if name.startswith("passage.layers.2.to_temporal."):
+            assert not parameter.requires_grad  # nothing comes after it
+        elif not parameter.requires_grad:
+            assert name.startswith("backbone.") and name.removeprefix("backbone.") not in encoder.trained_names
+        elif not has_no_gradient(system, family, name):
+            assert name in plain and plain[name].abs().max() > 0, f"{name} gets no gradient"
+    if plain:
+        encoder.set_grad_checkpointing(True)
+        for name, gradient in gradients(encoder, video).items():
+            torch.testing.assert_close(gradient, plain[name], rtol=1e-3, atol=1e-5, msg=name)
+        encoder.set_grad_checkpointing(False)
+
+    encoder.eval()
+    with torch.no_grad():
+        before = encoder(video)
+        other = copy.deepcopy(encoder) if system == "full" else pickle.loads(pickle.dumps(encoder))
+        assert torch.equal(other(video), before)
+        for parameter in other.trainable_parameters():
+            parameter.mul_(0.5)
+        assert system == "none" or not torch.equal(other(video), before), "the copy runs the original's adapters"
+        assert torch.equal(encoder(video), before), "changing the copy changed the original"
+        other.load_adapter_state_dict(encoder.adapter_state_dict())
+        assert torch.equal(other(video), before), "the adapter's file does not hold all that was trained"
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_st_classifier_on_every_family(family):
+    """It averages frames before a ViT's last norm, for which it reads tokens in timm's own way."""
+    model = d2st.VideoClassifier(encoder_of("st", family), 5)
+    model(clips()).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.trainable_parameters())
+    with torch.no_grad():
+        still = clips()[:, :1].expand(-1, FRAMES, -1, -1, -1)  # one frame again and again: the order does not matter
+        model.encoder.adapters.requires_grad_(False).apply(_zero)
+        expected = model.head.linear(model.encoder(still)[:, 0])
+        torch.testing.assert_close(model(still), expected, rtol=1e-4, atol=1e-5)
+
+
+def _zero(module):
+    for parameter in module.parameters(recurse=False):
+        parameter.zero_()
+
+
+@pytest.mark.parametrize(("system", "family"), LIGHT)
+def test_compiles_without_graph_breaks(system, family):
+    encoder, video = encoder_of(system, family), clips()
+    torch._dynamo.reset()
+    compiled = torch.compile(encoder, backend="aot_eager", fullgraph=True)
+    if system == "none":
+        return torch.testing.assert_close(compiled(video), encoder(video), rtol=1e-4, atol=1e-5)
+    expected = gradients(encoder, video)
+    for name, gradient in gradients(compiled, video).items():
+        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("system", ["st", "aim", "dualpath", "dist"])  # those that reach into blocks, or beside them
+def test_exports(system):
+    encoder, video = encoder_of(system, "clip-vit"), clips()
+    file = io.BytesIO()
+    torch.export.save(torch.export.export(encoder, (video,)), file)
+    file.seek(0)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.load(file).module()(video), encoder(video), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", CNNS)
+@pytest.mark.parametrize("config", [CONFIGS[s] for s in CONFIGS if s in VIT_ONLY] + [d2st.STConfig(places="both")])
+def test_unsuitable_backbones_are_refused_by_name(config, family):
+    refused(config, family)
+
+
+@pytest.mark.parametrize(("system", "family"), REFUSED)
+def test_unsuitable_vits_are_refused_by_name(system, family):
+    refused(CONFIGS[system], family)
+
+
+def refused(config, family):
+    with pytest.raises(d2st.D2STError, match=f"{type(config).__name__}.*{type(BACKBONES[family]()).__name__}"):
+        d2st.adapt(BACKBONES[family](), config, frames=FRAMES, image_size=SIZE)
+
+
+@pytest.mark.parametrize("system", CONFIGS)
+def test_files(system, tmp_path):
+    encoder, video = encoder_of(system, "clip-vit"), clips()
+    encoder.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    again = d2st.load(tmp_path, backbone=BACKBONES["clip-vit"]())
+    assert again.config == encoder.config
+    with torch.no_grad():
+        assert torch.equal(again(video), encoder(video))
