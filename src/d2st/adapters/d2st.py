@@ -5,6 +5,7 @@ Where the two differ, the config has a field whose default is the released code,
 numbers were computed with.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -94,9 +95,8 @@ class D2STConfig(AdapterConfig):
         for name, parts in (("groups", groups), ("heads", heads)):
             if width % parts:
                 raise D2STError(
-                    f"D2STConfig: the bottleneck of {site.module} is {width} wide ({site.channels} x ratio "
-                    f"{self.ratio}), "
-                    f"which {parts} {name} do not divide. Choose {name} or ratio so that they do."
+                    f"D2STConfig: the bottleneck of {site.module} is {width} wide "
+                    f"({site.channels} x ratio {self.ratio}), which {parts} {name} do not divide. Choose {name} or ratio so that they do."
                 )
         activations = ("down", "fusion", "up") if vit else ("fusion",)
         return D2STAdapter(
@@ -186,7 +186,7 @@ class D2STAdapter(nn.Module):
         """
         u = self._activate("down", self.down(x))  # (B, T, N, C')
         u = self._embed_positions(u, grid)
-        u = torch.stack([pathway(u, grid) for pathway in self.pathways.values()]).sum(0) * self.scale
+        u = functools.reduce(torch.add, [pathway(u, grid) for pathway in self.pathways.values()]) * self.scale
         return x + self._activate("up", self.up(self._activate("fusion", u)))
 
     def _activate(self, place: str, x: Tensor) -> Tensor:
