@@ -95,8 +95,8 @@ class D2STConfig(AdapterConfig):
         for name, parts in (("groups", groups), ("heads", heads)):
             if width % parts:
                 raise D2STError(
-                    f"D2STConfig: the bottleneck of {site.module} is {width} wide "
-                    f"({site.channels} x ratio {self.ratio}), which {parts} {name} do not divide. Choose {name} or ratio so that they do."
+                    f"D2STConfig: the bottleneck of {site.module} is {width} wide ({site.channels} x ratio "
+                    f"{self.ratio}), which {parts} {name} do not divide. Choose {name} or ratio so that they do."
                 )
         activations = ("down", "fusion", "up") if vit else ("fusion",)
         return D2STAdapter(
