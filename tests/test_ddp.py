@@ -39,4 +39,4 @@ def test_two_processes_agree_with_one(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert {"rank 0 agrees", "rank 1 agrees"} <= set(done.stdout.splitlines())
+    assert "rank 0 agrees" in done.stdout and "rank 1 agrees" in done.stdout  # their lines may run into each other

@@ -1,7 +1,8 @@
-"""Bi-MHM against the authors' numbers, a per-episode loop, and its own definition."""
+"""Bi-MHM and OTAM against the authors' numbers, per-episode loops, and their own definitions."""
 
 from pathlib import Path
 
+import goldens
 import pytest
 import torch
 from hypothesis import given, settings
@@ -25,6 +26,39 @@ def test_distance_and_gradient_are_the_reference_s(case: str, dtype: torch.dtype
     (value * golden["c"].to(dtype)).sum().backward()
     torch.testing.assert_close(value.detach().double(), golden["bimhm"], rtol=0, atol=tolerance)
     torch.testing.assert_close(distances.grad.double(), golden["g_bimhm"], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", goldens.find("match_*"))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+def test_otam_is_the_reference_s(case: str, dtype: torch.dtype, tolerance: float) -> None:
+    """One direction with both smoothings, both directions with their gradient."""
+    _, golden = goldens.read(case)
+    distances = golden["d"].to(dtype).requires_grad_()
+    for smoothing, key in ((0.5, "otam_l50"), (0.1, "otam_l10")):
+        value = heads.otam(distances, smoothing).detach()
+        assert value.isfinite().all()
+        assert goldens.relative_error(value, golden[key]) <= tolerance
+    both = heads.otam(distances) + heads.otam(distances.transpose(-1, -2))
+    (both * golden["c"].to(dtype)).sum().backward()
+    assert goldens.relative_error(both, golden["otam_bi_l50"]) <= tolerance
+    assert goldens.relative_error(distances.grad, golden["g_otam_bi_l50"]) <= tolerance
+
+
+def test_otam_where_the_reference_overflows() -> None:
+    """Long clips of far frames: exp of the costs is 0 in float32, and its gradient not a number."""
+    distances = (torch.rand(4, 16, 16, generator=torch.Generator().manual_seed(0)) * 0.4 + 0.9).requires_grad_()
+    value = heads.otam(distances, 0.1)
+    value.sum().backward()
+    exact = heads.otam(distances.detach().double(), 0.1)
+    torch.testing.assert_close(value.detach().double(), exact, rtol=1e-5, atol=0)
+    assert distances.grad.isfinite().all() and distances.grad.abs().sum() > 0
+
+
+def test_otam_knows_the_order_and_bi_mhm_does_not() -> None:
+    clip = torch.eye(6)[None]  # six different frames
+    support, labels = torch.cat([clip, clip.flip(1)]), torch.tensor([0, 1])
+    assert heads.build("otam")(support, labels, clip)[0].diff() < -1
+    assert heads.build("bi-mhm")(support, labels, clip)[0].diff() == 0
 
 
 def test_head_on_an_episode_of_the_reference() -> None:
@@ -91,9 +125,11 @@ def test_the_released_constant_of_the_eps_cosine() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("bi_mhm", {}, "no head named 'bi_mhm'; choose one of: bi-mhm"),
+        ("bi_mhm", {}, "no head named 'bi_mhm'; choose one of: bi-mhm, otam"),
         ("bi-mhm", {"temperature": 2}, "no option temperature; its options are: cosine"),
         ("bi-mhm", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
+        ("otam", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
+        ("otam", {"smoothing": 0}, "above 0, not 0"),
     ],
 )
 def test_wrong_names_are_refused_with_a_sentence(name: str, options: dict, said: str) -> None:

@@ -135,10 +135,15 @@ def test_encoder_distances_logits_and_loss(name, dtype):
     class_labels = torch.cat([tensors["real_support_labels"], tensors["real_target_labels"]]).long()
     ce, ce_class = F.cross_entropy(logits, query_labels), F.cross_entropy(class_logits, class_labels)
     loss = ce + meta["classification_value"] * ce_class
+    otam_logits = d2st.heads.build("otam")(support, support_labels, query)
+    ce_otam = F.cross_entropy(otam_logits, query_labels)
+    trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+    otam_gradients = torch.autograd.grad(ce_otam, list(trained.values()), retain_graph=True)
     loss.backward()
 
     suffix = "32" if dtype == torch.float32 else ""
     ours = {"support_features": support, "query_features": query, "logits": logits, "class_logits": class_logits}
+    ours |= {"otam_logits": otam_logits, "ce_otam": ce_otam}
     ours |= {"ce": ce, "ce_class": ce_class, "loss": loss, "dist": frame_distances(support, support_labels, query)}
     for key, value in ours.items():
         error = goldens.relative_error(value, tensors[key + suffix])
@@ -148,7 +153,10 @@ def test_encoder_distances_logits_and_loss(name, dtype):
         # There the reference's own float32 gradients are 1.2e-3 away from its float64 ones (json, stats).
         theirs = golden_gradients(tensors, dtype)
         check_gradients({f"classification_layer.{k}": p for k, p in classifier.named_parameters()}, theirs, dtype)
-        trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+        check_gradients(trained, d2st.official.translate(encoder, theirs), dtype)
+    if dtype == torch.float64 and (theirs := goldens.weights(tensors, None, "go/")):
+        for parameter, gradient in zip(trained.values(), otam_gradients, strict=True):
+            parameter.grad = gradient
         check_gradients(trained, d2st.official.translate(encoder, theirs), dtype)
 
 

@@ -74,12 +74,10 @@ def run_block(encoder, x, images=8):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
-@pytest.mark.parametrize("system", ["vanilla", "st", "dst"])
-def test_adapters_of_the_d2st_release(system, dtype):
-    if not goldens.find(name := f"mini_resnet_{system}_stage1"):
-        pytest.skip("D2ST_GOLDEN does not hold it")
+@goldens_of("mini_resnet_vanilla_*", "mini_resnet_st_*", "mini_resnet_dst_*")
+def test_adapters_of_the_d2st_release(name, dtype):
     _, tensors = goldens.read(name)
-    make = {"vanilla": VanillaAdapter, "st": partial(STAdapter, zero="up"), "dst": DSTAdapter}[system]
+    make = {"vanilla": VanillaAdapter, "st": partial(STAdapter, zero="up"), "dst": DSTAdapter}[name.split("_")[2]]
     adapter = make(16, 4).to(dtype).train()
     assert d2st.official.load(adapter, goldens.weights(tensors, dtype)) == {}
     x = tensors["x"].to(dtype).requires_grad_()  # (T, C, H, W)

@@ -17,8 +17,9 @@ from torch import nn
 from ..errors import D2STError
 from .bi_mhm import BiMHM, bi_mhm
 from .frames import class_prototypes, frame_distances
+from .otam import OTAM, otam
 
-HEADS: dict[str, type[nn.Module]] = {"bi-mhm": BiMHM}
+HEADS: dict[str, type[nn.Module]] = {"bi-mhm": BiMHM, "otam": OTAM}
 
 
 def build(name: str, **options: object) -> nn.Module:
@@ -42,4 +43,4 @@ def build(name: str, **options: object) -> nn.Module:
     return HEADS[name](**options)
 
 
-__all__ = ["HEADS", "BiMHM", "bi_mhm", "build", "class_prototypes", "frame_distances"]
+__all__ = ["HEADS", "OTAM", "BiMHM", "bi_mhm", "build", "class_prototypes", "frame_distances", "otam"]
