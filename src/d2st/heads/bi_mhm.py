@@ -2,8 +2,7 @@
 
 from torch import Tensor, nn
 
-from ..errors import D2STError
-from .frames import Cosine, class_prototypes, frame_distances
+from .frames import Cosine, check_cosine, prototype_distances
 
 
 def bi_mhm(distances: Tensor) -> Tensor:
@@ -33,13 +32,9 @@ class BiMHM(nn.Module):
 
     def __init__(self, cosine: Cosine = "norm") -> None:
         super().__init__()
-        if cosine not in ("norm", "eps"):
-            raise D2STError(f"The cosine of the head 'bi-mhm' is 'norm' or 'eps', not '{cosine}'.")
+        check_cosine("bi-mhm", cosine)
         self.cosine = cosine
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None) -> Tensor:
         """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way); see ``class_prototypes`` for ``way``."""
-        prototypes = class_prototypes(support, labels, way)  # (..., way, T, D)
-        if query.shape[-1] != support.shape[-1]:
-            raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
-        return -bi_mhm(frame_distances(prototypes, query, self.cosine))
+        return -bi_mhm(prototype_distances(support, labels, query, way, self.cosine))

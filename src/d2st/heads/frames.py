@@ -46,6 +46,36 @@ def class_prototypes(support: Tensor, labels: Tensor, way: int | None = None) ->
     return (share.transpose(-1, -2) @ frames).unflatten(-1, support.shape[-2:])  # (..., way, T, D)
 
 
+def prototype_distances(
+    support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, cosine: Cosine = "norm"
+) -> Tensor:
+    """Frame distances between every query and every class's prototype, what a frame-matching head starts from.
+
+    Args:
+        support: (..., S, T, D).
+        labels: (S,) or (..., S).
+        query: (..., Q, T', D).
+        way: see :func:`class_prototypes`.
+        cosine: see :func:`frame_distances`.
+
+    Returns:
+        (..., Q, way, T, T') distances in [0, 2].
+
+    Raises:
+        D2STError: shapes or labels that do not fit together.
+    """
+    prototypes = class_prototypes(support, labels, way)  # (..., way, T, D)
+    if query.shape[-1] != support.shape[-1]:
+        raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
+    return frame_distances(prototypes, query, cosine)
+
+
+def check_cosine(head: str, cosine: str) -> None:
+    """Refuse another cosine than the two there are, when a head is built."""
+    if cosine not in ("norm", "eps"):
+        raise D2STError(f"The cosine of the head '{head}' is 'norm' or 'eps', not '{cosine}'.")
+
+
 def frame_distances(prototypes: Tensor, query: Tensor, cosine: Cosine = "norm") -> Tensor:
     """Cosine distance, 1 - cos, between every prototype frame and every query frame.
 

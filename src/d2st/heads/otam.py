@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import D2STError
-from .frames import Cosine, class_prototypes, frame_distances
+from .frames import Cosine, check_cosine, prototype_distances
 
 
 def otam(distances: Tensor, smoothing: float = 0.5) -> Tensor:
@@ -49,16 +49,12 @@ class OTAM(nn.Module):
 
     def __init__(self, cosine: Cosine = "norm", smoothing: float = 0.5) -> None:
         super().__init__()
-        if cosine not in ("norm", "eps"):
-            raise D2STError(f"The cosine of the head 'otam' is 'norm' or 'eps', not '{cosine}'.")
+        check_cosine("otam", cosine)
         if not smoothing > 0:
             raise D2STError(f"The smoothing of the head 'otam' must be above 0, not {smoothing}.")
         self.cosine, self.smoothing = cosine, smoothing
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None) -> Tensor:
         """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way); see ``class_prototypes`` for ``way``."""
-        prototypes = class_prototypes(support, labels, way)  # (..., way, T, D)
-        if query.shape[-1] != support.shape[-1]:
-            raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
-        distances = frame_distances(prototypes, query, self.cosine)  # (..., Q, way, T, T')
+        distances = prototype_distances(support, labels, query, way, self.cosine)  # (..., Q, way, T, T')
         return -otam(distances, self.smoothing) - otam(distances.transpose(-1, -2), self.smoothing)
