@@ -101,7 +101,7 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
         (lambda: classifier.remove_class("bow"), "no class 'bow' to remove; the classes are: none"),
         (lambda: classifier.encode(torch.zeros(4, 32, 32, 3)), r"shape \(L, 3, H, W\)"),
         (lambda: classifier.encode(torch.zeros(4, 3, 32, 32, dtype=torch.int64)), "uint8 frames or normalised float"),
-        (lambda: FewShotClassifier(encoder, head="otam"), "no head named 'otam'"),
+        (lambda: FewShotClassifier(encoder, head="nearest"), "no head named 'nearest'"),
     ):
         with pytest.raises(D2STError, match=said):
             act()

@@ -130,7 +130,7 @@ def test_workers_and_batches_change_nothing(small, tmp_path) -> None:
         ({"shot": 9}, r"9 shot and 2 queries need 11 clips in every class"),
         ({"way": 4}, "has 3: pink, sand, teal"),
         ({"episodes": 0}, "at least one episode"),
-        ({"head": "otam"}, "no head named 'otam'"),
+        ({"head": "nearest"}, "no head named 'nearest'"),
         ({"device": "tpu7"}, "device 'tpu7' cannot be used"),
         ({"precision": "fp8"}, "no precision 'fp8'"),
     ],

@@ -220,7 +220,7 @@ def test_an_episode_s_tensors_depend_on_nothing_but_seed_and_index(small) -> Non
         ({"episodes_per_step": 0}, "12 episodes in steps of 0 cannot be shared by 1 processes"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
         ({"schedule": "linear"}, "no schedule 'linear'"),
-        ({"head": "otam"}, "no head named 'otam'"),
+        ({"head": "nearest"}, "no head named 'nearest'"),
     ],
 )
 def test_wrong_settings_are_refused_before_anything_is_written(small, tmp_path, more: dict, said: str) -> None:
