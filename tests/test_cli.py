@@ -93,6 +93,10 @@ def test_settings_from_a_file_and_overrides(tmp_path, monkeypatch, capsys):
         (["train", "--data", "clips", "--colour", "1"], "--colour"),
         (["train", "--data", "nowhere"], "'nowhere' does not exist"),
         (["train", "--data", "clips", "--adapter", "none", "--adapter.ratio", "1"], "--adapter.ratio"),
+        (
+            ["eval", "--data", "clips", "--adapter", "someone/adapter", "--adapter.ratio", "1"],
+            "leave out --adapter.ratio",
+        ),
         (["train", "--config", "missing.yaml"], "missing.yaml cannot be read"),
         (["train"], "data"),
     ],

@@ -165,6 +165,20 @@ def test_refusals_are_sentences():
         encoder_of("vit", spatial=(2, 0, 4))
 
 
+def test_what_timm_cannot_build_is_a_sentence():
+    for name, more in (("resnet18.nowhere", {}), ("vit_tiny_patch16_224", {"image_size": 0})):
+        with pytest.raises(d2st.D2STError):
+            d2st.adapt(name, pretrained=False, **more)
+
+
+def test_a_refusal_leaves_the_model_as_it_was():
+    backbone = BACKBONES["vit"]()
+    with pytest.raises(d2st.D2STError):
+        d2st.adapt(backbone, d2st.D2STConfig(groups=3))
+    assert all(p.requires_grad for p in backbone.parameters())
+    assert d2st.adapt(backbone, frames=FRAMES)(clips()).shape == (2, FRAMES, 32)
+
+
 def test_weight_files(tmp_path):
     from safetensors.torch import save_file
 

@@ -43,14 +43,13 @@ def build(name: str, pretrained: bool | str | Path = True, image_size: ImageSize
         kwargs["img_size"] = image_size
     try:
         model = timm.create_model(architecture, pretrained=pretrained is True, **kwargs)
-    except RuntimeError as error:
-        if pretrained is not True or "pretrained" not in str(error).lower():
-            raise
-        raise D2STError(
-            f"timm has no published weights for {name!r}: pass pretrained=False or a weight file."
-        ) from error
-    except (OSError, ValueError) as error:  # no network, no such file on the hub
+    except OSError as error:  # no network, no such file on the hub
         raise D2STError(_download_hint(name, error)) from error
+    except (RuntimeError, ValueError, AssertionError) as error:  # no such tag, no published weights, an odd image size
+        raise D2STError(
+            f"timm cannot build {name!r} (image_size={image_size}): {error} timm.list_pretrained("
+            f"'{architecture.split('.')[0]}*') has the published weights; without them pass pretrained=False or a file."
+        ) from error
     if shipped:
         model.pretrained_cfg = {**model.pretrained_cfg, **shipped["pretrained_cfg"]}
     if not isinstance(pretrained, bool):

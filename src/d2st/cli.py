@@ -107,6 +107,9 @@ def run(name: str, arguments: Sequence[str]) -> int:
     module = importlib.import_module(f".{verb.module}", __package__)
     config_class, function = getattr(module, verb.config), getattr(module, verb.function)
     arguments = normalise(arguments, {field.name for field in dataclasses.fields(config_class) if field.type is bool})
+    own = [argument for argument in arguments if argument.startswith("--adapter.")]
+    if "--adapter_path" in arguments and own:
+        raise D2STError(f"A saved adapter has its own settings: leave out {', '.join(own)}, or name a system instead.")
     parser, adapter_class = _parser(name, verb, config_class, arguments)
     try:
         parsed = parser.parse_args(arguments)

@@ -47,6 +47,10 @@ def adapt(
     """
     if frames < 1:
         raise D2STError(f"frames={frames} must be 1 or more.")
+    if isinstance(model, nn.Module) and carries_adapters(model):
+        raise D2STError(
+            f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before."
+        )
     name, source = "", None
     if isinstance(model, str):
         name, source = model, pretrained if isinstance(pretrained, bool) else Path(pretrained).name
@@ -56,10 +60,6 @@ def adapt(
                 warnings.warn(f"{name}: {note} (e.g. {name.replace('_clip_', '_clip_quickgelu_', 1)}).", stacklevel=2)
     elif image_size is not None:
         backbones.resize(model, backbones.nominal_size(model, image_size))
-    if carries_adapters(model):
-        raise D2STError(
-            f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before."
-        )
     backbone = inspect(model, backbones.nominal_size(model, image_size))
     encoder = VideoEncoder(backbone, config or D2STConfig(), frames, name, source)
     return encoder.to(next(model.parameters())).eval()
@@ -88,11 +88,11 @@ class VideoEncoder(nn.Module):
         self.backbone_name, self.weights_source = name, source
         self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
-        backbones.freeze(self.backbone, self.trained_names)
         self.clip = Clip(frames, self.image_size, self.image_size)
         self.adapters = nn.ModuleDict()
-        insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves no hook behind
+        insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
         self.passage = config.passage(backbone, frames)
+        backbones.freeze(self.backbone, self.trained_names)
         self.num_features = self.passage.num_features
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter
@@ -162,11 +162,9 @@ class VideoEncoder(nn.Module):
         shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
         if missing or unexpected or shapes:
             raise D2STError(
-                f"These adapter weights are not for {type(self.config).__name__} on "
-                f"{type(self.backbone).__name__}: missing "
-                f"keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} ({len(unexpected)}), other "
-                "shapes "
-                f"{shapes[:5]} ({len(shapes)}). Build the encoder with the config that they were trained with."
+                f"These adapter weights are not for {type(self.config).__name__} on {type(self.backbone).__name__}: "
+                f"missing keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} ({len(unexpected)}), "
+                f"other shapes {shapes[:5]} ({len(shapes)}). Build the encoder with the config that they belong to."
             )
         with torch.no_grad():
             for key, tensor in own.items():
@@ -183,8 +181,7 @@ class VideoEncoder(nn.Module):
         return {"trainable": trainable, "total": total, "share": trainable / total}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors``: the adapter only. See "
-        ":mod:`d2st.pretrained`."""
+        """Write ``adapter_config.json`` and ``adapter_model.safetensors``, the adapter only: :mod:`d2st.pretrained`."""
         from .pretrained import save
 
         return save(self, Path(folder))

@@ -96,8 +96,8 @@ def load(source: str | Path, *, backbone: nn.Module | None = None, weights: str 
     if fingerprint(encoder.backbone, encoder.trained_names) != spec["fingerprint"]:
         raise D2STError(
             f"The adapter in {source} was trained on {spec['name'] or spec['class']} with other weights (the "
-            "fingerprints "
-            f"differ), and would give noise on these. Pass the weights it was trained with (weights=, --weights)."
+            "fingerprints differ), and would give noise on these. Pass the weights it was trained with (weights=, "
+            "--weights)."
         )
     encoder.load_adapter_state_dict(_read_weights(folder))
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]

@@ -77,8 +77,7 @@ def select_sites(sites: Sequence[Site], positions: Positions) -> list[Site]:
     if wrong or not positions or len(set(positions)) != len(positions):
         raise D2STError(
             f"positions={positions!r} must name some of this backbone's {len(sites)} sites, 0 to {len(sites) - 1}, "
-            "each "
-            f'once, or be "all", "early", "late" or "skip".'
+            'each once, or be "all", "early", "late" or "skip".'
         )
     return [sites[i] for i in sorted(positions)]
 
@@ -91,7 +90,6 @@ def bottleneck_width(channels: int, ratio: float) -> int:
     """
     if not 0 < ratio <= 1 or int(channels * ratio) < 1:
         raise D2STError(
-            f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio above {1 / channels:.4f}, up "
-            "to 1."
+            f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio from {1 / channels:.4f} to 1."
         )
     return int(channels * ratio)
