@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .encoder import VideoEncoder
+from .heads import EncodedEpisode, Head
 
 
 class EpisodicLoss(nn.Module):
@@ -12,7 +13,7 @@ class EpisodicLoss(nn.Module):
 
     Args:
         encoder: trained.
-        head: matching head, called with a leading dimension of episodes.
+        head: matching head; its loss is called with a leading dimension of episodes.
         way: classes in an episode.
         shot: support clips of a class.
         queries: query clips of a class.
@@ -26,7 +27,7 @@ class EpisodicLoss(nn.Module):
     def __init__(
         self,
         encoder: VideoEncoder,
-        head: nn.Module,
+        head: Head,
         way: int,
         shot: int,
         queries: int,
@@ -61,10 +62,12 @@ class EpisodicLoss(nn.Module):
 
     def match(self, features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
         """As ``forward``, from frame features (S + Q, T, D)."""
-        logits = self.head(features[self.support], self.support_labels, features[self.query], way=self.way)
-        labels = self.query_labels.expand(logits.shape[:2])  # (R, Q)
-        loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-        accuracy = (logits.detach().argmax(-1) == labels).float().mean()
+        loss, logits = self.head.loss(
+            EncodedEpisode(
+                features[self.support], self.support_labels, features[self.query], self.query_labels, classes
+            )
+        )  # logits (R, Q, way)
+        accuracy = (logits.detach().argmax(-1) == self.query_labels).float().mean()
         if self.classifier is not None:
             named = self.classifier(features.mean(1))  # (S + Q, classes)
             truth = classes[torch.cat([self.support_labels, self.query_labels])]  # (S + Q,)

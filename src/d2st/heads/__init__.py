@@ -1,28 +1,28 @@
 """Matching heads: from frame features of support and query to one logit per class.
 
-Every head is a ``torch.nn.Module`` in its own file, called as ``head(support, labels, query) -> logits``:
+Every head is a :class:`~d2st.heads.base.Head` in its own file, called as ``head(support, labels, query) -> logits``:
 
 - support (..., S, T, D): frame features of the S support clips,
 - labels (S,) or (..., S): their classes, integers 0..way-1 in any order, every class at least once,
 - query (..., Q, T', D): frame features of the Q query clips,
 - logits (..., Q, way): larger is more alike.
 
-Leading dimensions are episodes: a batch of them is one call.
+Leading dimensions are episodes: a batch of them is one call. ``head.embed`` is its per-clip stage, ``head.match`` the
+rest; ``head.loss`` trains with it.
 """
 
 import inspect
 
-from torch import nn
-
 from ..errors import D2STError
+from .base import EncodedEpisode, Head
 from .bi_mhm import BiMHM, bi_mhm
 from .frames import class_prototypes, frame_distances
 from .otam import OTAM, otam
 
-HEADS: dict[str, type[nn.Module]] = {"bi-mhm": BiMHM, "otam": OTAM}
+HEADS: dict[str, type[Head]] = {"bi-mhm": BiMHM, "otam": OTAM}
 
 
-def build(name: str, **options: object) -> nn.Module:
+def build(name: str, **options: object) -> Head:
     """Build a matching head by its name.
 
     Args:
@@ -43,4 +43,15 @@ def build(name: str, **options: object) -> nn.Module:
     return HEADS[name](**options)
 
 
-__all__ = ["HEADS", "OTAM", "BiMHM", "bi_mhm", "build", "class_prototypes", "frame_distances", "otam"]
+__all__ = [
+    "HEADS",
+    "OTAM",
+    "BiMHM",
+    "EncodedEpisode",
+    "Head",
+    "bi_mhm",
+    "build",
+    "class_prototypes",
+    "frame_distances",
+    "otam",
+]

@@ -1,7 +1,8 @@
 """Bi-MHM: bidirectional mean Hausdorff metric (Wang et al., HyRSM, 2022), the matching of D2ST-Adapter."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
+from .base import Head
 from .frames import Cosine, check_cosine, prototype_distances
 
 
@@ -23,7 +24,7 @@ def bi_mhm(distances: Tensor) -> Tensor:
     return to_query + to_support
 
 
-class BiMHM(nn.Module):
+class BiMHM(Head):
     """Class prototypes, frame cosines, Bi-MHM: logits are minus the distance, without a temperature.
 
     Args:
@@ -35,6 +36,8 @@ class BiMHM(nn.Module):
         check_cosine("bi-mhm", cosine)
         self.cosine = cosine
 
-    def forward(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None) -> Tensor:
-        """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way); see ``class_prototypes`` for ``way``."""
+    def match(
+        self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
+    ) -> Tensor:
+        """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
         return -bi_mhm(prototype_distances(support, labels, query, way, self.cosine))

@@ -3,10 +3,11 @@
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import D2STError
+from .base import Head
 from .frames import Cosine, check_cosine, prototype_distances
 
 
@@ -39,7 +40,7 @@ def otam(distances: Tensor, smoothing: float = 0.5) -> Tensor:
     return -smoothing * torch.logsumexp(x + ways, dim=-1)  # (...)
 
 
-class OTAM(nn.Module):
+class OTAM(Head):
     """Class prototypes, frame cosines, OTAM in both directions: logits are minus the sum of the two costs.
 
     Args:
@@ -54,7 +55,9 @@ class OTAM(nn.Module):
             raise D2STError(f"The smoothing of the head 'otam' must be above 0, not {smoothing}.")
         self.cosine, self.smoothing = cosine, smoothing
 
-    def forward(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None) -> Tensor:
-        """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way); see ``class_prototypes`` for ``way``."""
+    def match(
+        self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
+    ) -> Tensor:
+        """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
         distances = prototype_distances(support, labels, query, way, self.cosine)  # (..., Q, way, T, T')
         return -otam(distances, self.smoothing) - otam(distances.transpose(-1, -2), self.smoothing)

@@ -1,0 +1,99 @@
+"""What every matching head is: a per-clip stage, a matching stage, and the loss that trains with it."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedEpisode:
+    """Training episodes as a head sees them. Leading dimensions are episodes.
+
+    Attributes:
+        support: (..., S, T, D) frame features, or (..., S, T, D, H, W) maps for heads that need them.
+        labels: (S,) or (..., S), 0..way-1.
+        query: (..., Q, T, D), or maps.
+        targets: (Q,) or (..., Q), the queries' true labels.
+        classes: (way,) or (..., way), ids of the labels' classes in the training part, 0..classes-1.
+        text: (classes, D') features of the names of all training classes, for heads that use text.
+        support_video: (..., S, T, 3, H, W) normalised frames, for heads that reconstruct them.
+        query_video: (..., Q, T, 3, H, W).
+    """
+
+    support: Tensor
+    labels: Tensor
+    query: Tensor
+    targets: Tensor
+    classes: Tensor
+    text: Tensor | None = None
+    support_video: Tensor | None = None
+    query_video: Tensor | None = None
+
+    @property
+    def way(self) -> int:
+        """Classes in an episode."""
+        return self.classes.shape[-1]
+
+
+class Head(nn.Module):
+    """Base of the matching heads; a head without a per-clip stage or a loss of its own defines ``match`` alone.
+
+    Attributes:
+        needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
+        needs_text: ``match`` wants the features of the class names.
+        needs_video: ``loss`` wants the frames themselves.
+    """
+
+    needs_maps: ClassVar[bool] = False
+    needs_text: ClassVar[bool] = False
+    needs_video: ClassVar[bool] = False
+
+    def embed(self, clips: Tensor) -> Tensor:
+        """The part that sees one clip at a time, so that evaluation does it once a clip and not once an episode.
+
+        Args:
+            clips: (..., T, D) frame features, or (..., T, D, H, W) maps.
+
+        Returns:
+            (..., T', D') what ``match`` takes; here the clips as they are.
+        """
+        return clips
+
+    def match(
+        self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
+    ) -> Tensor:
+        """Logits (..., Q, way) of embedded clips; arguments as for ``forward``."""
+        raise NotImplementedError
+
+    def forward(
+        self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
+    ) -> Tensor:
+        """Match queries with the classes of a support set.
+
+        Args:
+            support: (..., S, T, D), or (..., S, T, D, H, W) where ``needs_maps``.
+            labels: (S,) or (..., S), 0..way-1 in any order, every class at least once.
+            query: (..., Q, T', D), or maps.
+            way: number of classes; None reads it from the labels, see ``class_prototypes``.
+            text: (..., way, D') features of the classes' names in the order of the labels, where ``needs_text``.
+
+        Returns:
+            (..., Q, way) logits.
+
+        Raises:
+            D2STError: shapes or labels that do not fit together.
+        """
+        return self.match(self.embed(support), labels, self.embed(query), way, text)
+
+    def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
+        """Training loss, a scalar, and the logits (..., Q, way); here the mean cross entropy of the queries."""
+        text = None if episode.text is None else episode.text[episode.classes]  # (..., way, D')
+        logits = self(episode.support, episode.labels, episode.query, episode.way, text)
+        return episode_cross_entropy(logits, episode.targets), logits
+
+
+def episode_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross entropy of logits (..., Q, way) against targets (Q,) or (..., Q)."""
+    return F.cross_entropy(logits.flatten(0, -2), targets.expand(logits.shape[:-1]).flatten())
