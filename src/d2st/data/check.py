@@ -8,9 +8,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2st.data import frame_file
+from d2st.data import frame_file, pictures
 from d2st.data.datasets import list_clips
-from d2st.data.video import VideoError, VideoWarning, iter_frames, probe
+from d2st.data.readers import reader
+from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import write_json
@@ -118,11 +119,15 @@ class _Look:
             length = int(about["length"]) if about else 1
             frame_file.read_clip(path, lambda n, fps, rng: range(n) if self.full else range(1))
             return length
-        return sum(1 for _ in iter_frames(path)) if self.full else probe(path).frames
+        source = reader(path)
+        return sum(1 for _ in source.iter_frames(path)) if self.full else source.probe(path).frames
 
 
 def _digest(path: Path) -> str:
     """By what copies of a file are found; a mebibyte at each end and the size tell videos apart."""
+    if path.is_dir():
+        files = pictures.frame_files(path)
+        return f"{len(files)}:{_digest(files[0])}:{_digest(files[-1])}"
     size, piece = os.path.getsize(path), 1 << 20
     with open(path, "rb") as file:
         data = file.read(piece)

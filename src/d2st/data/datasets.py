@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2st.data import frame_file, video
 from d2st.data.frames import Sampler
 from d2st.data.index import finder, is_store, list_store
 from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
+from d2st.data.readers import reader
 from d2st.data.splits import split_classes
 from d2st.errors import D2STError
 
@@ -24,7 +24,7 @@ class Clip:
     """One clip.
 
     Args:
-        path: The video file, or its file in a frame store.
+        path: The video file, the folder of its frames, or its file in a frame store.
         label: Index into the classes.
         id: Path relative to the data, the same for videos and store.
     """
@@ -75,8 +75,7 @@ class ClipSet:
             VideoError: If the clip cannot be read; it names the file and the reason.
         """
         path = self.clips[index].path
-        source = frame_file if path.suffix == frame_file.SUFFIX else video
-        return source.read_clip(path, sample, rng)
+        return reader(path).read_clip(path, sample, rng)
 
 
 def open_dataset(

@@ -7,15 +7,10 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from d2st.data.kinds import EXTENSIONS, entries, is_frame_folder
 from d2st.errors import D2STError
 
 PARTS = ("train", "val", "test")
-# fmt: off
-EXTENSIONS = frozenset((
-    ".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
-    ".ogv", ".ts", ".vob", ".webm", ".wmv",
-))
-# fmt: on
 _PATH_COLUMNS = ("path", "video", "file", "filename", "video_path", "clip", "id")
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 _OFFICIAL = re.compile(r"(train|val|test)(\d+)//(.+)")
@@ -31,16 +26,22 @@ class Listing:
         parts: Part -> class names, where the listing itself tells (official lists); else empty.
         problems: Sentences about clips that were lost.
         notes: Sentences about files that were left out on purpose.
+        missing: Paths or ids that lists name and that are not there.
+        assigned: Clip id -> part, where parts share classes (full-shot data); else empty.
     """
 
     clips: dict[str, dict[str, Path]] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    assigned: dict[str, str] = field(default_factory=dict)
 
 
 def scan_folder(root: Path) -> Listing:
-    """Clips of a folder ``class/clip.ext``; deeper folders belong to their class.
+    """Clips of a folder ``class/clip.ext`` or, as extracted frames, ``class/clip/00001.jpg``.
+
+    Deeper folders belong to their class.
 
     Hidden files, files without a video extension and files beside the class folders are left out and noted. Links are
     followed, each folder once.
@@ -49,7 +50,7 @@ def scan_folder(root: Path) -> Listing:
         D2STError: If there is no class folder with a video file.
     """
     found, skipped = Listing(), []
-    for entry in sorted(_entries(root), key=lambda e: e.name):
+    for entry in entries(root):
         if not entry.is_dir():
             skipped.append(entry.name)
             continue
@@ -83,7 +84,7 @@ def read_list(file: Path, find) -> Listing:
     rows = _rows(file)
     if not rows:
         raise D2STError(f"List '{file}' names no clips; expected one clip a line, such as 'wave/a.mp4 wave'.")
-    found, owner, missing = Listing(), {}, []
+    found, owner = Listing(), {}
     names = _official_names(rows)
     for number, part, label, path in rows:
         if PurePosixPath(path).is_absolute() or PureWindowsPath(path).drive or ".." in PurePosixPath(path).parts:
@@ -97,7 +98,7 @@ def read_list(file: Path, find) -> Listing:
         clips = found.clips.setdefault(name, {})
         target = find(path)
         if target is None:
-            missing.append(path)
+            found.missing.append(path)
         elif owner.setdefault(target, name) != name:
             raise D2STError(
                 f"Line {number} of '{file}' gives clip '{path}' the class '{name}' and an earlier line the class "
@@ -107,9 +108,9 @@ def read_list(file: Path, find) -> Listing:
             found.problems.append(f"List '{file}' names clip '{path}' twice (line {number}); it is used once.")
         else:
             clips[path] = target
-    if missing:
-        shown = ", ".join(f"'{path}'" for path in missing[:5]) + (", ..." if len(missing) > 5 else "")
-        found.problems.append(f"{len(missing)} of {len(rows)} clips of list '{file}' are not there: {shown}.")
+    if found.missing:
+        shown = ", ".join(f"'{path}'" for path in found.missing[:5]) + (", ..." if len(found.missing) > 5 else "")
+        found.problems.append(f"{len(found.missing)} of {len(rows)} clips of list '{file}' are not there: {shown}.")
     return found
 
 
@@ -125,7 +126,7 @@ class Folder:
         folder, name = (self.root / path).parent, PurePosixPath(path).name
         if folder not in self._known:
             files, stems = set(), defaultdict(list)
-            for entry in sorted(_entries(folder), key=lambda e: e.name) if folder.is_dir() else ():
+            for entry in entries(folder) if folder.is_dir() else ():
                 if not entry.name.startswith(".") and entry.is_file():
                     files.add(entry.name)
                     stem, extension = os.path.splitext(entry.name)
@@ -139,6 +140,8 @@ class Folder:
         for stem in (name, os.path.splitext(name)[0]):
             if stem in stems:
                 return folder / stems[stem][0]
+            if is_frame_folder(folder / stem):
+                return folder / stem
         return None
 
 
@@ -201,23 +204,16 @@ def _official_names(rows) -> dict[tuple[str, str], str]:
     return {key: unique.get(key, "".join(key)) for key in names}
 
 
-def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        return [entry for entry in os.scandir(folder) if not entry.name.startswith((".", "__MACOSX"))]
-    except OSError as error:
-        raise D2STError(
-            f"Folder '{folder}' cannot be read ({error.strerror}); check the path and its rights."
-        ) from error
-
-
 def _walk(folder: Path, root: Path, clips: dict[str, Path], skipped: list[str], seen: set[str]) -> None:
     real = os.path.realpath(folder)
     if real in seen:
         return  # a link back to a folder above it
     seen.add(real)
-    for entry in sorted(_entries(folder), key=lambda e: e.name):
+    for entry in entries(folder):
         path = Path(entry.path)
-        if entry.is_dir():
+        if entry.is_dir() and is_frame_folder(path):
+            clips[path.relative_to(root).as_posix()] = path
+        elif entry.is_dir():
             _walk(path, root, clips, skipped, seen)
         elif entry.is_file() and path.suffix.lower() in EXTENSIONS:
             clips[path.relative_to(root).as_posix()] = path

@@ -69,6 +69,7 @@ def _from_lists(files: dict[str, Path], find) -> tuple[Listing, dict[str, list[s
                     raise D2STError(f"Clip '{path}' is listed for '{owner[target]}' and for '{part}'; keep it in one.")
             merged.clips.setdefault(name, {}).update(clips)
         merged.problems += found.problems
+        merged.missing += found.missing
     return merged, parts
 
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from d2st.data import frame_file
+from d2st.data import frame_file, pictures
 from d2st.data.index import VERSION, clip_file, is_store
-from d2st.data.video import VideoError, VideoWarning, iter_frames, probe
+from d2st.data.readers import reader
+from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import write_json, write_safetensors
@@ -111,10 +112,11 @@ class _Job:
                 return entry | {"status": "kept", "warnings": json.loads(about["warnings"])}
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", VideoWarning)
-                pictures = iter_frames(path, self.config.short_side)
-                tensors, about = frame_file.compress(pictures, self.config.format, self.config.quality)
+                source = reader(path)
+                images = source.iter_frames(path, self.config.short_side)
+                tensors, about = frame_file.compress(images, self.config.format, self.config.quality)
             told = [str(warning.message) for warning in caught]
-            about |= made | {"fps": repr(probe(path).fps), "warnings": json.dumps(told)}
+            about |= made | {"fps": repr(source.probe(path).fps), "warnings": json.dumps(told)}
             file.parent.mkdir(parents=True, exist_ok=True)
             write_safetensors(file, tensors, about)
             return entry | {"status": "written", "warnings": told}
@@ -135,9 +137,10 @@ def _state(path: Path) -> dict[str, str]:
     """By what a changed video is found out."""
     try:
         status = os.stat(path)
-    except OSError:
+        size, time = pictures.state(path) if path.is_dir() else (status.st_size, status.st_mtime_ns)
+    except (OSError, VideoError):
         return {}  # reading it will say why
-    return {"size": str(status.st_size), "mtime_ns": str(status.st_mtime_ns)}
+    return {"size": str(size), "mtime_ns": str(time)}
 
 
 def _check(config: PrepareConfig) -> None:

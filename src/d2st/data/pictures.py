@@ -1,0 +1,94 @@
+"""Read a clip that is a folder of extracted frames, with the same calls as a video file.
+
+The frames are the numbered pictures of one folder (``1.jpg``, ``img_00001.png``, ``frame-12.webp``) in the order of
+their numbers; gaps do not matter. Optical flow beside them (``flow_x_00001.jpg``) is not read. Their rate is unknown
+(0). All come in the size of the first.
+"""
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from d2st.data.container import VideoError
+from d2st.data.frames import Sampler
+from d2st.data.kinds import PICTURE
+from d2st.data.video import VideoInfo, stack
+
+
+def frame_files(folder: str | os.PathLike) -> list[Path]:
+    """The pictures of a clip in their order.
+
+    Raises:
+        VideoError: If the folder cannot be read, holds no numbered picture, or several series of them.
+    """
+    series = defaultdict(list)
+    try:
+        for name in os.listdir(folder):
+            match = PICTURE.fullmatch(name)
+            if match and not name.startswith((".", "flow")):
+                series[match[1]].append((int(match[2]), name))
+    except OSError as error:
+        raise VideoError(folder, f"its folder of frames cannot be read ({error.strerror})") from error
+    if len(series) != 1:
+        names = ", ".join(f"'{min(found)[1]}'" for _, found in sorted(series.items()))
+        reason = f"it holds {len(series)} series of pictures ({names})" if series else "it holds no numbered pictures"
+        raise VideoError(folder, f"{reason}; a folder of frames has one, such as 00001.jpg, 00002.jpg")
+    return [Path(folder) / name for _, name in sorted(*series.values())]
+
+
+def state(folder: str | os.PathLike) -> tuple[int, int]:
+    """Bytes of all pictures and the newest modification time in ns, by which a changed clip is found out."""
+    found = [os.stat(path) for path in frame_files(folder)]
+    return sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
+
+
+def probe(folder: str | os.PathLike) -> VideoInfo:
+    """Count the frames and decode the first; see :func:`d2st.data.video.probe`."""
+    files = frame_files(folder)
+    height, width = next(_pictures(folder, files[:1])).shape[:2]
+    return VideoInfo(len(files), 0.0, height, width, 0, files[0].suffix.lstrip(".").lower(), "rgb24")
+
+
+def read_clip(folder: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
+    """Frames that a sampler picks; see :func:`d2st.data.video.read_clip`.
+
+    Returns:
+        uint8 RGB frames of shape (T, 3, H, W).
+
+    Raises:
+        VideoError: If a picture cannot be read or an index is outside the clip.
+    """
+    files = frame_files(folder)
+    indices = sample(len(files), 0.0, rng)  # (T,)
+    if len(indices) == 0 or min(indices) < 0 or max(indices) >= len(files):
+        raise VideoError(folder, f"frames {[int(i) for i in indices]} were asked for and it has {len(files)}")
+    wanted = np.unique(indices).tolist()
+    needed = wanted if wanted[0] == 0 else [0, *wanted]  # the first gives the size
+    pictures = dict(zip(needed, _pictures(folder, [files[i] for i in needed]), strict=True))
+    return stack([pictures[int(i)] for i in indices])
+
+
+def iter_frames(folder: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
+    """Every frame as uint8 RGB (H, W, 3), shrunk to a short side; see :func:`d2st.data.video.iter_frames`."""
+    return _pictures(folder, frame_files(folder), short_side)
+
+
+def _pictures(folder, files: Iterable[Path], short_side: int | None = None) -> Iterator[np.ndarray]:
+    from PIL import Image
+
+    size = None  # (width, height) of all
+    for path in files:
+        try:
+            with Image.open(path) as file:
+                picture = file.convert("RGB")
+        except (OSError, ValueError, Image.DecompressionBombError) as error:
+            raise VideoError(folder, f"its frame '{path.name}' is no readable picture ({error})") from error
+        if size is None:
+            size, least = picture.size, min(picture.size)
+            if short_side and least > short_side:
+                size = tuple(max(short_side, round(n * short_side / least)) for n in size)
+        yield np.asarray(picture if picture.size == size else picture.resize(size, Image.Resampling.BICUBIC))
