@@ -78,6 +78,7 @@ class VideoEncoder(nn.Module):
         frames: T that the adapters are laid out for.
         image_size: (H, W) in pixels that they are laid out for.
         num_features: D.
+        map_channels: channels of the maps, see :meth:`features_and_maps`; None if the backbone has none.
         mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``.
     """
 
@@ -93,7 +94,7 @@ class VideoEncoder(nn.Module):
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
         self.passage = config.passage(backbone, frames)
         backbones.freeze(self.backbone, self.trained_names)
-        self.num_features = self.passage.num_features
+        self.num_features, self.map_channels = self.passage.num_features, backbone.map_channels
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter
             insert(self.backbone, insertion, self.clip)
@@ -117,6 +118,25 @@ class VideoEncoder(nn.Module):
             D2STError: wrong shape, or a number of frames that the adapter cannot take.
         """
         return self.passage(self.backbone, self.images(video), video)
+
+    def features_and_maps(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and the maps that they were pooled from, of one pass.
+
+        A map is what the backbone gives before it pools: the last stage of a CNN, the patch tokens of a ViT after its
+        last norm (before ``fc_norm``, where it has that one instead).
+
+        Args:
+            video: (B, T, 3, H, W), as for :meth:`forward`.
+
+        Returns:
+            (B, T, D) features, the same as :meth:`forward` gives, and (B, T, D', h, w) maps of ``map_channels``
+            channels: D unless the backbone changes the width behind its map, as CLIP's ResNets do.
+
+        Raises:
+            D2STError: as for :meth:`forward`; or an adapter system that reads features of its own (DUALPATH, DiST), or
+                a backbone without a map.
+        """
+        return self.passage.features_and_maps(self.backbone, self.images(video), video)
 
     def images(self, video: Tensor) -> Tensor:
         """The images of each clip that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W); tells the hooks."""

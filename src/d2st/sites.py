@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import D2STError
+from .passage import as_maps
 
 Layout = Literal["NLC", "NCHW", "NHWC"]
 
@@ -46,12 +47,14 @@ class Backbone:
         sites: its adaptable places, from the input on.
         image_size: nominal (H, W) of an input frame in pixels.
         num_features: D, width of the frame feature.
+        map_channels: channels of the map that the feature is pooled from, None if there is no map.
     """
 
     model: nn.Module
     sites: tuple[Site, ...]
     image_size: tuple[int, int]
     num_features: int
+    map_channels: int | None
 
     @property
     def has_tokens(self) -> bool:
@@ -105,7 +108,8 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     try:
         with torch.no_grad():
             frame = parameter.new_zeros(1, 3, *image_size)
-            feature = model.eval().forward_head(model.forward_features(frame), pre_logits=True)
+            x = model.eval().forward_features(frame)
+            feature = model.forward_head(x, pre_logits=True)
     except (AssertionError, RuntimeError) as error:
         raise D2STError(f"{name} cannot take frames of {image_size[0]}x{image_size[1]} px: {error}") from error
     finally:
@@ -117,7 +121,11 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
             f"{name} gives a feature of shape {tuple(feature.shape)} a frame, not a vector; it is not supported."
         )
     sites = tuple(_site(model, i, path, outputs[path]) for i, path in enumerate(paths))
-    return Backbone(model, sites, image_size, feature.shape[1])
+    try:
+        map_channels = as_maps(model, x, image_size).shape[1]
+    except D2STError:  # only heads that need maps mind
+        map_channels = None
+    return Backbone(model, sites, image_size, feature.shape[1], map_channels)
 
 
 def _leaf(model: nn.Module, path: str) -> str:
