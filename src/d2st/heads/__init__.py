@@ -16,10 +16,12 @@ import inspect
 from ..errors import D2STError
 from .base import EncodedEpisode, Head
 from .bi_mhm import BiMHM, bi_mhm
+from .clip_fsar import CLIPFSAR, D2ST_MM
 from .frames import class_prototypes, frame_distances
 from .otam import OTAM, otam
+from .zero_shot import ZeroShot
 
-HEADS: dict[str, type[Head]] = {"bi-mhm": BiMHM, "otam": OTAM}
+HEADS: dict[str, type[Head]] = {"bi-mhm": BiMHM, "clip-fsar": CLIPFSAR, "otam": OTAM, "zero-shot": ZeroShot}
 
 
 def build(name: str, **options: object) -> Head:
@@ -44,11 +46,14 @@ def build(name: str, **options: object) -> Head:
 
 
 __all__ = [
+    "CLIPFSAR",
+    "D2ST_MM",
     "HEADS",
     "OTAM",
     "BiMHM",
     "EncodedEpisode",
     "Head",
+    "ZeroShot",
     "bi_mhm",
     "build",
     "class_prototypes",

@@ -1,0 +1,34 @@
+"""Zero-shot recognition with CLIP (Radford et al., 2021): a clip is compared with the names of the classes alone."""
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from .base import Head
+from .joint import JointProjection, check_text, cosine_to_names
+
+
+class ZeroShot(Head):
+    """Logits are the scaled cosine of a query's mean frame feature and each name; the support clips are not looked at.
+
+    Args:
+        features: D of the frame features.
+        joint: D' of CLIP's joint space, if the features are not in it yet, see ``JointProjection``.
+        scale: factor of the cosine, CLIP's own at the end of its training.
+    """
+
+    needs_text: ClassVar[bool] = True
+
+    def __init__(self, features: int, joint: int | None = None, scale: float = 100.0) -> None:
+        super().__init__()
+        self.projection, self.scale = JointProjection("zero-shot", features, joint), scale
+
+    def embed(self, clips: Tensor) -> Tensor:
+        """(..., T, D) -> (..., 1, D'): the mean frame in the joint space."""
+        return self.projection(clips).mean(-2, keepdim=True)
+
+    def match(
+        self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
+    ) -> Tensor:
+        """Queries (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
+        return self.scale * cosine_to_names(query.squeeze(-2), check_text("zero-shot", text, self.projection.width))
