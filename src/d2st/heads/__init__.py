@@ -18,10 +18,17 @@ from .base import EncodedEpisode, Head
 from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
 from .frames import class_prototypes, frame_distances
+from .hyrsm import HyRSM
 from .otam import OTAM, otam
 from .zero_shot import ZeroShot
 
-HEADS: dict[str, type[Head]] = {"bi-mhm": BiMHM, "clip-fsar": CLIPFSAR, "otam": OTAM, "zero-shot": ZeroShot}
+HEADS: dict[str, type[Head]] = {
+    "bi-mhm": BiMHM,
+    "clip-fsar": CLIPFSAR,
+    "hyrsm": HyRSM,
+    "otam": OTAM,
+    "zero-shot": ZeroShot,
+}
 
 
 def build(name: str, **options: object) -> Head:
@@ -53,6 +60,7 @@ __all__ = [
     "BiMHM",
     "EncodedEpisode",
     "Head",
+    "HyRSM",
     "ZeroShot",
     "bi_mhm",
     "build",

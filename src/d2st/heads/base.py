@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -97,3 +98,19 @@ class Head(nn.Module):
 def episode_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Mean cross entropy of logits (..., Q, way) against targets (Q,) or (..., Q)."""
     return F.cross_entropy(logits.flatten(0, -2), targets.expand(logits.shape[:-1]).flatten())
+
+
+def base_class_cross_entropy(support: Tensor, query: Tensor, episode: EncodedEpisode) -> Tensor:
+    """Mean cross entropy over the training classes of every frame of the support and query clips.
+
+    Args:
+        support: (..., S, T, classes) logits; T is 1 where a clip has one.
+        query: (..., Q, T, classes).
+        episode: whose clips they are.
+    """
+    truth = []
+    for logits, labels in ((support, episode.labels), (query, episode.targets)):
+        leading = torch.broadcast_shapes(episode.classes.shape[:-1], labels.shape[:-1])
+        ids = episode.classes.expand(*leading, -1).gather(-1, labels.long().expand(*leading, -1))  # (..., S)
+        truth.append(ids.unsqueeze(-1).expand(logits.shape[:-1]).flatten())
+    return F.cross_entropy(torch.cat([support.flatten(0, -2), query.flatten(0, -2)]), torch.cat(truth))

@@ -1,0 +1,177 @@
+"""HyRSM: hybrid relation guided set matching (Wang et al., CVPR 2022), and HyRSM++ (2023)."""
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import D2STError
+from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
+from .bi_mhm import bi_mhm
+from .frames import class_prototypes, frame_distances
+from .positions import ScaleAndPosition
+from .transformer import Attention
+
+
+class HyRSM(Head):
+    """Frames related within their clip, then clips within the task, then Bi-MHM.
+
+    ``embed`` scales the frames, adds positions and lets those of a clip attend to each other. ``match`` lets the mean
+    of each query attend to the means of the support, fuses what comes out with the frames, and matches them by Bi-MHM
+    with the cosine ``"norm"``. Drop-out is the release's: 0.1 after the positions, 0.2 after the clips' attention, 0.1
+    within and 0.05 after the task's.
+
+    Args:
+        features: D; 2048 (ResNet-50) or 512 in the release.
+        shots: where the shots of a class are merged: ``"distance"`` relates and matches every support clip and
+            averages distances (the release's 1-shot head), ``"prototype"`` averages frames first (its 5-shot head).
+        heads: attention heads.
+        scale: A; frames are multiplied by sqrt(D / A). 10 in the release for SSv2, HMDB51 and UCF101, 2048 for
+            Kinetics and EPIC-Kitchens.
+        positions: B, weight of the position code: 1 in the release, 0.01 for Kinetics, 0.05 for EPIC-Kitchens.
+        classes: training classes that ``loss`` classifies every frame into as well; 0 does without.
+        class_weight: of that loss. In the release 0.15 for SSv2-Small, HMDB51 and UCF101, the default; 0.6 for
+            SSv2-Full, 0.4 for Kinetics.
+        temporal_weight: of HyRSM++'s regulariser in ``loss``, 0.05 in its release; 0, the default, is HyRSM.
+        temporal_window: see :func:`temporal_coherence`.
+        temporal_balance: see :func:`temporal_coherence`.
+        temporal_far: see :func:`temporal_coherence`.
+    """
+
+    def __init__(
+        self,
+        features: int = 768,
+        shots: Literal["distance", "prototype"] = "distance",
+        heads: int = 8,
+        scale: float = 10.0,
+        positions: float = 1.0,
+        classes: int = 0,
+        class_weight: float = 0.15,
+        temporal_weight: float = 0.0,
+        temporal_window: int = 2,
+        temporal_balance: float = 4.0,
+        temporal_far: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if shots not in ("distance", "prototype"):
+            raise D2STError(f"The head 'hyrsm' merges shots by 'distance' or 'prototype', not '{shots}'.")
+        if min(classes, class_weight, temporal_weight, temporal_window, temporal_far) < 0 or not temporal_balance > 0:
+            raise D2STError(
+                "The head 'hyrsm' takes classes, weights and a window of 0 or more, and a temporal_balance above 0."
+            )
+        self.features, self.shots = features, shots
+        self.scale_and_position = ScaleAndPosition(scale, positions)
+        self.clip_attention = Attention(features, heads)
+        self.task_attention = TaskAttention(features, heads)
+        self.fuse = nn.Linear(2 * features, features)  # frame and clip side by side, a 1x1 convolution in the release
+        self.classifier = nn.Linear(features, classes) if classes else None
+        self.class_weight, self.temporal_weight = class_weight, temporal_weight
+        self.coherence = temporal_window, temporal_balance, temporal_far
+
+    def embed(self, clips: Tensor) -> Tensor:
+        """(..., T, D) -> (..., T, D), frames related within their clip."""
+        if clips.shape[-1] != self.features:
+            raise D2STError(
+                f"The head 'hyrsm' was built for features of width {self.features}; these have {clips.shape[-1]}. "
+                f"Build it with features={clips.shape[-1]}."
+            )
+        x = self.scale_and_position(clips)
+        return F.relu(x + self.clip_attention(x))
+
+    def match(
+        self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
+    ) -> Tensor:
+        """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
+        return self._logits(*self._relate(support, labels, query, way), labels, way)
+
+    def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
+        """Cross entropy of the queries, of all frames over the training classes, and HyRSM++'s regulariser."""
+        support, query = self.embed(episode.support), self.embed(episode.query)
+        related = self._relate(support, episode.labels, query, episode.way)
+        logits = self._logits(*related, episode.labels, episode.way)
+        loss = episode_cross_entropy(logits, episode.targets)
+        if self.classifier is not None:
+            frames = self.classifier(support), self.classifier(query)
+            loss = loss + self.class_weight * base_class_cross_entropy(*frames, episode)
+        if self.temporal_weight:
+            loss = loss + self.temporal_weight * sum(temporal_coherence(x, *self.coherence) for x in related)
+        return loss, logits
+
+    def _relate(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None) -> tuple[Tensor, Tensor]:
+        """Frames of the support for each query (..., Q, N, T, D), and of the queries (..., Q, T', D)."""
+        if self.shots == "prototype":
+            support = class_prototypes(support, labels, way)  # (..., N, T, D), N classes or clips
+        clips = self.task_attention(support.mean(-2), query.mean(-2))  # (..., Q, N + 1, D), the query last
+        of_frame, of_clip = self.fuse.weight.chunk(2, dim=1)
+        clips = F.linear(clips, of_clip).unsqueeze(-2)  # (..., Q, N + 1, 1, D)
+        support, query = (F.linear(x, of_frame, self.fuse.bias) for x in (support, query))  # once, not for each query
+        return support.unsqueeze(-4) + clips[..., :-1, :, :], query + clips[..., -1, :, :]
+
+    def _logits(self, support: Tensor, query: Tensor, labels: Tensor, way: int | None) -> Tensor:
+        distances = bi_mhm(frame_distances(support, query.unsqueeze(-3))).squeeze(-2)  # (..., Q, N)
+        if self.shots == "distance":
+            by_clip = distances.transpose(-1, -2).unsqueeze(-1)  # (..., S, Q, 1)
+            distances = class_prototypes(by_clip, labels, way).squeeze(-1).transpose(-1, -2)  # (..., Q, way)
+        return -distances
+
+
+class TaskAttention(nn.Module):
+    """Attention among the clips of a task, one query at a time, with a norm behind it; a ReLU ends it.
+
+    Each query sees the support and itself, and no other query. What the support gives is projected once.
+    """
+
+    def __init__(self, features: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value = (nn.Linear(features, features, bias=False) for _ in range(3))
+        self.output = nn.Linear(features, features)
+        self.norm = nn.LayerNorm(features)
+        self.dropout = nn.Dropout(0.05)
+        for linear in (self.query, self.key, self.value):
+            nn.init.normal_(linear.weight, std=math.sqrt(2 / (features + features // heads)))
+        nn.init.xavier_normal_(self.output.weight)
+
+    def forward(self, support: Tensor, query: Tensor) -> Tensor:
+        """(..., N, D), (..., Q, D) -> (..., Q, N + 1, D): the support as each query sees it, and the query."""
+        linears = self.query, self.key, self.value
+        q, k, v = (self._split(with_each_query(linear(support), linear(query))) for linear in linears)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=0.1 if self.training else 0.0
+        )  # (..., Q, h, N + 1, d)
+        x = self.output(mixed.transpose(-3, -2).flatten(-2))  # (..., Q, N + 1, D)
+        return F.relu(self.norm(self.dropout(x) + with_each_query(support, query)))
+
+    def _split(self, x: Tensor) -> Tensor:
+        """(..., N, D) -> (..., heads, N, D / heads)."""
+        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+
+def with_each_query(support: Tensor, query: Tensor) -> Tensor:
+    """(..., N, D), (..., Q, D) -> (..., Q, N + 1, D)."""
+    query = query.unsqueeze(-2)  # (..., Q, 1, D)
+    return torch.cat([support.unsqueeze(-3).expand(*query.shape[:-2], -1, -1), query], dim=-2)
+
+
+def temporal_coherence(clips: Tensor, window: int = 2, balance: float = 4.0, far: float = 1.0) -> Tensor:
+    """HyRSM++'s regulariser: near frames of a clip should be alike, far ones should differ.
+
+    With d the cosine distance of frames i and j, a pair counts ``d / ((i - j)^2 + 1)`` up to ``|i - j| = window``, and
+    ``far * relu(m - d)`` beyond, where the margin is ``m = 1 - exp(-(|i - j| - window)^2 / balance)``.
+
+    Args:
+        clips: (..., T, D) frames.
+        window: frames that are near each other.
+        balance: how slowly the margin grows with the gap.
+        far: weight of far pairs; 1 in the release unless BALANCE_COEFFICIENT is set.
+
+    Returns:
+        A scalar, the mean over clips and pairs.
+    """
+    distances = frame_distances(clips.unsqueeze(-3), clips.unsqueeze(-3)).squeeze((-3, -4))  # (..., T, T)
+    steps = torch.arange(clips.shape[-2], device=clips.device)
+    gaps = (steps[:, None] - steps).abs()  # (T, T)
+    margins = 1 - torch.exp(-((gaps - window) ** 2) / balance)
+    return torch.where(gaps <= window, distances / (gaps**2 + 1), far * F.relu(margins - distances)).mean()
