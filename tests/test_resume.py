@@ -1,4 +1,4 @@
-"""Real processes: killed at random moments, and two of them sharing the work."""
+"""Real processes, killed at random moments."""
 
 import json
 import os
@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 
-import pytest
 import small
 import torch
 from safetensors.torch import load_file
@@ -81,22 +80,3 @@ def progress(run) -> int:
         return max(json.loads(line)["episode"] for line in (run / "metrics.jsonl").read_text().splitlines())
     except (OSError, ValueError):
         return 0
-
-
-@pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch has no torch.distributed")
-def test_two_processes_train_as_one(small, tmp_path) -> None:
-    """Episodes are shared, the mean over a step is that of one process, and each loss belongs to its episode."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
-    more = {"episodes": 16, "validate_every": 8, "class_loss": 0.0}
-    train(TrainConfig(**json.loads(settings(small, tmp_path / "one", **more))))
-    distributed = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
-    finish(start(*distributed, settings(small, tmp_path / "two", **more)))
-    one, two = (
-        [json.loads(x) for x in (tmp_path / n / "metrics.jsonl").read_text().splitlines()] for n in ("one", "two")
-    )
-    assert len(one) == len(two) == 4 + 2
-    for a, b in zip(one, two, strict=True):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert a[key] == pytest.approx(b[key], rel=2e-3, abs=1e-5), (key, a, b)

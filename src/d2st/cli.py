@@ -8,6 +8,7 @@ import difflib
 import importlib
 import itertools
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(VERBS)}."
         print(f"d2st: {name!r} is not a verb. {hint}", file=sys.stderr)
         return 2
+    if int(os.environ.get("RANK", 0)) > 0:  # of the processes that torchrun started, the first speaks; errors do anyway
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, open until the process ends
     try:
         return run(name, arguments)
     except D2STError as error:

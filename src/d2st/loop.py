@@ -12,6 +12,7 @@ from .checkpoint import TrainState
 from .data.loading import EpisodeClips, LoadedEpisode
 from .errors import D2STError
 from .loss import EpisodicLoss
+from .processes import lost_processes
 from .progress import progress
 from .runs import RunFolder
 from .schedules import Schedule
@@ -54,7 +55,8 @@ def run(
         The final state.
 
     Raises:
-        D2STError: a loss or gradient that is not finite, too many unreadable clips, an episode that cannot be read.
+        D2STError: a loss or gradient that is not finite, too many unreadable clips, an episode that cannot be read, or
+            another of several processes was lost.
         SystemExit: after SIGINT or SIGTERM, with the state saved.
     """
     from lightning_fabric.loggers import TensorBoardLogger
@@ -88,7 +90,12 @@ def run(
     )
     every = config.validate_every if config.validate_every is not None else max(1, config.episodes // 10)
     batches = iter(loader)
-    with Stop() as stop, progress("train", config.episodes, "episodes", state.episode) as advance:
+    then = f"The state at the last whole step that was saved is in {folder.path}; start again to go on from it."
+    with (
+        Stop() as stop,
+        progress("train", config.episodes, "episodes", state.episode) as advance,
+        lost_processes(fabric, then, rescue=steps.rescue),
+    ):
         while state.episode < config.episodes:
             before = state.episode
             note = steps.step(batches, stop)

@@ -1,5 +1,6 @@
 """Progress on stderr, so that stdout holds results only."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ class _Rate(ProgressColumn):
 
 @contextmanager
 def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callable[..., None]]:
-    """A bar with counts, rate and time left, shown where stderr is a terminal.
+    """A bar with counts, rate and time left, shown where stderr is a terminal, by the first of several processes.
 
     Args:
         what: description in front of the bar.
@@ -31,10 +32,9 @@ def progress(what: str, total: int, unit: str, done: int = 0) -> Iterator[Callab
         ``advance(steps, note="")``; the note stands behind the bar.
     """
     console = Console(stderr=True)
+    hidden = not console.is_terminal or int(os.environ.get("RANK", 0)) > 0
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()
-    with Progress(
-        *columns, TextColumn("{task.fields[note]}"), console=console, disable=not console.is_terminal
-    ) as bars:
+    with Progress(*columns, TextColumn("{task.fields[note]}"), console=console, disable=hidden) as bars:
         task = bars.add_task(what, total=total, completed=done, note="")
 
         def advance(steps: int, note: str = "") -> None:

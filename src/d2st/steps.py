@@ -57,8 +57,7 @@ class Steps:
     def _episode(self, episode: LoadedEpisode, mine: int) -> torch.Tensor:
         """Loss and accuracy (2,) of an episode whose gradient it adds."""
         if episode.failure:
-            self.optimizer.zero_grad()
-            self.save(now=True)
+            self.rescue()
             raise D2STError(f"{episode.failure} The state at episode {self.state.episode} is in {self.folder.state}.")
         self.state.bad |= episode.bad
         torch.manual_seed(torch_seed(generator(self.config.seed, episode.index, MODEL)))  # drop-out and its like
@@ -77,8 +76,7 @@ class Steps:
             if wrong
             else f"The gradient of episodes {first} to {last - 1} has norm {norm.item()}"
         )
-        self.optimizer.zero_grad()
-        self.save(now=True)
+        self.rescue()
         raise D2STError(
             f"{what}; the run stopped before that step. The last good state, at episode {first}, is "
             f"{self.folder.state}. Try a lower lr, clip_norm or fp32, in another folder."
@@ -115,6 +113,11 @@ class Steps:
             scaler = self.fabric.strategy.precision.state_dict()
             checkpoint.save(self.folder.state, self.state, self.bare, self.optimizer.optimizer, scaler)
             self.saved = time.monotonic()
+
+    def rescue(self) -> None:
+        """Save the last whole step after an error in the middle of one."""
+        self.optimizer.zero_grad()
+        self.save(now=True)
 
     def _check_bad(self, counts: torch.Tensor) -> None:
         """Tell about unreadable clips; stop when there are too many."""

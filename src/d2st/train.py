@@ -1,6 +1,5 @@
 """``d2st train``: episodic training of an adapter."""
 
-import os
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,6 +19,7 @@ from .evaluate import released_size
 from .loop import run
 from .loss import EpisodicLoss
 from .options import Precision, build_encoder, pick_device
+from .processes import launch, world_size
 from .results import config_dict, write_result
 from .runs import RunFolder
 from .validate import Validation
@@ -168,29 +168,17 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
 
 
 def _fabric(config: TrainConfig):
-    """Fabric for one process on one device, or for the processes that ``torchrun`` started."""
-    from lightning_fabric import Fabric
-
-    device = pick_device(config.device)
+    """Fabric for this process, or for those that ``torchrun`` started."""
+    device, world = pick_device(config.device), world_size()
     if config.precision == "fp16" and device.type == "cpu":
         raise D2STError("Training in fp16 needs a GPU; on the CPU choose bf16 or fp32.")
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    world = int(os.environ.get("WORLD_SIZE", 1))
     left = config.episodes % config.episodes_per_step if config.episodes_per_step > 0 else 1
     if config.episodes_per_step < 1 or config.episodes_per_step % world or left % world:
         raise D2STError(
             f"{config.episodes} episodes in steps of {config.episodes_per_step} cannot be shared by {world} processes; "
             f"make both multiples of {world}."
         )
-    fabric = Fabric(
-        accelerator=device.type,
-        strategy="ddp" if world > 1 else "auto",
-        devices=local,
-        num_nodes=world // local,
-        precision={"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision],
-    )
-    fabric.launch()
-    return fabric
+    return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision])
 
 
 def _validation_clips(config: TrainConfig) -> ClipSet | None:

@@ -6,8 +6,11 @@ import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
+
+import torch
 
 from d2st.data import frame_file, pictures
 from d2st.data.index import VERSION, clip_file, is_store
@@ -16,6 +19,7 @@ from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import write_json, write_safetensors
+from d2st.processes import gather, launch, lost_processes, share
 from d2st.progress import progress
 
 
@@ -48,6 +52,7 @@ def prepare(config: PrepareConfig) -> dict:
     """Decode every clip of a dataset once into a frame store.
 
     Safe to kill at any moment and to run again: finished clips are kept if their video and the settings are the same.
+    Processes that ``torchrun`` starts, on one machine or many with a shared folder, share the clips.
 
     Returns:
         The report, also written to ``out/report.json``: numbers of clips written and kept, ``bad`` clips with reasons,
@@ -66,33 +71,48 @@ def prepare(config: PrepareConfig) -> dict:
     jobs = [(name, id, path) for name in names for id, path in sorted(listing.clips[name].items())]
     settings = {"short_side": str(config.short_side), "format": config.format}
     settings |= {"quality": str(config.quality)} if config.format == "jpeg" else {}
-    with _locked(out):
-        (out / "index.json").unlink(missing_ok=True)
-        for leftover in (out / "clips").glob("*/.*.tmp"):
-            leftover.unlink()
-        done = {"written": [], "kept": [], "bad": []}
-        with progress("Preparing", len(jobs), "clips") as advance:
-            for entry in run_jobs(_Job(out, config, settings), jobs, config.workers):
-                done[entry.pop("status")].append(entry)
-                advance(1, f"{len(done['bad'])} bad" if done["bad"] else "")
-                if done["bad"] and config.on_error == "fail":
-                    reason = done["bad"][0]["reason"]
-                    raise D2STError(f"{reason} Repair or remove it, or pass --on-error skip; finished clips are kept.")
-        clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
-        report = {
-            "out": str(out),
-            "clips": len(clips),
-            "written": len(done["written"]),
-            "kept": len(done["kept"]),
-            "bytes": sum(clip_file(out, entry["id"]).stat().st_size for entry in clips),
-            "bad": sorted(done["bad"], key=lambda entry: entry["id"]),
-            "problems": listing.problems,
-            "warnings": [text for entry in clips for text in entry.pop("warnings")],
-        }
-        write_json(out / "report.json", report)
-        index = {"version": VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
-        write_json(out / "index.json", index)
-    _print(report)
+    fabric = launch(torch.device("cpu"), patience=timedelta(days=30))  # one process may have all the long videos
+    with _locked(out, fabric):
+        done = _work(fabric, _Job(out, config, settings), jobs, config)
+        report = None
+        if fabric.is_global_zero:
+            report = _finish(out, done, settings, listing.problems, parts)
+            _print(report)
+        return fabric.broadcast(report)
+
+
+def _work(fabric, job: "_Job", jobs: list, config: PrepareConfig) -> dict[str, list[dict]]:
+    """What happened to the clips: status -> entries, of all processes."""
+    mine = [jobs[i] for i in share(fabric, len(jobs))]
+    done: dict[str, list[dict]] = {"written": [], "kept": [], "bad": []}
+    with progress("Preparing", len(mine), "clips") as advance:
+        for entry in run_jobs(job, mine, config.workers):
+            done[entry.pop("status")].append(entry)
+            advance(1, f"{len(done['bad'])} bad" if done["bad"] else "")
+            if done["bad"] and config.on_error == "fail":
+                reason = done["bad"][0]["reason"]
+                raise D2STError(f"{reason} Repair or remove it, or pass --on-error skip; finished clips are kept.")
+    with lost_processes(fabric, "Start prepare again: finished clips are kept."):
+        everyone = gather(fabric, done)
+    return {status: [entry for theirs in everyone for entry in theirs[status]] for status in done}
+
+
+def _finish(out: Path, done: dict[str, list[dict]], settings: dict[str, str], problems: list[str], parts: dict) -> dict:
+    """Write report and index; the index comes last and makes the store whole."""
+    clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
+    report = {
+        "out": str(out),
+        "clips": len(clips),
+        "written": len(done["written"]),
+        "kept": len(done["kept"]),
+        "bytes": sum(clip_file(out, entry["id"]).stat().st_size for entry in clips),
+        "bad": sorted(done["bad"], key=lambda entry: entry["id"]),
+        "problems": problems,
+        "warnings": [text for entry in clips for text in entry.pop("warnings")],
+    }
+    write_json(out / "report.json", report)
+    index = {"version": VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
+    write_json(out / "index.json", index)
     return report
 
 
@@ -161,8 +181,15 @@ def _check(config: PrepareConfig) -> None:
 
 
 @contextmanager
-def _locked(out: Path):
-    """Hold the store for one run; the lock ends with the process, however it ends."""
+def _locked(out: Path, fabric):
+    """Hold the store for one run and clear what a killed one left; the lock ends with the process, however it ends.
+
+    The first of several processes holds it for all.
+    """
+    if not fabric.is_global_zero:
+        fabric.barrier()
+        yield
+        return
     (out / "clips").mkdir(parents=True, exist_ok=True)
     with open(out / "clips.lock", "w") as lock:
         try:
@@ -170,4 +197,8 @@ def _locked(out: Path):
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
             raise D2STError(f"Another prepare is at work on '{out}'; wait for it, or give another --out.") from error
+        (out / "index.json").unlink(missing_ok=True)
+        for leftover in (out / "clips").glob("*/.*.tmp"):
+            leftover.unlink()
+        fabric.barrier()
         yield

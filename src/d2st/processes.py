@@ -1,0 +1,84 @@
+"""One process or many, as ``torchrun`` starts them: who does what, and how what they found comes together."""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import torch
+
+from .errors import D2STError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+PATIENCE = timedelta(minutes=30)  # how long a process waits for the others, which may be reading slow disks
+
+
+def world_size() -> int:
+    """Number of processes that ``torchrun`` started over all machines; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def launch(device: torch.device, precision: str = "32-true", patience: timedelta = PATIENCE) -> "Fabric":
+    """Fabric for this process alone, or for all that ``torchrun`` started, launched.
+
+    Args:
+        device: its type is where the processes compute; with several GPUs each takes the one of its local rank.
+        precision: as Fabric names it.
+        patience: longest time that a process waits for the others before it gives up.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    world, local = world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    fabric = Fabric(
+        accelerator=device.type,
+        strategy=DDPStrategy(timeout=patience) if world > 1 else "auto",
+        devices=local,
+        num_nodes=world // local,
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric
+
+
+def share(fabric: "Fabric", count: int) -> range:
+    """The indices of 0..count-1 that are this process's: every N-th, so that all get as many of what lies together."""
+    return range(fabric.global_rank, count, fabric.world_size)
+
+
+def gather(fabric: "Fabric", found: object) -> list:
+    """What every process found, in the order of their ranks, known to all of them."""
+    if fabric.world_size == 1:
+        return [found]
+    everyone: list = [None] * fabric.world_size
+    torch.distributed.all_gather_object(everyone, found)
+    return everyone
+
+
+@contextmanager
+def lost_processes(fabric: "Fabric", then: str, rescue: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Turn the error of a collective whose partner has died into a sentence.
+
+    Args:
+        fabric: launched.
+        then: what the user does next.
+        rescue: called before, to save what this process has.
+
+    Raises:
+        D2STError: another process ended while this one waited for it.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # of gloo's and NCCL's errors some are no DistError
+        if fabric.world_size == 1 or not re.search("gloo|nccl|connection|process group", str(error), re.IGNORECASE):
+            raise
+        rescue()
+        reason = str(error).strip().splitlines()[0][:200]
+        raise D2STError(
+            f"Process {fabric.global_rank} of {fabric.world_size} lost another one, which ended or could not be "
+            f"reached ({reason}). {then}"
+        ) from error

@@ -1,0 +1,105 @@
+"""Two real gloo processes, as torchrun starts them: the same results as one, and what happens when one is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import small
+import torch
+from safetensors.torch import load_file
+
+EPISODES = 16
+
+
+def train(folder: Path, out: Path, processes: int, **more) -> subprocess.Popen:
+    settings = {"way": 3, "queries": 2, "episodes": EPISODES, "episodes_per_step": 4, "class_loss": 0.5, "lr": 1e-3}
+    settings |= {"validate_every": 8, "validation_episodes": 20, "checkpoint_minutes": 100.0, "out": str(out)}
+    config = out.with_suffix(".yaml")
+    config.write_text(json.dumps(small.options(folder, **settings | more)))
+    return start("train", "--config", str(config), processes=processes)
+
+
+def start(*arguments: str, processes: int = 2) -> subprocess.Popen:
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "d2st"]
+    command = [sys.executable, *(torchrun if processes > 1 else ["-m", "d2st"]), *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def finish(process: subprocess.Popen) -> str:
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return output
+
+
+def close(one: Path, two: Path) -> None:
+    one, two = load_file(one), load_file(two)
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-5, msg=name)
+
+
+@pytest.fixture(scope="module")
+def alone(small, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    finish(train(small, out, 1))
+    return out
+
+
+def test_training_is_the_same(small, alone, tmp_path) -> None:
+    """Weights, losses and validations of 16 episodes in steps of 4 do not depend on how many processes share them."""
+    output = finish(train(small, tmp_path / "run", 2))
+    assert output.count("validation") == 2, f"the first process alone should tell of its two validations: {output}"
+    close(alone / "final" / "adapter_model.safetensors", tmp_path / "run" / "final" / "adapter_model.safetensors")
+    records = [
+        [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        for run in (alone, tmp_path / "run")
+    ]
+    assert [record["episode"] for record in records[0]] == [record["episode"] for record in records[1]]
+    for one, two in zip(*records, strict=True):
+        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+
+
+def test_a_lost_process_ends_the_run_and_one_process_finishes_it(small, alone, tmp_path) -> None:
+    """kill -9 of the second of two; the first saves the last whole step, from which a single process goes on."""
+    run = tmp_path / "run"
+    process = train(small, run, 2)
+    deadline = time.monotonic() + 200
+    while process.poll() is None and not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(second_process(process.pid), signal.SIGKILL)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode != 0
+    assert "lost another one" in errors and "start again to go on" in errors, errors[-3000:]
+    saved = (run / "last.safetensors").exists()
+    assert saved, "checkpoint_minutes is 100: only the rescue can have saved it"
+    assert f"of {EPISODES}." in finish(train(small, run, 1))
+    close(alone / "final" / "adapter_model.safetensors", run / "final" / "adapter_model.safetensors")
+
+
+def second_process(torchrun: int) -> int:
+    """Process id of rank 1 among the children of torchrun."""
+    for pid in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split():
+        if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes():
+            return int(pid)
+    raise AssertionError("torchrun has no second process")
+
+
+def test_a_store_is_the_same(small, tmp_path) -> None:
+    stores = [tmp_path / "one", tmp_path / "two"]
+    for processes, store in enumerate(stores, 1):
+        common = "--data", str(small / "data"), "--out", str(store), "--workers", "0"
+        output = finish(start("prepare", *common, processes=processes))
+        assert output.count("45 clips in") == 1
+    one, two = (json.loads((store / "index.json").read_text()) for store in stores)
+    assert one == two
+    files = [sorted(file.relative_to(store) for file in (store / "clips").rglob("*.*")) for store in stores]
+    assert files[0] == files[1] and len(files[0]) == 45
+    for file in files[0]:
+        one, two = (load_file(store / file) for store in stores)
+        assert all(torch.equal(one[name], two[name]) for name in one | two)
