@@ -126,7 +126,7 @@ def test_the_released_constant_of_the_eps_cosine() -> None:
     ("name", "options", "said"),
     [
         ("bi_mhm", {}, "no head named 'bi_mhm'; choose one of: bi-mhm, "),
-        ("bi-mhm", {"temperature": 2}, "no option temperature; its options are: cosine"),
+        ("bi-mhm", {"temperature": 2}, "no option temperature; its options are: cosine, shots"),
         ("bi-mhm", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
         ("otam", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
         ("otam", {"smoothing": 0}, "above 0, not 0"),
@@ -140,7 +140,7 @@ def test_wrong_names_are_refused_with_a_sentence(name: str, options: dict, said:
 def test_wrong_support_sets_are_refused_with_a_sentence() -> None:
     head = heads.build("bi-mhm")
     support, query = torch.randn(3, 2, 4), torch.randn(1, 2, 4)
-    with pytest.raises(D2STError, match=r"one label for each of the S clips.*labels \(2,\)"):
+    with pytest.raises(D2STError, match=r"one label for each of the S clips.*3 clips and labels \(2,\)"):
         head(support, torch.tensor([0, 1]), query)
     with pytest.raises(D2STError, match=r"\[1\] have none"):
         head(support, torch.tensor([0, 2, 2]), query)

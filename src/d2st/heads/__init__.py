@@ -19,7 +19,7 @@ from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
 from .frames import class_prototypes, frame_distances
 from .hyrsm import HyRSM
-from .otam import OTAM, otam
+from .otam import OTAM, otam, otam_both
 from .zero_shot import ZeroShot
 
 HEADS: dict[str, type[Head]] = {
@@ -67,4 +67,5 @@ __all__ = [
     "class_prototypes",
     "frame_distances",
     "otam",
+    "otam_both",
 ]

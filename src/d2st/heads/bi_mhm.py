@@ -1,11 +1,15 @@
 """Bi-MHM: bidirectional mean Hausdorff metric (Wang et al., HyRSM, 2022), the matching of D2ST-Adapter."""
 
+from typing import get_args
+
 from torch import Tensor
 
 from .base import Head
-from .frames import Cosine, check_cosine, prototype_distances
+from .frames import Cosine, Shots, check_choice, class_distances, frame_distances
+from .precision import full_precision
 
 
+@full_precision
 def bi_mhm(distances: Tensor) -> Tensor:
     """Sum of each frame's distance to its nearest frame on the other side, in both directions.
 
@@ -25,19 +29,25 @@ def bi_mhm(distances: Tensor) -> Tensor:
 
 
 class BiMHM(Head):
-    """Class prototypes, frame cosines, Bi-MHM: logits are minus the distance, without a temperature.
+    """Frame cosines, Bi-MHM: logits are minus the distance, without a temperature.
 
     Args:
-        cosine: ``"norm"`` as D2ST does it, ``"eps"`` as MoLo does (see ``frame_distances``).
+        cosine: ``"norm"`` as D2ST and HyRSM do it, ``"eps"`` as MoLo does (see ``frame_distances``).
+        shots: ``"prototype"`` as D2ST, MoLo and HyRSM's 5-shot model do it, ``"distance"`` as HyRSM's 1-shot model
+            does with several shots (see ``class_distances``).
     """
 
-    def __init__(self, cosine: Cosine = "norm") -> None:
+    def __init__(self, cosine: Cosine = "norm", shots: Shots = "prototype") -> None:
         super().__init__()
-        check_cosine("bi-mhm", cosine)
-        self.cosine = cosine
+        check_choice("bi-mhm", "cosine", cosine, get_args(Cosine))
+        check_choice("bi-mhm", "shots", shots, get_args(Shots))
+        self.cosine, self.shots = cosine, shots
 
     def match(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
         """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
-        return -bi_mhm(prototype_distances(support, labels, query, way, self.cosine))
+        return -class_distances(self._distance, support, labels, query, way, self.shots)
+
+    def _distance(self, clips: Tensor, query: Tensor) -> Tensor:
+        return bi_mhm(frame_distances(clips, query, self.cosine))  # (..., Q, C)

@@ -5,7 +5,7 @@ together with the feature of its name ("modulated prototypes"); a contrastive lo
 D2ST-Adapter-MM is D2ST-Adapter on CLIP with this head and the options ``D2ST_MM``.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from ..errors import D2STError
 from .base import EncodedEpisode, Head, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import Cosine, check_cosine, class_prototypes, frame_distances
-from .joint import JointProjection, check_text, cosine_to_names
-from .otam import otam
+from .frames import Cosine, check_choice, class_prototypes, cosines, frame_distances
+from .joint import JointProjection, check_text
+from .otam import otam, otam_both
 from .transformer import TemporalTransformer
 
 # What D2ST-Adapter-MM changes: D2ST's own matching, and the prototype before the text as CLIP-FSAR's 5-shot configs
@@ -97,7 +97,7 @@ class CLIPFSAR(Head):
         start: Literal["random", "identity"] = "random",
     ) -> None:
         super().__init__()
-        check_cosine("clip-fsar", cosine)
+        check_choice("clip-fsar", "cosine", cosine, get_args(Cosine))
         given = {"metric": metric, "merge": merge, "inference": inference}
         for option, value in (given | {"contrast": contrast, "text_token": text_token, "start": start}).items():
             if value not in CHOICES[option]:
@@ -171,13 +171,13 @@ class CLIPFSAR(Head):
             own = episode.classes.expand(*lead, -1).gather(-1, own)
         else:
             names = text
-        naming = episode_cross_entropy(self.scale * cosine_to_names(videos, names, "eps"), own)
+        naming = episode_cross_entropy(self.scale * cosines(videos, names, "eps"), own)
         loss = self.matching_loss * episode_cross_entropy(-distances, episode.targets) + self.text_loss * naming
         return loss, -distances
 
     def text_shares(self, query: Tensor, text: Tensor) -> Tensor:
         """log softmax over the names, (..., Q, T, D') in the joint space and (..., way, D') -> (..., Q, way)."""
-        return (self.scale * cosine_to_names(query.mean(-2), text, "norm")).log_softmax(-1)
+        return (self.scale * cosines(query.mean(-2), text, "norm")).log_softmax(-1)
 
     def _distances(self, support: Tensor, labels: Tensor, query: Tensor, text: Tensor, way: int | None) -> Tensor:
         """(..., S, T, D') in the joint space, query behind the transformer -> (..., Q, way)."""
@@ -193,8 +193,7 @@ class CLIPFSAR(Head):
         distances = frame_distances(prototypes, query, self.cosine).transpose(-1, -2)  # (..., Q, way, T', T)
         if self.metric == "bi-mhm":
             return bi_mhm(distances) if self.both_directions else distances.min(-1).values.sum(-1)
-        cost = otam(distances, self.smoothing)
-        return cost + otam(distances.transpose(-1, -2), self.smoothing) if self.both_directions else cost
+        return (otam_both if self.both_directions else otam)(distances, self.smoothing)
 
     def _modulate(self, frames: Tensor, names: Tensor) -> Tensor:
         """Each clip's frames (..., N, T, D') in sight of its name (..., N, D') -> (..., N, T, D')."""

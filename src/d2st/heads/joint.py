@@ -1,11 +1,9 @@
-"""What the heads on CLIP's joint space of images and texts share: the way into it, and cosines there."""
+"""What the heads on CLIP's joint space of images and texts share: the way into it, and checks."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..errors import D2STError
-from .frames import Cosine
 
 
 class JointProjection(nn.Module):
@@ -75,11 +73,3 @@ def check_text(head: str, text: Tensor | None, width: int) -> Tensor:
             "tower of the backbone's own CLIP, and give the head its visual projection (joint)."
         )
     return text
-
-
-def cosine_to_names(videos: Tensor, names: Tensor, cosine: Cosine = "norm") -> Tensor:
-    """(..., N, D') and (..., way, D') -> cosines (..., N, way); ``cosine`` as in ``frame_distances``."""
-    if cosine == "norm":
-        return F.normalize(videos, dim=-1) @ F.normalize(names, dim=-1).transpose(-1, -2)
-    lengths = videos.norm(dim=-1).unsqueeze(-1) * names.norm(dim=-1).unsqueeze(-2)
-    return videos @ names.transpose(-1, -2) / (lengths + 0.01)

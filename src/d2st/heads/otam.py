@@ -1,63 +1,95 @@
 """OTAM: ordered temporal alignment (Cao et al., CVPR 2020), as in D2ST-Adapter's release, in log space."""
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..errors import D2STError
 from .base import Head
-from .frames import Cosine, check_cosine, prototype_distances
+from .frames import Cosine, Shots, check_choice, class_distances, frame_distances
+from .precision import full_precision
+
+Directions = Literal["both", "single"]
 
 
+@full_precision
 def otam(distances: Tensor, smoothing: float = 0.5) -> Tensor:
     """Smoothed cost of the best ordered alignment: each column's frame is matched, rows never go back.
 
     The recursion of the reference on a table padded with a free column left and right, with ``softmin(a) =
     -s log sum exp(-a / s)``, not normalised, so that values can be negative. The reference exponentiates costs, which
-    overflows from about ``100 s`` on; here the table is kept as logarithms, a whole column at a time.
+    overflows from about ``100 s`` on, and fills the table entry by entry; here it is kept as logarithms, a whole column
+    at a time, with the pairs of clips as the contiguous dimension.
 
     Args:
         distances: (..., T, T') between the frames of two clips.
-        smoothing: s, "lambda" in the reference: 0.5 in D2ST-Adapter's release, 0.1 in OTAM's and TRX's.
+        smoothing: s, "lambda" in the reference: 0.5 in D2ST-Adapter's and CLIP-FSAR's release, 0.1 in TRX's.
 
     Returns:
-        (...) costs. Swap the last two dimensions for the other direction.
+        (...) costs; for the other direction see :func:`otam_both`.
     """
-    k = -distances / smoothing  # (..., T, T')
-    # Left border: entering a row costs nothing, from the corner or along the border; hence the two ways, log 2.
-    first = [k[..., 0, 0]]
-    for row in range(1, k.shape[-2]):
-        first.append(k[..., row, 0] + torch.logaddexp(k.new_tensor(math.log(2)), first[-1]))
-    x = torch.stack(first, dim=-1)  # (..., T), the column's log weights
-    for column in range(1, k.shape[-1]):
-        above = F.pad(x[..., :-1], (1, 0), value=-math.inf)
-        x = k[..., column] + torch.logaddexp(x, above)
+    rows, columns = distances.shape[-2:]
+    pairs = distances.reshape(-1, rows, columns).permute(2, 1, 0)  # (T', T, pairs)
+    k = (pairs / -smoothing).contiguous()
+    # Left border: entering a row costs nothing, from the corner or along the border, hence two ways into every row but
+    # the first; from there down the column. x_l = k_l + log(2 + exp(x_{l-1})), summed up in closed form.
+    ways = k.new_full((rows, 1), math.log(2))
+    ways[0] = 0
+    down = k[0].cumsum(0)  # (T, pairs)
+    x = down + torch.logcumsumexp(ways - (down - k[0]), dim=0)  # (T, pairs), the column's log weights
+    for column in k[1:]:
+        x = column + torch.cat([x[:1], torch.logaddexp(x[1:], x[:-1])])  # from the left, or from the left and above
     # Right border: every row but the last is left in two ways, down the border or from its own end.
-    ways = torch.full_like(x, math.log(2))
-    ways[..., -1] = 0
-    return -smoothing * torch.logsumexp(x + ways, dim=-1)  # (...)
+    return -smoothing * torch.logsumexp(x + ways.flip(0), dim=0).view(distances.shape[:-2])  # (...)
+
+
+@full_precision
+def otam_both(distances: Tensor, smoothing: float = 0.5) -> Tensor:
+    """Sum of the costs of both directions, (..., T, T') -> (...), as all released heads use OTAM; see :func:`otam`."""
+    turned = distances.transpose(-1, -2)  # (..., T', T)
+    if distances.shape == turned.shape:
+        return otam(torch.stack([distances, turned]), smoothing).sum(0)  # one pass, half of the kernels
+    return otam(distances, smoothing) + otam(turned, smoothing)
 
 
 class OTAM(Head):
-    """Class prototypes, frame cosines, OTAM in both directions: logits are minus the sum of the two costs.
+    """Frame cosines, OTAM: logits are minus the cost.
+
+    The defaults are D2ST-Adapter's; OTAM as TRX's and HyRSM's code compare with it is ``cosine="eps", smoothing=0.1,
+    shots="distance"``.
 
     Args:
-        cosine: ``"norm"`` as D2ST does it, ``"eps"`` as OTAM's and TRX's code does (see ``frame_distances``).
+        cosine: ``"norm"`` as D2ST does it, ``"eps"`` as the others do (see ``frame_distances``).
         smoothing: see :func:`otam`.
+        shots: ``"prototype"`` or ``"distance"``, see ``class_distances``.
+        directions: ``"both"`` as released; ``"single"`` matches each support frame in the order of the query's.
     """
 
-    def __init__(self, cosine: Cosine = "norm", smoothing: float = 0.5) -> None:
+    def __init__(
+        self,
+        cosine: Cosine = "norm",
+        smoothing: float = 0.5,
+        shots: Shots = "prototype",
+        directions: Directions = "both",
+    ) -> None:
         super().__init__()
-        check_cosine("otam", cosine)
+        check_choice("otam", "cosine", cosine, get_args(Cosine))
+        check_choice("otam", "shots", shots, get_args(Shots))
+        check_choice("otam", "directions", directions, get_args(Directions))
         if not smoothing > 0:
             raise D2STError(f"The smoothing of the head 'otam' must be above 0, not {smoothing}.")
-        self.cosine, self.smoothing = cosine, smoothing
+        self.cosine, self.smoothing, self.shots, self.directions = cosine, smoothing, shots, directions
 
     def match(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
         """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
-        distances = prototype_distances(support, labels, query, way, self.cosine)  # (..., Q, way, T, T')
-        return -otam(distances, self.smoothing) - otam(distances.transpose(-1, -2), self.smoothing)
+        return -class_distances(self._cost, support, labels, query, way, self.shots)
+
+    def _cost(self, clips: Tensor, query: Tensor) -> Tensor:
+        distances = frame_distances(clips, query, self.cosine)  # (..., Q, C, T, T')
+        if self.directions == "both":
+            return otam_both(distances, self.smoothing)
+        return otam(distances.transpose(-1, -2), self.smoothing)  # rows are the query's frames  # (..., Q, C)

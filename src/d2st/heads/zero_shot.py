@@ -5,7 +5,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from .base import Head
-from .joint import JointProjection, check_text, cosine_to_names
+from .frames import cosines
+from .joint import JointProjection, check_text
 
 
 class ZeroShot(Head):
@@ -31,4 +32,4 @@ class ZeroShot(Head):
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
         """Queries (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
-        return self.scale * cosine_to_names(query.squeeze(-2), check_text("zero-shot", text, self.projection.width))
+        return self.scale * cosines(query.squeeze(-2), check_text("zero-shot", text, self.projection.width))

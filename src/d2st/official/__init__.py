@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..encoder import VideoEncoder
 from ..errors import D2STError
+from ..heads.base import Head
 from . import aim, d2st, dist, dualpath, st_adapter
 from .names import Release, rename
 
@@ -31,23 +32,25 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
 
     Args:
         target: a :class:`~d2st.encoder.VideoEncoder` or :class:`~d2st.VideoClassifier` whose backbone is the
-            checkpoint's (a CLIP ViT with QuickGELU, or a ResNet 18, 34 or 50), or a single adapter module.
+            checkpoint's (a CLIP ViT with QuickGELU, or a ResNet 18, 34 or 50), a single adapter module, or a
+            :class:`~d2st.heads.Head` with weights. Where a release trained a head, its state dict is loaded twice,
+            into the encoder and into the head; each takes its part.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
         system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
             "aim", "dualpath", "dist".
 
     Returns:
-        What the target has no place for, in the authors' names: the classifier if the target is an encoder, CLIP's text
-        tower in DiST.
+        What the target has no place for, in the authors' names: the classifier or head if the target is an encoder,
+        the backbone if it is a head, CLIP's text tower in DiST.
 
     Raises:
         D2STError: another system, or keys that are missing or left over, listed.
     """
     release, prefix = _release(system), "" if _encoder(target) is target else "encoder."
     extra, renamed = {}, {}
-    own = target.state_dict()
+    own, elsewhere = target.state_dict(), "encoder." if isinstance(target, Head) else "head."
     for theirs, (ours, tensor) in _translate(target, state_dict, release).items():
-        if ours not in own and (ours.startswith("head.") or re.match(release.spare, theirs)):
+        if ours not in own and (ours.startswith(elsewhere) or re.match(release.spare, theirs)):
             extra[theirs] = tensor
         else:
             renamed[ours] = tensor
@@ -59,8 +62,8 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
     if missing or unexpected or shapes:
         raise D2STError(
             f"This state dict does not fit {type(target).__name__}: missing keys {missing}, unexpected keys "
-            f"{unexpected}, other sizes {shapes}. Build the target with the backbone, frames and adapter config of the "
-            f"checkpoint."
+            f"{unexpected}, other sizes {shapes}. Build the target with the backbone, frames and adapter config, or "
+            f"the head's options, of the checkpoint."
         )
     with torch.no_grad():
         for name in wanted:
@@ -76,7 +79,10 @@ def translate(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d
 def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) -> dict[str, tuple[str, Tensor]]:
     """The authors' key -> (ours, tensor)."""
     encoder = _encoder(target)
-    rules = release.module if encoder is None else release.encoder(encoder)
+    if encoder is not None:
+        rules = release.encoder(encoder)
+    else:
+        rules = release.head if isinstance(target, Head) else release.module
     state = release.prepare({key.removeprefix("module."): tensor for key, tensor in state.items()})  # as DDP writes
     translated = {}
     for theirs, tensor in state.items():

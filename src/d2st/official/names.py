@@ -7,7 +7,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 # (pattern of a key's beginning, its replacement) or (pattern, replacement, rules for the rest of the key). The first
-# that matches wins. "backbone.", "adapters." and "passage." are VideoEncoder's prefixes, "head." is VideoClassifier's.
+# that matches wins. "backbone.", "adapters." and "passage." are VideoEncoder's prefixes, "head." is VideoClassifier's
+# and stands for a matching head too. In the rules of a matching head "encoder." stands for the encoder.
 Rules = tuple[tuple, ...]
 
 
@@ -15,14 +16,16 @@ class Release(NamedTuple):
     """How the authors of one system lay out their state dict.
 
     Attributes:
-        module: rules for the state dict of a single adapter.
+        module: rules for the state dict of a single adapter; empty if the release has none.
         encoder: rules for a whole model, given the encoder that takes it.
+        head: rules for a whole model, for the matching head in it; empty if that has no weights.
         spare: pattern of keys that no target has a place for.
         prepare: changes to tensors before they are renamed.
     """
 
-    module: Rules
-    encoder: Callable[[nn.Module], Rules]
+    module: Rules = ()
+    encoder: Callable[[nn.Module], Rules] = lambda encoder: ()
+    head: Rules = ()
     spare: str = r"(?!)"
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
@@ -42,6 +45,15 @@ CLIP_VIT: Rules = (
     (r"ln_pre\.", "backbone.norm_pre."),
     (r"ln_post\.", "backbone.norm."),
     (r"transformer\.resblocks\.(\d+)\.", r"backbone.blocks.\1.", _CLIP_BLOCK),
+)
+# A torchvision ResNet as ``nn.Sequential`` of its children, under timm's names.
+RESNET_CHILDREN: Rules = (
+    (r"0\.", "backbone.conv1."),
+    (r"1\.", "backbone.bn1."),
+    (r"4\.", "backbone.layer1."),
+    (r"5\.", "backbone.layer2."),
+    (r"6\.", "backbone.layer3."),
+    (r"7\.", "backbone.layer4."),
 )
 
 

@@ -1,0 +1,72 @@
+"""Every matching head, small, and training episodes for it."""
+
+import torch
+
+from d2st import heads
+from d2st.heads import EncodedEpisode, Head
+
+FEATURES, FRAMES, CLASSES = 16, 4, 7
+GRID, PATCH = 2, 32  # of feature maps, and pixels of a frame behind one of their cells
+# The options that make a head small. A new head needs a line here and is then held to tests/test_head_contract.py.
+SMALL: dict[str, dict] = {
+    "bi-mhm": {},
+    "clip-fsar": {"features": FEATURES, "heads": 2, "hidden": 8},
+    "hyrsm": {"features": FEATURES, "heads": 2, "classes": CLASSES, "temporal_weight": 0.05},
+    "otam": {},
+    "zero-shot": {"features": FEATURES},
+}
+NO_SUPPORT = {"zero-shot"}  # heads that do not look at the support clips
+
+
+def build(name: str, **options: object) -> Head:
+    """A head with random weights, the same each time, in eval mode."""
+    torch.manual_seed(0)
+    return heads.build(name, **(SMALL[name] | options)).eval()
+
+
+def episode(
+    head: Head,
+    shots: tuple[int, ...] = (2, 1, 3),
+    queries: int = 4,
+    lead: tuple[int, ...] = (),
+    frames: int = FRAMES,
+    seed: int = 0,
+    dtype: torch.dtype = torch.float32,
+) -> EncodedEpisode:
+    """Random clips in the form the head takes, ``shots`` of each class, shuffled; every query is of a random class.
+
+    Args:
+        head: says whether clips are maps, and whether there is text and video.
+        shots: support clips of each class.
+        queries: Q.
+        lead: leading dimensions.
+        frames: T.
+        seed: of everything random.
+        dtype: of the features.
+    """
+    rng, way = torch.Generator().manual_seed(seed), len(shots)
+    labels = torch.arange(way).repeat_interleave(torch.tensor(shots))
+    labels = labels[torch.randperm(len(labels), generator=rng)]
+    shape = (frames, FEATURES, GRID, GRID) if head.needs_maps else (frames, FEATURES)
+
+    def draw(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=rng, dtype=torch.float64).to(dtype)
+
+    def video(count: int) -> torch.Tensor | None:
+        return draw(*lead, count, frames, 3, PATCH * GRID, PATCH * GRID) if head.needs_video else None
+
+    return EncodedEpisode(
+        support=draw(*lead, len(labels), *shape),
+        labels=labels,
+        query=draw(*lead, queries, *shape),
+        targets=torch.randint(way, (*lead, queries), generator=rng),
+        classes=torch.randperm(CLASSES, generator=rng)[:way],
+        text=draw(CLASSES, FEATURES) if head.needs_text else None,
+        support_video=video(len(labels)),
+        query_video=video(queries),
+    )
+
+
+def text_of(episode: EncodedEpisode) -> torch.Tensor | None:
+    """(way, D') what ``match`` takes as text."""
+    return None if episode.text is None else episode.text[episode.classes]

@@ -1,0 +1,141 @@
+"""What every matching head promises; what a single head computes is tested in its own file."""
+
+import copy
+import pickle
+from dataclasses import replace
+
+import heads_small
+import pytest
+import torch
+from heads_small import FRAMES, NO_SUPPORT, SMALL, text_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2st import heads
+
+NAMES = sorted(heads.HEADS)
+EXACT = dict(rtol=1e-9, atol=1e-9)
+
+
+def logits_of(head, episode):
+    return head(episode.support, episode.labels, episode.query, episode.way, text_of(episode))
+
+
+def small(name, *args, **options):
+    """A head in float64 and an episode for it."""
+    head = heads_small.build(name).double()
+    return head, heads_small.episode(head, *args, dtype=torch.float64, **options)
+
+
+def test_every_head_is_held_to_the_contract():
+    assert SMALL.keys() == heads.HEADS.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lead", [(), (2,), (2, 1)])
+@pytest.mark.parametrize("shots", [(1, 1), (2, 1, 3), (2, 2, 2, 2, 2)])
+def test_leading_dimensions_are_episodes(name, lead, shots):
+    head, episode = small(name, shots, lead=lead)
+    logits = logits_of(head, episode)
+    assert logits.shape == (*lead, 4, len(shots))
+    support, query = episode.support.flatten(0, len(lead) - 1), episode.query.flatten(0, len(lead) - 1)
+    for one, clips, queries in zip(logits.flatten(0, -3), support, query, strict=True) if lead else ():
+        torch.testing.assert_close(head(clips, episode.labels, queries, len(shots), text_of(episode)), one, **EXACT)
+    if lead:  # labels may differ between the episodes of a batch
+        shuffle = torch.stack([torch.randperm(len(episode.labels)) for _ in support]).unflatten(0, lead)
+        shuffled = torch.stack([c[s] for c, s in zip(support, shuffle.flatten(0, -2), strict=True)]).unflatten(0, lead)
+        again = head(shuffled, episode.labels[shuffle], episode.query, len(shots), text_of(episode))
+        torch.testing.assert_close(again, logits, **EXACT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_support_and_names_of_classes_do_not_matter(name):
+    head, episode = small(name)
+    logits, order = logits_of(head, episode), torch.tensor([3, 5, 0, 1, 4, 2])
+    other = replace(episode, support=episode.support[order], labels=episode.labels[order])
+    torch.testing.assert_close(logits_of(head, other), logits, **EXACT)
+    names = torch.tensor([2, 0, 1])  # class c is called names[c] now
+    other = replace(episode, labels=names[episode.labels], classes=episode.classes[names.argsort()])
+    torch.testing.assert_close(logits_of(head, other)[..., names], logits, **EXACT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_query_s_logits_do_not_depend_on_the_others(name):
+    head, episode = small(name, queries=7)
+    logits = logits_of(head, episode)
+    parts = [logits_of(head, replace(episode, query=part)) for part in episode.query.split([1, 4, 2])]
+    torch.testing.assert_close(torch.cat(parts), logits, **EXACT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stages_make_the_whole(name):
+    head, episode = small(name)
+    clips = torch.cat([episode.support, episode.query])
+    one_by_one = torch.stack([head.embed(clip) for clip in clips])  # (S + Q, T', D')
+    support, query = one_by_one.split([len(episode.support), len(episode.query)])
+    staged = head.match(support, episode.labels, query, text=text_of(episode))  # the way is read from the labels
+    torch.testing.assert_close(staged, logits_of(head, episode), **EXACT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_give_the_same(name):
+    head, episode = small(name)
+    for other in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        assert torch.equal(logits_of(other, episode), logits_of(head, episode))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_a_scalar_whose_gradient_reaches_everything(name):
+    head, episode = small(name, lead=(2,))
+    episode = replace(episode, support=episode.support.requires_grad_(), query=episode.query.requires_grad_())
+    loss, logits = head.train().loss(episode)
+    assert loss.shape == () and logits.shape == (2, 4, 3)
+    loss.backward()
+    parameters = dict(head.named_parameters()) | {"support": episode.support, "query": episode.query}
+    without = [key for key, p in parameters.items() if p.requires_grad and (p.grad is None or not p.grad.any())]
+    assert without == (["support"] if name in NO_SUPPORT else [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiles(name):
+    head, episode = small(name)
+    compiled = torch.compile(head, backend="aot_eager")
+    loss = compiled(episode.support, episode.labels, episode.query, episode.way, text_of(episode)).square().sum()
+    torch.testing.assert_close(loss, logits_of(head, episode).square().sum(), **EXACT)
+
+
+KINDS = {
+    "random": lambda clips: clips,
+    "identical": lambda clips: torch.ones_like(clips),
+    "opposite": lambda clips: torch.ones_like(clips) * (torch.arange(clips.shape[0]) % 2 * 2 - 1)[:, None, None],
+    "zero": torch.zeros_like,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=12, deadline=None)
+@given(
+    support=st.sampled_from(sorted(KINDS)),
+    query=st.sampled_from(["as support", "minus support", "zero", "random"]),
+    scale=st.sampled_from([1e-3, 1.0, 100.0]),
+    low=st.sampled_from([torch.bfloat16, torch.float16]),
+    given_low=st.booleans(),
+    frames=st.sampled_from([FRAMES, 16]),
+    seed=st.integers(0, 3),
+)
+def test_half_precision_stays_finite(name, support, query, scale, low, given_low, frames, seed):
+    """Losses and gradients under autocast, with frame distances from 0 to 2 and features of any size."""
+    head = heads_small.build(name).train()
+    episode = heads_small.episode(head, shots=(1, 2), queries=3, frames=frames, seed=seed)
+    clips = episode.support
+    clips = (KINDS[support](clips.flatten(2)) if clips.ndim > 3 else KINDS[support](clips)).view_as(clips) * scale
+    queries = {"as support": clips, "minus support": -clips, "zero": clips * 0, "random": episode.query * scale}[query]
+    dtype = low if given_low else torch.float32
+    clips, queries = (tensor.to(dtype, copy=True).requires_grad_() for tensor in (clips, queries))
+    episode = replace(episode, support=clips, query=queries)
+    with torch.autocast("cpu", dtype=low):
+        loss, logits = head.loss(episode)
+    loss.backward()
+    assert loss.isfinite() and logits.isfinite().all()
+    for tensor in (clips, queries, *head.parameters()):
+        assert tensor.grad is None or tensor.grad.isfinite().all()
