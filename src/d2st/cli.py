@@ -48,6 +48,7 @@ VERBS = {
         "support folder and query clips in, labels out",
         lambda r: 1 if r["unreadable"] else 0,
     ),
+    "bench": Verb("bench", "BenchConfig", "bench", "what every adapter costs on this machine, in time and memory"),
 }
 
 USAGE = f"""d2st {__version__}: a frozen image model learns actions from one to five clips

@@ -190,10 +190,13 @@ class VideoEncoder(nn.Module):
             for key, tensor in own.items():
                 tensor.copy_(state[key])
 
+    def parameter_count(self) -> tuple[int, int]:
+        """Number of trainable and of all parameters."""
+        return sum(p.numel() for p in self.trainable_parameters()), sum(p.numel() for p in self.parameters())
+
     def summary(self) -> dict[str, float]:
         """Print and return the number of trainable and of all parameters, and their share."""
-        trainable = sum(p.numel() for p in self.trainable_parameters())
-        total = sum(p.numel() for p in self.parameters())
+        trainable, total = self.parameter_count()
         print(
             f"{type(self.config).__name__} on {self.backbone_name or type(self.backbone).__name__}: "
             f"{trainable:,} of {total:,} parameters train ({trainable / total:.2%})"

@@ -110,7 +110,12 @@ def evaluate(config: EvalConfig) -> dict:
         scores = score(features.values, sampler, head, config.episodes, device)
         results.append({"way": config.way, "shot": shot, **summarise(scores, clips.classes)})
     counts = {"clips": len(features.clips), "bad_clips": features.bad, "problems": list(clips.problems)}
-    result = {"part": config.part, **counts, "results": results}
+    model = {
+        "backbone": encoder.backbone_name,
+        "adapter": encoder.config.label,
+        "trainable_parameters": encoder.parameter_count()[0],
+    }
+    result = {"part": config.part, **model, **counts, "results": results}
     _print(result, clips.classes)
     if config.out:
         path = write_result(Path(config.out) / "eval.json", config, result)

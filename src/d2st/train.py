@@ -159,7 +159,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
         "best_accuracy": state.best_accuracy,
         "best_episode": state.best_episode,
         "adapter": str(folder.best),
-        "trainable_parameters": sum(p.numel() for p in encoder.trainable_parameters()),
+        "trainable_parameters": encoder.parameter_count()[0],
         "bad_clips": [{"id": id, "reason": reason} for id, reason in sorted(state.bad.items())],
     }
     if fabric.is_global_zero:

@@ -1,7 +1,7 @@
 """What every adapter system's config can say, and how it takes part in :func:`d2st.adapt`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
@@ -28,6 +28,12 @@ class AdapterConfig:
     name: ClassVar[str] = ""
     tunes_backbone: ClassVar[bool] = False  # the backbone as a whole trains, in training mode
 
+    @property
+    def label(self) -> str:
+        """Name, and the settings that are not the defaults, to tell systems apart in tables: "d2st ratio=0.5"."""
+        changed = (f for f in fields(self) if getattr(self, f.name) != f.default)
+        return " ".join([self.name, *(f"{f.name}={_short(getattr(self, f.name))}" for f in changed)])
+
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """Modules to hook into the backbone for clips of ``frames`` frames.
 
@@ -51,6 +57,10 @@ class AdapterConfig:
             D2STError: if ``classes`` is not what this system's classifier takes.
         """
         return MeanThenLinear(encoder.num_features, check_classes(type(self).__name__, classes))
+
+
+def _short(value: object) -> str:
+    return f"({','.join(map(_short, value))})" if isinstance(value, tuple) else str(value)
 
 
 def select_sites(sites: Sequence[Site], positions: Positions) -> list[Site]:

@@ -1,0 +1,112 @@
+"""Evaluations of several adapters beside each other: what was reached with how many trained parameters."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+from .errors import D2STError
+from .figures import BEFORE
+
+
+@dataclass(frozen=True)
+class Point:
+    """Accuracy that an adapter reached.
+
+    Args:
+        label: The adapter; the same everywhere for the same one.
+        parameters: How many it trained; 0 is the frozen backbone.
+        accuracy: In percent.
+        interval: Half width of its interval.
+    """
+
+    label: str
+    parameters: int
+    accuracy: float
+    interval: float
+
+
+def collect(folders: Sequence[str | Path]) -> dict[str, list[Point]]:
+    """Read every ``eval.json`` in folders and below.
+
+    Args:
+        folders: folders of evaluations; the file itself is taken too.
+
+    Returns:
+        Comparable results together: title -> points. Only those of the same backbone, data, part, head, way and shot
+        stand under one title.
+
+    Raises:
+        D2STError: a folder without evaluations, or a file that cannot be read as one.
+    """
+    panels: dict[str, list[Point]] = {}
+    for folder in map(Path, folders):
+        files = [folder] if folder.is_file() else sorted(folder.rglob("eval.json"))
+        if not files:
+            raise D2STError(f"There is no eval.json in '{folder}'; d2st eval --out writes one.")
+        for file in files:
+            for title, point in _points(file):
+                panels.setdefault(title, []).append(point)
+    return dict(sorted(panels.items()))
+
+
+def _points(file: Path) -> list[tuple[str, Point]]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        config, points = content["config"], []
+        for result in content["results"]:
+            title = (
+                f"{content['backbone']}, {Path(config['data']).name}/{content['part']}, {config['head']}, "
+                f"{result['way']}-way {result['shot']}-shot"
+            )
+            accuracy, interval = 100 * result["accuracy"], 100 * (result["interval"] or 0)
+            points.append((title, Point(content["adapter"], content["trainable_parameters"], accuracy, interval)))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise D2STError(
+            f"'{file}' is not an evaluation with accuracies and the number of trained parameters "
+            f"({type(error).__name__}: {error}). Write it again with d2st eval --out."
+        ) from error
+    return points
+
+
+def accuracy_against_parameters(path: Path, panels: dict[str, Sequence[Point]]) -> None:
+    """Draw accuracy against trained parameters, with intervals; the frozen backbone is a line.
+
+    Args:
+        path: PNG to write.
+        panels: title -> points; one plot each, in which the same adapter looks the same.
+    """
+    labels = sorted({point.label for points in panels.values() for point in points if point.parameters})
+    looks = {label: dict(color=f"C{i % 10}", marker="oDs^v"[i % 5 - i // 10]) for i, label in enumerate(labels)}
+    columns = min(2, len(panels))
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(6.2 * columns + 1.8, 4.4 * lines), layout="constrained")
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis in axes.flat[len(panels) :]:
+        axis.axis("off")
+    for axis, (title, points) in zip(axes.flat, panels.items(), strict=False):
+        for point in points:
+            if point.parameters:
+                at = dict(x=point.parameters, y=point.accuracy, yerr=point.interval)
+                axis.errorbar(**at, linestyle="", capsize=4, markersize=6, **looks[point.label])
+            else:
+                axis.axhline(point.accuracy, color=BEFORE, linestyle="--", linewidth=1.5, zorder=0)
+                axis.axhspan(*(point.accuracy + s * point.interval for s in (-1, 1)), color=BEFORE, alpha=0.2, lw=0)
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+        axis.xaxis.set_minor_locator(NullLocator())
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("trained parameters")
+        axis.set_ylabel("accuracy on unseen classes (%)")
+        axis.grid(color="#eeeeee")
+        axis.set_axisbelow(True)
+        axis.spines[["top", "right"]].set_visible(False)
+    handles = [Line2D([], [], linestyle="", label=label, **looks[label]) for label in labels]
+    handles.append(Line2D([], [], color=BEFORE, linestyle="--", label="frozen backbone"))
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,166 @@
+"""d2st bench: figures that can be known beforehand, the whole verb, the plot of evaluations, and the table in docs/."""
+
+import json
+
+import families
+import pytest
+import small
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+import d2st
+from d2st import bench, cli, compare, measure
+from d2st.evaluate import EvalConfig, evaluate
+from d2st.measure import Seconds
+
+
+def encoder_of(config, **options):
+    torch.manual_seed(0)
+    return d2st.adapt(VisionTransformer(**families.VIT | options), config, frames=families.FRAMES)
+
+
+def test_flops_of_a_frozen_vit_are_those_of_its_matrix_products():
+    tokens, width, depth, images, inputs = 17, 32, 3, 8, 3 * 8 * 8
+    block = tokens * width * width * (4 + 8) + 2 * tokens * tokens * width
+    expected = 2 * images * (16 * inputs * width + depth * block)
+    encoder = encoder_of(d2st.NoneConfig())
+    forward, step = measure.count_flops(encoder, families.clips(batch=1))
+    assert forward == expected
+    weights = 2 * images * (depth * tokens * width * width * 12 + 16 * inputs * width)  # for these no gradients
+    whole = measure.count_flops(encoder_of(d2st.FullConfig()), families.clips(batch=1))
+    assert whole[0] == expected and step < whole[1] <= step + weights
+    assert 1.9 < step / forward < 2.3, "back-propagation to the input costs about another forward"
+
+
+@pytest.mark.parametrize("config", [d2st.NoneConfig(), d2st.D2STConfig(), d2st.DiSTConfig(width=32)], ids=str)
+def test_peak_memory_is_exact_and_of_activations(config, capfd):
+    encoder, video = encoder_of(config), families.clips(batch=1)
+    first = measure.peak_memory(encoder, video)
+    assert first == measure.peak_memory(encoder, video)
+    gradients = sum(4 * p.numel() for p in encoder.trainable_parameters()) or 4 * video.numel()
+    activations = measure.peak_memory(encoder, families.clips(batch=3)) - first
+    assert first > gradients and 1.5 * (first - gradients) < activations < 2.1 * first
+    assert all(p.grad is None for p in encoder.parameters())
+    assert capfd.readouterr().err == ""
+
+
+def test_peak_memory_sees_checkpointing():
+    encoder, video = encoder_of(d2st.D2STConfig(), depth=6), families.clips()
+    plain = measure.peak_memory(encoder, video)
+    encoder.set_grad_checkpointing()
+    assert measure.peak_memory(encoder, video) < 0.6 * plain
+
+
+def test_twins_share_memory_and_nothing_else():
+    model = VisionTransformer(**families.VIT)
+    other = measure.twin(model)
+    assert list(other.state_dict()) == list(model.state_dict())
+    for a, b in zip(model.parameters(), other.parameters(), strict=True):
+        assert a is not b and a.data_ptr() == b.data_ptr()
+    d2st.adapt(other, d2st.NoneConfig())
+    assert all(p.requires_grad for p in model.parameters())
+    video = families.clips(batch=1)[0]
+    assert torch.equal(model.eval()(video), other(video))
+
+
+def test_times_are_medians_of_pairs():
+    walls = [(1.0, 2.0), (10.0, 11.0), (2.0, 6.0)]  # frozen and adapted, on a machine that was disturbed once
+    times = bench._times([(Seconds(a, a), Seconds(b, 2 * b)) for a, b in walls])
+    assert times["wall"]["ratio"] == 2 and times["cpu"]["ratio"] == 4
+    assert times["wall"]["seconds"] == 2 and times["wall"]["runs"] == [2, 11, 6]
+
+
+def test_the_verb_measures_what_fits_and_says_why_the_rest_does_not(tmp_path, capsys):
+    arguments = "--backbone test_resnet --image-size 32 --frames 4 --device cpu --repeats 2 --threads 1"
+    chosen = ["--adapters", "vanilla,aim,d2st", "--adapter", "d2st", "--adapter.ratio", "0.5", "--out", str(tmp_path)]
+    threads = torch.get_num_threads()
+    assert cli.main(["bench", *arguments.split(), *chosen]) == 0
+    assert torch.get_num_threads() == threads
+    result, printed = json.loads((tmp_path / "bench.json").read_text()), capsys.readouterr().out
+    rows = {row["adapter"]: row for row in result["adapters"]}
+    pathways = [f"d2st pathways={name}" for name in ("spatial", "temporal", "uniform")]
+    assert list(rows) == ["none", "vanilla", "d2st", *pathways, "d2st ratio=0.5"]
+    (refused,) = result["refused"]
+    assert refused["adapter"] == "aim" and "Take a ViT" in refused["reason"] and "aim: AIMConfig reaches" in printed
+    for label, row in rows.items():
+        config = d2st.adapters.SYSTEMS[label.split()[0]](**row["config"])
+        backbone = timm.create_model("test_resnet", num_classes=0)
+        count = d2st.adapt(backbone, config, frames=4, image_size=32).parameter_count()
+        assert (row["parameters"]["trainable"], row["parameters"]["total"]) == count
+        for task in ("forward", "step"):
+            assert row[task]["flops"] == pytest.approx(row[task]["flops_ratio"] * rows["none"][task]["flops"])
+            assert all(len(row[task][clock]["runs"]) == 2 for clock in ("wall", "cpu"))
+            assert row[task]["wall"]["ratio"] > 0
+        assert row["step"]["peak_bytes"] > 0
+        assert f"| {label} | {count[0]:,} |" in (tmp_path / "bench.md").read_text()
+    assert rows["d2st"]["forward"]["flops_ratio"] > rows["vanilla"]["forward"]["flops_ratio"] > 1
+    assert result["config"]["threads"] == 1 and result["machine"]["threads"] == 1
+
+
+def test_every_system_is_measured_on_a_vit(capsys):
+    config = bench.BenchConfig("test_vit", image_size=32, frames=8, repeats=0, device="cpu")
+    result = bench.bench(config)
+    assert {row["adapter"].split()[0] for row in result["adapters"]} == set(d2st.adapters.SYSTEMS)
+    assert [entry["adapter"] for entry in result["refused"]] == ["dualpath"], "8 frames fill framesets of 2x2 only"
+    assert "time" not in capsys.readouterr().out
+
+
+def test_evaluations_are_drawn(small, tmp_path):
+    for name, adapter in (("frozen", d2st.NoneConfig()), ("adapted", d2st.D2STConfig(ratio=0.5))):
+        options = small_options(small, out=str(tmp_path / name), adapter=adapter, way=2, episodes=20)
+        evaluate(EvalConfig(**options))
+    panels = compare.collect([tmp_path])
+    assert list(panels) == [f"test_resnet, data/test, bi-mhm, 2-way {shot}-shot" for shot in (1, 3)]
+    for points in panels.values():
+        adapted, frozen = sorted(points, key=lambda point: point.label)
+        assert (frozen.label, frozen.parameters, adapted.label) == ("none", 0, "d2st ratio=0.5")
+        assert adapted.parameters > 10_000 and 20 <= adapted.accuracy <= 100
+    more = {"adapters": "vanilla", "repeats": 0, "device": "cpu", "image_size": 32}
+    bench.bench(bench.BenchConfig("test_resnet", results=str(tmp_path), out=str(tmp_path / "out"), **more))
+    assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+    assert "![Accuracy against trained parameters" in (tmp_path / "out" / "bench.md").read_text()
+
+
+def small_options(folder, **more):
+    return small.options(folder) | {"shot": (1, 3)} | more
+
+
+def test_files_that_are_no_evaluations_are_named(tmp_path):
+    with pytest.raises(d2st.D2STError, match=r"no eval.json in"):
+        compare.collect([tmp_path])
+    (tmp_path / "eval.json").write_text('{"config": {"data": "x"}, "results": [{"way": 5}]}')
+    with pytest.raises(d2st.D2STError, match=r"eval.json' is not an evaluation.*KeyError.*d2st eval --out"):
+        compare.collect([tmp_path])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--adapters", "d2st,lora"], "--adapters 'lora' is not one of none, full"),
+        (["--clips", "0"], "--clips 0 must be 1 or more"),
+        (["--repeats", "-1"], "--repeats -1 must be 0 or more"),
+        (["--threads", "0"], "--threads 0 must be 1 or more"),
+        (["--results", "runs"], "name one"),
+        (["--backbone", "resnet18x"], "neither a timm model"),
+    ],
+)
+def test_refusals_are_sentences(arguments, sentence, capsys):
+    assert cli.main(["bench", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def on_meta(config, frames, name="vit_base_patch16_clip_quickgelu_224"):
+    """An encoder without values, whose FLOPs can be counted all the same."""
+    backbone = timm.create_model(name, num_classes=0, device="meta")
+    return d2st.adapt(backbone, config, frames=frames), torch.zeros(1, frames, 3, 224, 224, device="meta")
+
+
+@pytest.mark.parametrize(
+    ("config", "frames", "gmacs"),
+    [(d2st.STConfig(places="mlp"), 8, 152), (d2st.AIMConfig(), 8, 202), (d2st.DiSTConfig(feature="video"), 16, 163)],
+    ids=lambda value: getattr(value, "name", value),
+)
+def test_flops_are_what_the_authors_published(config, frames, gmacs):
+    """Their "GFLOPs" of a view count a multiplication with its addition once."""
+    assert measure.count_flops(*on_meta(config, frames))[0] / 2e9 == pytest.approx(gmacs, rel=0.006)
