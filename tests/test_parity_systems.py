@@ -100,11 +100,13 @@ def test_st_adapter(name):
     adapter = STAdapter(64, config["adapter_channels"], tuple(config["kernel_size"])).to(dtype)
     assert d2st.official.load(adapter, goldens.weights(tensors, dtype), "st-adapter") == {}
     x = tensors["in/x"].requires_grad_()
-    y = adapter(x.unflatten(0, (-1, 8)), (7, 7)).flatten(0, 1)
+    rows = (x.shape[1] - 1) // 7
+    y = adapter(x.unflatten(0, (-1, 8)), (rows, 7)).flatten(0, 1)
     (y * tensors["c"]).sum().backward()
     check(y, tensors["out/y"], TOLERANCE[dtype], "y")
     check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
-    check_gradients(adapter, tensors, TOLERANCE[dtype], "st-adapter")
+    if "cut" not in meta:  # some of the tokens only, and gradients of weights are sums over all
+        check_gradients(adapter, tensors, TOLERANCE[dtype], "st-adapter")
 
 
 @goldens_of("stadapter_block_*")
@@ -217,7 +219,7 @@ def test_aim_on_an_imagenet_vit(name):
 
 @goldens_of("dualpath_adapter_*")
 def test_dualpath_adapter(name):
-    _, tensors = goldens.read(name)
+    meta, tensors = goldens.read(name)
     dtype = precision(name)
     adapter = dualpath.Bottleneck(64, 16).to(dtype).eval()
     assert d2st.official.load(adapter, goldens.weights(tensors, dtype), "dualpath") == {}
@@ -226,7 +228,8 @@ def test_dualpath_adapter(name):
     (y * tensors["c"]).sum().backward()
     check(y, tensors["out/y"], TOLERANCE[dtype], "y")
     check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
-    check_gradients(adapter, tensors, TOLERANCE[dtype], "dualpath")
+    if "cut" not in meta:
+        check_gradients(adapter, tensors, TOLERANCE[dtype], "dualpath")
 
 
 @goldens_of("dualpath_block_*")
