@@ -20,13 +20,14 @@ from .errors import D2STError
 
 
 class Verb(NamedTuple):
-    """Where a verb lives: ``module`` holds the config class and the function."""
+    """Where a verb lives: ``module`` holds the config class and the function; ``positional`` flags may go unnamed."""
 
     module: str
     config: str
     function: str
     summary: str
     exit_code: Callable[[dict], int] = lambda result: 0
+    positional: tuple[str, ...] = ()
 
 
 VERBS = {
@@ -35,8 +36,9 @@ VERBS = {
         "data.check",
         "CheckConfig",
         "check",
-        "what a dataset holds against its split",
+        "what a dataset holds against its split (check-data NAME FOLDER for a benchmark)",
         lambda r: 0 if r["usable"] else 1,
+        ("split", "data"),  # check-data ucf101 videos/
     ),
     "prepare": Verb("data.store", "PrepareConfig", "prepare", "videos to a frame store: decode once, read fast"),
     "train": Verb("train", "TrainConfig", "train", "train an adapter on episodes, resumable exactly"),
@@ -110,6 +112,10 @@ def run(name: str, arguments: Sequence[str]) -> int:
     verb = VERBS[name]
     module = importlib.import_module(f".{verb.module}", __package__)
     config_class, function = getattr(module, verb.config), getattr(module, verb.function)
+    typed = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
+    if typed and len(typed) == len(verb.positional):
+        flags = [f"--{flag}={value}" for flag, value in zip(verb.positional, typed, strict=True)]
+        arguments = [*flags, *arguments[len(typed) :]]
     arguments = normalise(arguments, {field.name for field in dataclasses.fields(config_class) if field.type is bool})
     own = [argument for argument in arguments if argument.startswith("--adapter.")]
     if "--adapter_path" in arguments and own:

@@ -28,7 +28,7 @@ class EvalConfig:
 
     Args:
         data: dataset folder, list file or frame store.
-        split: split file with the class names of train, val and test; None takes all classes.
+        split: split file with the class names of train, val and test, or a benchmark's name; None takes all classes.
         part: part of the split whose classes are evaluated: train, val or test.
         backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
         weights: local weight file of the backbone.

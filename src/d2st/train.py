@@ -31,7 +31,8 @@ class TrainConfig:
 
     Args:
         data: dataset folder, list file or frame store.
-        split: split file with the class names of train, val and test; the test classes are never read.
+        split: split file with the class names of train, val and test, or a benchmark's name; the test classes are never
+            read.
         backbone: timm name or a backbone that ships with d2st; None is CLIP ViT-B/16, or the saved adapter's.
         weights: local weight file of the backbone.
         image_size: side of the frames in pixels; None is the backbone's own.

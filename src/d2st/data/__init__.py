@@ -1,1 +1,3 @@
 """From video files to tensors and episodes."""
+
+from . import benchmarks as benchmarks

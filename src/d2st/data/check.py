@@ -8,7 +8,8 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2st.data import frame_file, pictures
+from d2st.data import benchmarks, frame_file, pictures
+from d2st.data.benchmarks.protocol import protocol
 from d2st.data.datasets import list_clips
 from d2st.data.readers import reader
 from d2st.data.video import VideoError, VideoWarning
@@ -26,7 +27,7 @@ class CheckConfig:
 
     Args:
         data: Folder of class folders, list file, folder that the list files in ``split`` start from, or frame store.
-        split: Split file; None for the data's own parts, or none.
+        split: Split file or a benchmark's name; None for the data's own parts, or none.
         way: Classes in an episode.
         shot: Support clips of a class.
         queries: Query clips of a class.
@@ -60,32 +61,44 @@ def check(config: CheckConfig) -> dict:
     for name, least in (("way", 2), ("shot", 1), ("queries", 1), ("frames", 1)):
         if getattr(config, name) < least:
             raise D2STError(f"{name} must be at least {least} and is {getattr(config, name)}.")
-    listing, parts = list_clips(Path(config.data), Path(config.split) if config.split else None)
+    listing, parts = list_clips(Path(config.data), config.split)
+    benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
+    full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
     parts = parts or {"all": sorted(listing.clips)}
-    owner = {name: part for part, names in parts.items() for name in names}
-    jobs = [(name, id, path) for name in owner for id, path in sorted(listing.clips[name].items())]
+    jobs = [
+        (part, name, id, path)
+        for part, names in parts.items()
+        for name in names
+        for id, path in sorted(listing.of(name, part).items())
+    ]
     clips = []
     with progress("Checking", len(jobs), "clips") as advance:
         for entry in run_jobs(_Look(config.full), jobs, config.workers):
             clips.append(entry)
             advance(1)
-    same = defaultdict(list)
+    copies = defaultdict(list)
     for entry in clips:
         if "digest" in entry:
-            same[entry.pop("digest")].append(entry["id"])
+            copies[entry.pop("digest")].append(entry)
+    same = [entries for entries in copies.values() if len(entries) > 1]
     good = [entry for entry in clips if "reason" not in entry]
     report = {
         "data": config.data,
         "split": config.split,
         "full": config.full,
-        "parts": {part: _part(part, names, clips, config) for part, names in parts.items()},
+        "parts": {part: _part(part, names, clips, config, full_shot) for part, names in parts.items()},
         "bad": [entry for entry in clips if "reason" in entry],
         "short": [entry for entry in good if entry["frames"] < config.frames],
         "warnings": [text for entry in good for text in entry["warnings"]],
-        "duplicates": [ids for ids in same.values() if len(ids) > 1],
+        "duplicates": [[entry["id"] for entry in entries] for entries in same],
+        "across_parts": [[e["id"] for e in entries] for entries in same if len({e["part"] for e in entries}) > 1],
+        "missing": listing.missing,
         "problems": listing.problems,
-        "notes": listing.notes + _unnamed(listing.clips, owner),
+        "notes": listing.notes + _unnamed(listing.clips, {name for names in parts.values() for name in names}),
     }
+    if benchmark:
+        readable = {part: found["classes"] for part, found in report["parts"].items()}
+        report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
     report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
     report["usable"] = not report["reasons"]
     _print(report, config)
@@ -101,9 +114,9 @@ class _Look:
     def __init__(self, full: bool) -> None:
         self.full = full
 
-    def __call__(self, job: tuple[str, str, Path]) -> dict:
-        name, id, path = job
-        entry = {"id": id, "class": name, "path": str(path)}
+    def __call__(self, job: tuple[str, str, str, Path]) -> dict:
+        part, name, id, path = job
+        entry = {"id": id, "part": part, "class": name, "path": str(path)}
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", VideoWarning)
@@ -111,7 +124,7 @@ class _Look:
             entry["warnings"] = [str(warning.message) for warning in caught]
             return entry | {"digest": _digest(path)}
         except VideoError as error:
-            return {key: entry[key] for key in ("id", "class", "path")} | {"reason": error.reason}
+            return {key: entry[key] for key in ("id", "part", "class", "path")} | {"reason": error.reason}
 
     def _frames(self, path: Path) -> int:
         if path.suffix == frame_file.SUFFIX:
@@ -136,14 +149,17 @@ def _digest(path: Path) -> str:
     return f"{size}:{hashlib.sha256(data).hexdigest()}"
 
 
-def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig) -> dict:
-    """Numbers of one part, and the reasons why episodes cannot be drawn from it."""
+def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig, full_shot: bool) -> dict:
+    """Numbers of one part, and the reasons why episodes cannot be drawn (or classes not be learned) from it."""
     counts = dict.fromkeys(names, 0)
-    mine = [entry for entry in clips if entry["class"] in counts]
+    mine = [entry for entry in clips if entry["part"] == part]
     good = [entry for entry in mine if "reason" not in entry]
     for entry in good:
         counts[entry["class"]] += 1
     needed, way = config.shot + config.queries, 2 if part == "val" else config.way
+    use = f"{config.shot} shot and {config.queries} queries"
+    if full_shot:
+        needed, way, use = 1, 2, "full-shot classification"
     few = {name: count for name, count in counts.items() if count < needed}
     reasons = []
     if len(names) < way:
@@ -151,8 +167,8 @@ def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig) -
     if few:
         listed = ", ".join(f"{name} ({count})" for name, count in few.items())
         reasons.append(
-            f"Part '{part}' has classes with fewer than the {needed} readable clips of {config.shot} shot and "
-            f"{config.queries} queries: {listed}; add clips, or leave these classes out of the split."
+            f"Part '{part}' has classes with fewer than the {needed} readable clips of {use}: {listed}; add clips, or "
+            "leave these classes out of the split."
         )
     lengths = [entry["frames"] for entry in good] or [0]
     return {
@@ -165,8 +181,8 @@ def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig) -
     }
 
 
-def _unnamed(found: dict, owner: dict) -> list[str]:
-    left = sorted(set(found) - set(owner))
+def _unnamed(found: dict, named: set[str]) -> list[str]:
+    left = sorted(set(found) - named)
     return [f"{len(left)} classes of the data are in no part of the split: {', '.join(left[:_SHOWN])}."] if left else []
 
 
@@ -200,12 +216,13 @@ def _print(report: dict, config: CheckConfig) -> None:
         "shorter than a clip; frames repeat": [f"{entry['id']}: {entry['frames']}" for entry in report["short"]],
         "damaged": report["warnings"],
         "the same file more than once": [" = ".join(ids) for ids in report["duplicates"]],
+        "the same file in two parts; what trains has seen the test": [" = ".join(x) for x in report["across_parts"]],
         "listed and not usable": report["problems"],
         "left out": report["notes"],
     }
     for title, lines in findings.items():
         for line in [f"{title} ({len(lines)})", *(f"  {line}" for line in lines[:_SHOWN])] if lines else []:
             console.print(line, markup=False, highlight=False)
-    for reason in report["reasons"]:
+    for reason in [*report.get("protocol", ()), *report["reasons"]]:
         console.print(reason, markup=False, highlight=False)
     console.print("usable" if report["usable"] else "not usable", markup=False)

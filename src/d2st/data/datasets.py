@@ -7,6 +7,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from d2st.data import benchmarks
+from d2st.data.archives import advice, is_archive
+from d2st.data.benchmarks.find import apply, list_benchmark
 from d2st.data.frames import Sampler
 from d2st.data.index import finder, is_store, list_store
 from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
@@ -87,7 +90,8 @@ def open_dataset(
         data: A folder of class folders, a list file (paths relative to its folder), the folder that the paths of list
             files in ``split`` start from, or a frame store made by ``d2st prepare``.
         split: A YAML file with the class names of train, val and test (or with a list file for each), one list file,
-            or a folder of official few-shot lists. None: the data's own parts, or none.
+            a folder of official few-shot lists, or the name of a benchmark (:mod:`d2st.data.benchmarks`), whose clips
+            are then found below ``data`` however they lie there. None: the data's own parts, or none.
         part: "train", "val" or "test"; None for all classes. Data without parts give all their classes for "train" and
             "test".
         warn: Tell about clips that are listed and cannot be used with one :class:`DataWarning`.
@@ -95,7 +99,7 @@ def open_dataset(
     Raises:
         D2STError: If something is not there, cannot be read, or contradicts itself.
     """
-    data, split = Path(data), None if split is None else Path(split)
+    data = Path(data)
     if part not in (None, *PARTS):
         raise D2STError(f"There is no part '{part}'; choose train, val or test.")
     listing, parts = list_clips(data, split)
@@ -107,23 +111,29 @@ def open_dataset(
         names = parts[part]
     else:
         names = [name for names in parts.values() for name in names] or list(listing.clips)
-    gone = sorted(name for name in names if not listing.clips[name])
+    found = {name: listing.of(name, part) for name in sorted(set(names))}
+    gone = [name for name, clips in found.items() if not clips]
     if gone:
         listing.problems.append(f"Classes without any clip are left out: {', '.join(gone)}.")
-    names = sorted(set(names) - set(gone))
+    names = [name for name, clips in found.items() if clips]
     if not names:
         raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(listing.problems)}")
-    clips = tuple(
-        Clip(path, label, id) for label, name in enumerate(names) for id, path in sorted(listing.clips[name].items())
-    )
+    clips = tuple(Clip(path, label, id) for label, name in enumerate(names) for id, path in sorted(found[name].items()))
     if warn and listing.problems:
         more = f" ({len(listing.problems)} such findings; 'd2st check-data' lists them)" * (len(listing.problems) > 1)
         warnings.warn(listing.problems[0] + more, DataWarning, stacklevel=2)
     return ClipSet(tuple(names), clips, tuple(listing.problems), tuple(listing.notes))
 
 
-def list_clips(data: Path, split: Path | None) -> tuple[Listing, dict[str, list[str]]]:
+def list_clips(data: Path, split: str | Path | None) -> tuple[Listing, dict[str, list[str]]]:
     """Clips by class and the class names of each part, for :func:`open_dataset`, ``prepare`` and ``check-data``."""
+    if data.is_file() and is_archive(data):
+        raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
+    if isinstance(split, str) and split in benchmarks.NAMES:
+        benchmark = benchmarks.load(split)
+        listing = apply(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
+        return listing, benchmark.classes
+    split = None if split is None else Path(split)
     if is_store(data):
         return split_classes(lambda: list_store(data), split, finder(data))
     if data.is_file():

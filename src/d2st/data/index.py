@@ -44,6 +44,8 @@ def list_store(store: Path) -> Listing:
             found.clips[name] = {}
         for entry in index["clips"]:
             found.clips.setdefault(entry["class"], {})[entry["id"]] = clip_file(store, entry["id"])
+            if "part" in entry:
+                found.assigned[entry["id"]] = entry["part"]
     except FileNotFoundError as error:
         raise D2STError(f"Frame store '{store}' is unfinished; {again}.") from error
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:

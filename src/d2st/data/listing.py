@@ -7,6 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from d2st.data.archives import advice, is_archive
 from d2st.data.kinds import EXTENSIONS, entries, is_frame_folder
 from d2st.errors import D2STError
 
@@ -37,6 +38,10 @@ class Listing:
     missing: list[str] = field(default_factory=list)
     assigned: dict[str, str] = field(default_factory=dict)
 
+    def of(self, name: str, part: str | None) -> dict[str, Path]:
+        """Clips of a class, {clip id: file}, in one part (None: all)."""
+        return {id: path for id, path in self.clips[name].items() if part in (None, self.assigned.get(id, part))}
+
 
 def scan_folder(root: Path) -> Listing:
     """Clips of a folder ``class/clip.ext`` or, as extracted frames, ``class/clip/00001.jpg``.
@@ -61,9 +66,10 @@ def scan_folder(root: Path) -> Listing:
         else:
             found.notes.append(f"Class folder '{entry.name}' holds no video files and is left out.")
     if not found.clips:
+        packed = advice([root / name for name in skipped if is_archive(root / name)])
         raise D2STError(
             f"Folder '{root}' holds no class folders with video files; expected {root}/<class>/<clip>.mp4 "
-            f"(or another of {', '.join(sorted(EXTENSIONS))})."
+            f"(or another of {', '.join(sorted(EXTENSIONS))})." + f" {packed}" * bool(packed)
         )
     if skipped:
         names = ", ".join(f"'{name}'" for name in skipped[:5]) + (", ..." if len(skipped) > 5 else "")

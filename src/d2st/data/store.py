@@ -14,6 +14,7 @@ import torch
 
 from d2st.data import frame_file, pictures
 from d2st.data.index import VERSION, clip_file, is_store
+from d2st.data.listing import Listing
 from d2st.data.readers import reader
 from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
@@ -30,7 +31,7 @@ class PrepareConfig:
     Args:
         data: Folder of class folders, list file, or the folder that the list files in ``split`` start from.
         out: Folder of the store.
-        split: Split file; only its classes are prepared. None: all.
+        split: Split file or a benchmark's name; only its classes are prepared. None: all.
         short_side: Pictures with a longer short side are shrunk to it, in pixels; none is enlarged.
         format: "jpeg", or "lossless" (WebP; two to three times the space and the reading time).
         quality: Of JPEG, 1 to 100.
@@ -66,7 +67,7 @@ def prepare(config: PrepareConfig) -> dict:
 
     _check(config)
     data, out = Path(config.data), Path(config.out)
-    listing, parts = list_clips(data, Path(config.split) if config.split else None)
+    listing, parts = list_clips(data, config.split)
     names = sorted({name for part in parts.values() for name in part} or listing.clips)
     jobs = [(name, id, path) for name in names for id, path in sorted(listing.clips[name].items())]
     settings = {"short_side": str(config.short_side), "format": config.format}
@@ -76,7 +77,7 @@ def prepare(config: PrepareConfig) -> dict:
         done = _work(fabric, _Job(out, config, settings), jobs, config)
         report = None
         if fabric.is_global_zero:
-            report = _finish(out, done, settings, listing.problems, parts)
+            report = _finish(out, done, settings, listing, parts)
             _print(report)
         return fabric.broadcast(report)
 
@@ -97,7 +98,7 @@ def _work(fabric, job: "_Job", jobs: list, config: PrepareConfig) -> dict[str, l
     return {status: [entry for theirs in everyone for entry in theirs[status]] for status in done}
 
 
-def _finish(out: Path, done: dict[str, list[dict]], settings: dict[str, str], problems: list[str], parts: dict) -> dict:
+def _finish(out: Path, done: dict[str, list[dict]], settings: dict[str, str], listing: Listing, parts: dict) -> dict:
     """Write report and index; the index comes last and makes the store whole."""
     clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
     report = {
@@ -107,10 +108,15 @@ def _finish(out: Path, done: dict[str, list[dict]], settings: dict[str, str], pr
         "kept": len(done["kept"]),
         "bytes": sum(clip_file(out, entry["id"]).stat().st_size for entry in clips),
         "bad": sorted(done["bad"], key=lambda entry: entry["id"]),
-        "problems": problems,
+        "problems": listing.problems,
         "warnings": [text for entry in clips for text in entry.pop("warnings")],
     }
     write_json(out / "report.json", report)
+    held = {entry["class"] for entry in clips}
+    parts = {part: [name for name in names if name in held] for part, names in parts.items()}
+    for entry in clips:
+        if entry["id"] in listing.assigned:
+            entry["part"] = listing.assigned[entry["id"]]
     index = {"version": VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
     write_json(out / "index.json", index)
     return report

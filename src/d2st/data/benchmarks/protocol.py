@@ -1,0 +1,31 @@
+"""What the published protocol of a benchmark becomes with the clips that are there."""
+
+from d2st.data.benchmarks import Benchmark
+
+
+def protocol(benchmark: Benchmark, readable: dict[str, dict[str, int]], shots: list[int], queries: int) -> list[str]:
+    """A sentence for each part.
+
+    Args:
+        benchmark: As published.
+        readable: Part -> class -> number of clips that can be read.
+        shots: Numbers of support clips; for each it is told how many classes have enough clips.
+        queries: Query clips of a class in an episode.
+    """
+    told = []
+    for part, names in benchmark.classes.items():
+        have = [readable.get(part, {}).get(name, 0) for name in names]
+        there = sum(count > 0 for count in have)
+        if benchmark.full_shot:
+            told.append(f"Part '{part}' of {benchmark.title}: {there} of {len(names)} classes, {sum(have):,} clips.")
+            continue
+        published = list(benchmark.counts[part].values())
+        if have == published:
+            told.append(f"Part '{part}' is that of {benchmark.title}: {there} classes, {sum(have):,} clips.")
+            continue
+        enough = (f"{sum(count >= shot + queries for count in have)} for {shot}-shot" for shot in shots)
+        told.append(
+            f"Part '{part}' of {benchmark.title} becomes {there} of {len(names)} classes with {sum(have):,} of "
+            f"{sum(published):,} clips; classes with enough of them and {queries} queries: {', '.join(enough)}."
+        )
+    return told

@@ -1,0 +1,146 @@
+"""Archives as data sets are distributed: detected, with the command that unpacks them, and unpacked without leaving."""
+
+import io
+import random
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from d2st.data import archives
+from d2st.data.datasets import open_dataset
+from d2st.errors import D2STError
+
+FILES = {"kick/a.avi": b"a" * 3000, "hit/b c.avi": b"b" * 70000}
+
+
+def _zip(path: Path, files: dict[str, bytes] = FILES) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    return path
+
+
+def _tar(path: Path, mode: str = "w:gz", files: dict[str, bytes] = FILES, *more: tarfile.TarInfo) -> Path:
+    with tarfile.open(path, mode) as file:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            file.addfile(member, io.BytesIO(data))
+        for member in more:
+            file.addfile(member)
+    return path
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "a.tar.gz", "a.tgz", "a.tar.bz2", "a.tar.xz"])
+def test_archives_are_unpacked_and_unpacking_goes_on_where_it_was(tmp_path, name):
+    mode = {"tar": "w", "gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(name.rpartition(".")[2])
+    archive = _tar(tmp_path / name, mode) if mode else _zip(tmp_path / name)
+    assert archives.is_archive(archive)
+    assert archives.unpack(archive, tmp_path / "out") == (2, 0)
+    assert _content(tmp_path / "out") == FILES
+    (tmp_path / "out/kick/a.avi").write_bytes(b"half")
+    assert archives.unpack(archive, tmp_path / "out") == (1, 1)
+    assert _content(tmp_path / "out") == FILES
+
+
+def _cut(archive: Path, name: str, size: int) -> list[Path]:
+    data, pieces = archive.read_bytes(), []
+    for i, start in enumerate(range(0, len(data), size)):
+        pieces.append(archive.with_name(f"{name}{i:02d}"))
+        pieces[-1].write_bytes(data[start : start + size])
+    archive.unlink()
+    return pieces
+
+
+def test_ssv2s_numbered_pieces_are_one_archive(tmp_path):
+    files = {f"20bn-something-something-v2/{i}.webm": random.Random(i).randbytes(5000) for i in range(5)}
+    pieces = _cut(_tar(tmp_path / "whole", files=files), "20bn-something-something-v2-", 3000)
+    assert len(pieces) > 2 and all(map(archives.is_archive, pieces))
+    assert archives.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert _content(tmp_path / "out") == files
+    with pytest.raises(D2STError, match=r"v2-00' cannot be unpacked .* download it again"):
+        archives.unpack(pieces[:-2], tmp_path / "again")
+    with pytest.raises(D2STError, match=r"The piece between '.*v2-01' and '.*v2-03' is missing"):
+        archives.unpack([*pieces[:2], *pieces[3:]], tmp_path / "again")
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/etc/out.txt", "a/../../out.txt", "C:/out.txt", "..\\out.txt"])
+def test_members_cannot_leave_their_folder(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    for archive in (_zip(tmp_path / "a.zip", {name: b"x"}), _tar(tmp_path / "a.tar", "w", {name: b"x"})):
+        before = _content(tmp_path)
+        with pytest.raises(D2STError, match="leaves its folder"):
+            archives.unpack(archive, tmp_path / "in/out")
+        assert _content(tmp_path).keys() - before.keys() <= {"a.tar"}
+
+
+def test_links_and_devices_are_not_made(tmp_path):
+    link, device = tarfile.TarInfo("kick/link"), tarfile.TarInfo("kick/device")
+    link.type, link.linkname, device.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.CHRTYPE
+    archives.unpack(_tar(tmp_path / "a.tar", "w", FILES, link, device), tmp_path / "out")
+    with zipfile.ZipFile(_zip(tmp_path / "a.zip"), "a") as file:
+        member = zipfile.ZipInfo("kick/link")
+        member.external_attr = 0o120777 << 16
+        file.writestr(member, "/etc/passwd")
+    archives.unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert _content(tmp_path / "out") == FILES
+
+
+def test_damaged_archives_are_told(tmp_path):
+    for archive in (_zip(tmp_path / "a.zip"), _tar(tmp_path / "a.tar.gz")):
+        data = bytearray(archive.read_bytes())
+        data[60:90] = b"\xff" * 30
+        archive.write_bytes(data)
+        with pytest.raises(D2STError, match=r"cannot be unpacked .* download it again"):
+            archives.unpack(archive, tmp_path / "out")
+    assert not [name for name in _content(tmp_path) if ".tmp" in name]
+
+
+def test_what_is_no_archive():
+    for name in ("a.avi", "train_few_shot.txt", "78687.webm", "20bn-something-something-v2", "kick.tar.mp4"):
+        assert not archives.is_archive(Path(name))
+
+
+@pytest.mark.parametrize(
+    ("names", "command"),
+    [
+        (["UCF101.rar"], "cd {root} && unrar x -o- UCF101.rar"),
+        (["brush_hair.rar", "cartwheel.rar"], 'cd {root} && for f in *.rar; do unrar x -o- "$f"; done'),
+        (["my videos.7z"], "cd {root} && 7z x -aos 'my videos.7z'"),
+        (["part_0.tar.gz", "part_1.tar.gz"], "python -m d2st.data.archives {root} --out {root}"),
+        (["20bn-something-something-v2-00"], "python -m d2st.data.archives {root} --out {root}"),
+    ],
+)
+def test_the_command_that_unpacks_is_told(tmp_path, names, command):
+    for name in names:
+        (tmp_path / name).write_bytes(b"x")
+    for split in (None, "ucf101"):
+        with pytest.raises(D2STError) as caught:
+            open_dataset(tmp_path, split)
+        assert str(caught.value).endswith(f"unpack with: {command.format(root=tmp_path)}")
+    if len(names) == 1:
+        with pytest.raises(D2STError, match=r"is an archive. Archives that are not unpacked: 1 \('"):
+            open_dataset(tmp_path / names[0])
+
+
+def test_the_command_line(tmp_path):
+    (tmp_path / "parts").mkdir()
+    _zip(tmp_path / "parts/a.zip")
+    (tmp_path / "parts/b.rar").write_bytes(b"x")
+    done = subprocess.run(
+        [sys.executable, "-m", "d2st.data.archives", tmp_path / "parts", "--out", tmp_path / "out"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and "a.zip: 2 files written, 0 kept." in done.stdout
+    assert "unrar x -o- b.rar" in done.stderr and _content(tmp_path / "out") == FILES
+    assert archives.main([str(tmp_path / "parts/a.zip"), "--out", str(tmp_path / "out")]) == 0
+    assert archives.main([str(tmp_path / "out"), "--out", str(tmp_path / "out")]) == 1

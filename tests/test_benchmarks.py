@@ -1,0 +1,352 @@
+"""Named benchmarks: the facts, and every layout in which people keep their videos, from tiny look-alikes of each."""
+
+import json
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import clips
+import pytest
+from small import options
+from test_pictures import extract
+
+from d2st import cli
+from d2st.data import benchmarks, frames
+from d2st.data.benchmarks import key
+from d2st.data.check import CheckConfig, check
+from d2st.data.datasets import ClipSet, DataWarning, open_dataset
+from d2st.data.store import PrepareConfig, prepare
+from d2st.errors import D2STError
+from d2st.evaluate import EvalConfig, evaluate
+
+SIZES = {
+    "ssv2-full": {"train": (64, 67013), "val": (12, 1926), "test": (24, 2857)},
+    "ssv2-small": {"train": (64, 6400), "val": (12, 1200), "test": (24, 2400)},
+    "kinetics100": {"train": (64, 6400), "val": (12, 1200), "test": (24, 2400)},
+    "hmdb51": {"train": (31, 4280), "val": (10, 1194), "test": (10, 1292)},
+    "ucf101": {"train": (70, 9154), "val": (10, 1421), "test": (21, 2745)},
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_few_shot_splits_have_the_published_sizes_and_share_no_class(name):
+    found = benchmarks.load(name)
+    sizes = {part: (len(names), sum(found.counts[part].values())) for part, names in found.classes.items()}
+    assert sizes == SIZES[name] and not found.full_shot
+    names = [key(name) for names in found.classes.values() for name in names]
+    assert len(set(names)) == len(names)  # also in every spelling
+
+
+def test_full_shot_sets_hold_the_classes_of_the_few_shot_ones():
+    for name, size, parts in (("kinetics400", 400, ("kinetics100",)), ("ssv2", 174, ("ssv2-full", "ssv2-small"))):
+        found = benchmarks.load(name)
+        assert found.full_shot and found.classes["train"] == found.classes["val"]
+        names = {key(name) for name in found.classes["train"]}
+        assert len(names) == size
+        for part in parts:
+            wanted = {n for names in benchmarks.load(part).classes.values() for n in names if not n.startswith("val")}
+            assert {key(n) for n in wanted} <= names
+
+
+def test_what_leaks_between_the_two_splits_of_ssv2():
+    """docs/protocol.md tells these numbers."""
+    full, small = (
+        {part: set(map(key, names)) for part, names in benchmarks.load(f"ssv2-{name}").classes.items()}
+        for name in ("full", "small")
+    )
+    assert len(full["test"] & small["train"]) == 9 and len(small["test"] & full["train"]) == 7
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(D2STError, match=r"no benchmark 'ucf'; choose one of ssv2-full, "):
+        benchmarks.load("ucf")
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory) -> dict[str, Path]:
+    """One real clip for each container."""
+    root = tmp_path_factory.mktemp("originals")
+    return {
+        ".avi": clips.write(root / "a.avi", frames=10, codec="mpeg4"),
+        ".mp4": clips.write(root / "a.mp4", frames=10),
+        ".webm": clips.write(root / "a.webm", frames=10, codec="libvpx"),
+    }
+
+
+@pytest.fixture
+def lay(tmp_path, originals):
+    """Lays clips out below ``data``: a path with an extension is a video, one without a folder of frames."""
+
+    def lay(*paths: str) -> Path:
+        for path in paths:
+            target = tmp_path / "data" / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if target.suffix:
+                shutil.copy(originals[target.suffix], target)
+            else:
+                extract(target, 2, "{:06d}.jpg")
+        return tmp_path / "data"
+
+    return lay
+
+
+def _ids(found: ClipSet) -> dict[str, list[str]]:
+    return {name: [found.clips[i].id for i in m] for name, m in zip(found.classes, found.by_class, strict=True)}
+
+
+def _open(root: Path, name: str, part: str = "test") -> dict[str, list[str]]:
+    return _ids(open_dataset(root, name, part, warn=False))
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("UCF-101/BlowingCandles/v_BlowingCandles_g01_c01.avi", "UCF-101/JumpRope/v_JumpRope_g01_c01.avi"),
+        ("videos/Blowing Candles/1.mp4", "videos/jump_rope/1.mp4"),
+        ("v_BlowingCandles_g01_c01.avi", "v_jumprope_g01_c01.avi"),
+        ("jpegs/v_BlowingCandles_g01_c01", "jpegs/v_JumpRope_g01_c01"),
+        ("train/BlowingCandles/v_BlowingCandles_g01_c01", "val/JumpRope/v_JumpRope_g01_c01"),
+    ],
+    ids=["as distributed", "spaces", "one folder", "frames", "frames in class folders"],
+)
+def test_layouts_of_ucf101(lay, paths):
+    root = lay(*paths, "v_Archery_g01_c01.avi", "other/readme.mp4")  # a training class, and no class at all
+    assert _open(root, "ucf101") == {"BlowingCandles": [paths[0]], "JumpRope": [paths[1]]}
+    assert _open(root, "ucf101", "train") == {"Archery": ["v_Archery_g01_c01.avi"]}
+    found = open_dataset(root, "ucf101", "test", warn=False)
+    assert found.read(0, frames.build("uniform", 1)).shape == (1, 3, clips.HEIGHT, clips.WIDTH)
+    assert "1 clips in" in found.notes[0] and "belong to no class of UCF101" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ("kick/Ball_x_kick_f_cm_np1_ba_bad_0.avi", "kick_ball/Goal_kick_ball_u_nm_np2_le_goo_12.avi"),
+        ("Ball_x_kick_f_cm_np1_ba_bad_0.avi", "a_kick_Kick_Ball_u_nm_np2_le_goo_12.avi"),
+        ("hmdb51_org/kick/1.avi", "hmdb51_org/kick ball/#1_! (2).avi"),
+    ],
+    ids=["as distributed", "one folder", "spaces"],
+)
+def test_layouts_of_hmdb51(lay, paths):
+    assert _open(lay(*paths), "hmdb51") == {"kick": [paths[0]], "kick_ball": [paths[1]]}
+
+
+KINETICS = ("-abcDEF_123_000010_000020", "_bcdEFG-234_000001_000011")
+
+
+@pytest.mark.parametrize(
+    "folders",
+    [
+        ("train_256/busking", "val_256/hurling_(sport)"),
+        ("kinetics400/train/busking", "kinetics400/val/hurling (sport)"),
+        ("busking", "hurling sport"),
+    ],
+)
+def test_layouts_of_kinetics(lay, folders):
+    root = lay(*(f"{folder}/{name}.mp4" for folder, name in zip(folders, KINETICS, strict=True)))
+    assert _open(root, "kinetics100") == {
+        "busking": [f"{folders[0]}/{KINETICS[0]}.mp4"],
+        "hurling_(sport)": [f"{folders[1]}/{KINETICS[1]}.mp4"],
+    }
+
+
+def test_kinetics_in_one_folder_with_its_annotations(lay):
+    root = lay(f"parts/{KINETICS[0]}.mp4", f"parts/{KINETICS[1][:11]}.mp4", f"{'x' * 11}_000000_000010.mp4")
+    header = "label,youtube_id,time_start,time_end,split\n"
+    (root / "train.csv").write_text(f"{header}busking,{KINETICS[0][:11]},10,20,train\n")
+    (root / "validate.csv").write_text(f"{header}hurling (sport),{KINETICS[1][:11]},1,11,validate\n")
+    assert [*_open(root, "kinetics100")] == ["busking", "hurling_(sport)"]
+    assert _open(root, "kinetics400", "train") == {"busking": [f"parts/{KINETICS[0]}.mp4"]}
+    assert _open(root, "kinetics400", "val") == {"hurling (sport)": [f"parts/{KINETICS[1][:11]}.mp4"]}
+    with pytest.raises(D2STError, match=r"has no part 'test', only train, val"):
+        open_dataset(root, "kinetics400", "test")
+
+
+def _annotate(folder: Path, prefix: str = "", **sets: dict[str, str]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, templates in sets.items():
+        entries = [{"id": id, "label": "x", "template": text, "placeholders": []} for id, text in templates.items()]
+        (folder / f"{prefix}{name}.json").write_text(json.dumps(entries))
+
+
+@pytest.mark.parametrize("pattern", ["20bn-something-something-v2/{}.webm", "mp4/{}.mp4", "frames/{}"])
+def test_ssv2_by_its_own_annotations(lay, pattern):
+    root = lay(*(pattern.format(i) for i in range(1, 6)))
+    train = {"1": "Closing [something]", "2": "Digging [something] out of [something]"}
+    validation = {"3": "Closing [something]", "4": "Digging [something] out of [something]"}
+    _annotate(root / "labels", "something-something-v2-", train=train, validation=validation)
+    (root / "labels/labels.json").write_text('{"Closing something": "5"}')
+    # SSv2-Full trains on clips of the training set and tests on those of the validation set
+    assert _open(root, "ssv2-full", "train") == {"Closing something": [pattern.format(1)]}
+    assert _open(root, "ssv2-full") == {"Digging something out of something": [pattern.format(4)]}
+    full_shot = open_dataset(root, "ssv2", "val", warn=False)
+    assert _ids(full_shot) == {"Closing something": [pattern.format(3)], full_shot.classes[1]: [pattern.format(4)]}
+    (root / "labels/something-something-v2-train.json").write_text("[{")
+    with pytest.raises(D2STError, match=r"something-something-v2-train.json' cannot be read"):
+        open_dataset(root, "ssv2-full")
+
+
+def test_ssv2_in_class_folders_with_brackets(lay):
+    root = lay("Squeezing [something]/1.webm", "Putting [something] on a surface/2.webm")
+    assert [*_open(root, "ssv2-small")] == ["Putting something on a surface", "Squeezing something"]
+
+
+def _official(folder: Path, name: str, line) -> list[str]:
+    """The lists of a benchmark as published, with ids counted through; returns the ids."""
+    folder.mkdir(parents=True, exist_ok=True)
+    ids = []
+    for part, counts in benchmarks.load(name).counts.items():
+        lines = []
+        for label, (title, count) in enumerate(counts.items()):
+            for _ in range(count):
+                lines.append(f"{part}{label}//{line(len(ids), title)}\r\n")
+                ids.append(lines[-1].split("//")[1].strip())
+        (folder / f"{part}_few_shot.txt").write_text("".join(lines))
+    return ids
+
+
+def test_official_lists_say_which_clips(lay):
+    root = lay("videos/0.webm", "videos/100.mp4", "videos/7700.webm", "frames/7600", "videos/99999.webm")
+    _official(root / "lists/small", "ssv2-small", lambda i, title: i)
+    _official(root / "lists/full", "ssv2-full", lambda i, title: 10 * i)
+    small = benchmarks.load("ssv2-small").classes
+    train = _open(root, "ssv2-small", "train")
+    assert train == {small["train"][0]: ["0"], small["train"][1]: ["100"]}
+    assert _open(root, "ssv2-small") == {small["test"][0]: ["7600"], small["test"][1]: ["7700"]}
+    full = benchmarks.load("ssv2-full").classes["train"]
+    assert _open(root, "ssv2-full", "train") == {full[0]: ["0", "100"], full[1]: ["7600", "7700"]}
+    problems = " ".join(open_dataset(root, "ssv2-small", "train", warn=False).problems)
+    assert "6398 of 6400 clips of list" in problems and "does not hold the official ones" not in problems
+    report = check(CheckConfig(str(root), "ssv2-small", workers=0))
+    assert len(report["missing"]) == 9996 and not report["usable"]
+
+
+def test_lists_find_clips_in_other_folders_with_other_extensions(lay):
+    root = lay(f"k400/{KINETICS[0]}.webm", f"{KINETICS[1][:11]}.mp4", f"k400_256/{KINETICS[0]}.mp4")
+    names = {0: KINETICS[0], 1: KINETICS[1]}
+    _official(root, "kinetics100", lambda i, title: f"train_256/{title}/{names.get(i, f'{i:011d}_0_10')}.mp4")
+    found = open_dataset(root, "kinetics100", "train", warn=False)
+    assert (
+        [clip.path.relative_to(root).as_posix() for clip in found.clips]
+        == [
+            f"k400_256/{KINETICS[0]}.mp4",  # the smaller copy
+            f"{KINETICS[1][:11]}.mp4",
+        ]
+    )
+
+
+def test_lists_of_another_benchmark_are_not_taken_for_its_own(lay):
+    root = lay("Squeezing something/0.webm")
+    _official(root, "ssv2-full", lambda i, title: i)
+    found = open_dataset(root, "ssv2-small", "test", warn=False)
+    assert _ids(found) == {"Squeezing something": ["Squeezing something/0.webm"]}
+    assert any("is not the list of SSv2-Small" in note for note in found.notes)
+    assert "does not hold the official ones: put train_few_shot.txt" in found.problems[-2]
+
+
+def test_of_several_copies_one_is_used(lay):
+    copies = "videos/kick/a.avi", "videos_256/kick/a.mp4", "frames/kick/a"
+    found = open_dataset(lay(*copies, "videos/kick/b.avi", "frames/kick/b", "frames/kick/c"), "hmdb51", warn=False)
+    assert _ids(found) == {"kick": ["frames/kick/c", "videos/kick/b.avi", "videos_256/kick/a.mp4"]}
+    assert "2 clips lie there in several copies" in found.notes[0]
+
+
+def test_what_differs_from_the_published_numbers_is_told(lay):
+    root = lay("kick/1.avi", "kick/2.avi", "Kick_Ball/1.avi")
+    with pytest.warns(DataWarning, match=r"Part 'train' of HMDB51 has 0 clips here and 4280 as published"):
+        found = open_dataset(root, "hmdb51", "test")
+    assert found.classes == ("kick", "kick_ball")
+    assert any("10 of its 10 classes have fewer: fencing (0 of 116)" in problem for problem in found.problems)
+    root = lay(*(f"busking/{i}.mp4" for i in range(101)))
+    problems = open_dataset(root, "kinetics100", "test", warn=False).problems
+    assert any("1 of its 24 classes have more: busking (101 of 100)" in problem for problem in problems)
+
+
+def test_folders_with_almost_the_name_of_a_class_are_pointed_out(lay):
+    problems = open_dataset(lay("dyeing hair/1.mp4", "bowling/1.mp4"), "kinetics100", warn=False).problems
+    assert "Class 'dying_hair' has no clips; if 'dyeing hair' is the same, rename that folder." in problems
+
+
+def test_nothing_to_find_is_a_sentence(lay, tmp_path):
+    root = lay("nothing/of/this.mp4")
+    with pytest.raises(D2STError, match=r"None of the clips listed"):
+        open_dataset(root, "ucf101", "test")
+    with pytest.raises(D2STError, match=r"is no folder; give the one that holds the videos of UCF101"):
+        open_dataset(tmp_path / "gone", "ucf101")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(D2STError, match=r"holds no videos or folders of frames. docs/data.md says where UCF101"):
+        open_dataset(tmp_path / "empty", "ucf101")
+
+
+def test_a_file_named_like_a_benchmark_is_given_with_its_folder(lay, monkeypatch, tmp_path):
+    root = lay("kick/1.avi", "hit/1.avi")
+    monkeypatch.chdir(tmp_path)
+    Path("hmdb51").mkdir()
+    Path("hmdb51/test.txt").write_text("kick/1.avi kick\n")
+    assert open_dataset(root, "hmdb51", "val", warn=False).classes == ("hit",)
+    assert open_dataset(root, Path("hmdb51"), "test").classes == open_dataset(root, "./hmdb51", "test").classes
+
+
+@pytest.fixture
+def ucf(lay) -> Path:
+    """Five test classes with three clips each, two of training, each clip its own."""
+    names = [*benchmarks.load("ucf101").classes["test"][:5], "Archery", "YoYo"]
+    root = lay(*(f"UCF-101/{name}/v_{name}_g01_c0{i}.avi" for name in names for i in range(3)))
+    for i, path in enumerate(sorted(root.rglob("*.avi"))):
+        clips.write(path, frames=10, codec="mpeg4", first=20 * i)
+    return root
+
+
+def test_check_data_tells_what_the_protocol_becomes(ucf, tmp_path, capsys):
+    (ucf / "UCF-101/Archery/v_Archery_g01_c00.avi").write_bytes(b"")
+    shutil.copy(ucf / "UCF-101/YoYo/v_YoYo_g01_c01.avi", ucf / "UCF-101/Diving/v_Diving_g01_c09.avi")
+    code = cli.main(["check-data", "ucf101", str(ucf), "--workers", "0", "--out", str(tmp_path / "report")])
+    report, out = json.loads((tmp_path / "report/check.json").read_text()), capsys.readouterr().out
+    assert code == 1 and not report["usable"]
+    assert report["protocol"][2] == (
+        "Part 'test' of UCF101 becomes 5 of 21 classes with 16 of 2,745 clips; "
+        "classes with enough of them and 1 queries: 5 for 1-shot, 0 for 5-shot."
+    )
+    assert "becomes 2 of 70 classes with 5 of 9,154 clips" in report["protocol"][0]
+    assert report["bad"][0]["part"] == "train" and len(report["across_parts"]) == 1
+    for words in (report["protocol"][2], "the same file in two parts", "UCF-101/Diving/v_Diving_g01_c09.avi"):
+        assert words in out
+
+
+def test_check_data_accepts_a_whole_benchmark(lay, monkeypatch):
+    published = benchmarks.load("hmdb51")
+    root = lay(*(f"{name}/{i}.avi" for names in published.classes.values() for name in names for i in range(2)))
+    counts = {part: dict.fromkeys(names, 2) for part, names in published.classes.items()}
+    monkeypatch.setattr("d2st.data.benchmarks.load", lambda name: benchmarks.Benchmark(
+        "hmdb51", "HMDB51", "hmdb51", published.classes, counts
+    ))  # fmt: skip
+    report = check(CheckConfig(str(root), "hmdb51", workers=0))
+    assert report["usable"] and report["problems"] == []
+    assert report["protocol"][1] == "Part 'val' is that of HMDB51: 10 classes, 20 clips."
+
+
+def test_eval_and_prepare_take_a_benchmark_by_name(ucf, small, tmp_path):
+    store = tmp_path / "store"
+    assert prepare(PrepareConfig(str(ucf), str(store), "ucf101", workers=0))["clips"] == 21
+    settings = {"part": "test", "shot": 1, "episodes": 20}
+    results = []
+    for data, split in ((ucf, "ucf101"), (store, "ucf101"), (store, None)):
+        with pytest.warns(DataWarning) if split else nullcontext():
+            results.append(evaluate(EvalConfig(**options(small, data=str(data), split=split, **settings))))
+    assert results[0]["results"][0]["per_class"].keys() == set(benchmarks.load("ucf101").classes["test"][:5])
+    assert results[1]["results"] == results[2]["results"]
+    assert [clip.id for clip in open_dataset(store, "ucf101", "test", warn=False).clips] == [
+        clip.id for clip in open_dataset(ucf, "ucf101", "test", warn=False).clips
+    ]
+
+
+def test_full_shot_stores_keep_their_parts(lay, tmp_path):
+    root = lay(*(f"{part}/{name}/{i}.mp4" for part in ("train", "val") for name in ("yoga", "zumba") for i in "ab"))
+    prepare(PrepareConfig(str(root), str(tmp_path / "store"), "kinetics400", workers=0))
+    for split in ("kinetics400", None):
+        found = open_dataset(tmp_path / "store", split, "val", warn=False)
+        assert _ids(found) == {name: [f"val/{name}/a.mp4", f"val/{name}/b.mp4"] for name in ("yoga", "zumba")}
+    report = check(CheckConfig(str(root), "kinetics400", workers=0))
+    assert report["protocol"][1] == "Part 'val' of Kinetics-400: 2 of 400 classes, 4 clips." and not report["usable"]
+    report = check(CheckConfig(str(tmp_path / "store"), workers=0))
+    assert report["usable"] and report["parts"]["train"]["clips"] == 4
