@@ -12,6 +12,7 @@ SMALL: dict[str, dict] = {
     "bi-mhm": {},
     "clip-fsar": {"features": FEATURES, "heads": 2, "hidden": 8},
     "hyrsm": {"features": FEATURES, "heads": 2, "classes": CLASSES, "temporal_weight": 0.05},
+    "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
     "zero-shot": {"features": FEATURES},
 }

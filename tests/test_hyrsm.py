@@ -200,7 +200,7 @@ def test_coherence_wants_near_frames_alike_and_far_frames_apart():
     ("options", "said"),
     [
         ({"features": 20}, "20 features cannot be shared by 8"),
-        ({"shots": "mean"}, "by 'distance' or 'prototype', not 'mean'"),
+        ({"shots": "mean"}, "shots of the head 'hyrsm' is 'prototype' or 'distance', not 'mean'"),
         ({"scale": 0}, "above 0, not 0"),
         ({"classes": -1}, "0 or more"),
         ({"temporal_balance": 0}, "temporal_balance above 0"),

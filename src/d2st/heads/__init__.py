@@ -19,6 +19,7 @@ from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
 from .frames import class_prototypes, frame_distances
 from .hyrsm import HyRSM
+from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .zero_shot import ZeroShot
 
@@ -26,6 +27,7 @@ HEADS: dict[str, type[Head]] = {
     "bi-mhm": BiMHM,
     "clip-fsar": CLIPFSAR,
     "hyrsm": HyRSM,
+    "molo": MoLo,
     "otam": OTAM,
     "zero-shot": ZeroShot,
 }
@@ -61,6 +63,7 @@ __all__ = [
     "EncodedEpisode",
     "Head",
     "HyRSM",
+    "MoLo",
     "ZeroShot",
     "bi_mhm",
     "build",

@@ -44,12 +44,12 @@ class Head(nn.Module):
     Attributes:
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
         needs_text: ``match`` wants the features of the class names.
-        needs_video: ``loss`` wants the frames themselves.
+        needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
     """
 
     needs_maps: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
-    needs_video: ClassVar[bool] = False
+    needs_video: bool = False
 
     def embed(self, clips: Tensor) -> Tensor:
         """The part that sees one clip at a time, so that evaluation does it once a clip and not once an episode.

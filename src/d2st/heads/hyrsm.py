@@ -1,7 +1,7 @@
 """HyRSM: hybrid relation guided set matching (Wang et al., CVPR 2022), and HyRSM++ (2023)."""
 
 import math
-from typing import Literal
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from ..errors import D2STError
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import class_prototypes, frame_distances
+from .frames import Shots, check_choice, class_prototypes, class_shares, frame_distances
 from .positions import ScaleAndPosition
+from .precision import full_precision
 from .transformer import Attention
 
 
@@ -43,7 +44,7 @@ class HyRSM(Head):
     def __init__(
         self,
         features: int = 768,
-        shots: Literal["distance", "prototype"] = "distance",
+        shots: Shots = "distance",
         heads: int = 8,
         scale: float = 10.0,
         positions: float = 1.0,
@@ -55,8 +56,7 @@ class HyRSM(Head):
         temporal_far: float = 1.0,
     ) -> None:
         super().__init__()
-        if shots not in ("distance", "prototype"):
-            raise D2STError(f"The head 'hyrsm' merges shots by 'distance' or 'prototype', not '{shots}'.")
+        check_choice("hyrsm", "shots", shots, get_args(Shots))
         if min(classes, class_weight, temporal_weight, temporal_window, temporal_far) < 0 or not temporal_balance > 0:
             raise D2STError(
                 "The head 'hyrsm' takes classes, weights and a window of 0 or more, and a temporal_balance above 0."
@@ -109,11 +109,11 @@ class HyRSM(Head):
         support, query = (F.linear(x, of_frame, self.fuse.bias) for x in (support, query))  # once, not for each query
         return support.unsqueeze(-4) + clips[..., :-1, :, :], query + clips[..., -1, :, :]
 
+    @full_precision
     def _logits(self, support: Tensor, query: Tensor, labels: Tensor, way: int | None) -> Tensor:
         distances = bi_mhm(frame_distances(support, query.unsqueeze(-3))).squeeze(-2)  # (..., Q, N)
         if self.shots == "distance":
-            by_clip = distances.transpose(-1, -2).unsqueeze(-1)  # (..., S, Q, 1)
-            distances = class_prototypes(by_clip, labels, way).squeeze(-1).transpose(-1, -2)  # (..., Q, way)
+            distances = distances @ class_shares(labels, support.shape[-3], way, distances.dtype)  # (..., Q, way)
         return -distances
 
 
