@@ -15,20 +15,24 @@ ASSETS = Path(__file__).parent / "assets"
 ImageSize = int | tuple[int, int] | None
 
 
-def build(name: str, pretrained: bool | str | Path = True, image_size: ImageSize = None) -> nn.Module:
-    """A timm image model without its classifier.
+def build(
+    name: str, pretrained: bool | str | Path = True, image_size: ImageSize = None, classifier: bool = False
+) -> nn.Module:
+    """A timm image model, without its classifier unless that is asked for.
 
     Args:
         name: a timm name ("vit_base_patch16_clip_quickgelu_224.openai") or one that ships with d2st ("d2st_stills").
         pretrained: True for the published weights (timm's download, or the shipped file), False for random ones, or a
             local file: safetensors, or a ``.pth`` that is read with ``weights_only``.
         image_size: side or (height, width) of the frames in pixels; position tables are resampled to it.
+        classifier: keep the layer that the published weights have behind the features; for CLIP that is its visual
+            projection.
 
     Raises:
         D2STError: unknown name, weights that cannot be had or do not fit.
     """
     shipped = SHIPPED.get(name)
-    kwargs = {"num_classes": 0}
+    kwargs = {} if classifier else {"num_classes": 0}
     if shipped:
         kwargs |= shipped["kwargs"]
         if pretrained is True:
@@ -74,7 +78,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
         raise D2STError(f"weights={str(file)!r} cannot be read into {type(model).__name__}: {error}") from error
     classifier = model.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
-    unexpected = [key for key in unexpected if not key.startswith(heads)]  # the classifier is not built
+    unexpected = [key for key in unexpected if not key.startswith(heads)]  # where the classifier is not built
     if missing or unexpected:
         raise D2STError(
             f"weights={str(file)!r} do not fit {type(model).__name__}: missing keys {missing[:5]} ({len(missing)} "
