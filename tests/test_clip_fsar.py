@@ -1,5 +1,7 @@
 """CLIP-FSAR and zero-shot heads against the authors' numbers, their definition as loops, and wrong input."""
 
+from dataclasses import replace
+
 import goldens
 import pytest
 import torch
@@ -29,7 +31,7 @@ def released(about: dict, golden: dict[str, torch.Tensor]) -> heads.CLIPFSAR:
         inference=inference,
         mixing=options.get("TEXT_COFF", 0.9),
         text_loss=options["USE_CLASSIFICATION_VALUE"],
-        both_directions=not options.get("SINGLE_DIRECT"),
+        directions="single" if options.get("SINGLE_DIRECT") else "both",
     )
     head.load_state_dict(named(golden, "w/"))
     return head
@@ -152,6 +154,8 @@ def test_the_video_text_loss_tells_names_apart() -> None:
     torch.testing.assert_close(loss, F.cross_entropy(7 * cosines, classes[own]))
     loss, _ = small(**alone, contrast="episode").loss(episode)
     torch.testing.assert_close(loss, F.cross_entropy(7 * cosines[:, classes], own))
+    turned = replace(episode, support=support[None], query=query[None], targets=targets[None], text=text)
+    torch.testing.assert_close(small(**alone, contrast="episode").loss(turned)[0], loss)
     both, _ = small(text_loss=0.5, scale=7.0).loss(episode)
     expected = F.cross_entropy(logits, targets) + 0.5 * F.cross_entropy(7 * cosines, classes[own])
     torch.testing.assert_close(both, expected)
@@ -220,8 +224,9 @@ def test_zero_shot_is_the_scaled_cosine_with_the_names() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"metric": "dtw"}, "metric of the head 'clip-fsar' is 'otam' or 'bi-mhm', not 'dtw'"),
+        ({"metric": "dtw"}, "option metric of the head 'clip-fsar' is 'otam' or 'bi-mhm', not 'dtw'"),
         ({"merge": "never"}, "merge .* 'after' or 'before', not 'never'"),
+        ({"directions": "none"}, "directions .* not 'none'"),
         ({"inference": "both"}, "inference .* not 'both'"),
         ({"contrast": "all"}, "contrast .* not 'all'"),
         ({"text_token": "long"}, "text_token .* not 'long'"),

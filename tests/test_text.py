@@ -235,6 +235,7 @@ def test_weights_in_other_forms(clip, tmp_path: Path) -> None:
         torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning", "ignore:.*TorchScript")
 def test_unusable_weights_are_refused_with_a_sentence(clip, tmp_path: Path) -> None:
     _, file = clip
     state = load_file(file)

@@ -5,6 +5,7 @@ together with the feature of its name ("modulated prototypes"); a contrastive lo
 D2ST-Adapter-MM is D2ST-Adapter on CLIP with this head and the options ``D2ST_MM``.
 """
 
+from dataclasses import replace
 from typing import ClassVar, Literal, get_args
 
 import torch
@@ -12,25 +13,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import D2STError
-from .base import EncodedEpisode, Head, episode_cross_entropy
+from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
 from .frames import Cosine, check_choice, class_prototypes, cosines, frame_distances
 from .joint import JointProjection, check_text
-from .otam import otam, otam_both
+from .otam import Directions, otam, otam_both
 from .transformer import TemporalTransformer
 
 # What D2ST-Adapter-MM changes: D2ST's own matching, and the prototype before the text as CLIP-FSAR's 5-shot configs
 # have it. The paper does not say how it decides; its numbers on Kinetics are out of reach without the names.
 D2ST_MM = {"metric": "bi-mhm", "cosine": "norm", "merge": "before", "inference": "combine"}
 
-CHOICES = {
-    "metric": ("otam", "bi-mhm"),
-    "merge": ("after", "before"),
-    "inference": ("visual", "text", "combine"),
-    "contrast": ("training", "episode"),
-    "text_token": ("plain", "unit"),
-    "start": ("random", "identity"),
-}
+Metric = Literal["otam", "bi-mhm"]
+Merge = Literal["after", "before"]
+Inference = Literal["visual", "text", "combine"]
+Contrast = Literal["training", "episode"]
+TextToken = Literal["plain", "unit"]
+Start = Literal["random", "identity"]
 
 
 class CLIPFSAR(Head):
@@ -43,8 +42,7 @@ class CLIPFSAR(Head):
         metric: ``"otam"`` (CLIP-FSAR) or ``"bi-mhm"`` (D2ST).
         cosine: of frames: ``"eps"`` (CLIP-FSAR) or ``"norm"`` (D2ST), see ``frame_distances``.
         smoothing: of OTAM.
-        both_directions: match queries to prototypes and prototypes to queries; False is the released code's
-            ``SINGLE_DIRECT``.
+        directions: ``"both"``, or ``"single"``, which lets each query frame find its like (``SINGLE_DIRECT``).
         merge: support clips of a class are averaged ``"after"`` the text has modulated each (the release's default) or
             ``"before"`` (its 5-shot configs, ``MERGE_BEFORE``). The same for one shot.
         text_token: the name's feature as CLIP gives it, ``"plain"``, or of length 1, ``"unit"``.
@@ -75,18 +73,18 @@ class CLIPFSAR(Head):
         self,
         features: int,
         joint: int | None = None,
-        metric: Literal["otam", "bi-mhm"] = "otam",
+        metric: Metric = "otam",
         cosine: Cosine = "eps",
         smoothing: float = 0.5,
-        both_directions: bool = True,
-        merge: Literal["after", "before"] = "after",
-        text_token: Literal["plain", "unit"] = "plain",
-        inference: Literal["visual", "text", "combine"] = "visual",
+        directions: Directions = "both",
+        merge: Merge = "after",
+        text_token: TextToken = "plain",
+        inference: Inference = "visual",
         mixing: float = 0.9,
         temperature: float | None = None,
         text_loss: float = 3.0,
         matching_loss: float = 1.0,
-        contrast: Literal["training", "episode"] = "training",
+        contrast: Contrast = "training",
         scale: float = 1.0,
         train_scale: bool = True,
         train_projection: bool = False,
@@ -94,22 +92,26 @@ class CLIPFSAR(Head):
         heads: int = 8,
         hidden: int = 2048,
         dropout: tuple[float, float] = (0.2, 0.05),
-        start: Literal["random", "identity"] = "random",
+        start: Start = "random",
     ) -> None:
         super().__init__()
-        check_choice("clip-fsar", "cosine", cosine, get_args(Cosine))
-        given = {"metric": metric, "merge": merge, "inference": inference}
-        for option, value in (given | {"contrast": contrast, "text_token": text_token, "start": start}).items():
-            if value not in CHOICES[option]:
-                raise D2STError(
-                    f"The {option} of the head 'clip-fsar' is {' or '.join(map(repr, CHOICES[option]))}, not '{value}'."
-                )
+        for option, value, choices in (
+            ("metric", metric, Metric),
+            ("cosine", cosine, Cosine),
+            ("directions", directions, Directions),
+            ("merge", merge, Merge),
+            ("text_token", text_token, TextToken),
+            ("inference", inference, Inference),
+            ("contrast", contrast, Contrast),
+            ("start", start, Start),
+        ):
+            check_choice("clip-fsar", option, value, get_args(choices))
         if not 0 <= mixing <= 1:
             raise D2STError(f"The mixing of the head 'clip-fsar' must be in 0..1, not {mixing}.")
         for option, value in {"smoothing": smoothing, "temperature": temperature or 1.0}.items():
             if not value > 0:
                 raise D2STError(f"The {option} of the head 'clip-fsar' must be above 0, not {value}.")
-        self.metric, self.cosine, self.smoothing, self.both_directions = metric, cosine, smoothing, both_directions
+        self.metric, self.cosine, self.smoothing, self.directions = metric, cosine, smoothing, directions
         self.merge, self.text_token, self.inference = merge, text_token, inference
         self.mixing, self.temperature = mixing, temperature
         self.text_loss, self.matching_loss, self.contrast = text_loss, matching_loss, contrast
@@ -164,14 +166,11 @@ class CLIPFSAR(Head):
         support, query = self.projection(episode.support), self.projection(episode.query)
         text = names[episode.classes]  # (..., way, D')
         distances = self._distances(support, episode.labels, self.transformer(query), text, episode.way)
-        videos = torch.cat([support, query], dim=-3).mean(-2)  # (..., S + Q, D')
-        lead = videos.shape[:-2]
-        own = torch.cat([episode.labels.expand(*lead, -1), episode.targets.expand(*lead, -1)], dim=-1).long()
-        if self.contrast == "training":  # the labels' numbers in the training part
-            own = episode.classes.expand(*lead, -1).gather(-1, own)
-        else:
-            names = text
-        naming = episode_cross_entropy(self.scale * cosines(videos, names, "eps"), own)
+        if self.contrast == "episode":
+            names = text.unsqueeze(-3)  # (..., 1, way, D')
+            episode = replace(episode, classes=torch.arange(episode.way, device=names.device))
+        videos = support.mean(-2, keepdim=True), query.mean(-2, keepdim=True)  # (..., S, 1, D'), (..., Q, 1, D')
+        naming = base_class_cross_entropy(*(self.scale * cosines(video, names, "eps") for video in videos), episode)
         loss = self.matching_loss * episode_cross_entropy(-distances, episode.targets) + self.text_loss * naming
         return loss, -distances
 
@@ -192,8 +191,8 @@ class CLIPFSAR(Head):
             prototypes = class_prototypes(self._modulate(support, names), labels, way)
         distances = frame_distances(prototypes, query, self.cosine).transpose(-1, -2)  # (..., Q, way, T', T)
         if self.metric == "bi-mhm":
-            return bi_mhm(distances) if self.both_directions else distances.min(-1).values.sum(-1)
-        return (otam_both if self.both_directions else otam)(distances, self.smoothing)
+            return bi_mhm(distances) if self.directions == "both" else distances.min(-1).values.sum(-1)
+        return (otam_both if self.directions == "both" else otam)(distances, self.smoothing)
 
     def _modulate(self, frames: Tensor, names: Tensor) -> Tensor:
         """Each clip's frames (..., N, T, D') in sight of its name (..., N, D') -> (..., N, T, D')."""
