@@ -6,30 +6,13 @@ import goldens
 import pytest
 import torch
 import torch.nn.functional as F
+from families import BACKBONES, SIZE
 
+import d2st
 from d2st import heads
 from d2st.errors import D2STError
 from d2st.heads.hyrsm import temporal_coherence
 from d2st.heads.positions import position_code
-
-NAMES = {
-    "temporal_atte_before.norm.weight": "clip_attention.norm.weight",
-    "temporal_atte_before.norm.bias": "clip_attention.norm.bias",
-    "temporal_atte_before.fn.to_qkv.weight": "clip_attention.qkv.weight",
-    "temporal_atte_before.fn.to_out.0.weight": "clip_attention.output.weight",
-    "temporal_atte_before.fn.to_out.0.bias": "clip_attention.output.bias",
-    "temporal_atte.w_qs.weight": "task_attention.query.weight",
-    "temporal_atte.w_ks.weight": "task_attention.key.weight",
-    "temporal_atte.w_vs.weight": "task_attention.value.weight",
-    "temporal_atte.layer_norm.weight": "task_attention.norm.weight",
-    "temporal_atte.layer_norm.bias": "task_attention.norm.bias",
-    "temporal_atte.fc.weight": "task_attention.output.weight",
-    "temporal_atte.fc.bias": "task_attention.output.bias",
-    "layer2.0.weight": "fuse.weight",
-    "layer2.0.bias": "fuse.bias",
-    "classification_layer.weight": "classifier.weight",
-    "classification_layer.bias": "classifier.bias",
-}
 
 
 @pytest.mark.parametrize("name", goldens.find("hyrsm*"))
@@ -49,7 +32,7 @@ def test_logits_losses_and_gradients_are_the_reference_s(name, dtype):
     ).to(dtype)
     head.eval()  # no drop-out, as in the reference's numbers
     state = goldens.weights(golden, dtype)
-    head.load_state_dict({ours: state[theirs].reshape(head.state_dict()[ours].shape) for theirs, ours in NAMES.items()})
+    assert d2st.official.load(head, state, "hyrsm").keys() == {"pe.pe"}
     support, query = (golden[f"in/{side}_feats"].to(dtype).requires_grad_() for side in ("support", "query"))
     labels, targets = golden["in/support_labels"].long(), golden["in/query_labels"].long()
     ids = torch.zeros(5, dtype=torch.long)
@@ -65,8 +48,10 @@ def test_logits_losses_and_gradients_are_the_reference_s(name, dtype):
     (loss + (logits * golden["in/probe_logits"].to(dtype)).sum()).backward()
     for side, x in (("support", support), ("query", query)):
         assert goldens.relative_error(x.grad, golden[f"gi/{side}_feats"]) <= 1e-4, side
-    for theirs, ours in NAMES.items():
-        assert goldens.relative_error(head.get_parameter(ours).grad, golden[f"g/{theirs}"]) <= 1e-4, ours
+    gradients = d2st.official.translate(head, goldens.weights(golden, dtype, "g/"), "hyrsm")
+    assert gradients.keys() == dict(head.named_parameters()).keys()
+    for key, gradient in gradients.items():
+        assert goldens.relative_error(head.get_parameter(key).grad, gradient) <= 1e-4, key
 
 
 @pytest.mark.parametrize("name", goldens.find("hyrsm_1shot_5w1s"))
@@ -214,3 +199,32 @@ def test_wrong_options_are_refused_with_a_sentence(options, said):
 def test_features_of_another_width_are_refused_with_a_sentence():
     with pytest.raises(D2STError, match=r"width 16; these have 12\. Build it with features=12"):
         small()(torch.randn(2, 4, 12), torch.tensor([0, 1]), torch.randn(1, 4, 12))
+
+
+def test_a_checkpoint_of_the_release_goes_into_encoder_and_head():
+    """As its framework saves it: all under "head.", the ResNet by the order of its modules."""
+    encoder = d2st.adapt(BACKBONES["resnet-basic"](), d2st.FullConfig(), frames=4, image_size=SIZE)
+    head = heads.build("hyrsm", features=64)
+    names = {"conv1": 0, "bn1": 1, "layer1": 4, "layer2": 5, "layer3": 6, "layer4": 7}
+    state = {}
+    for key, tensor in encoder.backbone.state_dict().items():
+        first, rest = key.split(".", 1)
+        state[f"head.backbone.{names[first]}.{rest}"] = torch.full_like(tensor, 2)
+    part = "head.temporal_atte"
+    ends = [f"{part}_before.norm", f"{part}_before.fn.to_qkv", f"{part}_before.fn.to_out.0", f"{part}.w_qs",
+            f"{part}.w_ks", f"{part}.w_vs", f"{part}.layer_norm", f"{part}.fc", "head.layer2.0"]  # fmt: skip
+    shapes = dict.fromkeys(ends, (64, 64)) | {ends[1]: (192, 64), ends[8]: (64, 128, 1)}
+    shapes |= {ends[0]: (64,), ends[6]: (64,)}
+    for end, shape in shapes.items():
+        state[f"{end}.weight"] = torch.full(shape, 3.0)
+        if not any(part in end for part in ("to_qkv", "w_")):
+            state[f"{end}.bias"] = torch.full((64,), 3.0)
+    state |= {"head.classification_layer.weight": torch.ones(9, 64), "head.classification_layer.bias": torch.ones(9)}
+    state["head.pe.pe"] = torch.zeros(1, 20, 64)
+    assert not any(key.startswith("backbone") for key in d2st.official.load(encoder, state, "hyrsm"))
+    assert all((parameter == 2).all() for parameter in encoder.parameters())
+    spare = d2st.official.load(head, state, "hyrsm")
+    assert {key.split(".")[0] for key in spare} == {"backbone", "classification_layer", "pe"}
+    assert all((parameter == 3).all() for parameter in head.parameters())
+    with pytest.raises(D2STError, match=r"missing keys \['fuse.bias'\]"):
+        d2st.official.load(head, {key: value for key, value in state.items() if key != "head.layer2.0.bias"}, "hyrsm")

@@ -9,8 +9,10 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from families import BACKBONES
 from torch import nn
 
+import d2st
 from d2st import heads
 from d2st.errors import D2STError
 from d2st.heads.motion import MotionDecoder
@@ -184,7 +186,8 @@ def test_parts_of_the_loss_are_options():
     more = small(**(weights | {"contrast_weight": 0.1}))
     assert more.loss(one)[0] > loss
     fixed = small(train_contrast_scale=False)
-    assert not fixed.frame_scale.requires_grad and not fixed.motion_scale.requires_grad
+    assert not any(name.endswith("scale") for name in fixed.state_dict())
+    torch.testing.assert_close(fixed.loss(episode())[0], small().loss(episode())[0])
     assert small().needs_video and not small(**weights).needs_video
 
 
@@ -246,3 +249,40 @@ def test_refusals_are_sentences():
         small(motion_weight=-1)
     with pytest.raises(D2STError, match="reduction of the head 'molo' must be 1 to 16, its width, not 17"):
         small(reduction=17)
+
+
+def test_the_release_s_layout_goes_into_the_head():
+    """Every key of the authors' module at width 16, as its framework saves it; each lands somewhere else."""
+    layer = {"0.norm.weight": (16,), "0.norm.bias": (16,), "0.fn.to_qkv.weight": (48, 16),
+             "0.fn.to_out.0.weight": (16, 16), "0.fn.to_out.0.bias": (16,), "1.net.0.weight": (24, 16),
+             "1.net.0.bias": (24,), "1.net.3.weight": (16, 24), "1.net.3.bias": (16,)}  # fmt: skip
+    shapes = {"class_token": (1, 1, 16), "class_token_motion": (1, 1, 16), "scale": (1,), "scale_motion": (1,),
+              "motion_reduce.weight": (2, 16, 3, 3, 3), "motion_reduce.bias": (2,),
+              "motion_conv.weight": (2, 2, 3, 3), "motion_conv.bias": (2,),
+              "motion_up.weight": (16, 2, 1, 1), "motion_up.bias": (16,),
+              "classification_layer.weight": (7, 16), "classification_layer.bias": (7,), "pe.pe": (1, 20, 16),
+              "outc.conv.weight": (3, 16, 1, 1), "outc.conv.bias": (3,)}  # fmt: skip
+    for name in ("temporal_atte_before", "temporal_atte_before_motion"):
+        shapes |= {f"{name}.layers.0.{key}": shape for key, shape in layer.items()}
+    for name, before, after in (("up1", 2, 128), ("up2", 128, 32), ("up3", 32, 16)):
+        block = f"{name}.conv.double_conv"
+        shapes[f"{block}.0.weight"] = (after, before, 3, 3)
+        shapes |= dict.fromkeys([f"{block}.1.{x}" for x in ("weight", "bias", "running_mean", "running_var")], (after,))
+        shapes[f"{block}.1.num_batches_tracked"] = ()
+    state = {f"head.{key}": torch.full(shape, float(i)) for i, (key, shape) in enumerate(shapes.items())}
+    state["head.backbone.0.weight"] = torch.zeros(64, 3, 7, 7)
+    head = small(classes=7)
+    assert d2st.official.load(head, state, "molo").keys() == {"pe.pe", "backbone.0.weight"}
+    values = [tensor.flatten()[0].item() for tensor in head.state_dict().values()]
+    assert len(set(values)) == len(values) == len(shapes) - 1
+    assert (
+        head.motion_token[0] == 1
+        and head.decoder.norms[1].running_mean[0] == state["head.up2.conv.double_conv.1.running_mean"][0]
+    )
+    lean = small(contrast_weight=0.0, reconstruction_weight=0.0)
+    assert {"up1", "outc", "scale", "scale_motion", "classification_layer"} <= {
+        key.split(".")[0] for key in d2st.official.load(lean, state, "molo")
+    }
+    encoder = d2st.adapt(BACKBONES["resnet-basic"](), d2st.NoneConfig(), frames=4, image_size=32)
+    without = {key: value for key, value in state.items() if "backbone" not in key}
+    assert len(d2st.official.load(encoder, without, "molo")) == len(shapes)

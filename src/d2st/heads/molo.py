@@ -77,7 +77,7 @@ class MoLo(Head):
         )
         trained = train_contrast_scale and contrast_weight > 0
         self.frame_scale, self.motion_scale = (
-            nn.Parameter(torch.full((1,), float(contrast_scale)), requires_grad=trained) for _ in range(2)
+            nn.Parameter(torch.full((1,), float(contrast_scale))) if trained else contrast_scale for _ in range(2)
         )
         self.classifier = nn.Linear(features, classes) if classes else None
         self.decoder = MotionDecoder(self.motion.width) if self.needs_video else None

@@ -68,3 +68,8 @@ def rename(key: str, rules: Rules) -> str | None:
                     continue
             return match.expand(replacement) + rest
     return None
+
+
+def out_of_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the prefix under which the framework of HyRSM, MoLo and CLIP-FSAR keeps the whole model."""
+    return {key.removeprefix("head."): tensor for key, tensor in state.items()}

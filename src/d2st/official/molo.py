@@ -1,0 +1,43 @@
+"""alibaba-mmai-research/MoLo: a torchvision ResNet with its head."""
+
+from .names import RESNET_CHILDREN, Release, Rules, out_of_head
+
+_TRANSFORMER: Rules = (
+    (r"layers\.(\d+)\.0\.norm\.", r"attention.\1.norm."),
+    (r"layers\.(\d+)\.0\.fn\.to_qkv\.", r"attention.\1.qkv."),
+    (r"layers\.(\d+)\.0\.fn\.to_out\.0\.", r"attention.\1.output."),
+    (r"layers\.(\d+)\.1\.net\.", r"feed_forward.\1."),
+)
+_HEAD: Rules = (
+    (r"class_token$", "frame_token"),
+    (r"class_token_motion$", "motion_token"),
+    (r"temporal_atte_before\.", "frame_transformer.", _TRANSFORMER),
+    (r"temporal_atte_before_motion\.", "motion_transformer.", _TRANSFORMER),
+    (r"scale$", "frame_scale"),
+    (r"scale_motion$", "motion_scale"),
+    (r"motion_reduce\.", "motion.reduce."),
+    (r"motion_conv\.", "motion.conv."),
+    (r"motion_up\.", "motion.expand."),
+    *(
+        rule
+        for stage in range(3)
+        for rule in (
+            (rf"up{stage + 1}\.conv\.double_conv\.0\.", f"decoder.convs.{stage}."),
+            (rf"up{stage + 1}\.conv\.double_conv\.1\.", f"decoder.norms.{stage}."),
+        )
+    ),
+    (r"outc\.conv\.", "decoder.colours."),
+    (r"classification_layer\.", "classifier."),
+    (r"backbone\.", "encoder."),
+)
+
+# The position code is computed; decoder, classifier and the contrast's scales serve training and can be left out.
+RELEASE = Release(
+    encoder=lambda encoder: (
+        (r"backbone\.", "", RESNET_CHILDREN),
+        (r"(class_token|temporal_atte|scale|motion_|up\d|outc|classification_layer)", r"head.\1"),
+    ),
+    head=_HEAD,
+    spare=r"pe\.pe$|(classification_layer|up\d|outc)\.|scale(_motion)?$",
+    prepare=out_of_head,
+)
