@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import d2st
 from d2st import heads
 from d2st.errors import D2STError
 from d2st.heads import EncodedEpisode
-
-BLOCK = "context2.layers.0."
 
 
 def released(about: dict, golden: dict[str, torch.Tensor]) -> heads.CLIPFSAR:
@@ -25,7 +24,7 @@ def released(about: dict, golden: dict[str, torch.Tensor]) -> heads.CLIPFSAR:
     head = heads.build(
         "clip-fsar",
         features=about["dim"],
-        hidden=len(golden[f"w/{BLOCK}1.net.0.bias"]),
+        hidden=len(golden["w/context2.layers.0.1.net.0.bias"]),
         dropout=(0.0, 0.0),
         merge=merge,
         inference=inference,
@@ -33,23 +32,8 @@ def released(about: dict, golden: dict[str, torch.Tensor]) -> heads.CLIPFSAR:
         text_loss=options["USE_CLASSIFICATION_VALUE"],
         directions="single" if options.get("SINGLE_DIRECT") else "both",
     )
-    head.load_state_dict(named(golden, "w/"))
+    assert not d2st.official.load(head, goldens.weights(golden, None), "clip-fsar")
     return head
-
-
-def named(golden: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
-    """Weights or gradients of a golden under our names."""
-    theirs = goldens.weights(golden, None, prefix)
-    ours = {"scale": theirs["scale"]} if "scale" in theirs else {}
-    if f"{BLOCK}0.norm.weight" in theirs:
-        qkv = torch.cat([theirs[f"{BLOCK}0.fn.to_{part}.weight"] for part in "qkv"])
-        ours["transformer.attention.0.qkv.weight"] = qkv
-        for kind in ("weight", "bias"):
-            ours[f"transformer.attention.0.norm.{kind}"] = theirs[f"{BLOCK}0.norm.{kind}"]
-            ours[f"transformer.attention.0.output.{kind}"] = theirs[f"{BLOCK}0.fn.to_out.0.{kind}"]
-            for i in (0, 3):
-                ours[f"transformer.feed_forward.0.{i}.{kind}"] = theirs[f"{BLOCK}1.net.{i}.{kind}"]
-    return ours
 
 
 @pytest.mark.parametrize("case", goldens.find("clipfsar_*"))
@@ -76,7 +60,7 @@ def test_logits_losses_and_gradients_are_the_reference_s(case: str) -> None:
     if "gi/support_feats" in golden:
         assert goldens.relative_error(support.grad, golden["gi/support_feats"]) <= 1e-4
     gradients = {name: p.grad for name, p in head.named_parameters() if p.grad is not None}
-    for name, gradient in named(golden, "g/").items():
+    for name, gradient in d2st.official.translate(head, goldens.weights(golden, None, "g/"), "clip-fsar").items():
         assert goldens.relative_error(gradients[name], gradient) <= 1e-4, name
 
 
@@ -209,6 +193,43 @@ def test_the_visual_projection_is_held_saved_and_frozen() -> None:
             head.projection.set(nn.Linear(12, 8))
     trained = heads.build("clip-fsar", features=12, joint=16, train_projection=True)
     assert trained.projection.linear.weight.requires_grad
+
+
+VIT = {"layers": 10, "width": 256, "patch_size": 16}  # timm's smallest CLIP
+RESNET = {"layers": [3, 4, 6, 3], "width": 64}
+
+
+@pytest.mark.parametrize(
+    ("backbone", "tower", "joint"),
+    [("vit_xsmall_patch16_clip_224.tinyclip_yfcc15m", VIT, 512), ("resnet50_clip.openai", RESNET, 1024)],
+)
+def test_a_whole_checkpoint_goes_into_encoder_and_head(backbone: str, tower: dict, joint: int) -> None:
+    """CLIP's image tower with its projection, and the head's weights, under the release's names."""
+    model = pytest.importorskip("open_clip.model", reason="the extra mm (open_clip_torch) is not installed")
+    text = {"width": 8, "heads": 1, "layers": 1, "vocab_size": 8}
+    clip = model.CLIP(joint, {"image_size": 32, **tower}, text, quick_gelu=False).eval()
+    state = {f"head.backbone.{key}": tensor + 0.01 for key, tensor in clip.visual.state_dict().items()}
+    clip.visual.load_state_dict({key.removeprefix("head.backbone."): tensor for key, tensor in state.items()})
+    theirs = {"0.fn.to_out.0.bias": joint, "1.net.0.bias": 8, "1.net.3.bias": joint, "0.norm.weight": joint}
+    theirs = {key: torch.randn(width) for key, width in theirs.items()} | {"0.norm.bias": torch.randn(joint)}
+    theirs |= {f"0.fn.to_{part}.weight": torch.randn(joint, joint) for part in ("q", "k", "v", "out.0")}
+    theirs |= {"1.net.0.weight": torch.randn(8, joint), "1.net.3.weight": torch.randn(joint, 8)}
+    state |= {f"head.context2.layers.0.{key}": tensor for key, tensor in theirs.items()}
+    state["head.scale"] = torch.tensor([3.0])
+    encoder = d2st.adapt(backbone, d2st.NoneConfig(), frames=2, pretrained=False, image_size=32)
+    head = heads.build("clip-fsar", features=encoder.num_features, joint=joint, hidden=8).eval()
+    assert "scale" in d2st.official.load(encoder, state, "clip-fsar")
+    assert "backbone.conv1.weight" in d2st.official.load(head, state, "clip-fsar")
+    video = torch.randn(1, 2, 3, 32, 32)
+    with torch.no_grad():
+        assert goldens.relative_error(head.projection(encoder(video))[0], clip.visual(video[0])) <= 1e-5
+    assert head.scale.item() == 3.0
+    assert torch.equal(head.transformer.attention[0].qkv.weight[joint : 2 * joint], theirs["0.fn.to_k.weight"])
+    inside = heads.build("clip-fsar", features=joint, hidden=8)  # for features that are projected already
+    assert "backbone.conv1.weight" in d2st.official.load(inside, state, "clip-fsar")
+    del state["head.context2.layers.0.0.fn.to_k.weight"]
+    with pytest.raises(D2STError, match=r"missing keys .*qkv"):
+        d2st.official.load(head, state, "clip-fsar")
 
 
 def test_zero_shot_is_the_scaled_cosine_with_the_names() -> None:

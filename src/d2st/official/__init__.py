@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads.base import Head
-from . import aim, d2st, dist, dualpath, hyrsm, molo, st_adapter
+from . import aim, clip_fsar, d2st, dist, dualpath, hyrsm, molo, st_adapter
 from .names import Release, rename
 
 RELEASES: dict[str, Release] = {
@@ -23,6 +23,7 @@ RELEASES: dict[str, Release] = {
     "dist": dist.RELEASE,
     "hyrsm": hyrsm.RELEASE,
     "molo": molo.RELEASE,
+    "clip-fsar": clip_fsar.RELEASE,
 }
 
 
@@ -39,7 +40,8 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             into the encoder and into the head; each takes its part.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
         system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
-            "aim", "dualpath", "dist"; "hyrsm", "molo".
+            "aim", "dualpath", "dist"; "hyrsm", "molo",
+            "clip-fsar".
 
     Returns:
         What the target has no place for, in the authors' names: the classifier or head if the target is an encoder,

@@ -1,18 +1,12 @@
 """alibaba-mmai-research/MoLo: a torchvision ResNet with its head."""
 
-from .names import RESNET_CHILDREN, Release, Rules, out_of_head
+from .names import RESNET_CHILDREN, TEMPORAL_TRANSFORMER, Release, Rules, out_of_head
 
-_TRANSFORMER: Rules = (
-    (r"layers\.(\d+)\.0\.norm\.", r"attention.\1.norm."),
-    (r"layers\.(\d+)\.0\.fn\.to_qkv\.", r"attention.\1.qkv."),
-    (r"layers\.(\d+)\.0\.fn\.to_out\.0\.", r"attention.\1.output."),
-    (r"layers\.(\d+)\.1\.net\.", r"feed_forward.\1."),
-)
 _HEAD: Rules = (
     (r"class_token$", "frame_token"),
     (r"class_token_motion$", "motion_token"),
-    (r"temporal_atte_before\.", "frame_transformer.", _TRANSFORMER),
-    (r"temporal_atte_before_motion\.", "motion_transformer.", _TRANSFORMER),
+    (r"temporal_atte_before\.", "frame_transformer.", TEMPORAL_TRANSFORMER),
+    (r"temporal_atte_before_motion\.", "motion_transformer.", TEMPORAL_TRANSFORMER),
     (r"scale$", "frame_scale"),
     (r"scale_motion$", "motion_scale"),
     (r"motion_reduce\.", "motion.reduce."),

@@ -55,6 +55,13 @@ RESNET_CHILDREN: Rules = (
     (r"6\.", "backbone.layer3."),
     (r"7\.", "backbone.layer4."),
 )
+# The transformer over time of MoLo and CLIP-FSAR, which is d2st.heads.transformer.TemporalTransformer.
+TEMPORAL_TRANSFORMER: Rules = (
+    (r"layers\.(\d+)\.0\.norm\.", r"attention.\1.norm."),
+    (r"layers\.(\d+)\.0\.fn\.to_qkv\.", r"attention.\1.qkv."),
+    (r"layers\.(\d+)\.0\.fn\.to_out\.0\.", r"attention.\1.output."),
+    (r"layers\.(\d+)\.1\.net\.", r"feed_forward.\1."),
+)
 
 
 def rename(key: str, rules: Rules) -> str | None:
