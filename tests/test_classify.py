@@ -41,8 +41,8 @@ def test_learns_from_a_folder_and_explains(small, encoder, support) -> None:
         assert sum(prediction.scores.values()) == pytest.approx(1)
         assert list(prediction.scores.values()) == sorted(prediction.scores.values(), reverse=True)
         assert list(prediction.logits) == list(prediction.scores)
-    features = classifier.encode(small / "data" / "teal" / "4.mp4")
-    prototype = classifier.support["teal"].mean(0)
+    features = classifier.encode(small / "data" / "teal" / "4.mp4").frames
+    prototype = classifier.support["teal"].frames.mean(0)
     distances = 1 - torch.nn.functional.normalize(features, dim=1) @ torch.nn.functional.normalize(prototype, dim=1).T
     for match in prediction.matches:
         row = distances[match.query_frame]

@@ -7,7 +7,7 @@ import sys
 import pytest
 import yaml
 
-from d2st import D2STConfig, D2STError, cli
+from d2st import D2STConfig, D2STError, cli, flags
 
 
 def d2st(*arguments):
@@ -51,21 +51,21 @@ def test_flags_as_people_type_them():
         "d2st",
         "--adapter.ratio",
     ]
-    assert cli.normalise(typed, {"symmetric"}) == [*known, "0.5"]
-    assert cli.normalise(["--symmetric", "false"], {"symmetric"}) == ["--symmetric", "false"]
-    assert cli.normalise(["--shot", "1", "5", "--query", "a.mp4", "b-1.mp4"]) == [
+    assert flags.normalise(typed, {"symmetric"}) == [*known, "0.5"]
+    assert flags.normalise(["--symmetric", "false"], {"symmetric"}) == ["--symmetric", "false"]
+    assert flags.normalise(["--shot", "1", "5", "--query", "a.mp4", "b-1.mp4"]) == [
         "--shot", "[1, 5]", "--query", '["a.mp4", "b-1.mp4"]'
     ]  # fmt: skip
-    assert cli.normalise(["--decay-at", "0.5,0.6"]) == ["--decay_at", "[0.5,0.6]"]
-    assert cli.normalise(["--print-config=skip_default"]) == ["--print_config=skip_default"]
-    assert cli.normalise(["--data", "my-clips_1"]) == ["--data", "my-clips_1"]
+    assert flags.normalise(["--decay-at", "0.5,0.6"]) == ["--decay_at", "[0.5,0.6]"]
+    assert flags.normalise(["--print-config=skip_default"]) == ["--print_config=skip_default"]
+    assert flags.normalise(["--data", "my-clips_1"]) == ["--data", "my-clips_1"]
 
 
 def test_adapter_flag_takes_a_system_or_a_folder(tmp_path):
-    assert cli.normalise(["--adapter", str(tmp_path)]) == ["--adapter_path", str(tmp_path)]
-    assert cli.normalise(["--adapter", "someone/adapter"]) == ["--adapter_path", "someone/adapter"]
+    assert flags.normalise(["--adapter", str(tmp_path)]) == ["--adapter_path", str(tmp_path)]
+    assert flags.normalise(["--adapter", "someone/adapter"]) == ["--adapter_path", "someone/adapter"]
     with pytest.raises(D2STError, match="neither a system"):
-        cli.normalise(["--adapter", "dst2"])
+        flags.normalise(["--adapter", "dst2"])
 
 
 def test_settings_from_a_file_and_overrides(tmp_path, monkeypatch, capsys):

@@ -27,8 +27,8 @@ def test_batches_equal_one_by_one(setting, monkeypatch, shot: int, views: int) -
     per_episode = (shot + 2) * 3 * features[0, 0].nbytes
     monkeypatch.setattr(scoring, "BUDGET", 7 * per_episode)  # 7 at a time: the last batch is smaller
 
-    class Spy(torch.nn.Module):
-        def forward(self, support, support_labels, query, way):
+    class Spy(heads.Head):
+        def match(self, support, support_labels, query, way, text):
             logits = head(support, support_labels, query, way)
             seen.append((support, query, logits))
             return logits

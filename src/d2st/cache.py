@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,32 +14,41 @@ from .data.datasets import ClipSet
 from .encode import Features
 from .encoder import VideoEncoder
 from .files import write_safetensors
+from .heads import Head
 from .pretrained import describe
 
 
 def cached_features(
-    folder: Path, encoder: VideoEncoder, clips: ClipSet, protocol: list, encode: Callable[[], Features]
+    folder: Path,
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    clips: ClipSet,
+    protocol: list,
+    encode: Callable[[], Features],
 ) -> Features:
     """Features from the cache in a folder, or encoded now and kept there.
 
-    The file's name is a digest of everything the features depend on: the weights of backbone and adapter, the clips'
-    names, sizes and times of change, how they are read, and the version of d2st.
+    The file's name is a digest of everything the features depend on: the weights of backbone, adapter and heads
+    that see maps, the clips' names, sizes and times of change, how they are read, and the version of d2st.
 
     Args:
         folder: where ``features-*.safetensors`` lies.
         encoder: the encoder.
+        heads: that will match the clips.
         clips: the clip set.
         protocol: JSON-able description of everything else that changes the features.
         encode: makes them.
     """
-    key = _digest(encoder, clips, protocol)
+    heads = [head for head in heads if head.needs_maps]
+    key = _digest(encoder, heads, clips, protocol)
     path = folder / f"features-{key[:16]}.safetensors"
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
             if metadata["key"] == key:
                 kept = file.get_tensor("clips").numpy()
-                return Features(file.get_tensor("values"), kept, json.loads(metadata["bad"]))
+                tokens = {name: file.get_tensor(f"tokens/{name}") for name in (head.spec.name for head in heads)}
+                return Features(file.get_tensor("values"), kept, json.loads(metadata["bad"]), tokens)
     except FileNotFoundError:
         pass
     except (SafetensorError, KeyError, TypeError, ValueError, OSError):
@@ -47,15 +56,18 @@ def cached_features(
     features = encode()
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {"values": features.values, "clips": torch.from_numpy(np.ascontiguousarray(features.clips))}
+    tensors |= {f"tokens/{name}": tokens for name, tokens in features.tokens.items()}
     write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
     return features
 
 
-def _digest(encoder: VideoEncoder, clips: ClipSet, protocol: list) -> str:
+def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:
     digest = hashlib.sha256(json.dumps([__version__, describe(encoder), protocol]).encode())
-    for name, tensor in sorted(encoder.adapter_state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy())
+    digest.update(json.dumps([[head.spec.name, head.spec.options] for head in heads]).encode())
+    for module in (encoder.adapter_state_dict(), *(head.state_dict() for head in heads)):
+        for name, tensor in sorted(module.items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().numpy())
     for clip in clips.clips:
         status = clip.path.stat() if clip.path.exists() else None
         about = [clip.id, clip.label, status and [status.st_size, status.st_mtime_ns]]

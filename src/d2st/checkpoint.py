@@ -46,6 +46,7 @@ def save(path: Path, state: TrainState, model: EpisodicLoss, optimizer: torch.op
         scaler: state of the fp16 loss scaler, numbers only; empty without one.
     """
     tensors = {f"adapter/{name}": tensor for name, tensor in model.encoder.adapter_state_dict().items()}
+    tensors |= {f"head/{name}": tensor for name, tensor in model.head.state_dict().items()}
     if model.classifier is not None:
         tensors |= {f"classifier/{name}": tensor for name, tensor in model.classifier.state_dict().items()}
     names = _names(model, optimizer)
@@ -63,7 +64,7 @@ def load(path: Path, model: EpisodicLoss, optimizer: torch.optim.Optimizer) -> t
     Raises:
         D2STError: the file cannot be read or belongs to another model.
     """
-    groups: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "classifier": {}, "optimizer": {}}
+    groups: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "head": {}, "classifier": {}, "optimizer": {}}
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
@@ -76,6 +77,7 @@ def load(path: Path, model: EpisodicLoss, optimizer: torch.optim.Optimizer) -> t
             f"The state of the run, {path}, cannot be read ({error}); start over with overwrite, or give another out."
         ) from error
     model.encoder.load_adapter_state_dict(groups["adapter"])
+    model.head.load_state_dict(groups["head"])
     if model.classifier is not None:
         model.classifier.load_state_dict(groups["classifier"])
     names = _names(model, optimizer)

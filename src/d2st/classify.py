@@ -10,13 +10,17 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from . import heads
+from .choice import build_head, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import open_dataset
 from .data.transforms import eval_transform
 from .data.video import read_clip
+from .encode import encode_batch
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .files import write_json, write_safetensors
+from .heads import Head, HeadSpec
+from .heads import saved as head_files
 from .options import Precision, autocast
 from .pretrained import CONFIG as ADAPTER_CONFIG
 from .pretrained import WEIGHTS as ADAPTER_WEIGHTS
@@ -49,7 +53,7 @@ class Prediction:
         label: the likeliest class.
         scores: class -> softmax of the head's logits, largest first; they sum to 1 over the classes given.
         logits: class -> the head's logit (for Bi-MHM minus the distance), in the same order.
-        matches: one for each frame of the query.
+        matches: one for each frame of the query, by the encoder's features whatever the head makes of them.
     """
 
     label: str
@@ -58,12 +62,26 @@ class Prediction:
     matches: tuple[Match, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class EncodedClips:
+    """Clips as a classifier keeps them, on the CPU.
+
+    Attributes:
+        frames: (..., T, D) features of the encoder.
+        tokens: (..., T', D') what the head embedded them to; the same where it takes them as they are.
+    """
+
+    frames: Tensor
+    tokens: Tensor
+
+
 class FewShotClassifier:
     """Recognises classes from example clips; classes come and go without encoding anything twice.
 
     Args:
         encoder: a video encoder (``d2st.adapt``, ``d2st.load``).
-        head: name of the matching head.
+        head: name of the matching head, name and options, or the head itself (``d2st.heads.load`` has the one that was
+            trained with an adapter).
         frames: frames of a clip; None is the encoder's.
         sampling: which frames are read.
         precision: of the encoder's forward pass.
@@ -72,18 +90,22 @@ class FewShotClassifier:
     def __init__(
         self,
         encoder: VideoEncoder,
-        head: str = "bi-mhm",
+        head: str | HeadSpec | Head = "bi-mhm",
         *,
         frames: int | None = None,
         sampling: str = "uniform",
         precision: Precision = "fp32",
     ) -> None:
         self.encoder = encoder.eval()
-        self.head_name, self.head = head, heads.build(head).to(self.device)
         self.frames, self.sampling, self.precision = frames or encoder.frames, sampling, precision
+        if not isinstance(head, Head):
+            head, trained = build_head(head, encoder, self.frames)
+            if not trained:
+                tell_untrained(head)
+        self.head = head.to(self.device).eval()
         self.sample = frame_rules.build(sampling, self.frames)
         self.transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
-        self.support: dict[str, Tensor] = {}
+        self.support: dict[str, EncodedClips] = {}
 
     @property
     def device(self) -> torch.device:
@@ -113,10 +135,9 @@ class FewShotClassifier:
         """
         if isinstance(support, str | Path):
             clips = open_dataset(support)
-            features = [self._forward(self.transform(clips.read(i, self.sample))) for i in range(len(clips))]
+            encoded = [self._forward(self.transform(clips.read(i, self.sample))) for i in range(len(clips))]
             self.support = {
-                name: torch.stack([features[i] for i in own])
-                for name, own in zip(clips.classes, clips.by_class, strict=True)
+                name: _stack([encoded[i] for i in own]) for name, own in zip(clips.classes, clips.by_class, strict=True)
             }
             return self
         if not support:
@@ -131,7 +152,10 @@ class FewShotClassifier:
             D2STError: no clips, or one that cannot be read.
         """
         new = self._encode_class(name, clips)
-        self.support[name] = torch.cat([self.support[name], new]) if name in self.support else new
+        old = self.support.get(name)
+        if old:
+            new = EncodedClips(torch.cat([old.frames, new.frames]), torch.cat([old.tokens, new.tokens]))
+        self.support[name] = new
 
     def remove_class(self, name: str) -> None:
         """Forget a class.
@@ -161,8 +185,8 @@ class FewShotClassifier:
             raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
         return self.match(self.encode(query))
 
-    def encode(self, clip: Video) -> Tensor:
-        """Frame features (T, D), on the CPU, of a clip as ``predict`` takes it."""
+    def encode(self, clip: Video) -> EncodedClips:
+        """Frame features (T, D) and tokens (T', D') of a clip as ``predict`` takes it."""
         if not isinstance(clip, Tensor):
             video = self.transform(read_clip(clip, self.sample))
         elif clip.ndim != 4 or clip.shape[1] != 3 or not len(clip):
@@ -176,17 +200,17 @@ class FewShotClassifier:
         return self._forward(video)
 
     @torch.no_grad()
-    def match(self, query: Tensor) -> Prediction:
-        """Match frame features (T, D) with the classes."""
-        support = torch.cat(list(self.support.values())).to(self.device)  # (S, T, D)
-        shots = torch.tensor([len(clips) for clips in self.support.values()])
+    def match(self, query: EncodedClips) -> Prediction:
+        """Match an encoded clip (``encode``) with the classes."""
+        support = torch.cat([clips.tokens for clips in self.support.values()]).to(self.device)  # (S, T', D')
+        shots = torch.tensor([len(clips.tokens) for clips in self.support.values()])
         labels = torch.arange(len(shots)).repeat_interleave(shots).to(self.device)  # (S,)
-        query = query.to(self.device).unsqueeze(0)  # (1, T, D)
-        logits = self.head(support, labels, query, way=len(shots))[0].float().cpu()  # (way,)
+        tokens = query.tokens.to(self.device).unsqueeze(0)  # (1, T', D')
+        logits = self.head.match(support, labels, tokens, len(shots))[0].float().cpu()  # (way,)
         order, names = logits.argsort(descending=True, stable=True).tolist(), self.classes
         best, shares = order[0], logits.softmax(0)
-        prototype = heads.class_prototypes(support, labels, len(shots))[best : best + 1]
-        nearest = heads.frame_distances(prototype, query)[0, 0].min(0)  # over support frames: (T,)
+        prototype = self.support[names[best]].frames.mean(0)  # (T, D)
+        nearest = heads.frame_distances(prototype[None], query.frames[None])[0, 0].min(0)  # over support frames: (T,)
         pairs = zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True)
         return Prediction(
             label=names[best],
@@ -196,11 +220,14 @@ class FewShotClassifier:
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write adapter, support features and settings; the backbone is named, not copied."""
-        folder = self.encoder.save_pretrained(folder)
-        # Features lie under numbers: a class may be called anything.
-        write_safetensors(folder / SUPPORT, {str(i): clips for i, clips in enumerate(self.support.values())})
-        settings = {"head": self.head_name, "frames": self.frames, "sampling": self.sampling}
+        """Write adapter, head, encoded support and settings; the backbone is named, not copied."""
+        folder = heads.save(self.head, self.encoder.save_pretrained(folder))
+        # Clips lie under numbers: a class may be called anything.
+        support = {f"{i}.frames": clips.frames for i, clips in enumerate(self.support.values())}
+        if self.head.needs_maps:  # others make their tokens from the features again
+            support |= {f"{i}.tokens": clips.tokens for i, clips in enumerate(self.support.values())}
+        write_safetensors(folder / SUPPORT, support)
+        settings = {"frames": self.frames, "sampling": self.sampling}
         write_json(folder / CONFIG, {**settings, "classes": list(self.classes)})
         return folder
 
@@ -213,7 +240,7 @@ class FewShotClassifier:
         weights: str | Path | None = None,
         precision: Precision = "fp32",
     ) -> "FewShotClassifier":
-        """Read what ``save_pretrained`` wrote.
+        """Read what ``save_pretrained`` wrote, or an adapter with its head, which knows no classes yet.
 
         Args:
             source: folder, or a Hub repository id ("user/name").
@@ -222,14 +249,21 @@ class FewShotClassifier:
             precision: of the encoder's forward pass.
 
         Raises:
-            D2STError: no classifier there, or one that cannot be read.
+            D2STError: neither is there, or it cannot be read.
         """
-        folder = find(source, CONFIG, SUPPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+        files = (CONFIG, SUPPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS)
+        folder = find(source, *files)
+        if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
+            encoder = load(folder, backbone=backbone, weights=weights)
+            head, _ = build_head(None, encoder, encoder.frames, saved=folder)
+            return cls(encoder, head, precision=precision)
         try:
             saved = json.loads((folder / CONFIG).read_text())
-            head, frames, sampling = saved["head"], saved["frames"], saved["sampling"]
+            settings = {key: saved[key] for key in ("frames", "sampling")}
             with safe_open(folder / SUPPORT, "pt") as file:
-                support = {name: file.get_tensor(str(i)) for i, name in enumerate(saved["classes"])}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+            frames = {name: tensors[f"{i}.frames"] for i, name in enumerate(saved["classes"])}
+            tokens = {name: tensors.get(f"{i}.tokens") for i, name in enumerate(saved["classes"])}
         except FileNotFoundError as error:
             raise D2STError(
                 f"'{folder}' holds no classifier: {Path(error.filename or SUPPORT).name} is missing."
@@ -237,20 +271,42 @@ class FewShotClassifier:
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise D2STError(f"The classifier in '{folder}' cannot be read ({error}); save it again.") from error
         encoder = load(folder, backbone=backbone, weights=weights)
-        classifier = cls(encoder, head, frames=frames, sampling=sampling, precision=precision)
-        classifier.support = support
+        classifier = cls(encoder, heads.load(folder), **settings, precision=precision)
+        for name, clips in frames.items():
+            classifier.set_class(name, clips, tokens[name])
         return classifier
 
     @torch.no_grad()
-    def _forward(self, video: Tensor) -> Tensor:
-        """(T, 3, h, w) normalised -> (T, D) on the CPU."""
-        with autocast(self.device, self.precision):
-            return self.encoder(video.unsqueeze(0).to(self.device))[0].float().cpu()
+    def set_class(self, name: str, frames: Tensor, tokens: Tensor | None = None) -> None:
+        """Take a class from clips that are encoded already, and forget its clips before.
 
-    def _encode_class(self, name: str, clips: Iterable[Video]) -> Tensor:
+        Args:
+            name: of the class.
+            frames: (K, T, D) features of the encoder.
+            tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
+        """
+        if tokens is None:
+            tokens = self.head.embed(frames.to(self.device)).cpu()
+        self.support[name] = EncodedClips(frames, tokens)
+
+    @torch.no_grad()
+    def _forward(self, video: Tensor) -> EncodedClips:
+        """(T, 3, h, w) normalised -> (T, D) and (T', D')."""
+        with autocast(self.device, self.precision):
+            maps = [self.head] if self.head.needs_maps else []
+            frames, *tokens = encode_batch(self.encoder, video.unsqueeze(0).to(self.device), maps)
+        tokens = tokens[0] if tokens else self.head.embed(frames)
+        return EncodedClips(frames[0].cpu(), tokens[0].cpu())
+
+    def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
         if isinstance(clips, str | Path | Tensor):
             raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
-        features = [self.encode(clip) for clip in clips]
-        if not features:
+        encoded = [self.encode(clip) for clip in clips]
+        if not encoded:
             raise D2STError(f"Class '{name}' has no clips; give at least one.")
-        return torch.stack(features)  # (K, T, D)
+        return _stack(encoded)
+
+
+def _stack(clips: list[EncodedClips]) -> EncodedClips:
+    """(K, T, D) and (K, T', D')."""
+    return EncodedClips(torch.stack([clip.frames for clip in clips]), torch.stack([clip.tokens for clip in clips]))

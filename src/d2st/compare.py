@@ -60,7 +60,7 @@ def _points(file: Path) -> list[tuple[str, Point]]:
         config, points = content["config"], []
         for result in content["results"]:
             title = (
-                f"{content['backbone']}, {Path(config['data']).name}/{content['part']}, {config['head']}, "
+                f"{content['backbone']}, {Path(config['data']).name}/{content['part']}, {result['head']}, "
                 f"{result['way']}-way {result['shot']}-shot"
             )
             accuracy, interval = 100 * result["accuracy"], 100 * (result["interval"] or 0)

@@ -170,7 +170,7 @@ def _draw(out: Path, found: Findings) -> None:
     )
     label = found.prediction.label
     support, query = found.support[label][0], found.query
-    distances = heads.frame_distances(classifier.encode(support)[None], classifier.encode(query)[None])[0, 0]
+    distances = heads.frame_distances(*(classifier.encode(clip).frames[None] for clip in (support, query)))[0, 0]
     figures.frame_match(
         out / "match.png",
         _pixels(read_clip(support, sample)),

@@ -1,7 +1,7 @@
 """Encoding every clip of a set once, for all the episodes that will use it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from .data.episodes import clip_generator
 from .data.frames import Sampler
 from .data.video import VideoError
 from .encoder import VideoEncoder
+from .heads import Head
 from .options import Precision, autocast
 from .progress import progress
 
@@ -21,17 +22,30 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """Frame features of the readable clips of a set.
+    """What encoding left of the readable clips of a set.
 
     Attributes:
         values: (N, V, T, D) float32 on the CPU: clips, views, frames, features.
         clips: (N,) their indices in the clip set.
         bad: clips that could not be read, ``{"id": ..., "reason": ...}``.
+        tokens: name of a head that needs maps -> (N, V, T', D') what it embedded them to. The maps are not kept: they
+            are tens of times as large.
     """
 
     values: Tensor
     clips: np.ndarray
     bad: list[dict[str, str]]
+    tokens: dict[str, Tensor] = field(default_factory=dict)
+
+    @torch.no_grad()
+    def embedded(self, head: Head) -> Tensor:
+        """(N, V, T', D') what a head's ``match`` takes, on the CPU; the head is in eval mode."""
+        if head.needs_maps:
+            return self.tokens[head.spec.name]
+        if type(head).embed is Head.embed:
+            return self.values
+        device = next(head.parameters(), self.values).device
+        return torch.cat([head.embed(clips.to(device)).cpu() for clips in self.values.split(64)])
 
 
 class _Views(Dataset):
@@ -60,6 +74,7 @@ def encode_clips(
     sample: Sampler,
     transform: Transform,
     *,
+    heads: Sequence[Head] = (),
     indices: Sequence[int] | None = None,
     views: int = 1,
     seed: int | None = None,
@@ -75,6 +90,7 @@ def encode_clips(
         clips: the set.
         sample: frame sampler (``d2st.data.frames``).
         transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        heads: that will match the clips, in eval mode and on ``device``; those that need maps embed them here.
         indices: which clips; ``None`` is all.
         views: encodings of each clip.
         seed: ``None`` reads the frames of the deterministic test rule; a number draws them, from (seed, clip, view).
@@ -94,13 +110,15 @@ def encode_clips(
     )
     was_training = encoder.training
     encoder.eval()
-    rows: list[Tensor | str] = []
+    heads = [head for head in heads if head.needs_maps]
+    rows: list[tuple[Tensor, ...] | str] = []
     with progress("encode", len(indices) * views, "clips") as advance, autocast(device, precision):
         for batch in loader:
             readable = [clip for clip in batch if not isinstance(clip, str)]
             if readable:
                 video = torch.stack(readable).to(device, non_blocking=True)  # (B, T, 3, H, W)
-                encoded = iter(encoder(video).float().cpu())  # B of (T, D)
+                parts = [part.cpu() for part in encode_batch(encoder, video, heads)]
+                encoded = zip(*parts, strict=True)  # B of ((T, D), tokens of each head)
             rows += [clip if isinstance(clip, str) else next(encoded) for clip in batch]
             advance(len(batch))
     encoder.train(was_training)
@@ -112,6 +130,27 @@ def encode_clips(
             bad.append({"id": clips.clips[clip].id, "reason": reasons[0]})
         else:
             kept.append(clip)
-            values.append(torch.stack(of_clip))  # (V, T, D)
-    shape = (0, views, 0, encoder.num_features)
-    return Features(torch.stack(values) if values else torch.empty(shape), np.asarray(kept, dtype=np.int64), bad)
+            values.append([torch.stack(part) for part in zip(*of_clip, strict=True)])  # (V, T, D), and of each head
+    kept = np.asarray(kept, dtype=np.int64)
+    if not values:
+        return Features(torch.empty(0, views, 0, encoder.num_features), kept, bad)
+    frames, *tokens = (torch.stack(part) for part in zip(*values, strict=True))
+    return Features(frames, kept, bad, {head.spec.name: part for head, part in zip(heads, tokens, strict=True)})
+
+
+def encode_batch(encoder: VideoEncoder, video: Tensor, heads: Sequence[Head]) -> list[Tensor]:
+    """One pass over clips (B, T, 3, H, W), in float32 whatever the pass is in.
+
+    Args:
+        encoder: on the clips' device.
+        video: normalised.
+        heads: that embed maps.
+
+    Returns:
+        (B, T, D) frame features, then for each head (B, T', D').
+    """
+    if not heads:
+        return [encoder(video).float()]
+    features, maps = encoder.features_and_maps(video)  # (B, T, D), (B, T, D', H, W)
+    with torch.autocast(video.device.type, enabled=False):  # as in training
+        return [features.float(), *(head.embed(maps.float()) for head in heads)]

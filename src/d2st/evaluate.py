@@ -1,15 +1,15 @@
 """``d2st eval``: few-shot accuracy on classes never seen in training."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-from rich.table import Table
+import torch
 
-from . import heads
 from .adapters import AdapterConfig, NoneConfig
 from .cache import cached_features
+from .choice import build_head, build_heads, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
@@ -17,9 +17,11 @@ from .data.transforms import eval_transform, released_eval_transform
 from .encode import Features, Transform, encode_clips
 from .encoder import VideoEncoder
 from .errors import D2STError
+from .eval_table import print_result
+from .heads import Head, HeadSpec
 from .options import Precision, build_encoder, pick_device
-from .results import write_result
-from .scoring import Scores, score
+from .results import plain, write_result
+from .scoring import Scores, interval, score
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class EvalConfig:
         frames: frames of a clip; None is the saved adapter's, or 8.
         adapter: adapter system put on the backbone untrained; none is the frozen backbone.
         adapter_path: folder of a trained adapter, such as best/ of a training run.
-        head: matching head.
+        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
+        heads: several heads (bi-mhm,otam) or all, on the same clips and episodes, instead of one. Those whose weights
+            were not trained with the adapter get no number.
         way: classes in an episode.
         shot: support clips of a class; all of several numbers (1,5) are evaluated on one encoding.
         queries: query clips of a class in an episode.
@@ -63,7 +67,8 @@ class EvalConfig:
     frames: int | None = None
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
-    head: str = "bi-mhm"
+    head: HeadSpec | str | None = None
+    heads: tuple[str, ...] | str | None = None
     way: int = 5
     shot: int | tuple[int, ...] = (1, 5)
     queries: int = 1
@@ -81,11 +86,12 @@ class EvalConfig:
 
 
 def evaluate(config: EvalConfig) -> dict:
-    """Evaluate an encoder with a head over episodes of unseen classes.
+    """Evaluate an encoder with a head, or several, over episodes of unseen classes.
 
     Returns:
-        What eval.json holds: for each shot accuracy (0..1), 95 % interval, per-class accuracy and confusion; the
-        clips that could not be read, which no episode uses; and what was missing from the data already when listed.
+        What eval.json holds: for each head and shot accuracy (0..1), 95 % interval, per-class accuracy and confusion,
+        and the mean difference to the first head; the clips that could not be read, which no episode uses; and what
+        was missing from the data already when listed.
 
     Raises:
         D2STError: an option, the data or the split cannot be used.
@@ -99,16 +105,32 @@ def evaluate(config: EvalConfig) -> dict:
     clips = open_dataset(config.data, config.split, config.part)
     for shot in shots:  # refuses a split with too few clips before anything is encoded
         EpisodeSampler(clips.labels, config.way, shot, config.queries, config.seed, clips.classes)
-    head = heads.build(config.head).to(device)
+    torch.manual_seed(config.seed)  # of what is untrained
     encoder, frames = build_encoder(config)
     encoder.to(device)
-    features = _features(config, encoder, frames, clips, device)
-    results = []
-    for shot in shots:
-        labels = clips.labels[features.clips]
-        sampler = EpisodeSampler(labels, config.way, shot, config.queries, config.seed, clips.classes)
-        scores = score(features.values, sampler, head, config.episodes, device)
-        results.append({"way": config.way, "shot": shot, **summarise(scores, clips.classes)})
+    if config.heads is None:
+        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path)
+        if not trained:
+            tell_untrained(head)
+        chosen, left_out = [head], {}
+        config = replace(config, head=head.spec)
+    else:
+        chosen, left_out = build_heads(config.heads, config.head, encoder, frames, config.adapter_path)
+    chosen = [head.to(device) for head in chosen]
+    features = _features(config, encoder, chosen, frames, clips, device)
+    labels, first, results = clips.labels[features.clips], {}, []
+    for head in chosen:
+        embedded = features.embedded(head)
+        for shot in shots:
+            sampler = EpisodeSampler(labels, config.way, shot, config.queries, config.seed, clips.classes)
+            scores = score(embedded, sampler, head, config.episodes, device)
+            result = {"head": head.spec.name, "way": config.way, "shot": shot, **summarise(scores, clips.classes)}
+            if shot in first:
+                apart = scores.accuracies - first[shot]  # of the same episodes, so much narrower than the two intervals
+                width = interval(apart) if len(apart) > 1 else None
+                result["difference"] = {"to": chosen[0].spec.name, "mean": float(apart.mean()), "interval": width}
+            first.setdefault(shot, scores.accuracies)
+            results.append(result)
     counts = {"clips": len(features.clips), "bad_clips": features.bad, "problems": list(clips.problems)}
     model = {
         "backbone": encoder.backbone_name,
@@ -116,7 +138,9 @@ def evaluate(config: EvalConfig) -> dict:
         "trainable_parameters": encoder.parameter_count()[0],
     }
     result = {"part": config.part, **model, **counts, "results": results}
-    _print(result, clips.classes)
+    if config.heads is not None:
+        result |= {"left_out": left_out, "heads": [plain(head.spec) for head in chosen]}
+    print_result(result, clips.classes)
     if config.out:
         path = write_result(Path(config.out) / "eval.json", config, result)
         print(f"Written to {path}.")
@@ -155,7 +179,9 @@ def released_size(encoder: VideoEncoder) -> tuple[int, int]:
     return height, round(height * 256 / 224)
 
 
-def _features(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSet, device) -> Features:
+def _features(
+    config: EvalConfig, encoder: VideoEncoder, chosen: Sequence[Head], frames: int, clips: ClipSet, device: torch.device
+) -> Features:
     sample, transform = frame_rules.build(config.sampling, frames), fixed_transform(config, encoder)
     seed = config.seed if config.test_frames == "random" else None
 
@@ -165,6 +191,7 @@ def _features(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: Cli
             clips,
             sample,
             transform,
+            heads=chosen,
             views=config.views,
             seed=seed,
             batch_size=config.batch_size,
@@ -176,23 +203,4 @@ def _features(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: Cli
     if not config.out:
         return encode()
     protocol = [frames, config.sampling, seed, config.views, config.transforms, config.precision, device.type]
-    return cached_features(Path(config.out), encoder, clips, protocol, encode)
-
-
-def _print(result: dict, classes: tuple[str, ...]) -> None:
-    console = Console()
-    table = Table("class")
-    for r in result["results"]:
-        table.add_column(f"{r['way']}-way {r['shot']}-shot", justify="right")
-    for name in classes:
-        shares = [r["per_class"][name] for r in result["results"]]
-        table.add_row(name, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
-    table.add_section()
-    widths = ["-" if r["interval"] is None else f"{100 * r['interval']:.2f}" for r in result["results"]]
-    means = [f"{100 * r['accuracy']:.2f}" for r in result["results"]]
-    table.add_row("all", *(f"{mean} ± {width}" for mean, width in zip(means, widths, strict=True)))
-    console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
-    console.print(table)
-    console.print(f"95 % intervals over {result['results'][0]['episodes']} episodes.")
-    for clip in result["bad_clips"]:
-        console.print(f"Left out, cannot be read: {clip['id']}: {clip['reason']}", highlight=False)
+    return cached_features(Path(config.out), encoder, chosen, clips, protocol, encode)

@@ -111,7 +111,7 @@ def run(
                 fabric.print(f"Stopped at episode {state.episode}, saved in {folder.path}; start again to go on.")
                 raise SystemExit(128 + steps.stopped)
     if fabric.is_global_zero:
-        bare.encoder.save_pretrained(folder.final)
+        bare.save_pretrained(folder.final)
     return state
 
 

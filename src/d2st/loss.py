@@ -1,9 +1,12 @@
 """The training loss of one episode."""
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from . import heads
 from .encoder import VideoEncoder
 from .heads import EncodedEpisode, Head
 
@@ -22,6 +25,7 @@ class EpisodicLoss(nn.Module):
         class_loss: weight of the released code's auxiliary loss: a linear layer on the mean frame feature of every
             clip, support and query, names the training class (D2ST-Adapter code, ``USE_CLASSIFICATION_VALUE``).
             0 is without it.
+        text: (classes, D') features of the training classes' names, for a head that uses them.
     """
 
     def __init__(
@@ -34,11 +38,13 @@ class EpisodicLoss(nn.Module):
         symmetric: bool = False,
         classes: int = 0,
         class_loss: float = 0.0,
+        text: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.encoder, self.head, self.way, self.class_loss = encoder, head, way, class_loss
         self.classifier = nn.Linear(encoder.num_features, classes) if class_loss else None
         support, query = rotations(way, shot, queries)  # (R, S), (R, Q)
+        self.register_buffer("text", text, persistent=False)
         self.register_buffer("support", support if symmetric else support[:1], persistent=False)
         self.register_buffer("query", query if symmetric else query[:1], persistent=False)
         self.register_buffer("support_labels", torch.arange(way).repeat_interleave(shot), persistent=False)
@@ -54,17 +60,27 @@ class EpisodicLoss(nn.Module):
         Returns:
             Loss and share of right queries, both scalars; over the rotations where symmetric.
         """
-        features = self.encoder(video)  # (S + Q, T, D)
+        if self.head.needs_maps:
+            features, clips = self.encoder.features_and_maps(video)  # (S + Q, T, D), (S + Q, T, D', H, W)
+        else:
+            features = clips = self.encoder(video)  # (S + Q, T, D)
         with torch.autocast(features.device.type, enabled=False):  # distances of near frames need their digits
-            if features.dtype in (torch.float16, torch.bfloat16):
-                features = features.float()
-            return self.match(features, classes)
+            return self.match(_whole(features), _whole(clips), classes, video if self.head.needs_video else None)
 
-    def match(self, features: Tensor, classes: Tensor) -> tuple[Tensor, Tensor]:
-        """As ``forward``, from frame features (S + Q, T, D)."""
+    def match(
+        self, features: Tensor, clips: Tensor, classes: Tensor, video: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """As ``forward``, from frame features (S + Q, T, D), and what the head takes, which may be maps."""
         loss, logits = self.head.loss(
             EncodedEpisode(
-                features[self.support], self.support_labels, features[self.query], self.query_labels, classes
+                clips[self.support],
+                self.support_labels,
+                clips[self.query],
+                self.query_labels,
+                classes,
+                self.text,
+                None if video is None else video[self.support],
+                None if video is None else video[self.query],
             )
         )  # logits (R, Q, way)
         accuracy = (logits.detach().argmax(-1) == self.query_labels).float().mean()
@@ -73,6 +89,15 @@ class EpisodicLoss(nn.Module):
             truth = classes[torch.cat([self.support_labels, self.query_labels])]  # (S + Q,)
             loss = loss + self.class_loss * F.cross_entropy(named, truth)
         return loss, accuracy
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write adapter and head into one folder."""
+        self.encoder.save_pretrained(folder)
+        heads.save(self.head, folder)
+
+
+def _whole(features: Tensor) -> Tensor:
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 
 
 def rotations(way: int, shot: int, queries: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -12,11 +12,13 @@ from rich.console import Console
 from rich.table import Table
 
 from .adapters import AdapterConfig, NoneConfig
-from .classify import FewShotClassifier, Prediction
+from .choice import build_head, tell_untrained
+from .classify import EncodedClips, FewShotClassifier, Prediction
 from .data.datasets import Clip, ClipSet, open_dataset
 from .data.listing import EXTENSIONS
 from .encode import Features, encode_clips
 from .errors import D2STError
+from .heads import HeadSpec
 from .options import Precision, build_encoder, pick_device
 from .results import write_result
 
@@ -35,7 +37,7 @@ class PredictConfig:
         frames: frames of a clip; None is the saved adapter's, or 8.
         adapter: adapter system put on the backbone untrained; none is the frozen backbone.
         adapter_path: folder of a trained adapter, such as best/ of a training run.
-        head: matching head.
+        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
         sampling: which frames are read: uniform, rate50 or rate35 (released rules).
         format: of the output: table, jsonl (a JSON object a line) or csv.
         top: classes listed for each clip in the table.
@@ -56,7 +58,7 @@ class PredictConfig:
     frames: int | None = None
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
-    head: str = "bi-mhm"
+    head: HeadSpec | str | None = None
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
     format: Literal["table", "jsonl", "csv"] = "table"
     top: int = 3
@@ -79,6 +81,8 @@ def predict(config: PredictConfig) -> dict:
     """
     if (config.support is None) == (config.classifier is None):
         raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
+    if config.classifier and config.head:
+        raise D2STError("A saved classifier has its own head: leave out --head.")
     files = _query_files((config.query,) if isinstance(config.query, str) else config.query)
     device = pick_device(config.device)
     if config.classifier:
@@ -90,19 +94,25 @@ def predict(config: PredictConfig) -> dict:
     else:
         support = open_dataset(config.support)
         encoder, frames = build_encoder(config)
+        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path)
+        if not trained:
+            tell_untrained(head)
+        config = replace(config, head=head.spec)
         classifier = FewShotClassifier(
-            encoder.to(device), config.head, frames=frames, sampling=config.sampling, precision=config.precision
+            encoder.to(device), head, frames=frames, sampling=config.sampling, precision=config.precision
         )
         unreadable = _fit(classifier, support, config)
         for note in support.notes:
             print(note, file=sys.stderr)
     if config.save:
         classifier.save_pretrained(config.save)
-    queries = ClipSet(("",), tuple(Clip(file, 0, str(file)) for file in files))
-    features = _encode(classifier, queries, config)
+    clips = ClipSet(("",), tuple(Clip(file, 0, str(file)) for file in files))
+    features = _encode(classifier, clips, config)
     if not len(features.clips):
         raise D2STError(f"None of the query clips can be read; the first: {files[0]}: {features.bad[0]['reason']}.")
-    predictions = [(files[i], classifier.match(v[0])) for i, v in zip(features.clips, features.values, strict=True)]
+    pairs = zip(features.values[:, 0], features.embedded(classifier.head)[:, 0], strict=True)
+    queries = [EncodedClips(*pair) for pair in pairs]
+    predictions = [(files[i], classifier.match(clip)) for i, clip in zip(features.clips, queries, strict=True)]
     unreadable += features.bad
     _print(predictions, classifier.classes, config)
     for clip in unreadable:
@@ -137,7 +147,9 @@ def _fit(classifier: FewShotClassifier, support: ClipSet, config: PredictConfig)
                 f"The class '{name}' in '{config.support}' has no examples: none of its {len(own)} clips can be read, "
                 f"the first: {own[0]}: {reasons[own[0]]}."
             )
-        classifier.support[name] = features.values[labels == label, 0]  # (K, T, D)
+    embedded = features.embedded(classifier.head)
+    for label, name in enumerate(support.classes):
+        classifier.set_class(name, features.values[labels == label, 0], embedded[labels == label, 0])
     return features.bad
 
 
@@ -147,6 +159,7 @@ def _encode(classifier: FewShotClassifier, clips: ClipSet, config: PredictConfig
         clips,
         classifier.sample,
         classifier.transform,
+        heads=[classifier.head],
         batch_size=config.batch_size,
         workers=config.workers,
         device=classifier.device,

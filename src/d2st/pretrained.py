@@ -119,7 +119,7 @@ def config_from_dict(fields: dict) -> AdapterConfig:
         raise D2STError(
             f"{system.__name__} has no field {sorted(unknown)}; a newer d2st than {__version__} may know it."
         )
-    return system(**{key: _tuples(value) for key, value in fields.items()})
+    return system(**{key: tuples(value) for key, value in fields.items()})
 
 
 def fingerprint(backbone: nn.Module, trained: tuple[str, ...] = ()) -> str:
@@ -179,5 +179,6 @@ def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
         raise D2STError(f"{folder / WEIGHTS} cannot be read ({error}). Copy the adapter again.") from error
 
 
-def _tuples(value):
-    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+def tuples(value):
+    """JSON's lists as the tuples that they were."""
+    return tuple(tuples(item) for item in value) if isinstance(value, list) else value

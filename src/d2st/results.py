@@ -12,25 +12,30 @@ from pathlib import Path
 from . import __version__
 from .adapters import AdapterConfig
 from .files import write_json
+from .heads import FILLED, HeadSpec
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "lightning-fabric")
 
 
 def config_dict(config: object) -> dict:
-    """A config as JSON can hold it: paths as text, the adapter with its system's name.
+    """A config as JSON can hold it: paths as text, the adapter with its system's name, the head with its own.
 
     Args:
         config: a dataclass instance.
     """
-
-    def plain(value: object) -> object:
-        if isinstance(value, AdapterConfig):
-            return {"name": value.name, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
-        if isinstance(value, tuple | list):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
+
+
+def plain(value: object) -> object:
+    """A setting as JSON can hold it."""
+    if isinstance(value, AdapterConfig):
+        return {"name": value.name, **{f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}}
+    if isinstance(value, HeadSpec):
+        own = {key: plain(option) for key, option in value.options.items() if key not in FILLED}
+        return {"name": value.name, **own}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def provenance(config: object) -> dict:

@@ -1,5 +1,6 @@
 """The folder of a training run."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -15,7 +16,7 @@ class RunFolder:
 
     Attributes:
         path: the folder. In it: ``config.json``, ``metrics.jsonl`` (a line a step and a validation),
-            ``last.safetensors`` (the state that a resumed run goes on from), ``best`` and ``final`` (adapters),
+            ``last.safetensors`` (the state that a resumed run goes on from), ``best`` and ``final`` (adapter and head),
             ``bad_clips.json``, ``train.json`` (the result), ``tensorboard``.
     """
 
@@ -82,6 +83,7 @@ class RunFolder:
     def _clear(self) -> None:
         files = [self.config, self.metrics, self.state, self.result, self.bad, *self.tensorboard.glob("events.*")]
         for folder in (self.best, self.final):
-            files += [folder / "adapter_config.json", folder / "adapter_model.safetensors"]
+            pairs = itertools.product(("adapter", "head"), ("config.json", "model.safetensors"))
+            files += [folder / f"{kind}_{file}" for kind, file in pairs]
         for file in files:
             file.unlink(missing_ok=True)

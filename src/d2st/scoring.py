@@ -4,11 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .data.episodes import VIEWS, EpisodeSampler, generator
+from .heads import Head
 
-BUDGET = 32 * 2**20  # bytes of gathered features in one batch of episodes; larger falls out of the CPU's caches
+BUDGET = 32 * 2**20  # bytes that a head works on in one batch of episodes; larger falls out of the CPU's caches
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,15 +31,19 @@ class Scores:
 
     @property
     def interval(self) -> float:
-        """Half width of the 95 % interval of the mean over episodes, 1.96 s / sqrt(n); nan for a single episode."""
-        n = len(self.accuracies)
-        return float(1.96 * self.accuracies.std(ddof=1) / np.sqrt(n)) if n > 1 else float("nan")
+        """Half width of the 95 % interval of the mean over episodes; nan for a single episode."""
+        return interval(self.accuracies)
 
     @property
     def per_class(self) -> np.ndarray:
         """(classes,) share of right queries of each true class; nan for a class that was never drawn."""
         drawn = self.confusion.sum(1)
         return np.divide(np.diag(self.confusion), drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
+
+
+def interval(values: np.ndarray) -> float:
+    """Half width of the 95 % interval of the mean of n values, 1.96 s / sqrt(n); nan for a single one."""
+    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -62,36 +67,44 @@ def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tupl
     return np.stack(supports), np.stack(queries), np.stack(classes)
 
 
-@torch.inference_mode()
+@torch.no_grad()  # and not inference mode: what heads keep from matching must work in training again
 def score(
-    features: Tensor, sampler: EpisodeSampler, head: nn.Module, episodes: int, device: torch.device | str = "cpu"
+    clips: Tensor,
+    sampler: EpisodeSampler,
+    head: Head,
+    episodes: int,
+    device: torch.device | str = "cpu",
+    text: Tensor | None = None,
 ) -> Scores:
-    """Run episodes ``0..episodes-1`` of a sampler on encoded clips.
+    """Run episodes ``0..episodes-1`` of a sampler on embedded clips.
 
     Equal to running them one by one; they are only stacked, as many at a time as ``BUDGET`` holds.
 
     Args:
-        features: (N, V, T, D), clips and views; row i is the sampler's clip i.
+        clips: (N, V, T, D), clips and views as ``head.embed`` gives them (``Features.embedded``); row i is the
+            sampler's clip i.
         sampler: draws the episodes.
-        head: called with a leading episode dimension.
+        head: in eval mode; ``match`` is called with a leading episode dimension.
         episodes: number of episodes, at least 1.
-        device: where the head works; the features are moved there once.
+        device: where the head works; the clips are moved there once.
+        text: (classes, D') features of the names of all the sampler's classes, for a head that uses text.
     """
-    views = features.shape[1]
-    rows = features.flatten(0, 1).to(device)  # (N*V, T, D)
+    views = clips.shape[1]
+    rows = clips.flatten(0, 1).to(device)  # (N*V, T, D)
     way, count = sampler.way, sampler.count
     support_labels = torch.from_numpy(sampler.support_labels).to(device)  # (S,)
-    per_episode = (sampler.shot + sampler.queries) * way * rows[0].nbytes
-    chunk = max(1, BUDGET // per_episode)
+    chunk = max(1, BUDGET // head.episode_bytes(rows[0], sampler.shot * way, sampler.queries * way, way))
+    text = None if text is None else text.to(device)
     accuracies, confusion = np.empty(episodes), np.zeros((count, count), dtype=np.int64)
     for first in range(0, episodes, chunk):
         last = min(first + chunk, episodes)
         support, query, classes = draw(sampler, first, last, views)
-        logits = head(
+        logits = head.match(
             rows[torch.from_numpy(support).to(device)],  # (E, S, T, D)
             support_labels,
             rows[torch.from_numpy(query).to(device)],  # (E, Q, T, D)
-            way=way,
+            way,
+            None if text is None else text[torch.from_numpy(classes).to(device)],  # (E, way, D')
         )  # (E, Q, way)
         predicted = logits.argmax(-1).cpu().numpy()  # (E, Q)
         accuracies[first:last] = (predicted == sampler.query_labels).mean(1)

@@ -103,7 +103,7 @@ class Steps:
         """The weights of now are those to keep."""
         self.state.best_episode = self.state.episode
         if self.fabric.is_global_zero:
-            self.bare.encoder.save_pretrained(self.folder.best)
+            self.bare.save_pretrained(self.folder.best)
 
     def save(self, now: bool) -> None:
         """Write the state if told so or if the last time is long enough ago."""

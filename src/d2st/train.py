@@ -1,13 +1,14 @@
-"""``d2st train``: episodic training of an adapter."""
+"""``d2st train``: episodic training of an adapter and a head."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from torch import nn
 
-from . import heads, schedules
+from . import schedules
 from .adapters import AdapterConfig, D2STConfig
+from .choice import build_head
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
@@ -16,6 +17,7 @@ from .data.transforms import ClipTransform, released_query_transform, released_s
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .evaluate import released_size
+from .heads import HeadSpec
 from .loop import run
 from .loss import EpisodicLoss
 from .options import Precision, build_encoder, pick_device
@@ -38,8 +40,9 @@ class TrainConfig:
         image_size: side of the frames in pixels; None is the backbone's own.
         frames: frames of a clip; None is the saved adapter's, or 8.
         adapter: adapter system that is trained.
-        adapter_path: folder of a trained adapter to start from, instead of a fresh one.
-        head: matching head.
+        adapter_path: folder of a trained adapter to start from, with its head, instead of a fresh one.
+        head: matching head; its parameters, if it has any, are trained with the adapter. None is the saved adapter's,
+            or bi-mhm.
         way: classes in an episode.
         shot: support clips of a class.
         queries: query clips of a class.
@@ -83,7 +86,7 @@ class TrainConfig:
     frames: int | None = None
     adapter: AdapterConfig = field(default_factory=D2STConfig)
     adapter_path: str | None = None
-    head: str = "bi-mhm"
+    head: HeadSpec | str | None = None
     way: int = 5
     shot: int = 1
     queries: int = 1
@@ -135,13 +138,17 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
     validation_clips = _validation_clips(config)
     rate = _schedule(config)
-    head = heads.build(config.head)
     torch.manual_seed(config.seed)
     frames = (config.frames or encoder.frames) if encoder else None
     if encoder is None:
         encoder, frames = build_encoder(config)
-    if not encoder.trainable_parameters():
-        raise D2STError(f"The adapter '{config.adapter.name}' has nothing to train; choose another, such as d2st.")
+    head, _ = build_head(config.head, encoder, frames, len(clips.classes), config.adapter_path)
+    config = replace(config, head=head.spec)  # from here on, and in what is written, with every option of it
+    if not encoder.trainable_parameters() and not head.trainable_parameters():
+        raise D2STError(
+            f"Neither the adapter '{encoder.config.name}' nor the head '{head.spec.name}' has anything to train; "
+            f"choose another adapter, such as d2st, or a head with parameters, such as trx."
+        )
     encoder.set_grad_checkpointing(config.grad_checkpointing)
     folder = RunFolder(config.out)
     if fabric.is_global_zero:
@@ -161,6 +168,8 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
         "best_episode": state.best_episode,
         "adapter": str(folder.best),
         "trainable_parameters": encoder.parameter_count()[0],
+        "head": head.spec.name,
+        "head_parameters": sum(p.numel() for p in head.trainable_parameters()),
         "bad_clips": [{"id": id, "reason": reason} for id, reason in sorted(state.bad.items())],
     }
     if fabric.is_global_zero:

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from .data.datasets import ClipSet
 from .data.episodes import EpisodeSampler
@@ -11,6 +10,7 @@ from .data.frames import Sampler
 from .encode import encode_clips
 from .encoder import VideoEncoder
 from .evaluate import fixed_transform
+from .heads import Head
 from .scoring import Scores, score
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Validation:
         clips: the validation part. Where it has fewer classes than ``config.way``, all of them make an episode.
         config: of the training run.
         encoder: being trained.
-        head: matching head.
+        head: being trained.
         sample: frame sampler; its deterministic rule is used.
 
     Raises:
@@ -32,7 +32,7 @@ class Validation:
     """
 
     def __init__(
-        self, clips: ClipSet, config: "TrainConfig", encoder: VideoEncoder, head: nn.Module, sample: Sampler
+        self, clips: ClipSet, config: "TrainConfig", encoder: VideoEncoder, head: Head, sample: Sampler
     ) -> None:
         self.clips, self.config, self.encoder, self.head, self.sample = clips, config, encoder, head, sample
         self.way = min(config.way, len(clips.classes))
@@ -40,18 +40,20 @@ class Validation:
         self._sampler(clips.labels)
 
     def __call__(self, device: torch.device) -> tuple[Scores, dict[str, str]]:
-        """Scores, and the clips that could not be read: id -> reason."""
+        """Scores, and the clips that could not be read: id -> reason. Leaves the head in eval mode."""
+        self.head.eval()
         features = encode_clips(
             self.encoder,
             self.clips,
             self.sample,
             self.transform,
+            heads=[self.head],
             workers=self.config.workers,
             device=device,
             precision=self.config.precision,
         )
         sampler = self._sampler(self.clips.labels[features.clips])
-        scores = score(features.values, sampler, self.head, self.config.validation_episodes, device)
+        scores = score(features.embedded(self.head), sampler, self.head, self.config.validation_episodes, device)
         return scores, {clip["id"]: clip["reason"] for clip in features.bad}
 
     def _sampler(self, labels) -> EpisodeSampler:

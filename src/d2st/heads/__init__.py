@@ -21,6 +21,8 @@ from .frames import class_prototypes, frame_distances
 from .hyrsm import HyRSM
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
+from .saved import load, save
+from .spec import FILLED, HeadSpec
 from .zero_shot import ZeroShot
 
 HEADS: dict[str, type[Head]] = {
@@ -33,6 +35,17 @@ HEADS: dict[str, type[Head]] = {
 }
 
 
+def options_of(name: str) -> dict[str, inspect.Parameter]:
+    """The options of a head, in order, as its constructor has them.
+
+    Raises:
+        D2STError: no head has that name.
+    """
+    if name not in HEADS:
+        raise D2STError(f"There is no head named '{name}'; choose one of: {', '.join(sorted(HEADS))}.")
+    return dict(inspect.signature(HEADS[name]).parameters)
+
+
 def build(name: str, **options: object) -> Head:
     """Build a matching head by its name.
 
@@ -41,27 +54,32 @@ def build(name: str, **options: object) -> Head:
         **options: the head's own options, see its class.
 
     Raises:
-        D2STError: no head has that name, or the head has no such option.
+        D2STError: no head has that name, the head has no such option, or lacks one that it cannot do without.
     """
-    if name not in HEADS:
-        raise D2STError(f"There is no head named '{name}'; choose one of: {', '.join(sorted(HEADS))}.")
-    known = list(inspect.signature(HEADS[name]).parameters)
+    known = options_of(name)
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise D2STError(
             f"The head '{name}' has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}."
         )
-    return HEADS[name](**options)
+    missing = [key for key, option in known.items() if option.default is option.empty and key not in options]
+    if missing:
+        raise D2STError(f"The head '{name}' cannot be built without {', '.join(missing)}; see its class.")
+    head = HEADS[name](**options)
+    head.spec = HeadSpec(name, {key: option.default for key, option in known.items()} | options)
+    return head
 
 
 __all__ = [
     "CLIPFSAR",
     "D2ST_MM",
+    "FILLED",
     "HEADS",
     "OTAM",
     "BiMHM",
     "EncodedEpisode",
     "Head",
+    "HeadSpec",
     "HyRSM",
     "MoLo",
     "ZeroShot",
@@ -69,6 +87,9 @@ __all__ = [
     "build",
     "class_prototypes",
     "frame_distances",
+    "load",
+    "options_of",
     "otam",
     "otam_both",
+    "save",
 ]

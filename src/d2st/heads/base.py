@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .spec import HeadSpec
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedEpisode:
@@ -45,11 +47,28 @@ class Head(nn.Module):
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
         needs_text: ``match`` wants the features of the class names.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
+        spec: name and all options that ``d2st.heads.build`` built it from, and a saved head is built from again.
     """
 
     needs_maps: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
     needs_video: bool = False
+    spec: HeadSpec | None = None
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What an optimiser gets; empty for the heads that only measure."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
+        """About the bytes that ``match`` works on at once for an episode; evaluation takes as many as are cheap.
+
+        Args:
+            clip: (T', D') an embedded clip.
+            support: S, support clips of all classes.
+            queries: Q, query clips of all classes.
+            way: classes in the episode.
+        """
+        return (support + queries) * clip.nbytes
 
     def embed(self, clips: Tensor) -> Tensor:
         """The part that sees one clip at a time, so that evaluation does it once a clip and not once an episode.

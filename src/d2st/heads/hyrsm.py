@@ -86,6 +86,11 @@ class HyRSM(Head):
         """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
         return self._logits(*self._relate(support, labels, query, way), labels, way)
 
+    def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
+        """Each query has the support as it sees it."""
+        seen = way if self.shots == "prototype" else support
+        return (support + queries * (seen + 1)) * clip.nbytes
+
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
         """Cross entropy of the queries, of all frames over the training classes, and HyRSM++'s regulariser."""
         support, query = self.embed(episode.support), self.embed(episode.query)

@@ -1,0 +1,99 @@
+"""Which head a verb works with: the one asked for, the one saved with an adapter, or several to compare."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import heads
+from .encoder import VideoEncoder
+from .errors import D2STError
+from .heads import Head, HeadSpec
+from .heads import saved as head_files
+from .pretrained import find
+
+DEFAULT = "bi-mhm"
+
+
+def build_head(
+    head: HeadSpec | str | None,
+    encoder: VideoEncoder,
+    frames: int,
+    classes: int | None = None,
+    saved: str | Path | None = None,
+) -> tuple[Head, bool]:
+    """The head that a config describes, in eval mode on the CPU, and whether it is trained or has nothing to train.
+
+    Args:
+        head: name, or name and options; None is the saved one, or Bi-MHM.
+        encoder: whose features it takes.
+        frames: T of a clip.
+        classes: of the training part, where it will be trained.
+        saved: folder (or Hub id) of a trained adapter. A head of the same name that was trained with it is taken, with
+            its own options where none are given; another name means another head.
+
+    Raises:
+        D2STError: unknown head or option, a head that does not fit the encoder, or a saved one that cannot be read.
+    """
+    if isinstance(head, str):
+        head = HeadSpec(head)
+    there = head_files.saved_spec(find(saved, head_files.CONFIG, head_files.WEIGHTS)) if saved else None
+    if there and (head is None or head.name == there.name):
+        return heads.load(saved, **(head.options if head else {})), True
+    head = head or HeadSpec(DEFAULT)
+    known = heads.options_of(head.name)
+    width = encoder.map_channels if heads.HEADS[head.name].needs_maps else encoder.num_features
+    values = {"features": width, "frames": frames, "classes": classes}
+    filled = {key: values[key] for key in heads.FILLED if key in known and values[key] is not None}
+    built = heads.build(head.name, **{**filled, **head.options}).eval()
+    return built, not built.trainable_parameters()
+
+
+def tell_untrained(head: Head) -> None:
+    """Say on stderr that a head answers with the weights it was drawn with."""
+    print(
+        f"The head '{head.spec.name}' is untrained: its weights are random. Train it "
+        f"(d2st train --head {head.spec.name}) and give the best/ of its run with --adapter.",
+        file=sys.stderr,
+    )
+
+
+def build_heads(
+    names: Sequence[str] | str,
+    head: HeadSpec | str | None,
+    encoder: VideoEncoder,
+    frames: int,
+    saved: str | Path | None,
+) -> tuple[list[Head], dict[str, str]]:
+    """Several heads to compare.
+
+    Args:
+        names: of heads, or "all"; a text holds them with commas between.
+        head: its options hold for the head of its name, the others have their defaults or the saved ones.
+        encoder, frames, saved: as for :func:`build_head`.
+
+    Returns:
+        The heads that can be compared, and the names of the others with the reason.
+
+    Raises:
+        D2STError: as for :func:`build_head`; or no head is left.
+    """
+    own = head if isinstance(head, HeadSpec) else None
+    names = names.split(",") if isinstance(names, str) else names
+    names = list(heads.HEADS) if list(names) == ["all"] else list(dict.fromkeys(names))
+    chosen, left_out = [], {}
+    for name in names:
+        if name in heads.HEADS and heads.HEADS[name].needs_text:
+            left_out[name] = "needs the class names"
+            continue
+        spec = own if own and own.name == name else name
+        built, trained = build_head(spec, encoder, frames, saved=saved)
+        if trained:
+            chosen.append(built)
+        else:
+            left_out[name] = "not trained"
+    if not chosen:
+        raise D2STError(
+            f"None of the heads {', '.join(names)} has been trained with this adapter; train one (d2st train --head "
+            f"{names[0]}), or give --head {names[0]} to see it untrained."
+        )
+    return chosen, left_out

@@ -1,0 +1,55 @@
+"""What ``d2st eval`` prints."""
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_result(result: dict, classes: tuple[str, ...]) -> None:
+    """Print accuracies by class for one head, by head for several.
+
+    Args:
+        result: what eval.json holds.
+        classes: evaluated.
+    """
+    console, several = Console(), "left_out" in result
+    console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
+    console.print(_by_head(result) if several else _by_class(result["results"], classes))
+    console.print(f"95 % intervals over {result['results'][0]['episodes']} episodes.")
+    for clip in result["bad_clips"]:
+        console.print(f"Left out, cannot be read: {clip['id']}: {clip['reason']}", highlight=False)
+
+
+def _by_class(results: list[dict], classes: tuple[str, ...]) -> Table:
+    table = Table("class")
+    for r in results:
+        table.add_column(f"{r['way']}-way {r['shot']}-shot", justify="right")
+    for name in classes:
+        shares = [r["per_class"][name] for r in results]
+        table.add_row(name, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
+    table.add_section()
+    table.add_row("all", *(_percent(r["accuracy"], r["interval"]) for r in results))
+    return table
+
+
+def _by_head(result: dict) -> Table:
+    """Rows heads, columns shots; where there are several heads, also what sets them apart on the same episodes."""
+    cells = {(r["head"], r["shot"]): r for r in result["results"]}
+    names, shots = list(dict.fromkeys(name for name, _ in cells)), list(dict.fromkeys(shot for _, shot in cells))
+    table, way = Table("head"), result["results"][0]["way"]
+    for shot in shots:
+        table.add_column(f"{way}-way {shot}-shot", justify="right")
+    if len(names) > 1:
+        for shot in shots:
+            table.add_column(f"{shot}-shot,\nless {names[0]}", justify="right")
+    for name in names:
+        row = [cells[name, shot] for shot in shots]
+        means = [_percent(r["accuracy"], r["interval"]) for r in row]
+        apart = [_percent(r["difference"]["mean"], r["difference"]["interval"], "+") for r in row if "difference" in r]
+        table.add_row(name, *means, *apart)
+    for name, reason in result["left_out"].items():
+        table.add_row(name, reason)
+    return table
+
+
+def _percent(mean: float, interval: float | None, sign: str = "") -> str:
+    return f"{100 * mean:{sign}.2f} ± " + ("-" if interval is None else f"{100 * interval:.2f}")
