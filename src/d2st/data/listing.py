@@ -105,15 +105,15 @@ def read_list(file: Path, find) -> Listing:
         target = find(path)
         if target is None:
             found.missing.append(path)
-        elif owner.setdefault(target, name) != name:
+        elif target not in owner:
+            owner[target], clips[path] = name, target
+        elif owner[target] == name:
+            found.problems.append(f"List '{file}' names clip '{path}' twice (line {number}); it is used once.")
+        else:
             raise D2STError(
                 f"Line {number} of '{file}' gives clip '{path}' the class '{name}' and an earlier line the class "
                 f"'{owner[target]}'; a clip can have one class only."
             )
-        elif target in clips.values():
-            found.problems.append(f"List '{file}' names clip '{path}' twice (line {number}); it is used once.")
-        else:
-            clips[path] = target
     if found.missing:
         shown = ", ".join(f"'{path}'" for path in found.missing[:5]) + (", ..." if len(found.missing) > 5 else "")
         found.problems.append(f"{len(found.missing)} of {len(rows)} clips of list '{file}' are not there: {shown}.")

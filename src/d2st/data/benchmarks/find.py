@@ -145,7 +145,7 @@ def _from_labels(benchmark: Benchmark, shelf: Shelf) -> Listing:
         elif not name and item.folders:
             strangers[key(item.folders[-1])] = item.folders[-1]
     for (name, part, _), items in copies.items():
-        item = min(items, key=lambda item: item.rank)
+        item = items[0] if len(items) == 1 else min(items, key=lambda item: item.rank)
         listing.clips[name][item.id] = item.path
         if benchmark.full_shot:
             listing.assigned[item.id] = part

@@ -30,7 +30,7 @@ def labeller(benchmark: Benchmark, shelf: Shelf) -> Callable[[Item], Label | Non
     known = {key(name) for names in benchmark.classes.values() for name in names}
 
     def label(item: Item) -> Label | None:
-        for name in item.names:
+        for name in (item.name, item.youtube) if annotated else ():
             if name in annotated:
                 return annotated[name]
         sets = [folder for folder in item.folders if key(folder) not in known]  # "training dog" is a class

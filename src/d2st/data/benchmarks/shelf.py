@@ -20,27 +20,37 @@ class Item:
     """One clip on the disk.
 
     Args:
-        path: The video file or the folder of its frames.
+        folder: Where it lies.
+        file: Name of the video file, or of the folder of its frames.
         folders: Names of the folders between the root and it.
-        name: File name without extension, or the folder's name.
         frames: Whether it is a folder of frames.
     """
 
-    path: Path
+    folder: Path
+    file: str
     folders: tuple[str, ...]
-    name: str
     frames: bool = False
+
+    @property
+    def path(self) -> Path:
+        """Where it is read from; made when asked for, because a quarter of a million paths take seconds."""
+        return self.folder / self.file
 
     @property
     def id(self) -> str:
         """Path relative to the root."""
-        return "/".join((*self.folders, self.path.name))
+        return "/".join((*self.folders, self.file))
+
+    @cached_property
+    def name(self) -> str:
+        """File name without extension, or the folder's name."""
+        return self.file if self.frames else os.path.splitext(self.file)[0]
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """What lists may call it: its name, and YouTube's id where it begins with one."""
-        youtube = _YOUTUBE.fullmatch(self.name)
-        return (self.name, youtube[1]) if youtube and youtube[1] != self.name else (self.name,)
+    def youtube(self) -> str:
+        """YouTube's id where the name begins with one, else empty."""
+        found = _YOUTUBE.fullmatch(self.name)
+        return found[1] if found else ""
 
     @property
     def rank(self) -> tuple:
@@ -71,40 +81,50 @@ class Shelf:
             return  # a link back to a folder above it
         seen.add(real)
         for entry in entries(folder):
-            path = Path(entry.path)
-            stem, extension = os.path.splitext(entry.name)
+            extension = os.path.splitext(entry.name)[1].lower()
             if entry.is_dir():
-                if is_frame_folder(path):
-                    self.items.append(Item(path, folders, entry.name, frames=True))
+                if is_frame_folder(entry.path):
+                    self.items.append(Item(folder, entry.name, folders, frames=True))
                 else:
-                    self._walk(path, (*folders, entry.name), seen)
-            elif extension.lower() in EXTENSIONS:
-                self.items.append(Item(path, folders, stem))
-            elif extension.lower() in (".txt", ".csv", ".json"):
-                self.texts.append(path)
-            elif is_archive(path):
-                self.archives.append(path)
+                    self._walk(folder / entry.name, (*folders, entry.name), seen)
+            elif extension in EXTENSIONS:
+                self.items.append(Item(folder, entry.name, folders))
+            elif extension in (".txt", ".csv", ".json"):
+                self.texts.append(folder / entry.name)
+            elif is_archive(folder / entry.name):
+                self.archives.append(folder / entry.name)
 
     def find(self, path: str) -> Path | None:
         """The clip that a line of a list means, whatever its folder and extension here; None where there is none."""
         line = PurePosixPath(path)
         wanted = [line.name, os.path.splitext(line.name)[0]]
+        for name in wanted:
+            if name in self._exact:
+                return self._nearest(self._exact[name], line)
         youtube = _YOUTUBE.fullmatch(wanted[1])
-        if youtube:
-            wanted.append(youtube[1])
-        for name in (spelling for given in wanted for spelling in (given.casefold(), key(given))):
-            found = self._by_name.get(name)
-            if found:
-                elsewhere = [key(line.parent.name) not in map(key, item.folders) for item in found]
-                return min(zip(elsewhere, found, strict=True), key=lambda pair: (pair[0], pair[1].rank))[1].path
+        for name in (*map(key, wanted), key(youtube[1]) if youtube else ""):
+            if name in self._loose:
+                return self._nearest(self._loose[name], line)
         return None
 
+    @staticmethod
+    def _nearest(found: list[Item], line: PurePosixPath) -> Path:
+        """Of several clips of a name, the one in the class folder that the line names, else the best copy."""
+        folder = key(line.parent.name)
+        return min(found, key=lambda item: (folder not in map(key, item.folders), item.rank)).path
+
     @cached_property
-    def _by_name(self) -> dict[str, list[Item]]:
-        """Items by exact name without case, and by its letters and digits alone (some unpackers change the others)."""
+    def _exact(self) -> dict[str, list[Item]]:
         found: dict[str, list[Item]] = defaultdict(list)
         for item in self.items:
-            for name in {spelling for given in item.names for spelling in (given.casefold(), key(given))}:
-                if name:
-                    found[name].append(item)
-        return found
+            found[item.name].append(item)
+        return dict(found)
+
+    @cached_property
+    def _loose(self) -> dict[str, list[Item]]:
+        """By letters and digits alone, some unpackers change the others; and by YouTube's id."""
+        found: dict[str, list[Item]] = defaultdict(list)
+        for item in self.items:
+            for name in {key(item.name), key(item.youtube)} - {""}:
+                found[name].append(item)
+        return dict(found)
