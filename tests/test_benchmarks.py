@@ -48,13 +48,25 @@ def test_full_shot_sets_hold_the_classes_of_the_few_shot_ones():
             assert {key(n) for n in wanted} <= names
 
 
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_the_documented_numbers_are_those_of_the_split(name):
+    (row,) = (line for line in (DOCS / "data.md").read_text().splitlines() if line.startswith(f"| `{name}` |"))
+    classes, clips = zip(*SIZES[name].values(), strict=True)
+    assert " / ".join(map(str, classes)) in row and " / ".join(f"{n:,}" for n in clips) in row
+
+
 def test_what_leaks_between_the_two_splits_of_ssv2():
-    """docs/protocol.md tells these numbers."""
     full, small = (
         {part: set(map(key, names)) for part, names in benchmarks.load(f"ssv2-{name}").classes.items()}
         for name in ("full", "small")
     )
     assert len(full["test"] & small["train"]) == 9 and len(small["test"] & full["train"]) == 7
+    text = " ".join((DOCS / "protocol.md").read_text().split())
+    assert "9 of the 24 test classes of SSv2-Full are training classes of SSv2-Small" in text
+    assert "7 of the 24 test classes of SSv2-Small are training classes of SSv2-Full" in text
 
 
 def test_unknown_names_are_refused():
