@@ -1,5 +1,6 @@
 """Bi-MHM and OTAM against the authors' numbers, per-episode loops, and their own definitions."""
 
+import math
 from pathlib import Path
 
 import goldens
@@ -52,6 +53,115 @@ def test_otam_where_the_reference_overflows() -> None:
     exact = heads.otam(distances.detach().double(), 0.1)
     torch.testing.assert_close(value.detach().double(), exact, rtol=1e-5, atol=0)
     assert distances.grad.isfinite().all() and distances.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("case", goldens.find("otam_fn_*"))
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-4), (torch.float64, 1e-4)])
+def test_otam_functions_of_three_releases(case: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Recorded in float32: single and both directions, both smoothings; where theirs overflows ours is finite."""
+    _, golden = goldens.read(case)
+    for name, smoothing in (("v1", 0.1), ("v2", 0.5), ("d2st", 0.5)):
+        for directions, compute in (("single", heads.otam), ("bi", heads.otam_both)):
+            distances = golden["in/dists"].to(dtype, copy=True).requires_grad_()
+            value = compute(distances, smoothing)
+            (value * golden["in/probe"]).sum().backward()
+            assert value.isfinite().all() and distances.grad.isfinite().all()
+            theirs, gradient = golden[f"out/{name}_{directions}"], golden[f"gi/{name}_{directions}"]
+            if theirs.isfinite().all():
+                assert goldens.relative_error(value, theirs) <= tolerance
+            if gradient.isfinite().all():
+                assert goldens.relative_error(distances.grad, gradient) <= tolerance
+
+
+def test_both_directions_of_clips_with_different_numbers_of_frames() -> None:
+    distances = torch.rand(3, 5, 7, dtype=torch.float64)
+    expected = heads.otam(distances) + heads.otam(distances.transpose(-1, -2))
+    torch.testing.assert_close(heads.otam_both(distances), expected, rtol=0, atol=1e-12)
+    square = distances[..., :5]
+    expected = heads.otam(square) + heads.otam(square.transpose(-1, -2))
+    torch.testing.assert_close(heads.otam_both(square), expected, rtol=0, atol=1e-12)
+
+
+def otam_by_entries(distances: list[list[float]], s: float) -> float:
+    """The table of the reference, entry by entry, with a free column left and right."""
+    rows, columns = len(distances), len(distances[0]) + 2
+    padded = [[0.0, *row, 0.0] for row in distances]
+    table = [[0.0] * columns for _ in range(rows)]
+    for m in range(1, columns):
+        table[0][m] = table[0][m - 1] + padded[0][m]
+    for r in range(1, rows):
+        for m in range(1, columns):
+            came = [table[r - 1][m - 1], table[r][m - 1]]
+            if m == 1:
+                came = [table[r - 1][0], table[r - 1][1], table[r][0]]
+            elif m == columns - 1:
+                came = [table[r - 1][m - 1], table[r - 1][m], table[r][m - 1]]
+            table[r][m] = padded[r][m] - s * math.log(sum(math.exp(-cost / s) for cost in came))
+    return table[-1][-1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    distances=st.tuples(st.integers(1, 5), st.integers(1, 5)).flatmap(
+        lambda size: st.lists(st.lists(st.floats(0, 2), min_size=size[1], max_size=size[1]), min_size=size[0],
+                              max_size=size[0])
+    ),
+    smoothing=st.sampled_from([0.1, 0.5, 2.0]),
+)  # fmt: skip
+def test_otam_is_the_table_filled_entry_by_entry(distances, smoothing) -> None:
+    value = heads.otam(torch.tensor(distances, dtype=torch.float64), smoothing).item()
+    assert value == pytest.approx(otam_by_entries(distances, smoothing), abs=1e-9)
+
+
+EPISODES = {
+    "otam_head_v1_*": ("otam", {"cosine": "eps", "smoothing": 0.1, "shots": "distance"}),
+    "otam_d2st_*": ("otam", {}),
+    "bimhm_d2st_*": ("bi-mhm", {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "name", "options"),
+    [
+        pytest.param(*getattr(found, "values", (found,)), name, options, marks=getattr(found, "marks", ()))
+        for pattern, (name, options) in EPISODES.items()
+        for found in goldens.find(pattern)
+    ],
+)
+def test_episodes_of_three_releases(case: str, name: str, options: dict) -> None:
+    """Features to logits, losses and gradients, with shuffled labels and the K-shot rule of each release."""
+    _, golden = goldens.read(case)
+    support, query = golden["in/support_feats"].requires_grad_(), golden["in/query_feats"].requires_grad_()
+    logits = heads.build(name, **options)(support, golden["in/support_labels"], query)
+    assert goldens.relative_error(logits, golden["out/logits"]) <= 1e-5
+    loss = torch.nn.functional.cross_entropy(logits, golden["in/query_labels"].long())
+    assert goldens.relative_error(loss, golden.get("loss/ce", golden.get("loss/ce_mean"))) <= 1e-5
+    if "loss/class_ce" in golden:  # D2ST: and the class loss on the clips' mean features, weighted 2
+        clips = torch.cat([support, query]).mean(1)
+        layer = golden["w/classification_layer.weight"], golden["w/classification_layer.bias"]
+        truth = torch.cat([golden["in/real_support_labels"], golden["in/real_query_labels"]]).long()
+        loss = loss + 2 * torch.nn.functional.cross_entropy(torch.nn.functional.linear(clips, *layer), truth)
+    else:
+        loss = loss + (logits * golden["in/probe_logits"]).sum()
+    assert goldens.relative_error(loss, golden["loss/total"]) <= 1e-5
+    loss.backward()
+    assert goldens.relative_error(support.grad, golden["gi/support_feats"]) <= 1e-4
+    assert goldens.relative_error(query.grad, golden["gi/query_feats"]) <= 1e-4
+
+
+@pytest.mark.parametrize("case", goldens.find("cos_sim"))
+def test_both_cosines_are_the_reference_s(case: str) -> None:
+    _, golden = goldens.read(case)
+    x, y = golden["in/x"].requires_grad_(), golden["in/y"].requires_grad_()
+    assert goldens.relative_error(heads.cosines(x, y, "norm"), golden["out/normalized"]) <= 1e-5
+    value = heads.cosines(x, y, "eps")
+    assert goldens.relative_error(value, golden["out/cos_sim"]) <= 1e-5
+    (value * golden["in/probe"]).sum().backward()
+    assert goldens.relative_error(x.grad, golden["gi/x"]) <= 1e-4
+    assert goldens.relative_error(y.grad, golden["gi/y"]) <= 1e-4
+    zero = torch.zeros(2, x.shape[1])
+    assert torch.equal(heads.cosines(zero, y, "eps"), golden["out/zero_rows"])
+    assert torch.equal(heads.cosines(zero, y, "norm"), golden["out/zero_rows"])
 
 
 def test_otam_knows_the_order_and_bi_mhm_does_not() -> None:
@@ -130,6 +240,8 @@ def test_the_released_constant_of_the_eps_cosine() -> None:
         ("bi-mhm", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
         ("otam", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
         ("otam", {"smoothing": 0}, "above 0, not 0"),
+        ("otam", {"directions": "up"}, "'both' or 'single', not 'up'"),
+        ("bi-mhm", {"shots": "mean"}, "'prototype' or 'distance', not 'mean'"),
     ],
 )
 def test_wrong_names_are_refused_with_a_sentence(name: str, options: dict, said: str) -> None:

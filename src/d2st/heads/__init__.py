@@ -17,12 +17,13 @@ from ..errors import D2STError
 from .base import EncodedEpisode, Head
 from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
-from .frames import class_prototypes, frame_distances
+from .frames import class_prototypes, cosines, frame_distances
 from .hyrsm import HyRSM
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .saved import load, save
 from .spec import FILLED, HeadSpec
+from .trx import TRX
 from .zero_shot import ZeroShot
 
 HEADS: dict[str, type[Head]] = {
@@ -31,6 +32,7 @@ HEADS: dict[str, type[Head]] = {
     "hyrsm": HyRSM,
     "molo": MoLo,
     "otam": OTAM,
+    "trx": TRX,
     "zero-shot": ZeroShot,
 }
 
@@ -76,6 +78,7 @@ __all__ = [
     "FILLED",
     "HEADS",
     "OTAM",
+    "TRX",
     "BiMHM",
     "EncodedEpisode",
     "Head",
@@ -86,6 +89,7 @@ __all__ = [
     "bi_mhm",
     "build",
     "class_prototypes",
+    "cosines",
     "frame_distances",
     "load",
     "options_of",

@@ -47,6 +47,32 @@ def class_shares(labels: Tensor, clips: int, way: int | None = None, dtype: torc
     return members.to(dtype) / members.sum(-2, keepdim=True)  # (..., S, way), columns sum to 1
 
 
+def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Tensor, Tensor]:
+    """The support clips sorted by class, with as many places for each class as the largest has shots.
+
+    Unless every class has one shot, a GPU is waited for: the number of places depends on the labels.
+
+    Args:
+        labels: (S,) or (..., S), see :func:`class_shares`.
+        clips: S.
+        way: see :func:`class_shares`.
+
+    Returns:
+        Indices (..., way, K) of clips and which of them count, (..., way, K) bool.
+
+    Raises:
+        D2STError: as :func:`class_shares`.
+    """
+    shots = (class_shares(labels, clips, way) > 0).sum(-2)  # (..., way)
+    places = 1 if clips == shots.shape[-1] else int(shots.max())
+    place = torch.arange(places, device=labels.device)
+    valid = place < shots.unsqueeze(-1)  # (..., way, K)
+    first = shots.cumsum(-1) - shots  # (..., way), where a class begins in the sorted list
+    sorted_at = (first.unsqueeze(-1) + place).clamp_max(clips - 1)
+    order = labels.argsort(dim=-1, stable=True)  # (..., S)
+    return order.gather(-1, sorted_at.flatten(-2)).view_as(valid), valid
+
+
 @full_precision
 def class_prototypes(support: Tensor, labels: Tensor, way: int | None = None) -> Tensor:
     """Average the support clips of each class frame by frame (D2ST-Adapter, section 3.3; MoLo).
@@ -103,6 +129,15 @@ def class_distances(
         return metric(class_prototypes(support, labels, way), query)
     share = class_shares(labels, support.shape[-3], way, support.dtype)  # (..., S, way)
     return metric(support, query) @ share
+
+
+def check_features(head: str, features: int, clips: Tensor) -> None:
+    """Refuse clips (..., D) of another width than a head with weights was built for."""
+    if clips.shape[-1] != features:
+        raise D2STError(
+            f"The head '{head}' was built for features of width {features}; these have {clips.shape[-1]}. "
+            f"Build it with features={clips.shape[-1]}."
+        )
 
 
 def check_choice(head: str, option: str, value: object, choices: tuple[str, ...]) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import D2STError
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import Shots, check_choice, class_prototypes, class_shares, frame_distances
+from .frames import Shots, check_choice, check_features, class_prototypes, class_shares, frame_distances
 from .positions import ScaleAndPosition
 from .precision import full_precision
 from .transformer import Attention
@@ -72,11 +72,7 @@ class HyRSM(Head):
 
     def embed(self, clips: Tensor) -> Tensor:
         """(..., T, D) -> (..., T, D), frames related within their clip."""
-        if clips.shape[-1] != self.features:
-            raise D2STError(
-                f"The head 'hyrsm' was built for features of width {self.features}; these have {clips.shape[-1]}. "
-                f"Build it with features={clips.shape[-1]}."
-            )
+        check_features("hyrsm", self.features, clips)
         x = self.scale_and_position(clips)
         return F.relu(x + self.clip_attention(x))
 

@@ -1,4 +1,4 @@
-"""Where a frame stands in its clip, as HyRSM and MoLo tell their attention."""
+"""Where a frame stands in its clip, as HyRSM, MoLo and TRX tell their attention."""
 
 import math
 
@@ -42,7 +42,19 @@ def position_code(frames: int, like: Tensor) -> Tensor:
         frames: T.
         like: a tensor of D channels whose type and device the code gets.
     """
+    return sinusoids(frames, 2 * torch.arange(like.shape[-1]), like)
+
+
+def sinusoids(frames: int, exponents: Tensor, like: Tensor) -> Tensor:
+    """sin (even channels) and cos (odd ones) of ``p / 10000^(exponent / D)`` at positions p = 0..T-1, (T, D).
+
+    Args:
+        frames: T.
+        exponents: (D,).
+        like: a tensor whose type and device the code gets.
+    """
     exact = {"device": like.device, "dtype": torch.promote_types(like.dtype, torch.float32)}
-    channel = torch.arange(like.shape[-1], **exact)  # (D,)
-    angles = torch.arange(frames, **exact)[:, None] / 10000 ** (2 * channel / like.shape[-1])  # (T, D)
-    return torch.where(channel % 2 == 0, angles.sin(), angles.cos()).to(like.dtype)
+    exponents = exponents.to(**exact) / len(exponents)  # (D,)
+    angles = torch.arange(frames, **exact)[:, None] / 10000**exponents  # (T, D)
+    odd = torch.arange(len(exponents), device=like.device) % 2
+    return torch.where(odd == 0, angles.sin(), angles.cos()).to(like.dtype)

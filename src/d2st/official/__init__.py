@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads.base import Head
-from . import aim, clip_fsar, d2st, dist, dualpath, hyrsm, molo, st_adapter
+from . import aim, clip_fsar, d2st, dist, dualpath, hyrsm, molo, st_adapter, trx
 from .names import Release, rename
 
 RELEASES: dict[str, Release] = {
@@ -24,6 +24,7 @@ RELEASES: dict[str, Release] = {
     "hyrsm": hyrsm.RELEASE,
     "molo": molo.RELEASE,
     "clip-fsar": clip_fsar.RELEASE,
+    "trx": trx.RELEASE,
 }
 
 
@@ -40,8 +41,7 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             into the encoder and into the head; each takes its part.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
         system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
-            "aim", "dualpath", "dist"; "hyrsm", "molo",
-            "clip-fsar".
+            "aim", "dualpath", "dist"; "hyrsm", "molo", "clip-fsar", "trx".
 
     Returns:
         What the target has no place for, in the authors' names: the classifier or head if the target is an encoder,

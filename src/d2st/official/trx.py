@@ -1,0 +1,43 @@
+"""tobyperrett/trx, and TRX in MoLo's and HyRSM's code: cross transformers on a torchvision ResNet."""
+
+import torch
+from torch import Tensor
+
+from ..errors import D2STError
+from .names import RESNET_CHILDREN, Release, Rules
+
+_RESNET = r"(?:resnet|backbone)\.(?:module\.)?"  # in the release and in the other's code; on several GPUs
+_HEAD: Rules = (
+    (r"transformers\.(\d+)\.norm_k\.", r"tuples.\1.norm."),
+    (r"transformers\.(\d+)\.(project\.|bias$)", r"tuples.\1.\2"),
+    (_RESNET, "encoder."),
+)
+
+
+def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Linear layers on tuples of w frames, (O, w D) for keys and for values, as one on frames, (w 2 O, D)."""
+    prepared = dict(state)
+    for key in state:
+        if not key.endswith(".k_linear.weight"):
+            continue
+        prefix = key.removesuffix("k_linear.weight")
+        ends = ("k_linear.weight", "v_linear.weight", "k_linear.bias", "v_linear.bias", "pe.pe")
+        missing = [prefix + end for end in ends if prefix + end not in state]
+        if missing:
+            raise D2STError(f"This is not a whole TRX checkpoint: {', '.join(missing)} missing beside {key}.")
+        keys, values, *biases, code = (state[prefix + end] for end in ends)
+        for end in ends[:-1]:
+            del prepared[prefix + end]
+        blocks = [weight.unflatten(1, (-1, code.shape[-1])) for weight in (keys, values)]  # (O, w, D)
+        prepared[f"{prefix}project.weight"] = torch.cat(blocks).transpose(0, 1).flatten(0, 1)  # (w 2 O, D)
+        prepared[f"{prefix}bias"] = torch.cat(biases)
+    return prepared
+
+
+# The position code is computed; norm_v is never used; tuples are the indices of frames, parameters in MoLo's code.
+RELEASE = Release(
+    encoder=lambda encoder: ((r"transformers\.", "head."), (_RESNET, "", RESNET_CHILDREN)),
+    head=_HEAD,
+    spare=r"transformers\.\d+\.(pe\.pe$|norm_v\.|tuples\.)",
+    prepare=_prepare,
+)
