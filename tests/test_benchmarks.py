@@ -69,9 +69,19 @@ def test_what_leaks_between_the_two_splits_of_ssv2():
     assert "7 of the 24 test classes of SSv2-Small are training classes of SSv2-Full" in text
 
 
+@pytest.mark.parametrize("name", benchmarks.NAMES)
+def test_spellings_of_a_class_are_one(name):
+    for title in {title for names in benchmarks.load(name).classes.values() for title in names}:
+        words = title.replace("_", " ")
+        for spelled in (words.replace(" ", "_"), words.title().replace(" ", ""), words.upper(), f"[{words}]"):
+            assert key(spelled) == key(title)
+
+
 def test_unknown_names_are_refused():
     with pytest.raises(D2STError, match=r"no benchmark 'ucf'; choose one of ssv2-full, "):
         benchmarks.load("ucf")
+    with pytest.raises(D2STError, match=r"'ucf' does not exist; .* or a benchmark's name \(ssv2-full, "):
+        open_dataset(".", "ucf")
 
 
 @pytest.fixture(scope="module")
@@ -233,6 +243,17 @@ def test_official_lists_say_which_clips(lay):
     assert len(report["missing"]) == 9996 and not report["usable"]
 
 
+def test_a_part_without_its_list_goes_by_labels(lay):
+    root = lay(*(f"videos/{i}.webm" for i in range(4)))
+    template = {"0": "Closing [something]", "1": "Holding [something]"}
+    _annotate(root, train=template, validation={"2": "Tipping [something] over", "3": "Holding [something]"})
+    _official(root, "ssv2-full", lambda i, title: i - 67013)  # clips 0 to 3 are of val0
+    for part in ("train", "test"):
+        (root / f"{part}_few_shot.txt").unlink()
+    assert _open(root, "ssv2-full", "val") == {"val0": ["0", "1", "2", "3"]}
+    assert _open(root, "ssv2-full", "test") == {"Tipping something over": ["videos/2.webm"]}
+
+
 def test_lists_find_clips_in_other_folders_with_other_extensions(lay):
     root = lay(f"k400/{KINETICS[0]}.webm", f"{KINETICS[1][:11]}.mp4", f"k400_256/{KINETICS[0]}.mp4")
     names = {0: KINETICS[0], 1: KINETICS[1]}
@@ -347,6 +368,7 @@ def test_eval_and_prepare_take_a_benchmark_by_name(ucf, small, tmp_path):
             results.append(evaluate(EvalConfig(**options(small, data=str(data), split=split, **settings))))
     assert results[0]["results"][0]["per_class"].keys() == set(benchmarks.load("ucf101").classes["test"][:5])
     assert results[1]["results"] == results[2]["results"]
+    assert check(CheckConfig(str(store), workers=0))["parts"].keys() == {"train", "test"}  # no clip of validation
     assert [clip.id for clip in open_dataset(store, "ucf101", "test", warn=False).clips] == [
         clip.id for clip in open_dataset(ucf, "ucf101", "test", warn=False).clips
     ]

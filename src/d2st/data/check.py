@@ -11,14 +11,13 @@ from pathlib import Path
 from d2st.data import benchmarks, frame_file, pictures
 from d2st.data.benchmarks.protocol import protocol
 from d2st.data.datasets import list_clips
+from d2st.data.findings import SHOWN, show
 from d2st.data.readers import reader
 from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import write_json
 from d2st.progress import progress
-
-_SHOWN = 10  # findings of a kind that are printed; the JSON report has all
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def check(config: CheckConfig) -> dict:
         report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
     report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
     report["usable"] = not report["reasons"]
-    _print(report, config)
+    show(report, config.frames)
     if config.out:
         Path(config.out).mkdir(parents=True, exist_ok=True)
         write_json(Path(config.out) / "check.json", report)
@@ -183,46 +182,4 @@ def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig, f
 
 def _unnamed(found: dict, named: set[str]) -> list[str]:
     left = sorted(set(found) - named)
-    return [f"{len(left)} classes of the data are in no part of the split: {', '.join(left[:_SHOWN])}."] if left else []
-
-
-def _print(report: dict, config: CheckConfig) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(soft_wrap=True, width=140)  # a file or pipe has no width of its own; 80 breaks class names
-    table = Table(title=f"{escape(config.data)}: {'every frame' if config.full else 'first frames'} decoded")
-    for column in (
-        "part",
-        "classes",
-        "clips",
-        "unreadable",
-        f"under {config.frames} frames",
-        "frames",
-        "smallest class",
-    ):
-        table.add_column(column, justify="left" if column in ("part", "smallest class") else "right")
-    for part, found in report["parts"].items():
-        small = min(found["classes"], key=found["classes"].get)
-        low, middle, high = found["frames"]
-        numbers = [len(found["classes"]), found["clips"], found["bad"], found["short"], f"{low} / {middle} / {high}"]
-        table.add_row(part, *map(str, numbers), escape(f"{small} ({found['classes'][small]})"))
-    console.print(table)
-    findings = {
-        "cannot be read": [f"{entry['path']}: {entry['reason']}" for entry in report["bad"]],
-        "shorter than a clip; frames repeat": [f"{entry['id']}: {entry['frames']}" for entry in report["short"]],
-        "damaged": report["warnings"],
-        "the same file more than once": [" = ".join(ids) for ids in report["duplicates"]],
-        "the same file in two parts; what trains has seen the test": [" = ".join(x) for x in report["across_parts"]],
-        "listed and not usable": report["problems"],
-        "left out": report["notes"],
-    }
-    for title, lines in findings.items():
-        for line in [f"{title} ({len(lines)})", *(f"  {line}" for line in lines[:_SHOWN])] if lines else []:
-            console.print(line, markup=False, highlight=False)
-    for reason in [*report.get("protocol", ()), *report["reasons"]]:
-        console.print(reason, markup=False, highlight=False)
-    console.print("usable" if report["usable"] else "not usable", markup=False)
+    return [f"{len(left)} classes of the data are in no part of the split: {', '.join(left[:SHOWN])}."] if left else []

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from d2st.data import benchmarks
 from d2st.data.listing import PARTS, Listing, read_list
 from d2st.errors import D2STError
 
@@ -118,7 +119,10 @@ def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) ->
 
 def _exists(file: Path) -> Path:
     if not file.is_file():
-        raise D2STError(f"Split file '{file}' does not exist; give a YAML file or a list file.")
+        names = ", ".join(benchmarks.NAMES)
+        raise D2STError(
+            f"Split '{file}' does not exist; give a YAML file, a list file or a benchmark's name ({names})."
+        )
     return file
 
 

@@ -113,7 +113,7 @@ def _finish(out: Path, done: dict[str, list[dict]], settings: dict[str, str], li
     }
     write_json(out / "report.json", report)
     held = {entry["class"] for entry in clips}
-    parts = {part: [name for name in names if name in held] for part, names in parts.items()}
+    parts = {part: [name for name in names if name in held] for part, names in parts.items() if held & set(names)}
     for entry in clips:
         if entry["id"] in listing.assigned:
             entry["part"] = listing.assigned[entry["id"]]

@@ -9,7 +9,7 @@ from d2st.data import archives
 from d2st.data.benchmarks import Benchmark, key
 from d2st.data.benchmarks.labels import labeller
 from d2st.data.benchmarks.shelf import Item, Shelf
-from d2st.data.listing import PARTS, Listing, read_list
+from d2st.data.listing import Listing, read_list
 from d2st.errors import D2STError
 
 _LINE = re.compile(r"(train|val|test)(\d+)//?\S")
@@ -18,9 +18,9 @@ _LINE = re.compile(r"(train|val|test)(\d+)//?\S")
 def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
     """Clips of a benchmark.
 
-    Where the official few-shot lists (``train_few_shot.txt`` and so on) lie below the root, they say which clips; else
-    the labels of :mod:`d2st.data.benchmarks.labels` do. Every class of the benchmark is in the listing, also without
-    clips; what differs from the published numbers is told in its problems.
+    Where an official few-shot list (``train_few_shot.txt`` and so on) lies below the root, it says which clips its part
+    has; else the labels of :mod:`d2st.data.benchmarks.labels` do. Every class of the benchmark is in the listing, also
+    without clips; what differs from the published numbers is told in its problems.
 
     Args:
         benchmark: Which one.
@@ -38,15 +38,19 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
             + (archives.advice(shelf.archives) or f"docs/data.md says where {benchmark.title} comes from.")
         )
     lists, others = official_lists(benchmark, shelf)
-    listing = _from_lists(benchmark, shelf, lists) if lists else _from_labels(benchmark, shelf)
-    listing.problems[:0] = shortfalls(benchmark, listing)
-    if benchmark.chosen and not lists and listing.problems:  # else the folder holds as many clips as were chosen
+    unlisted = [part for part in benchmark.classes if part not in lists]
+    listing = _from_labels(benchmark, shelf) if unlisted else Listing(_no_clips(benchmark), benchmark.classes)
+    for part, path in lists.items():
+        _take_list(listing, benchmark, part, path, shelf)
+    short = shortfalls(benchmark, listing)
+    listing.problems[:0] = short
+    if benchmark.chosen and unlisted and short:  # else the folder holds as many clips as were chosen
         listing.problems.append(
             f"{benchmark.title} chooses its clips by lists, and '{root}' does not hold the official ones: put "
-            f"{', '.join(f'{part}_few_shot.txt' for part in PARTS)} of the authors' release into it (docs/data.md). "
+            f"{', '.join(f'{part}_few_shot.txt' for part in unlisted)} of the authors' release into it (docs/data.md). "
             "Without them all clips of a class are used, and results do not compare."
         )
-    if others and not lists:
+    if others and unlisted:
         listing.notes.append(
             f"'{others[0]}' is not the list of {benchmark.title}, whose classes have other numbers of clips; give its "
             "folder as the split to use it as it is."
@@ -109,21 +113,21 @@ def _fits(path: Path, part: str, benchmark: Benchmark) -> bool:
     return [counts[i] for i in range(len(counts))] == list(benchmark.counts[part].values())
 
 
-def _from_lists(benchmark: Benchmark, shelf: Shelf, lists: dict[str, Path]) -> Listing:
-    merged = Listing(_no_clips(benchmark), benchmark.classes)
-    for part, path in lists.items():
-        names, found = benchmark.classes[part], read_list(path, shelf.find)
-        spelled = {key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
-        for given, clips in found.clips.items():
-            if key(given) not in spelled:
-                raise D2STError(
-                    f"List '{path}' has clips in a folder '{given}', which is no class of part '{part}' of "
-                    f"{benchmark.title}; use the list as it was published."
-                )
-            merged.clips[spelled[key(given)]].update(clips)
-        merged.problems += found.problems
-        merged.missing += found.missing
-    return merged
+def _take_list(listing: Listing, benchmark: Benchmark, part: str, path: Path, shelf: Shelf) -> None:
+    """Give the classes of a part the clips of an official list, and no others."""
+    names, found = benchmark.classes[part], read_list(path, shelf.find)
+    spelled = {key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
+    for name in names:
+        listing.clips[name] = {}
+    for given, clips in found.clips.items():
+        if key(given) not in spelled:
+            raise D2STError(
+                f"List '{path}' has clips in a folder '{given}', which is no class of part '{part}' of "
+                f"{benchmark.title}; use the list as it was published."
+            )
+        listing.clips[spelled[key(given)]].update(clips)
+    listing.problems += found.problems
+    listing.missing += found.missing
 
 
 def _from_labels(benchmark: Benchmark, shelf: Shelf) -> Listing:
