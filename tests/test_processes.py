@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -103,3 +104,24 @@ def test_a_store_is_the_same(small, tmp_path) -> None:
     for file in files[0]:
         one, two = (load_file(store / file) for store in stores)
         assert all(torch.equal(one[name], two[name]) for name in one | two)
+
+
+def test_an_evaluation_is_the_same(small, alone, tmp_path) -> None:
+    """The same clips and episodes; a clip that cannot be read is left out whoever meets it."""
+    data = tmp_path / "data"
+    shutil.copytree(small / "data", data)
+    (data / "sand" / "3.mp4").write_bytes(b"no video")
+    common = "--data", str(data), "--split", str(small / "split.yaml"), "--weights", str(small / "weights.safetensors")
+    common += "--adapter", str(alone / "final"), "--way", "3", "--shot", "1,2", "--episodes", "200"
+    results = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        output = finish(start("eval", *common, "--out", str(out), processes=processes))
+        assert output.count("Written to") == 1
+        assert len(list(out.glob("features-*.safetensors"))) == 1
+        results.append(json.loads((out / "eval.json").read_text()))
+    one, two = results
+    assert one["results"] == two["results"] and one["clips"] == two["clips"] == 14
+    assert one["bad_clips"] == two["bad_clips"] and "3.mp4" in one["bad_clips"][0]["id"]
+    again = finish(start("eval", *common, "--out", str(tmp_path / "2")))  # from the cache, found by the first
+    assert "Written to" in again and json.loads((tmp_path / "2" / "eval.json").read_text())["results"] == two["results"]

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,8 +18,12 @@ from .files import write_safetensors
 from .heads import Head
 from .pretrained import describe
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 
 def cached_features(
+    fabric: "Fabric",
     folder: Path,
     encoder: VideoEncoder,
     heads: Sequence[Head],
@@ -32,6 +37,7 @@ def cached_features(
     that see maps, the clips' names, sizes and times of change, how they are read, and the version of d2st.
 
     Args:
+        fabric: launched; the first process reads and writes for all.
         folder: where ``features-*.safetensors`` lies.
         encoder: the encoder.
         heads: that will match the clips.
@@ -42,23 +48,33 @@ def cached_features(
     heads = [head for head in heads if head.needs_maps]
     key = _digest(encoder, heads, clips, protocol)
     path = folder / f"features-{key[:16]}.safetensors"
+    found = fabric.broadcast(_read(path, key, heads) if fabric.is_global_zero else None)
+    if found is not None:
+        return found
+    features = encode()
+    if fabric.is_global_zero:
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {"values": features.values, "clips": torch.from_numpy(np.ascontiguousarray(features.clips))}
+        tensors |= {f"tokens/{name}": tokens for name, tokens in features.tokens.items()}
+        write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
+    return features
+
+
+def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
+    """The cached features; None where there are none, or others, or a damaged file."""
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
-            if metadata["key"] == key:
-                kept = file.get_tensor("clips").numpy()
-                tokens = {name: file.get_tensor(f"tokens/{name}") for name in (head.spec.name for head in heads)}
-                return Features(file.get_tensor("values"), kept, json.loads(metadata["bad"]), tokens)
+            if metadata["key"] != key:
+                return None
+            kept = file.get_tensor("clips").numpy()
+            tokens = {name: file.get_tensor(f"tokens/{name}") for name in (head.spec.name for head in heads)}
+            return Features(file.get_tensor("values"), kept, json.loads(metadata["bad"]), tokens)
     except FileNotFoundError:
-        pass
+        return None
     except (SafetensorError, KeyError, TypeError, ValueError, OSError):
         print(f"The feature cache {path} cannot be read; the clips are encoded again.")
-    features = encode()
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"values": features.values, "clips": torch.from_numpy(np.ascontiguousarray(features.clips))}
-    tensors |= {f"tokens/{name}": tokens for name, tokens in features.tokens.items()}
-    write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
-    return features
+        return None
 
 
 def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:

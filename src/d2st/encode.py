@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,11 @@ from .data.video import VideoError
 from .encoder import VideoEncoder
 from .heads import Head
 from .options import Precision, autocast
+from .processes import gather, lost_processes, share
 from .progress import progress
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -136,6 +141,33 @@ def encode_clips(
         return Features(torch.empty(0, views, 0, encoder.num_features), kept, bad)
     frames, *tokens = (torch.stack(part) for part in zip(*values, strict=True))
     return Features(frames, kept, bad, {head.spec.name: part for head, part in zip(heads, tokens, strict=True)})
+
+
+def encode_together(fabric: "Fabric", count: int, encode: Callable[[Sequence[int]], Features]) -> Features:
+    """Features of clips 0..count-1, of which each process encodes its share; all processes get all of them.
+
+    Args:
+        fabric: launched.
+        count: clips of the set.
+        encode: indices -> their features.
+
+    Raises:
+        D2STError: another process was lost.
+    """
+    mine = encode(share(fabric, count))
+    if fabric.world_size == 1:
+        return mine
+    with lost_processes(fabric, "Start again: what was written before is kept."):
+        parts = gather(fabric, mine)
+    clips = np.concatenate([part.clips for part in parts])
+    bad = [clip for part in parts for clip in part.bad]
+    full = [part for part in parts if len(part.clips)]
+    if not full:
+        return Features(mine.values, clips, bad)
+    order = np.argsort(clips)
+    values = torch.cat([part.values for part in full])[order]
+    tokens = {name: torch.cat([part.tokens[name] for part in full])[order] for name in full[0].tokens}
+    return Features(values, clips[order], sorted(bad, key=lambda clip: clip["id"]), tokens)
 
 
 def encode_batch(encoder: VideoEncoder, video: Tensor, heads: Sequence[Head]) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -14,19 +14,25 @@ from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
 from .data.transforms import eval_transform, released_eval_transform
-from .encode import Features, Transform, encode_clips
+from .encode import Features, Transform, encode_clips, encode_together
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .eval_table import print_result
 from .heads import Head, HeadSpec
 from .options import Precision, build_encoder, pick_device
+from .processes import launch
 from .results import plain, write_result
 from .scoring import Scores, interval, score
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass(frozen=True)
 class EvalConfig:
     """Evaluation: every clip is encoded once, then the episodes run on the features.
+
+    Processes that ``torchrun`` starts share the encoding; the result is that of one.
 
     Args:
         data: dataset folder, list file or frame store.
@@ -101,7 +107,8 @@ def evaluate(config: EvalConfig) -> dict:
         raise D2STError(f"An evaluation needs at least one episode, not {config.episodes}.")
     if config.views < 1 or (config.views > 1 and config.test_frames == "centre"):
         raise D2STError(f"views={config.views}: give 1, or more together with random test frames.")
-    device = pick_device(config.device)
+    fabric = launch(pick_device(config.device))
+    device = fabric.device
     clips = open_dataset(config.data, config.split, config.part)
     for shot in shots:  # refuses a split with too few clips before anything is encoded
         EpisodeSampler(clips.labels, config.way, shot, config.queries, config.seed, clips.classes)
@@ -117,7 +124,7 @@ def evaluate(config: EvalConfig) -> dict:
     else:
         chosen, left_out = build_heads(config.heads, config.head, encoder, frames, config.adapter_path)
     chosen = [head.to(device) for head in chosen]
-    features = _features(config, encoder, chosen, frames, clips, device)
+    features = _features(config, fabric, encoder, chosen, frames, clips)
     labels, first, results = clips.labels[features.clips], {}, []
     for head in chosen:
         embedded = features.embedded(head)
@@ -141,7 +148,7 @@ def evaluate(config: EvalConfig) -> dict:
     if config.heads is not None:
         result |= {"left_out": left_out, "heads": [plain(head.spec) for head in chosen]}
     print_result(result, clips.classes)
-    if config.out:
+    if config.out and fabric.is_global_zero:
         path = write_result(Path(config.out) / "eval.json", config, result)
         print(f"Written to {path}.")
     return result
@@ -180,27 +187,32 @@ def released_size(encoder: VideoEncoder) -> tuple[int, int]:
 
 
 def _features(
-    config: EvalConfig, encoder: VideoEncoder, chosen: Sequence[Head], frames: int, clips: ClipSet, device: torch.device
+    config: EvalConfig, fabric: "Fabric", encoder: VideoEncoder, chosen: Sequence[Head], frames: int, clips: ClipSet
 ) -> Features:
     sample, transform = frame_rules.build(config.sampling, frames), fixed_transform(config, encoder)
     seed = config.seed if config.test_frames == "random" else None
 
-    def encode() -> Features:
+    def encode(indices: Sequence[int]) -> Features:
         return encode_clips(
             encoder,
             clips,
             sample,
             transform,
             heads=chosen,
+            indices=indices,
             views=config.views,
             seed=seed,
             batch_size=config.batch_size,
             workers=config.workers,
-            device=device,
+            device=fabric.device,
             precision=config.precision,
         )
 
+    def together() -> Features:
+        return encode_together(fabric, len(clips), encode)
+
     if not config.out:
-        return encode()
-    protocol = [frames, config.sampling, seed, config.views, config.transforms, config.precision, device.type]
-    return cached_features(Path(config.out), encoder, chosen, clips, protocol, encode)
+        return together()
+    device = fabric.device.type
+    protocol = [frames, config.sampling, seed, config.views, config.transforms, config.precision, device]
+    return cached_features(fabric, Path(config.out), encoder, chosen, clips, protocol, together)

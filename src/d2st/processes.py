@@ -26,7 +26,7 @@ def launch(device: torch.device, precision: str = "32-true", patience: timedelta
     """Fabric for this process alone, or for all that ``torchrun`` started, launched.
 
     Args:
-        device: its type is where the processes compute; with several GPUs each takes the one of its local rank.
+        device: where to compute; each of several processes takes the GPU of its local rank.
         precision: as Fabric names it.
         patience: longest time that a process waits for the others before it gives up.
     """
@@ -37,7 +37,7 @@ def launch(device: torch.device, precision: str = "32-true", patience: timedelta
     fabric = Fabric(
         accelerator=device.type,
         strategy=DDPStrategy(timeout=patience) if world > 1 else "auto",
-        devices=local,
+        devices=local if world > 1 or device.index is None else [device.index],
         num_nodes=world // local,
         precision=precision,
     )

@@ -84,20 +84,18 @@ class Steps:
 
     def validate(self, validation: Validation) -> None:
         """Score on the validation classes and keep the adapter if it is the best so far."""
-        if self.fabric.is_global_zero:
-            scores, bad = validation(self.fabric.device)
-            self.state.bad |= bad
-            self._log({"validation_accuracy": scores.mean, "validation_interval": scores.interval}, "validation")
-            best = self.state.best_accuracy is None or scores.mean > self.state.best_accuracy
-            if best:
-                self.state.best_accuracy = scores.mean
-                self.keep_best()
-            self.fabric.print(
-                f"Episode {self.state.episode}: {100 * scores.mean:.2f} ± {100 * scores.interval:.2f} % on "
-                f"{validation.way}-way {self.config.shot}-shot validation" + (", the best so far." if best else ".")
-            )
+        scores, bad = validation(self.fabric)
+        self.state.bad |= bad
+        self._log({"validation_accuracy": scores.mean, "validation_interval": scores.interval}, "validation")
+        best = self.state.best_accuracy is None or scores.mean > self.state.best_accuracy
+        if best:
+            self.state.best_accuracy = scores.mean
+            self.keep_best()
+        self.fabric.print(
+            f"Episode {self.state.episode}: {100 * scores.mean:.2f} ± {100 * scores.interval:.2f} % on "
+            f"{validation.way}-way {self.config.shot}-shot validation" + (", the best so far." if best else ".")
+        )
         self.model.train()
-        self.fabric.barrier()
 
     def keep_best(self) -> None:
         """The weights of now are those to keep."""

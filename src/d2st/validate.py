@@ -1,19 +1,20 @@
 """Accuracy on the validation classes during training."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-
-import torch
 
 from .data.datasets import ClipSet
 from .data.episodes import EpisodeSampler
 from .data.frames import Sampler
-from .encode import encode_clips
+from .encode import Features, encode_clips, encode_together
 from .encoder import VideoEncoder
 from .evaluate import fixed_transform
 from .heads import Head
 from .scoring import Scores, score
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from .train import TrainConfig
 
 
@@ -39,21 +40,29 @@ class Validation:
         self.transform = fixed_transform(config, encoder)
         self._sampler(clips.labels)
 
-    def __call__(self, device: torch.device) -> tuple[Scores, dict[str, str]]:
-        """Scores, and the clips that could not be read: id -> reason. Leaves the head in eval mode."""
+    def __call__(self, fabric: "Fabric") -> tuple[Scores, dict[str, str]]:
+        """Scores, and the clips that could not be read: id -> reason. Leaves the head in eval mode.
+
+        The processes share the encoding; each of them then knows the scores.
+        """
         self.head.eval()
-        features = encode_clips(
-            self.encoder,
-            self.clips,
-            self.sample,
-            self.transform,
-            heads=[self.head],
-            workers=self.config.workers,
-            device=device,
-            precision=self.config.precision,
-        )
+
+        def encode(indices: Sequence[int]) -> Features:
+            return encode_clips(
+                self.encoder,
+                self.clips,
+                self.sample,
+                self.transform,
+                heads=[self.head],
+                indices=indices,
+                workers=self.config.workers,
+                device=fabric.device,
+                precision=self.config.precision,
+            )
+
+        features = encode_together(fabric, len(self.clips), encode)
         sampler = self._sampler(self.clips.labels[features.clips])
-        scores = score(features.embedded(self.head), sampler, self.head, self.config.validation_episodes, device)
+        scores = score(features.embedded(self.head), sampler, self.head, self.config.validation_episodes, fabric.device)
         return scores, {clip["id"]: clip["reason"] for clip in features.bad}
 
     def _sampler(self, labels) -> EpisodeSampler:
