@@ -11,6 +11,8 @@ from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 
+import d2st
+
 SIZE, FRAMES = 32, 8
 VIT = dict(img_size=SIZE, patch_size=8, embed_dim=32, depth=3, num_heads=2, num_classes=0)
 VITS = {
@@ -39,6 +41,15 @@ CNNS = {
     "efficientnet": lambda: timm.create_model("test_efficientnet", num_classes=0),
 }  # fmt: skip
 BACKBONES = VITS | CNNS
+
+VIT_B16, VIT_L14 = "vit_base_patch16_clip_quickgelu_224", "vit_large_patch14_clip_quickgelu_224"
+RESNET50 = "resnet50"
+
+
+def on_meta(config, frames=FRAMES, name=VIT_B16):
+    """An encoder of full size without values, and a clip for it: what can be counted costs neither memory nor time."""
+    backbone = timm.create_model(name, num_classes=0, device="meta")
+    return d2st.adapt(backbone, config, frames=frames), torch.zeros(1, frames, 3, 224, 224, device="meta")
 
 
 def clips(batch=2, frames=FRAMES, size=(SIZE, SIZE), seed=0):

@@ -8,6 +8,7 @@ import small
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
+from torch.utils.flop_counter import FlopCounterMode
 
 import d2st
 from d2st import bench, cli, compare, measure
@@ -31,6 +32,19 @@ def test_flops_of_a_frozen_vit_are_those_of_its_matrix_products():
     whole = measure.count_flops(encoder_of(d2st.FullConfig()), families.clips(batch=1))
     assert whole[0] == expected and step < whole[1] <= step + weights
     assert 1.9 < step / forward < 2.3, "back-propagation to the input costs about another forward"
+
+
+@pytest.mark.parametrize("groups", [1, 2, 8])
+def test_flops_of_grouped_convolutions_backwards(groups):
+    """Each of the two gradients costs what the forward did."""
+    rules = {torch.ops.aten.convolution_backward: measure._convolution_backward_flops}
+    convolution, x = torch.nn.Conv3d(8, 16, (3, 1, 3), stride=2, groups=groups), torch.randn(2, 8, 9, 8, 7)
+    with FlopCounterMode(display=False, custom_mapping=rules) as counter:
+        y = convolution(x.requires_grad_())
+        forward = counter.get_total_flops()
+        y.sum().backward()
+    assert forward == 2 * y.numel() * 9 * 8 // groups
+    assert counter.get_total_flops() == 3 * forward
 
 
 @pytest.mark.parametrize("config", [d2st.NoneConfig(), d2st.D2STConfig(), d2st.DiSTConfig(width=32)], ids=str)
@@ -150,12 +164,6 @@ def test_refusals_are_sentences(arguments, sentence, capsys):
     assert sentence in capsys.readouterr().err
 
 
-def on_meta(config, frames, name="vit_base_patch16_clip_quickgelu_224"):
-    """An encoder without values, whose FLOPs can be counted all the same."""
-    backbone = timm.create_model(name, num_classes=0, device="meta")
-    return d2st.adapt(backbone, config, frames=frames), torch.zeros(1, frames, 3, 224, 224, device="meta")
-
-
 @pytest.mark.parametrize(
     ("config", "frames", "gmacs"),
     [(d2st.STConfig(places="mlp"), 8, 152), (d2st.AIMConfig(), 8, 202), (d2st.DiSTConfig(feature="video"), 16, 163)],
@@ -163,4 +171,4 @@ def on_meta(config, frames, name="vit_base_patch16_clip_quickgelu_224"):
 )
 def test_flops_are_what_the_authors_published(config, frames, gmacs):
     """Their "GFLOPs" of a view count a multiplication with its addition once."""
-    assert measure.count_flops(*on_meta(config, frames))[0] / 2e9 == pytest.approx(gmacs, rel=0.006)
+    assert measure.count_flops(*families.on_meta(config, frames))[0] / 2e9 == pytest.approx(gmacs, rel=0.006)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def print_table(config: "BenchConfig", result: dict) -> None:
     """Show the table on the terminal; times are the clock's."""
     header, lines = _table(result["adapters"], {"wall": "time"} if config.repeats else {})
-    table = Table(box=box.SIMPLE_HEAD, padding=0)
+    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     for name in header:
         table.add_column(name, justify="left" if name == "adapter" else "right", no_wrap=name == "adapter")
     for line in lines:
