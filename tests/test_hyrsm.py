@@ -39,11 +39,12 @@ def test_logits_losses_and_gradients_are_the_reference_s(name, dtype):
     ids[labels] = golden["in/real_support_labels"].long()
     assert torch.equal(ids[targets], golden["in/real_query_labels"].long())
 
+    named = []
+    head.classifier.register_forward_hook(lambda module, args, out: named.append(out.flatten(0, 1)))
     loss, logits = head.loss(heads.EncodedEpisode(support, labels, query, targets, ids))
+    assert goldens.relative_error(torch.cat(named), golden["out/class_logits"]) <= 1e-5
     assert goldens.relative_error(logits, golden["out/logits"]) <= 1e-5
     assert goldens.relative_error(head(support, labels, query), golden["out/logits"]) <= 1e-5
-    frames = head.classifier(torch.cat([head.embed(support), head.embed(query)])).flatten(0, 1)
-    assert goldens.relative_error(frames, golden["out/class_logits"]) <= 1e-5
     assert goldens.relative_error(loss, golden["loss/objective"]) <= 1e-5
     (loss + (logits * golden["in/probe_logits"].to(dtype)).sum()).backward()
     for side, x in (("support", support), ("query", query)):
@@ -160,6 +161,12 @@ def test_merging_shots_by_distance_or_prototype_is_the_same_with_one_shot():
     support, labels, query = torch.randn(3, 4, 16).double(), torch.tensor([2, 0, 1]), torch.randn(5, 4, 16).double()
     two = [small(shots=shots)(support, labels, query) for shots in ("distance", "prototype")]
     torch.testing.assert_close(two[0], two[1], rtol=0, atol=1e-10)
+
+
+def test_evaluation_plans_for_a_support_for_each_query():
+    clip = torch.zeros(8, 16)
+    assert small().episode_bytes(clip, 25, 10, 5) == 26 * 10 * clip.nbytes
+    assert small(shots="prototype").episode_bytes(clip, 25, 10, 5) == 6 * 10 * clip.nbytes
 
 
 def test_frames_are_not_classified_at_test_time():

@@ -21,8 +21,9 @@ class HyRSM(Head):
 
     ``embed`` scales the frames, adds positions and lets those of a clip attend to each other. ``match`` lets the mean
     of each query attend to the means of the support, fuses what comes out with the frames, and matches them by Bi-MHM
-    with the cosine ``"norm"``. Drop-out is the release's: 0.1 after the positions, 0.2 after the clips' attention, 0.1
-    within and 0.05 after the task's.
+    with the cosine ``"norm"``. The linear maps before attention and fusion commute with the mean over shots and do not
+    see the task, so that ``embed`` has them too: the release repeats them for every query. Drop-out is the release's:
+    0.1 after the positions, 0.2 after the clips' attention, 0.1 within and 0.05 after the task's.
 
     Args:
         features: D; 2048 (ResNet-50) or 512 in the release.
@@ -70,45 +71,51 @@ class HyRSM(Head):
         self.class_weight, self.temporal_weight = class_weight, temporal_weight
         self.coherence = temporal_window, temporal_balance, temporal_far
 
+    def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
+        """See :meth:`Head.episode_bytes`; every query has a support of its own."""
+        return queries * (1 + (way if self.shots == "prototype" else support)) * clip.nbytes
+
     def embed(self, clips: Tensor) -> Tensor:
-        """(..., T, D) -> (..., T, D), frames related within their clip."""
-        check_features("hyrsm", self.features, clips)
-        x = self.scale_and_position(clips)
-        return F.relu(x + self.clip_attention(x))
+        """(..., T, D) -> (..., T + 4, D): frames related within their clip, and what the task's attention takes."""
+        return self._prepare(self._relate_frames(clips))
 
     def match(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
-        """(..., S, T, D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
-        return self._logits(*self._relate(support, labels, query, way), labels, way)
-
-    def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
-        """Each query has the support as it sees it."""
-        seen = way if self.shots == "prototype" else support
-        return (support + queries * (seen + 1)) * clip.nbytes
+        """(..., S, T + 4, D), (S,) or (..., S), (..., Q, T' + 4, D) -> (..., Q, way)."""
+        return self._logits(*self._relate_clips(support, labels, query, way), labels, way)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
         """Cross entropy of the queries, of all frames over the training classes, and HyRSM++'s regulariser."""
-        support, query = self.embed(episode.support), self.embed(episode.query)
-        related = self._relate(support, episode.labels, query, episode.way)
-        logits = self._logits(*related, episode.labels, episode.way)
+        support, query = self._relate_frames(episode.support), self._relate_frames(episode.query)
+        clips = self._relate_clips(self._prepare(support), episode.labels, self._prepare(query), episode.way)
+        logits = self._logits(*clips, episode.labels, episode.way)
         loss = episode_cross_entropy(logits, episode.targets)
         if self.classifier is not None:
             frames = self.classifier(support), self.classifier(query)
             loss = loss + self.class_weight * base_class_cross_entropy(*frames, episode)
         if self.temporal_weight:
-            loss = loss + self.temporal_weight * sum(temporal_coherence(x, *self.coherence) for x in related)
+            loss = loss + self.temporal_weight * sum(temporal_coherence(x, *self.coherence) for x in clips)
         return loss, logits
 
-    def _relate(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None) -> tuple[Tensor, Tensor]:
+    def _relate_frames(self, clips: Tensor) -> Tensor:
+        """(..., T, D) -> (..., T, D)."""
+        check_features("hyrsm", self.features, clips)
+        x = self.scale_and_position(clips)
+        return F.relu(x + self.clip_attention(x))
+
+    def _prepare(self, clips: Tensor) -> Tensor:
+        """(..., T, D) -> (..., T + 4, D): the frames' part of the fusion, and what the task's attention takes."""
+        frames = F.linear(clips, self.fuse.weight[:, : self.features], self.fuse.bias)
+        return torch.cat([frames, self.task_attention.project(clips.mean(-2))], dim=-2)
+
+    def _relate_clips(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None) -> tuple[Tensor, Tensor]:
         """Frames of the support for each query (..., Q, N, T, D), and of the queries (..., Q, T', D)."""
         if self.shots == "prototype":
-            support = class_prototypes(support, labels, way)  # (..., N, T, D), N classes or clips
-        clips = self.task_attention(support.mean(-2), query.mean(-2))  # (..., Q, N + 1, D), the query last
-        of_frame, of_clip = self.fuse.weight.chunk(2, dim=1)
-        clips = F.linear(clips, of_clip).unsqueeze(-2)  # (..., Q, N + 1, 1, D)
-        support, query = (F.linear(x, of_frame, self.fuse.bias) for x in (support, query))  # once, not for each query
-        return support.unsqueeze(-4) + clips[..., :-1, :, :], query + clips[..., -1, :, :]
+            support = class_prototypes(support, labels, way)  # (..., N, T + 4, D), N classes or clips
+        clips = self.task_attention(support[..., -4:, :], query[..., -4:, :])  # (..., Q, N + 1, D), the query last
+        clips = F.linear(clips, self.fuse.weight[:, self.features :]).unsqueeze(-2)  # (..., Q, N + 1, 1, D)
+        return support[..., :-4, :].unsqueeze(-4) + clips[..., :-1, :, :], query[..., :-4, :] + clips[..., -1, :, :]
 
     @full_precision
     def _logits(self, support: Tensor, query: Tensor, labels: Tensor, way: int | None) -> Tensor:
@@ -121,7 +128,7 @@ class HyRSM(Head):
 class TaskAttention(nn.Module):
     """Attention among the clips of a task, one query at a time, with a norm behind it; a ReLU ends it.
 
-    Each query sees the support and itself, and no other query. What the support gives is projected once.
+    Each query sees the support and itself, and no other query.
     """
 
     def __init__(self, features: int, heads: int) -> None:
@@ -135,25 +142,19 @@ class TaskAttention(nn.Module):
             nn.init.normal_(linear.weight, std=math.sqrt(2 / (features + features // heads)))
         nn.init.xavier_normal_(self.output.weight)
 
+    def project(self, clips: Tensor) -> Tensor:
+        """Clips (..., D) -> (..., 4, D): each itself, and as query, key and value."""
+        return torch.stack([clips, self.query(clips), self.key(clips), self.value(clips)], dim=-2)
+
     def forward(self, support: Tensor, query: Tensor) -> Tensor:
-        """(..., N, D), (..., Q, D) -> (..., Q, N + 1, D): the support as each query sees it, and the query."""
-        linears = self.query, self.key, self.value
-        q, k, v = (self._split(with_each_query(linear(support), linear(query))) for linear in linears)
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, dropout_p=0.1 if self.training else 0.0
-        )  # (..., Q, h, N + 1, d)
+        """Projected (..., N, 4, D), (..., Q, 4, D) -> (..., Q, N + 1, D): the support as each query sees it, and it."""
+        query = query.unsqueeze(-3)  # (..., Q, 1, 4, D)
+        clips = torch.cat([support.unsqueeze(-4).expand(*query.shape[:-3], -1, -1, -1), query], dim=-3)
+        clips, *projected = clips.unbind(-2)  # (..., Q, N + 1, D) each
+        q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in projected)  # (..., Q, h, N + 1, d)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
         x = self.output(mixed.transpose(-3, -2).flatten(-2))  # (..., Q, N + 1, D)
-        return F.relu(self.norm(self.dropout(x) + with_each_query(support, query)))
-
-    def _split(self, x: Tensor) -> Tensor:
-        """(..., N, D) -> (..., heads, N, D / heads)."""
-        return x.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
-
-
-def with_each_query(support: Tensor, query: Tensor) -> Tensor:
-    """(..., N, D), (..., Q, D) -> (..., Q, N + 1, D)."""
-    query = query.unsqueeze(-2)  # (..., Q, 1, D)
-    return torch.cat([support.unsqueeze(-3).expand(*query.shape[:-2], -1, -1), query], dim=-2)
+        return F.relu(self.norm(self.dropout(x) + clips))
 
 
 def temporal_coherence(clips: Tensor, window: int = 2, balance: float = 4.0, far: float = 1.0) -> Tensor:
