@@ -8,42 +8,29 @@ from pathlib import Path
 
 import goldens
 import pytest
+import small_clip
 import timm
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from small_clip import BACKBONE
 
 import d2st
 from d2st import heads, prompts, text
 from d2st.errors import D2STError
-from d2st.text import TextConfig
+from d2st.heads import TextConfig
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "clip_tokens.json").read_text())
-BACKBONE = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m"  # timm's smallest CLIP
-CONFIG = {
-    "embed_dim": 512,
-    "vision_cfg": {"image_size": 224, "layers": 10, "width": 256, "patch_size": 16},
-    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 2},
-}
 
 
 @pytest.fixture(scope="session")
 def open_clip():
-    return pytest.importorskip("open_clip", reason="the extra mm (open_clip_torch) is not installed")
+    return small_clip.installed()
 
 
 @pytest.fixture(scope="session")
-def clip(open_clip, tmp_path_factory) -> tuple[torch.nn.Module, Path]:
-    """A CLIP with random weights whose image tower is ``BACKBONE``, known to open_clip as "small"; its weight file."""
-    folder = tmp_path_factory.mktemp("clip")
-    (folder / "small.json").write_text(json.dumps(CONFIG))
-    open_clip.add_model_config(folder / "small.json")
-    torch.manual_seed(0)
-    model = open_clip.create_model("small").eval()
-    for parameter in model.parameters():  # what starts at 0 or 1 shall be seen to be read
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, folder / "clip.safetensors")
-    return model, folder / "clip.safetensors"
+def clip(tmp_path_factory) -> tuple[torch.nn.Module, Path]:
+    return small_clip.write_clip(tmp_path_factory.mktemp("clip"))
 
 
 # ----------------------------------------------------------------------------------------------------- names

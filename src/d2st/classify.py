@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from . import heads
-from .choice import build_head, tell_untrained
+from .choice import build_head, name_features, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import open_dataset
 from .data.transforms import eval_transform
@@ -19,7 +19,7 @@ from .encode import encode_batch
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .files import write_json, write_safetensors
-from .heads import Head, HeadSpec
+from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
 from .options import Precision, autocast
 from .pretrained import CONFIG as ADAPTER_CONFIG
@@ -85,6 +85,7 @@ class FewShotClassifier:
         frames: frames of a clip; None is the encoder's.
         sampling: which frames are read.
         precision: of the encoder's forward pass.
+        text: how the names of the classes are told to a head that uses them; None is as it was trained.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class FewShotClassifier:
         frames: int | None = None,
         sampling: str = "uniform",
         precision: Precision = "fp32",
+        text: TextConfig | None = None,
     ) -> None:
         self.encoder = encoder.eval()
         self.frames, self.sampling, self.precision = frames or encoder.frames, sampling, precision
@@ -106,6 +108,8 @@ class FewShotClassifier:
         self.sample = frame_rules.build(sampling, self.frames)
         self.transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
         self.support: dict[str, EncodedClips] = {}
+        self.text = text
+        self.names: dict[str, Tensor] = {}
 
     @property
     def device(self) -> torch.device:
@@ -206,7 +210,7 @@ class FewShotClassifier:
         shots = torch.tensor([len(clips.tokens) for clips in self.support.values()])
         labels = torch.arange(len(shots)).repeat_interleave(shots).to(self.device)  # (S,)
         tokens = query.tokens.to(self.device).unsqueeze(0)  # (1, T', D')
-        logits = self.head.match(support, labels, tokens, len(shots))[0].float().cpu()  # (way,)
+        logits = self.head.match(support, labels, tokens, len(shots), self._text())[0].float().cpu()  # (way,)
         order, names = logits.argsort(descending=True, stable=True).tolist(), self.classes
         best, shares = order[0], logits.softmax(0)
         prototype = self.support[names[best]].frames.mean(0)  # (T, D)
@@ -226,6 +230,8 @@ class FewShotClassifier:
         support = {f"{i}.frames": clips.frames for i, clips in enumerate(self.support.values())}
         if self.head.needs_maps:  # others make their tokens from the features again
             support |= {f"{i}.tokens": clips.tokens for i, clips in enumerate(self.support.values())}
+        if self._text() is not None:
+            support |= {f"{i}.name": self.names[name] for i, name in enumerate(self.classes)}
         write_safetensors(folder / SUPPORT, support)
         settings = {"frames": self.frames, "sampling": self.sampling}
         write_json(folder / CONFIG, {**settings, "classes": list(self.classes)})
@@ -274,6 +280,7 @@ class FewShotClassifier:
         classifier = cls(encoder, heads.load(folder), **settings, precision=precision)
         for name, clips in frames.items():
             classifier.set_class(name, clips, tokens[name])
+        classifier.names = {n: tensors[f"{i}.name"] for i, n in enumerate(saved["classes"]) if f"{i}.name" in tensors}
         return classifier
 
     @torch.no_grad()
@@ -297,6 +304,15 @@ class FewShotClassifier:
             frames, *tokens = encode_batch(self.encoder, video.unsqueeze(0).to(self.device), maps)
         tokens = tokens[0] if tokens else self.head.embed(frames)
         return EncodedClips(frames[0].cpu(), tokens[0].cpu())
+
+    def _text(self) -> Tensor | None:
+        """(way, D') features of the names of the classes, for a head that uses them; each is made once."""
+        new = [name for name in self.support if name not in self.names]
+        if self.head.needs_text and new:
+            self.names |= zip(new, name_features(self.head, self.encoder, new, self.text), strict=True)
+        if not self.head.needs_text or not self.support:
+            return None
+        return torch.stack([self.names[name] for name in self.support]).to(self.device)
 
     def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
         if isinstance(clips, str | Path | Tensor):

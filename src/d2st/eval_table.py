@@ -15,6 +15,13 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
     console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
     console.print(_by_head(result) if several else _by_class(result["results"], classes))
     console.print(f"95 % intervals over {result['results'][0]['episodes']} episodes.")
+    for r in result["results"]:
+        if "mixing" in r:
+            value, found = r["mixing"]["best"], r["mixing"]["accuracies"]
+            console.print(
+                f"{r['shot']}-shot: --head.inference combine --head.mixing {value:g} is right in "
+                f"{100 * found[value]:.2f} % ({100 * found[0.0]:.2f} by clips alone, {100 * found[1.0]:.2f} by names)."
+            )
     for clip in result["bad_clips"]:
         console.print(f"Left out, cannot be read: {clip['id']}: {clip['reason']}", highlight=False)
 

@@ -9,7 +9,7 @@ import torch
 
 from .adapters import AdapterConfig, NoneConfig
 from .cache import cached_features
-from .choice import build_head, build_heads, tell_untrained
+from .choice import build_head, build_heads, name_features, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
@@ -18,7 +18,8 @@ from .encode import Features, Transform, encode_clips, encode_together
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .eval_table import print_result
-from .heads import Head, HeadSpec
+from .heads import CLIPFSAR, Head, HeadSpec, TextConfig
+from .mixing import best, search_mixing
 from .options import Precision, build_encoder, pick_device
 from .processes import launch
 from .results import plain, write_result
@@ -47,6 +48,8 @@ class EvalConfig:
         head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
         heads: several heads (bi-mhm,otam) or all, on the same clips and episodes, instead of one. Those whose weights
             were not trained with the adapter get no number.
+        text: how the names of the classes are told to a head that uses them.
+        search_mixing: search the head clip-fsar's mixing exponent, for --head.mixing; with part val only.
         way: classes in an episode.
         shot: support clips of a class; all of several numbers (1,5) are evaluated on one encoding.
         queries: query clips of a class in an episode.
@@ -75,6 +78,8 @@ class EvalConfig:
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     heads: tuple[str, ...] | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    search_mixing: bool = False
     way: int = 5
     shot: int | tuple[int, ...] = (1, 5)
     queries: int = 1
@@ -107,6 +112,11 @@ def evaluate(config: EvalConfig) -> dict:
         raise D2STError(f"An evaluation needs at least one episode, not {config.episodes}.")
     if config.views < 1 or (config.views > 1 and config.test_frames == "centre"):
         raise D2STError(f"views={config.views}: give 1, or more together with random test frames.")
+    if config.search_mixing and config.part != "val":
+        raise D2STError(
+            f"The mixing exponent is part of the model and is searched on validation classes (part val), not on "
+            f"{config.part}; give what was found there with --head.mixing."
+        )
     fabric = launch(pick_device(config.device))
     device = fabric.device
     clips = open_dataset(config.data, config.split, config.part)
@@ -116,27 +126,35 @@ def evaluate(config: EvalConfig) -> dict:
     encoder, frames = build_encoder(config)
     encoder.to(device)
     if config.heads is None:
-        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path)
+        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
         if not trained:
             tell_untrained(head)
         chosen, left_out = [head], {}
         config = replace(config, head=head.spec)
     else:
-        chosen, left_out = build_heads(config.heads, config.head, encoder, frames, config.adapter_path)
+        saved = config.adapter_path, config.weights
+        names = clips.classes, config.text
+        chosen, left_out = build_heads(config.heads, config.head, encoder, frames, *saved, *names)
+    if config.search_mixing and not any(isinstance(head, CLIPFSAR) for head in chosen):
+        raise D2STError("Only the head clip-fsar has a mixing exponent to search; give --head clip-fsar.")
+    texts = [name_features(head, encoder, clips.classes, config.text) for head in chosen]
     chosen = [head.to(device) for head in chosen]
     features = _features(config, fabric, encoder, chosen, frames, clips)
     labels, first, results = clips.labels[features.clips], {}, []
-    for head in chosen:
+    for head, text in zip(chosen, texts, strict=True):
         embedded = features.embedded(head)
         for shot in shots:
             sampler = EpisodeSampler(labels, config.way, shot, config.queries, config.seed, clips.classes)
-            scores = score(embedded, sampler, head, config.episodes, device)
+            scores = score(embedded, sampler, head, config.episodes, device, text)
             result = {"head": head.spec.name, "way": config.way, "shot": shot, **summarise(scores, clips.classes)}
             if shot in first:
                 apart = scores.accuracies - first[shot]  # of the same episodes, so much narrower than the two intervals
                 width = interval(apart) if len(apart) > 1 else None
                 result["difference"] = {"to": chosen[0].spec.name, "mean": float(apart.mean()), "interval": width}
             first.setdefault(shot, scores.accuracies)
+            if config.search_mixing and isinstance(head, CLIPFSAR):
+                found = search_mixing(embedded, sampler, head, config.episodes, text, device)
+                result["mixing"] = {"best": best(found), "accuracies": found}
             results.append(result)
     counts = {"clips": len(features.clips), "bad_clips": features.bad, "problems": list(clips.problems)}
     model = {

@@ -14,7 +14,7 @@ from . import heads
 from .adapters import SYSTEMS
 from .choice import DEFAULT
 from .errors import D2STError
-from .heads import FILLED, HEADS, HeadSpec
+from .heads import FILLED, HEADS, HeadSpec, TextConfig
 from .heads.saved import saved_spec
 
 
@@ -58,6 +58,8 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
         # Only what was given: the other options may be those of a saved head.
         options = {key: value for key, value in typed.items() if key != "name"}
         result["head"] = HeadSpec(name, options) if typed else None
+    if "text" in fields:
+        result["text"] = TextConfig(**vars(result["text"]))
     return result
 
 

@@ -18,7 +18,7 @@ from .data.datasets import Clip, ClipSet, open_dataset
 from .data.listing import EXTENSIONS
 from .encode import Features, encode_clips
 from .errors import D2STError
-from .heads import HeadSpec
+from .heads import HeadSpec, TextConfig
 from .options import Precision, build_encoder, pick_device
 from .results import write_result
 
@@ -38,6 +38,7 @@ class PredictConfig:
         adapter: adapter system put on the backbone untrained; none is the frozen backbone.
         adapter_path: folder of a trained adapter, such as best/ of a training run.
         head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
+        text: how the names of the classes are told to a head that uses them.
         sampling: which frames are read: uniform, rate50 or rate35 (released rules).
         format: of the output: table, jsonl (a JSON object a line) or csv.
         top: classes listed for each clip in the table.
@@ -59,6 +60,7 @@ class PredictConfig:
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
     format: Literal["table", "jsonl", "csv"] = "table"
     top: int = 3
@@ -94,12 +96,17 @@ def predict(config: PredictConfig) -> dict:
     else:
         support = open_dataset(config.support)
         encoder, frames = build_encoder(config)
-        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path)
+        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
         if not trained:
             tell_untrained(head)
         config = replace(config, head=head.spec)
         classifier = FewShotClassifier(
-            encoder.to(device), head, frames=frames, sampling=config.sampling, precision=config.precision
+            encoder.to(device),
+            head,
+            frames=frames,
+            sampling=config.sampling,
+            precision=config.precision,
+            text=config.text,
         )
         unreadable = _fit(classifier, support, config)
         for note in support.notes:

@@ -12,7 +12,7 @@ from pathlib import Path
 from . import __version__
 from .adapters import AdapterConfig
 from .files import write_json
-from .heads import FILLED, HeadSpec
+from .heads import FILLED, HeadSpec, TextConfig
 
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "lightning-fabric")
 
@@ -33,6 +33,8 @@ def plain(value: object) -> object:
     if isinstance(value, HeadSpec):
         own = {key: plain(option) for key, option in value.options.items() if key not in FILLED}
         return {"name": value.name, **own}
+    if isinstance(value, TextConfig):
+        return dataclasses.asdict(value)
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

@@ -1,5 +1,6 @@
 """Few-shot accuracy over thousands of episodes, as batched tensor work on encoded clips."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,25 +90,43 @@ def score(
         device: where the head works; the clips are moved there once.
         text: (classes, D') features of the names of all the sampler's classes, for a head that uses text.
     """
-    views = clips.shape[1]
-    rows = clips.flatten(0, 1).to(device)  # (N*V, T, D)
-    way, count = sampler.way, sampler.count
-    support_labels = torch.from_numpy(sampler.support_labels).to(device)  # (S,)
-    chunk = max(1, BUDGET // head.episode_bytes(rows[0], sampler.shot * way, sampler.queries * way, way))
-    text = None if text is None else text.to(device)
+    count = sampler.count
     accuracies, confusion = np.empty(episodes), np.zeros((count, count), dtype=np.int64)
-    for first in range(0, episodes, chunk):
-        last = min(first + chunk, episodes)
-        support, query, classes = draw(sampler, first, last, views)
-        logits = head.match(
-            rows[torch.from_numpy(support).to(device)],  # (E, S, T, D)
-            support_labels,
-            rows[torch.from_numpy(query).to(device)],  # (E, Q, T, D)
-            way,
-            None if text is None else text[torch.from_numpy(classes).to(device)],  # (E, way, D')
-        )  # (E, Q, way)
-        predicted = logits.argmax(-1).cpu().numpy()  # (E, Q)
-        accuracies[first:last] = (predicted == sampler.query_labels).mean(1)
+    for part, classes, arguments in batches(clips, sampler, head, episodes, device, text):
+        predicted = head.match(*arguments).argmax(-1).cpu().numpy()  # (E, Q)
+        accuracies[part] = (predicted == sampler.query_labels).mean(1)
         true, said = classes[:, sampler.query_labels], np.take_along_axis(classes, predicted, 1)  # (E, Q), (E, Q)
         confusion += np.bincount((true * count + said).ravel(), minlength=count**2).reshape(count, count)
     return Scores(accuracies, confusion)
+
+
+def batches(
+    clips: Tensor,
+    sampler: EpisodeSampler,
+    head: Head,
+    episodes: int,
+    device: torch.device | str = "cpu",
+    text: Tensor | None = None,
+) -> Iterator[tuple[slice, np.ndarray, tuple]]:
+    """Episodes ``0..episodes-1`` in batches as large as ``BUDGET`` holds; arguments as for :func:`score`.
+
+    Yields:
+        Which episodes, their classes (E, way), and the arguments of ``head.match``: support (E, S, T, D), labels (S,),
+        query (E, Q, T, D), way, and text (E, way, D') or None.
+    """
+    views, way = clips.shape[1], sampler.way
+    rows = clips.flatten(0, 1).to(device)  # (N*V, T, D)
+    support_labels = torch.from_numpy(sampler.support_labels).to(device)  # (S,)
+    chunk = max(1, BUDGET // head.episode_bytes(rows[0], sampler.shot * way, sampler.queries * way, way))
+    text = None if text is None else text.to(device)
+    for first in range(0, episodes, chunk):
+        last = min(first + chunk, episodes)
+        support, query, classes = draw(sampler, first, last, views)
+        arguments = (
+            rows[torch.from_numpy(support).to(device)],
+            support_labels,
+            rows[torch.from_numpy(query).to(device)],
+            way,
+            None if text is None else text[torch.from_numpy(classes).to(device)],
+        )
+        yield slice(first, last), classes, arguments

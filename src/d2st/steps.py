@@ -44,7 +44,7 @@ class Steps:
         # The released code sets the rate of the iteration in which the step falls: the last of its episodes.
         lr = self.rate(last - 1)
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["lr_share"]
         self.optimizer.step()
         self.optimizer.zero_grad()
         state.episode = last

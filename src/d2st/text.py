@@ -6,10 +6,10 @@ that use text. Nothing here imports open_clip before it is needed.
 
 import hashlib
 import json
+import logging
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import timm
@@ -22,26 +22,10 @@ from . import backbones
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .files import write_safetensors
+from .heads.spec import TextConfig
 from .prompts import prompts
 
 _TEXT_KEYS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
-
-
-@dataclass(frozen=True)
-class TextConfig:
-    """How names of classes become features.
-
-    Args:
-        model: open_clip's model and weights, such as ViT-B-16-quickgelu/openai; None is the backbone's own CLIP.
-        weights: local file with CLIP's weights in open_clip's or OpenAI's keys, instead of a download.
-        names: raw or clean, see ``d2st.prompts``, or a YAML file with lines of class: text.
-        templates: photo, video or actions, a YAML file with a list, or a template such as "a video of {}".
-    """
-
-    model: str | None = None
-    weights: str | None = None
-    names: str = "raw"
-    templates: str = "photo"
 
 
 def encode_names(
@@ -54,7 +38,7 @@ def encode_names(
     Args:
         classes: names.
         backbone: timm name of the image tower, whose own text tower is taken.
-        config: model, weights, names and templates.
+        config: model, weights, names and templates; what it leaves open is CLIP-FSAR's: its names and its template.
         cache: folder of features made before, found by weights and token ids; None is ``$XDG_CACHE_HOME/d2st/text``
             or ``~/.cache/d2st/text``.
 
@@ -68,7 +52,7 @@ def encode_names(
     name, _, tag = (config.model or clip_name(backbone)).partition("/")
     if not tag and not config.weights:
         raise D2STError(f"The text model '{name}' lacks its weights: '{name}/TAG', or a local file (weights).")
-    of_class = prompts(classes, config.names, config.templates)
+    of_class = prompts(classes, config.names or "raw", config.templates or "photo")
     tokens = tokenize([prompt for of in of_class for prompt in of], name)  # (N, L)
     counts = [len(of) for of in of_class]
     source = f"file {_digest_of_file(Path(config.weights))}" if config.weights else f"tag {tag}"
@@ -136,7 +120,10 @@ def build_tower(model: str, tag: str = "", weights: str | Path | None = None) ->
     open_clip = _open_clip()
     if model not in open_clip.list_models():
         raise D2STError(f"open_clip has no model '{model}'; open_clip.list_models() has their names.")
+    disabled = logging.root.manager.disable
     try:
+        if weights:
+            logging.disable(logging.WARNING)  # open_clip's, that the weights are random: they are not for long
         clip = open_clip.create_model(
             model, None if weights else tag or None, load_weights=not weights, force_custom_text=True
         )
@@ -145,6 +132,8 @@ def build_tower(model: str, tag: str = "", weights: str | Path | None = None) ->
             f"open_clip cannot give '{model}' with the weights '{tag}': {' '.join(str(error).split())} Without a "
             "network, pass CLIP's weight file."
         ) from error
+    finally:
+        logging.disable(disabled)
     tower = clip.text.requires_grad_(False).eval()
     if weights:
         _load(tower, Path(weights), model)

@@ -8,7 +8,7 @@ from torch import nn
 
 from . import schedules
 from .adapters import AdapterConfig, D2STConfig
-from .choice import build_head
+from .choice import build_head, name_features
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
@@ -17,7 +17,7 @@ from .data.transforms import ClipTransform, released_query_transform, released_s
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .evaluate import released_size
-from .heads import HeadSpec
+from .heads import HeadSpec, TextConfig
 from .loop import run
 from .loss import EpisodicLoss
 from .options import Precision, build_encoder, pick_device
@@ -43,6 +43,7 @@ class TrainConfig:
         adapter_path: folder of a trained adapter to start from, with its head, instead of a fresh one.
         head: matching head; its parameters, if it has any, are trained with the adapter. None is the saved adapter's,
             or bi-mhm.
+        text: how the names of the classes are told to a head that uses them.
         way: classes in an episode.
         shot: support clips of a class.
         queries: query clips of a class.
@@ -52,6 +53,7 @@ class TrainConfig:
         episodes: training episodes, over all devices together.
         episodes_per_step: episodes whose gradients are averaged for a step, over all devices together.
         lr: learning rate after the warm-up (Adam).
+        head_lr: learning rate of the head's parameters, as a share of lr.
         schedule: step, the released warm-up and steps, or cosine.
         warmup: fraction of the episodes over which the learning rate rises.
         warmup_from: fraction of lr that it rises from.
@@ -87,6 +89,7 @@ class TrainConfig:
     adapter: AdapterConfig = field(default_factory=D2STConfig)
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
     way: int = 5
     shot: int = 1
     queries: int = 1
@@ -95,6 +98,7 @@ class TrainConfig:
     episodes: int = 10_000
     episodes_per_step: int = 8
     lr: float = 1e-3
+    head_lr: float = 1.0
     schedule: Literal["step", "cosine"] = "step"
     warmup: float = 0.1
     warmup_from: float = 0.2
@@ -142,7 +146,8 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     frames = (config.frames or encoder.frames) if encoder else None
     if encoder is None:
         encoder, frames = build_encoder(config)
-    head, _ = build_head(config.head, encoder, frames, len(clips.classes), config.adapter_path)
+    head, _ = build_head(config.head, encoder, frames, len(clips.classes), config.adapter_path, config.weights)
+    text = name_features(head, encoder, clips.classes, config.text)
     config = replace(config, head=head.spec)  # from here on, and in what is written, with every option of it
     if not encoder.trainable_parameters() and not head.trainable_parameters():
         raise D2STError(
@@ -155,7 +160,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
         folder.open(config_dict(config), config.overwrite)
     fabric.barrier()
     episode = (config.way, config.shot, config.queries)
-    model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss)
+    model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
     optimizer = torch.optim.Adam(_groups(model, config), lr=config.lr)
     sample = frame_rules.build(config.sampling, frames)
     episodes = EpisodeClips(clips, sampler, sample, *_transforms(config, encoder))
@@ -226,9 +231,11 @@ def _transforms(config: TrainConfig, encoder: VideoEncoder) -> tuple[ClipTransfo
 
 
 def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """Parameter groups with and without weight decay."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    spared = [p for name, p in trained if any(word in name for word in config.no_decay)]
-    decayed = [p for name, p in trained if not any(word in name for word in config.no_decay)]
-    groups = {"params": decayed, "weight_decay": config.weight_decay}, {"params": spared, "weight_decay": 0.0}
-    return [group for group in groups if group["params"]]
+    """Parameter groups by weight decay and by share of the learning rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = 0.0 if any(word in name for word in config.no_decay) else config.weight_decay
+            share = config.head_lr if name.startswith("head.") else 1.0
+            groups.setdefault((decay, share), []).append(parameter)
+    return [{"params": own, "weight_decay": decay, "lr_share": share} for (decay, share), own in groups.items()]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from .choice import name_features
 from .data.datasets import ClipSet
 from .data.episodes import EpisodeSampler
 from .data.frames import Sampler
@@ -39,6 +40,7 @@ class Validation:
         self.way = min(config.way, len(clips.classes))
         self.transform = fixed_transform(config, encoder)
         self._sampler(clips.labels)
+        self.text = name_features(head, encoder, clips.classes, config.text)
 
     def __call__(self, fabric: "Fabric") -> tuple[Scores, dict[str, str]]:
         """Scores, and the clips that could not be read: id -> reason. Leaves the head in eval mode.
@@ -62,7 +64,9 @@ class Validation:
 
         features = encode_together(fabric, len(self.clips), encode)
         sampler = self._sampler(self.clips.labels[features.clips])
-        scores = score(features.embedded(self.head), sampler, self.head, self.config.validation_episodes, fabric.device)
+        embedded = features.embedded(self.head)
+        episodes = self.config.validation_episodes
+        scores = score(embedded, sampler, self.head, episodes, fabric.device, self.text)
         return scores, {clip["id"]: clip["reason"] for clip in features.bad}
 
     def _sampler(self, labels) -> EpisodeSampler:

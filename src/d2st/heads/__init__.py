@@ -22,7 +22,7 @@ from .hyrsm import HyRSM
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .saved import load, save
-from .spec import FILLED, HeadSpec
+from .spec import FILLED, HeadSpec, TextConfig
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -85,6 +85,7 @@ __all__ = [
     "HeadSpec",
     "HyRSM",
     "MoLo",
+    "TextConfig",
     "ZeroShot",
     "bi_mhm",
     "build",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .spec import HeadSpec
+from .spec import HeadSpec, TextConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class Head(nn.Module):
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
         needs_text: ``match`` wants the features of the class names.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
+        text: how the names were told that a head with ``needs_text`` was trained with; None for the others.
         spec: name and all options that ``d2st.heads.build`` built it from, and a saved head is built from again.
     """
 
@@ -54,6 +55,7 @@ class Head(nn.Module):
     needs_text: ClassVar[bool] = False
     needs_video: bool = False
     spec: HeadSpec | None = None
+    text: TextConfig | None = None
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What an optimiser gets; empty for the heads that only measure."""

@@ -38,7 +38,7 @@ class CLIPFSAR(Head):
     Args:
         features: D of the frame features.
         joint: D' of CLIP's joint space, if the features are not in it yet: the head then holds CLIP's visual
-            projection, frozen, which ``set_projection`` or saved weights bring. None takes features of D' = D.
+            projection, frozen, which ``projection.set`` or saved weights bring. None takes features of D' = D.
         metric: ``"otam"`` (CLIP-FSAR) or ``"bi-mhm"`` (D2ST).
         cosine: of frames: ``"eps"`` (CLIP-FSAR) or ``"norm"`` (D2ST), see ``frame_distances``.
         smoothing: of OTAM.
@@ -113,17 +113,13 @@ class CLIPFSAR(Head):
                 raise D2STError(f"The {option} of the head 'clip-fsar' must be above 0, not {value}.")
         self.metric, self.cosine, self.smoothing, self.directions = metric, cosine, smoothing, directions
         self.merge, self.text_token, self.inference = merge, text_token, inference
-        self.mixing, self.temperature = mixing, temperature
+        self.mixing, self.temperature, self.hidden = mixing, temperature, hidden
         self.text_loss, self.matching_loss, self.contrast = text_loss, matching_loss, contrast
         self.projection = JointProjection("clip-fsar", features, joint, train_projection)
         self.transformer = TemporalTransformer(self.projection.width, depth, heads, hidden, dropout)
         if start == "identity":
             self.transformer.start_as_identity()
         self.scale = nn.Parameter(torch.full((1,), float(scale)), requires_grad=train_scale)
-
-    def set_projection(self, projection: nn.Linear) -> None:
-        """Take CLIP's visual projection (``d2st.text.visual_projection``)."""
-        self.projection.set(projection)
 
     def embed(self, clips: Tensor) -> Tensor:
         """(..., T, D) -> (..., 2T, D'): the frames in the joint space, then the same as the transformer gives them.
@@ -159,6 +155,12 @@ class CLIPFSAR(Head):
         distances = self._distances(support.chunk(2, dim=-2)[0], labels, seen, text, way)
         looks = (-distances / (self.temperature or plain.shape[-2])).log_softmax(-1)
         return self.text_shares(plain, text), looks
+
+    def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
+        """With what the transformer makes of the support's frames and names; see ``Head.episode_bytes``."""
+        tokens = (way if self.merge == "before" else support) * (len(clip) // 2 + 1)
+        inside = tokens * (self.hidden + 5 * clip.shape[-1]) * clip.element_size()
+        return inside + super().episode_bytes(clip, support, queries, way)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
         """Matching loss plus ``text_loss`` times the video-text loss, and the matching logits (..., Q, way)."""

@@ -50,7 +50,7 @@ class JointProjection(nn.Module):
             if self.linear.weight[0, 0].isnan():
                 raise D2STError(
                     f"The head '{self.head}' has no visual projection yet: give it CLIP's "
-                    "(head.set_projection(d2st.text.visual_projection(encoder))), or load the weights saved with it."
+                    "(head.projection.set(d2st.text.visual_projection(encoder))), or load the weights saved with it."
                 )
             self._given = True
         return clips if self.linear is None else self.linear(clips)

@@ -1,13 +1,14 @@
 """Head files, beside the adapter's: ``head_config.json``, and ``head_model.safetensors`` of a head with parameters."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
 from ..errors import D2STError
 from ..files import write_json, write_safetensors
 from .base import Head
-from .spec import HeadSpec
+from .spec import HeadSpec, TextConfig
 
 CONFIG, WEIGHTS = "head_config.json", "head_model.safetensors"
 FORMAT = 1
@@ -25,6 +26,8 @@ def save(head: Head, folder: str | Path) -> Path:
     else:
         (folder / WEIGHTS).unlink(missing_ok=True)  # of another head that was here
     settings = {"format": FORMAT, "d2st_version": __version__, "head": {"name": head.spec.name, **head.spec.options}}
+    if head.text:
+        settings["text"] = asdict(head.text) | {"weights": None}  # a path of this machine
     write_json(folder / CONFIG, settings)
     return folder
 
@@ -47,6 +50,8 @@ def load(source: str | Path, **options: object) -> Head:
     if spec is None:
         raise D2STError(f"'{source}' holds no head: {CONFIG} is missing. Build one by its name instead.")
     head = build(spec.name, **{**spec.options, **options})
+    if head.needs_text:
+        head.text = TextConfig(**json.loads((folder / CONFIG).read_text()).get("text", {}))
     if not head.state_dict():
         return head.eval()
     try:

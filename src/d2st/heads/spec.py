@@ -1,10 +1,10 @@
-"""A head as a config says it, before there is an encoder to build it for."""
+"""A head as a config says it, before there is an encoder to build it for, and the names it is to be told."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 # Options that follow from the encoder, the clips and the training part: filled in, not typed.
-FILLED = ("features", "frames", "classes")
+FILLED = ("features", "frames", "classes", "joint")
 
 
 @dataclass(frozen=True)
@@ -18,3 +18,25 @@ class HeadSpec:
 
     name: str
     options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TextConfig:
+    """How names of classes become features (``d2st.text.encode_names``); None is the saved head's, or the default.
+
+    Args:
+        model: open_clip's model and weights, such as ViT-B-16-quickgelu/openai; None is the backbone's own CLIP.
+        weights: local file with CLIP's weights in open_clip's or OpenAI's keys, instead of a download.
+        names: raw (default), as CLIP-FSAR writes the classes of the five benchmarks, clean, or a YAML file with lines
+            of class: text; see d2st.prompts.
+        templates: photo (default), video or actions, a YAML file with a list, or a template such as "a video of {}".
+    """
+
+    model: str | None = None
+    weights: str | None = None
+    names: str | None = None
+    templates: str | None = None
+
+    def or_else(self, other: "TextConfig | None") -> "TextConfig":
+        """With the fields of another where its own are open."""
+        return replace(other, **{k: v for k, v in asdict(self).items() if v is not None}) if other else self
