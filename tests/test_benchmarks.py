@@ -286,7 +286,7 @@ def test_of_several_copies_one_is_used(lay):
 
 def test_what_differs_from_the_published_numbers_is_told(lay):
     root = lay("kick/1.avi", "kick/2.avi", "Kick_Ball/1.avi")
-    with pytest.warns(DataWarning, match=r"Part 'train' of HMDB51 has 0 clips here and 4280 as published"):
+    with pytest.warns(DataWarning, match=r"Part 'test' of HMDB51 has 3 clips here and 1292 as published"):
         found = open_dataset(root, "hmdb51", "test")
     assert found.classes == ("kick", "kick_ball")
     assert any("10 of its 10 classes have fewer: fencing (0 of 116)" in problem for problem in found.problems)
@@ -338,7 +338,7 @@ def test_check_data_tells_what_the_protocol_becomes(ucf, tmp_path, capsys):
     assert code == 1 and not report["usable"]
     assert report["protocol"][2] == (
         "Part 'test' of UCF101 becomes 5 of 21 classes with 16 of 2,745 clips; "
-        "classes with enough of them and 1 queries: 5 for 1-shot, 0 for 5-shot."
+        "classes with enough for 1 query each: 5 for 1-shot, 0 for 5-shot."
     )
     assert "becomes 2 of 70 classes with 5 of 9,154 clips" in report["protocol"][0]
     assert report["bad"][0]["part"] == "train" and len(report["across_parts"]) == 1

@@ -92,7 +92,7 @@ def check(config: CheckConfig) -> dict:
         "duplicates": [[entry["id"] for entry in entries] for entries in same],
         "across_parts": [[e["id"] for e in entries] for entries in same if len({e["part"] for e in entries}) > 1],
         "missing": listing.missing,
-        "problems": listing.problems,
+        "problems": listing.problems_of(None),
         "notes": listing.notes + _unnamed(listing.clips, {name for names in parts.values() for name in names}),
     }
     if benchmark:
@@ -164,7 +164,8 @@ def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig, f
     if len(names) < way:
         reasons.append(f"Part '{part}' has too few classes for {way}-way episodes: {len(names)}; choose a smaller way.")
     if few:
-        listed = ", ".join(f"{name} ({count})" for name, count in few.items())
+        listed = ", ".join(f"{name} ({count})" for name, count in list(few.items())[:SHOWN])
+        listed += f" and {len(few) - SHOWN} more" * (len(few) > SHOWN)
         reasons.append(
             f"Part '{part}' has classes with fewer than the {needed} readable clips of {use}: {listed}; add clips, or "
             "leave these classes out of the split."

@@ -113,16 +113,17 @@ def open_dataset(
         names = [name for names in parts.values() for name in names] or list(listing.clips)
     found = {name: listing.of(name, part) for name in sorted(set(names))}
     gone = [name for name, clips in found.items() if not clips]
+    problems = listing.problems_of(part)
     if gone:
-        listing.problems.append(f"Classes without any clip are left out: {', '.join(gone)}.")
+        problems.append(f"Classes without any clip are left out: {', '.join(gone)}.")
     names = [name for name, clips in found.items() if clips]
     if not names:
-        raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(listing.problems)}")
+        raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(problems)}")
     clips = tuple(Clip(path, label, id) for label, name in enumerate(names) for id, path in sorted(found[name].items()))
-    if warn and listing.problems:
-        more = f" ({len(listing.problems)} such findings; 'd2st check-data' lists them)" * (len(listing.problems) > 1)
-        warnings.warn(listing.problems[0] + more, DataWarning, stacklevel=2)
-    return ClipSet(tuple(names), clips, tuple(listing.problems), tuple(listing.notes))
+    if warn and problems:
+        more = f" ({len(problems)} such findings; 'd2st check-data' lists them)" * (len(problems) > 1)
+        warnings.warn(problems[0] + more, DataWarning, stacklevel=2)
+    return ClipSet(tuple(names), clips, tuple(problems), tuple(listing.notes))
 
 
 def list_clips(data: Path, split: str | Path | None) -> tuple[Listing, dict[str, list[str]]]:

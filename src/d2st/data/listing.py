@@ -26,6 +26,7 @@ class Listing:
         clips: Class name -> {clip id: file}. Ids are paths relative to the data, unique over all classes.
         parts: Part -> class names, where the listing itself tells (official lists); else empty.
         problems: Sentences about clips that were lost.
+        part_problems: Part -> sentences that concern it alone.
         notes: Sentences about files that were left out on purpose.
         missing: Paths or ids that lists name and that are not there.
         assigned: Clip id -> part, where parts share classes (full-shot data); else empty.
@@ -34,9 +35,14 @@ class Listing:
     clips: dict[str, dict[str, Path]] = field(default_factory=dict)
     parts: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    part_problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     assigned: dict[str, str] = field(default_factory=dict)
+
+    def problems_of(self, part: str | None) -> list[str]:
+        """What a user of one part (None: all) has to know."""
+        return [t for owner, told in self.part_problems.items() if part in (None, owner) for t in told] + self.problems
 
     def of(self, name: str, part: str | None) -> dict[str, Path]:
         """Clips of a class, {clip id: file}, in one part (None: all)."""

@@ -108,7 +108,7 @@ def _finish(out: Path, done: dict[str, list[dict]], settings: dict[str, str], li
         "kept": len(done["kept"]),
         "bytes": sum(clip_file(out, entry["id"]).stat().st_size for entry in clips),
         "bad": sorted(done["bad"], key=lambda entry: entry["id"]),
-        "problems": listing.problems,
+        "problems": listing.problems_of(None),
         "warnings": [text for entry in clips for text in entry.pop("warnings")],
     }
     write_json(out / "report.json", report)

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -42,9 +43,9 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
     listing = _from_labels(benchmark, shelf) if unlisted else Listing(_no_clips(benchmark), benchmark.classes)
     for part, path in lists.items():
         _take_list(listing, benchmark, part, path, shelf)
-    short = shortfalls(benchmark, listing)
-    listing.problems[:0] = short
-    if benchmark.chosen and unlisted and short:  # else the folder holds as many clips as were chosen
+    listing.part_problems = shortfalls(benchmark, listing)
+    # Without lists a folder with the published numbers holds the clips that were chosen.
+    if benchmark.chosen and any(listing.part_problems.get(part) for part in unlisted):
         listing.problems.append(
             f"{benchmark.title} chooses its clips by lists, and '{root}' does not hold the official ones: put "
             f"{', '.join(f'{part}_few_shot.txt' for part in unlisted)} of the authors' release into it (docs/data.md). "
@@ -66,14 +67,14 @@ def apply(benchmark: Benchmark, listing: Listing) -> Listing:
     clips: dict[str, dict[str, Path]] = {name: {} for name in spelled.values()}
     for name, found in listing.clips.items():
         clips.setdefault(spelled.get(key(name), name), {}).update(found)
-    named = Listing(clips, benchmark.classes, listing.problems, listing.notes, listing.missing, listing.assigned)
-    named.problems += shortfalls(benchmark, named)
+    named = replace(listing, clips=clips, parts=benchmark.classes)
+    named.part_problems = shortfalls(benchmark, named)
     return named
 
 
-def shortfalls(benchmark: Benchmark, listing: Listing) -> list[str]:
-    """A sentence for every part of a few-shot benchmark with classes that have not their published number of clips."""
-    found = []
+def shortfalls(benchmark: Benchmark, listing: Listing) -> dict[str, list[str]]:
+    """Part -> sentences about its classes that have not their published number of clips; for few-shot benchmarks."""
+    found: dict[str, list[str]] = {}
     for part, counts in benchmark.counts.items():
         have = {name: len(listing.clips[name]) for name in counts}
         for word, odd in (
@@ -83,7 +84,7 @@ def shortfalls(benchmark: Benchmark, listing: Listing) -> list[str]:
             if odd:
                 worst = sorted(odd, key=lambda name: have[name] / odd[name], reverse=word == "more")
                 shown = ", ".join(f"{name} ({have[name]} of {odd[name]})" for name in worst[:5])
-                found.append(
+                found.setdefault(part, []).append(
                     f"Part '{part}' of {benchmark.title} has {sum(have.values())} clips here and "
                     f"{sum(counts.values())} as published; {len(odd)} of its {len(counts)} classes have {word}: {shown}"
                     + (", ..." if len(odd) > 5 else ".")

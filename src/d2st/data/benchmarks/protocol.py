@@ -24,8 +24,9 @@ def protocol(benchmark: Benchmark, readable: dict[str, dict[str, int]], shots: l
             told.append(f"Part '{part}' is that of {benchmark.title}: {there} classes, {sum(have):,} clips.")
             continue
         enough = (f"{sum(count >= shot + queries for count in have)} for {shot}-shot" for shot in shots)
+        each = "1 query" if queries == 1 else f"{queries} queries"
         told.append(
             f"Part '{part}' of {benchmark.title} becomes {there} of {len(names)} classes with {sum(have):,} of "
-            f"{sum(published):,} clips; classes with enough of them and {queries} queries: {', '.join(enough)}."
+            f"{sum(published):,} clips; classes with enough for {each} each: {', '.join(enough)}."
         )
     return told
