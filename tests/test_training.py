@@ -18,7 +18,7 @@ from d2st.data.transforms import train_transform
 from d2st.errors import D2STError
 from d2st.loss import EpisodicLoss
 from d2st.steps import Steps
-from d2st.train import TrainConfig, train
+from d2st.train import TrainConfig, _transforms, train
 
 
 def config(folder, out, **more) -> TrainConfig:
@@ -46,6 +46,36 @@ def test_the_adapter_learns_and_the_backbone_stays(small, tmp_path) -> None:
     assert json.loads((tmp_path / "config.json").read_text())["adapter"]["name"] == "d2st"
     assert list((tmp_path / "tensorboard").glob("events.*"))
     assert json.loads((tmp_path / "train.json").read_text())["episodes"] == 40
+
+
+def test_gradient_scale_is_undone_by_adam_but_for_weight_decay(small, tmp_path) -> None:
+    """The released code's 1e-3 on four times the mean gradient is 2.5e-4 on the mean, up to Adam's epsilon."""
+
+    def weights(name, **more):
+        train(config(small, tmp_path / name, validate_every=0, lr=1e-3, no_decay=(), **more))
+        tensors = load_file(tmp_path / name / "final" / "adapter_model.safetensors")
+        return torch.cat([tensor.flatten() for key, tensor in tensors.items() if key.endswith("down.weight")])
+
+    plain = weights("plain", weight_decay=0.25)
+    released = weights("released", weight_decay=1.0, gradient_scale=4.0)
+    other = weights("other", weight_decay=1.0)
+    assert torch.allclose(plain, released, rtol=0, atol=1e-5)
+    assert (plain - other).abs().max() > 1e-4
+
+
+def test_augment_says_which_clips_are_jittered(small, tmp_path) -> None:
+    encoder = d2st.adapt("test_resnet", frames=4, pretrained=False, image_size=32)
+    clip = torch.randint(0, 256, (4, 3, 40, 48), dtype=torch.uint8)
+
+    def colours(transform):
+        torch.manual_seed(0)
+        return {round(float(transform(clip).mean()), 4) for _ in range(8)}
+
+    for augment, support_varies in (("queries", False), ("all", True)):
+        settings = config(small, tmp_path, transforms="released", augment=augment, flip=False)
+        support, query = _transforms(settings, encoder)
+        spread = [max(seen) - min(seen) for seen in (colours(support), colours(query))]
+        assert (spread[0] > 0.2) == support_varies and spread[1] > 0.2
 
 
 def test_accumulation_is_the_mean_gradient(small, tmp_path, monkeypatch) -> None:

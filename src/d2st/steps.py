@@ -63,7 +63,8 @@ class Steps:
         torch.manual_seed(torch_seed(generator(self.config.seed, episode.index, MODEL)))  # drop-out and its like
         video = episode.video.to(self.fabric.device, non_blocking=True)
         loss, accuracy = self.model(video, episode.classes.to(self.fabric.device))
-        self.fabric.backward(loss / mine)  # processes are averaged by DDP, so this is the mean over the step
+        scale = self.config.gradient_scale / mine  # processes are averaged by DDP, so that is of the step's mean
+        self.fabric.backward(loss * scale)
         return torch.stack([loss.detach(), accuracy])
 
     def _refuse_nonfinite(self, losses: torch.Tensor, norm: torch.Tensor, first: int, last: int) -> None:

@@ -60,11 +60,14 @@ class TrainConfig:
         decay_at: for step, fractions of the episodes at which the learning rate changes.
         decay: for step, the factors of lr from there on.
         weight_decay: coupled L2. 2.5e-4 on a mean loss is what the released code's 1e-3 on its summed loss amounts to.
+        gradient_scale: factor of a step's mean gradient. Adam undoes it but for weight decay and epsilon; the released
+            code has 4.
         no_decay: parameters whose names contain one of these words get no weight decay.
         clip_norm: largest norm of a step's gradient; 0 does not clip.
         sampling: which frames are read: uniform, rate50 or rate35 (released rules).
         transforms: plain keeps the aspect ratio and treats all clips alike; released is the released code's, which
             jitters the colours of queries alone.
+        augment: with released transforms, which clips are mirrored and jittered: queries (released) or all (paper).
         flip: mirror half of the clips left to right. Off where left and right matter.
         jitter: strength of the colour jitter of the plain transforms, 0..1.
         seed: of everything random in the run.
@@ -105,10 +108,12 @@ class TrainConfig:
     decay_at: tuple[float, ...] = (0.4, 0.6, 0.8)
     decay: tuple[float, ...] = (0.1, 0.05, 0.01)
     weight_decay: float = 2.5e-4
+    gradient_scale: float = 1.0
     no_decay: tuple[str, ...] = ("bn", "norm")
     clip_norm: float = 0.0
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
     transforms: Literal["plain", "released"] = "plain"
+    augment: Literal["queries", "all"] = "queries"
     flip: bool = True
     jitter: float = 0.0
     seed: int = 0
@@ -224,7 +229,8 @@ def _transforms(config: TrainConfig, encoder: VideoEncoder) -> tuple[ClipTransfo
     if config.transforms == "released":
         size = released_size(encoder)
         common = encoder.mean, encoder.std, *size
-        return released_support_transform(*common), released_query_transform(*common, flip=config.flip)
+        augmented = released_query_transform(*common, flip=config.flip)
+        return augmented if config.augment == "all" else released_support_transform(*common), augmented
     common = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
     transform = train_transform(*common, flip=config.flip, jitter=config.jitter)
     return transform, transform
