@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from . import heads
+from . import heads, recipes
 from .adapters import SYSTEMS
 from .choice import DEFAULT
 from .errors import D2STError
@@ -79,6 +79,8 @@ def normalise(arguments: Sequence[str], switches: set[str] = frozenset()) -> lis
                     f"--adapter {values[0]} is neither a system ({', '.join(SYSTEMS)}) nor the folder of a saved one."
                 )
             flag = "--adapter.name" if values[0] in SYSTEMS else "--adapter_path"
+        if flag == "--config" and values:
+            values = [recipes.find(values[0])]
         if flag == "--head":
             flag = "--head.name"
         if flag.removeprefix("--") in switches and not values:
