@@ -1,6 +1,6 @@
-"""A rendered action benchmark: motion classes that no single frame tells apart."""
+"""A rendered action benchmark: motion classes that no single frame tells apart, and look classes that any tells."""
 
-from .classes import MOTIONS, Motion, split
+from .classes import LOOKS, MOTIONS, Motion, split
 from .write import RenderConfig, render_clip, write_benchmark, write_clip
 
-__all__ = ["MOTIONS", "Motion", "RenderConfig", "render_clip", "split", "write_benchmark", "write_clip"]
+__all__ = ["LOOKS", "MOTIONS", "Motion", "RenderConfig", "render_clip", "split", "write_benchmark", "write_clip"]

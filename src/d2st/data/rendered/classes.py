@@ -1,7 +1,8 @@
-"""The motion classes, in families, and their split.
+"""The classes, in families, and their split.
 
-A class is told by what changes over time. Everything a single frame shows (shape, colour, fill, size, place, angle,
-bystanders, background, light, camera) is drawn the same way for all classes.
+A motion class is told by what changes over time. Everything a single frame shows (shape, colour, fill, size, place,
+angle, bystanders, background, light, camera) is drawn the same way for all of them. With look classes it is the
+other way round: the shape and fill of the actors tell the class, in any frame, and they move like any of the motions.
 """
 
 from collections.abc import Callable
@@ -34,23 +35,26 @@ from .motion import (
     wander,
     zigzag,
 )
+from .shapes import FILLS, SHAPES
 
 Perform = Callable[[Rng, np.ndarray], list[Path]]
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A motion class.
+    """A class.
 
     Args:
         name: Name of the class, and of its folder.
         family: The kind of motion it belongs to.
         perform: Draws the paths of its one or two actors over the moments u, 0 to 1.
+        look: Indices of the actors' shape and fill where these tell the class; None where they are anything.
     """
 
     name: str
     family: str
     perform: Perform
+    look: tuple[int, int] | None = None
 
 
 def _solo(*parts: tuple[Event, Course]) -> Perform:
@@ -124,10 +128,21 @@ def _motions() -> list[Motion]:
 MOTIONS: tuple[Motion, ...] = tuple(_motions())
 
 
-def split() -> dict[str, list[str]]:
+def _any_motion(rng: Rng, u: np.ndarray) -> list[Path]:
+    return MOTIONS[rng.integers(len(MOTIONS))].perform(rng, u)
+
+
+LOOKS: tuple[Motion, ...] = tuple(
+    Motion(f"{shape} {fill}".replace(" ", "-"), shape, _any_motion, (s, f))
+    for s, shape in enumerate(SHAPES)
+    for f, fill in enumerate(FILLS)
+)
+
+
+def split(classes: tuple[Motion, ...] = MOTIONS) -> dict[str, list[str]]:
     """Class names by part. The rule was set before any result: in the order of the list, one class in four is for the
     test, one in eight for validation, the rest for training; so every larger family is in more than one part."""
     parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
-    for i, motion in enumerate(MOTIONS):
+    for i, motion in enumerate(classes):
         parts["test" if i % 4 == 2 else "val" if i % 8 == 5 else "train"].append(motion.name)
     return parts

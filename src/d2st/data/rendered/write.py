@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,8 @@ from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import write_atomic
 
-from .classes import MOTIONS, Motion, split
-from .draw import Track, draw, random_background, random_looks
+from .classes import LOOKS, MOTIONS, Motion, split
+from .draw import Look, Track, draw, random_background, random_looks
 from .motion import Path as MotionPath
 from .motion import Rng
 
@@ -95,15 +95,19 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
     u = np.clip((np.arange(count) / (count - 1) - begin) / (end - begin), 0, 1)
     actors = motion.perform(rng, u)
     tracks = _place(rng, actors)
+    wearing = len(tracks)
     # One may do the same beside another, and one may just stand there: counting objects tells next to nothing. What
     # comes and goes always has company, so that no frame is empty.
     if len(actors) == 1 and rng.random() < 0.5:
         tracks += _place(rng, motion.perform(rng, u))
+        wearing = len(tracks)
     if rng.random() < 0.5 or not all(actor.seen.all() for actor in actors):
         tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])
     margin = int(SHAKE * config.side + 0.5)
     background = random_background(rng, config.side + 2 * margin)
     looks = random_looks(rng, len(tracks), background)
+    if motion.look:
+        looks = _dressed(looks, wearing, *motion.look)
     order = rng.permutation(len(tracks))  # who covers whom
     return draw(
         [looks[i] for i in order],
@@ -113,6 +117,13 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
         _shaking(rng, count, config.side),
         gain=rng.uniform(0.8, 1.15),
     )
+
+
+def _dressed(looks: list[Look], count: int, shape: int, fill: int) -> list[Look]:
+    """The first ``count`` get a shape and fill; who else has that shape takes the one that the first gives up."""
+    given = looks[0].shape
+    others = [replace(look, shape=given) if look.shape == shape else look for look in looks[count:]]
+    return [replace(look, shape=shape, fill=fill) for look in looks[:count]] + others
 
 
 def write_clip(path: Path, frames: np.ndarray) -> None:
@@ -135,14 +146,21 @@ def write_clip(path: Path, frames: np.ndarray) -> None:
 
 def _write_class(job: tuple[Path, str, list[int], RenderConfig]) -> int:
     folder, name, numbers, config = job
-    motion = next(m for m in MOTIONS if m.name == name)
+    motion = next(m for m in (*MOTIONS, *LOOKS) if m.name == name)
     for number in numbers:
         write_clip(folder / name / f"{number:03d}.mp4", render_clip(motion, number, config))
     return len(numbers)
 
 
-def write_benchmark(folder: Path, config: RenderConfig) -> Iterator[tuple[int, int]]:
+def write_benchmark(
+    folder: Path, config: RenderConfig, parts: dict[str, list[str]] | None = None
+) -> Iterator[tuple[int, int]]:
     """Write ``clips/CLASS/NNN.mp4`` and ``split.yaml`` below a folder; clips that are there are kept.
+
+    Args:
+        folder: Made where it is not there.
+        config: How many clips, and how large.
+        parts: Class names by part; None is the split of the motions, ``split(LOOKS)`` that of the looks.
 
     Yields:
         Clips done and clips in all, first at once and then whenever a class is done.
@@ -158,7 +176,7 @@ def write_benchmark(folder: Path, config: RenderConfig) -> Iterator[tuple[int, i
             f"{folder} holds a rendered benchmark made with {yaml.safe_load(record.read_text())}, and now "
             f"{stamp} is asked for; choose another folder, or delete this one."
         )
-    parts = split()
+    parts = parts or split()
     for file, content in ((record, stamp), (folder / "split.yaml", parts)):
         text = yaml.safe_dump(content, sort_keys=False)
         write_atomic(file, lambda part, text=text: part.write_text(text))
