@@ -46,6 +46,14 @@ VERBS = {
         "support folder and query clips in, labels out",
         lambda r: 1 if r["unreadable"] else 0,
     ),
+    "reproduce": Verb(
+        "reproduce",
+        "ReproduceConfig",
+        "reproduce",
+        "a table of the paper, or its small version: commands, results, both sets of numbers",
+        lambda r: 1 if r["failed"] else 0,
+        ("what",),  # reproduce mini
+    ),
     "bench": Verb("bench", "BenchConfig", "bench", "what every adapter costs on this machine, in time and memory"),
 }
 

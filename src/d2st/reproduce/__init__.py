@@ -1,0 +1,173 @@
+"""``d2st reproduce``: the paper's tables as commands, and what came out of them beside the paper's numbers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from .. import paper
+from ..data import benchmarks
+from ..data.datasets import open_dataset
+from ..errors import D2STError
+from ..results import write_result
+from .cells import Cell, Run, cells, chosen, run_of
+from .run import execute, finished
+from .table import entries, markdown, write_text
+
+SEED = 18  # of the released code
+
+
+@dataclass(frozen=True)
+class ReproduceConfig:
+    """Tables of the paper as published, or their small version on the rendered benchmark.
+
+    Args:
+        what: number of a table (1, 2, 4 to 12), several (4,5), all of them, or mini for the small version.
+        data: folder with a folder of videos or a frame store for each data set: ssv2, kinetics, hmdb51, ucf101 (or
+            the benchmark's own name). The small version renders its own.
+        out: folder of runs and tables; the same command goes on in it where it was stopped.
+        only: cells whose TABLE/ROW/COLUMN holds one of these words, such as 4/D2ST; * stands for anything.
+        variant: released trains and tests as the released code does, which the paper's numbers were made with; paper
+            as its text and Table 13 say.
+        seeds: seeds of the trainings; None is 18 as released, or 0,1,2 in the small version.
+        dry_run: print the commands and run nothing.
+        lanes: trainings side by side; None is 1, or 2 in the small version.
+        threads: of PyTorch in each; None leaves it to PyTorch, or is 1 in the small version.
+        episodes: training episodes of the small version's cells; None is its recipe's.
+        test_episodes: test episodes of the small version.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        workers: processes that read clips, in each training.
+    """
+
+    what: str
+    data: str | None = None
+    out: str = "runs/reproduce"
+    only: tuple[str, ...] | str = ()
+    variant: Literal["released", "paper"] = "released"
+    seeds: int | tuple[int, ...] | None = None
+    dry_run: bool = False
+    lanes: int | None = None
+    threads: int | None = None
+    episodes: int | None = None
+    test_episodes: int = 3000
+    device: str = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    workers: int = 0
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """``only`` as patterns."""
+        return (self.only,) if isinstance(self.only, str) else self.only
+
+    def common(self) -> tuple[str, ...]:
+        """Flags that every command gets."""
+        given = {"device": self.device, "precision": self.precision, "workers": self.workers}
+        default = {"device": "auto", "precision": "fp32", "workers": 0}
+        return tuple(t for key, value in given.items() if value != default[key] for t in (f"--{key}", str(value)))
+
+    def seed_list(self, default: tuple[int, ...]) -> tuple[int, ...]:
+        """``seeds``, or the default."""
+        return default if self.seeds is None else (self.seeds,) if isinstance(self.seeds, int) else self.seeds
+
+
+def reproduce(config: ReproduceConfig) -> dict:
+    """Run what is left of the chosen cells and write their tables.
+
+    Returns:
+        ``tables``: entries of each table, as in its JSON file; ``failed``: runs that failed and why.
+
+    Raises:
+        D2STError: no such table or cell, no data, or a split with classes that have no clips.
+    """
+    if config.what == "mini":
+        from .mini import mini
+
+        return mini(config)
+    tables = {name: paper.read(name) for name in _tables(config.what)}
+    found = chosen([cell for table in tables.values() for cell in cells(table)], config.patterns)
+    out = Path(config.out)
+    runs: dict[Cell, list[Run]] = {}
+    places = {name: _place(config.data or "DATA", name) for name in benchmarks.FEW_SHOT}
+    for cell in found:
+        if cell.setting:
+            place = places[cell.setting["dataset"]]
+            seeds = config.seed_list((SEED,))
+            runs[cell] = [run_of(cell, config.variant, seed, place, out, config.common()) for seed in seeds]
+    once = list({run.name: run for of_cell in runs.values() for run in of_cell}.values())
+    if config.dry_run:
+        _print(found, runs, once)
+        return {"tables": {}, "failed": {}}
+    if not runs:
+        raise D2STError("None of these cells can be run; see --dry-run.")
+    if config.data is None:
+        raise D2STError("Say where the videos are: --data FOLDER with ssv2, kinetics, hmdb51 or ucf101 in it.")
+    needed = {}
+    for cell, of_cell in runs.items():
+        if not all(finished(run, out) for run in of_cell):
+            dataset = cell.setting["dataset"]
+            needed[dataset] = max(needed.get(dataset, 1), cell.setting["shot"])
+    for dataset, shot in needed.items():
+        _refuse_incomplete(dataset, places[dataset], shot, config.variant)
+    failed = execute(once, out, config.lanes or 1, config.threads)
+    return {"tables": _write(config, tables, found, runs, out), "failed": failed}
+
+
+def _tables(what: str) -> list[str]:
+    typed = what.strip("[]").split(",")  # the command line makes a list of 4,5
+    names = paper.TABLES if what == "all" else [name.strip().removeprefix("table") for name in typed]
+    for name in names:
+        if name not in paper.TABLES:
+            raise D2STError(f"There is no table '{name}'; choose of {', '.join(paper.TABLES)}, or all, or mini.")
+    return list(names)
+
+
+def _place(data: str, dataset: str) -> Path:
+    """Folder of a data set: named like the benchmark, or like the videos that it is made of."""
+    own = Path(data) / dataset
+    return own if own.exists() else Path(data) / benchmarks.load(dataset).videos
+
+
+def _refuse_incomplete(dataset: str, data: Path, shot: int, variant: str) -> None:
+    """Accuracies on fewer classes are no row of the table, and the test comes days after the training."""
+    parts = {"train": 2, "test": shot + 1} | ({"val": shot + 1} if variant == "paper" else {})
+    for part, least in parts.items():
+        clips = open_dataset(data, dataset, part, warn=False)
+        counts = {name: len(members) for name, members in zip(clips.classes, clips.by_class, strict=True)}
+        expected = benchmarks.load(dataset).classes[part]
+        short = [name for name in expected if counts.get(name, 0) < least]
+        if short:
+            named = ", ".join(short[:5]) + (f" and {len(short) - 5} more" if len(short) > 5 else "")
+            without = " --variant released does without validation." if part == "val" else ""
+            raise D2STError(
+                f"The split {dataset} is incomplete in {data}: {len(short)} of {len(expected)} {part} classes have "
+                f"fewer than {least} clips ({named}). 'd2st check-data {dataset} {data}' lists what is "
+                f"missing.{without}"
+            )
+
+
+def _print(found: list[Cell], runs: dict[Cell, list[Run]], once: list[Run]) -> None:
+    for run in once:
+        filled = [cell.name for cell, of_cell in runs.items() if any(one.name == run.name for one in of_cell)]
+        print(f"# {'; '.join(filled)}")
+        print("\n".join(run.lines) + "\n")
+    for row in dict.fromkeys(f"{cell.table}/{cell.row}" for cell in found if not cell.unit and cell not in runs):
+        print(f"# {row}: no recipe, the paper's number is shown alone")
+
+
+def _write(config: ReproduceConfig, tables: dict, found: list[Cell], runs: dict[Cell, list[Run]], out: Path) -> dict:
+    written = {}
+    for name, table in tables.items():
+        mine = entries([cell for cell in found if cell.table == name], runs, out)
+        if not mine:
+            continue
+        source = (
+            f"{paper.SOURCE}, Table {name}. Accuracy in percent, 5-way; ours with the variant `{config.variant}`. ± is "
+            "the half width of the 95 % interval: over test episodes where there is one seed, over seeds where there "
+            "are several (Student's t). The difference is ours less the paper's."
+        )
+        text = markdown(f"Table {name}: {table['title']}", source, mine)
+        print(text)
+        write_text(out / f"table{name}.md", text)
+        write_result(out / f"table{name}.json", config, {"table": name, "source": source, "cells": mine})
+        written[name] = mine
+    return written

@@ -1,0 +1,178 @@
+"""Cells of tables, and the training and test that fill one."""
+
+import re
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+
+from .. import recipes
+from ..errors import D2STError
+
+# Backbone of a table -> (recipes it shares, model where that is not the recipe's own).
+BACKBONES = {
+    "resnet18": ("resnet50", "resnet18.tv_in1k"),
+    "resnet34": ("resnet50", "resnet34.tv_in1k"),
+    "resnet50": ("resnet50", None),
+    "vit-b16": ("vit-b16", None),
+    "vit-l14": ("vit-b16", "vit_large_patch14_clip_quickgelu_224.openai"),
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    Args:
+        table: number or name of the table.
+        row, column: names.
+        paper: the paper's number, or None where it has none.
+        unit: "" for accuracy in percent; a number in another unit is only shown.
+        setting: dataset, backbone, method, shot, flags; empty where nothing can be run.
+    """
+
+    table: str
+    row: str
+    column: str
+    paper: float | None
+    unit: str = ""
+    setting: dict = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        """As ``--only`` matches it."""
+        return f"{self.table}/{self.row}/{self.column}"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with its test, which fills one or several cells.
+
+    Args:
+        name: relative folder, the same for the same training.
+        train: command line after ``d2st``, or None where nothing is trained.
+        test: the same of the test.
+        seed: of the training.
+    """
+
+    name: str
+    train: tuple[str, ...] | None
+    test: tuple[str, ...]
+    seed: int
+
+    @property
+    def lines(self) -> list[str]:
+        """The commands as one types them."""
+        return [shlex.join(["d2st", *command]) for command in (self.train, self.test) if command]
+
+
+def cells(table: dict) -> list[Cell]:
+    """All cells of a table (see :mod:`d2st.paper` for its form), row by row.
+
+    Raises:
+        D2STError: a row has not one number for each column.
+    """
+    found = []
+    for row in table["rows"]:
+        if len(row["numbers"]) != len(table["columns"]):
+            raise D2STError(
+                f"Row '{row['name']}' of table {table['table']} has {len(row['numbers'])} numbers for "
+                f"{len(table['columns'])} columns; give one each, or null."
+            )
+        for column, number in zip(table["columns"], row["numbers"], strict=True):
+            setting = _merged(table.get("setting", {}), row, column)
+            runnable = "unit" not in column and {"dataset", "backbone", "method", "shot"} <= setting.keys()
+            found.append(
+                Cell(
+                    table["table"],
+                    row["name"],
+                    column["name"],
+                    number,
+                    column.get("unit", ""),
+                    setting if runnable else {},
+                )
+            )
+    return found
+
+
+def chosen(found: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
+    """Cells whose name holds one of the patterns (``*`` and ``?`` stand for anything); all where there are none.
+
+    Raises:
+        D2STError: a pattern names no cell.
+    """
+    found, only = list(found), list(only)
+    for pattern in only:
+        if not any(_matches(cell, pattern) for cell in found):
+            raise D2STError(
+                f"--only {pattern!r} names no cell here; they are called TABLE/ROW/COLUMN, such as '{found[0].name}'."
+            )
+    return [cell for cell in found if not only or any(_matches(cell, pattern) for pattern in only)]
+
+
+def run_of(cell: Cell, variant: str, seed: int, data: Path, out: Path, common: tuple[str, ...] = ()) -> Run:
+    """The training and the test of a cell.
+
+    Args:
+        cell: one that can be run.
+        variant: "paper" (a training for each number of shots, the adapter that is best on the validation classes) or
+            "released" (one training for all).
+        seed: of the training; the test has the protocol's own.
+        data: folder of the data set.
+        out: folder of all runs.
+        common: flags of both commands.
+    """
+    setting = cell.setting
+    dataset, method, flags = setting["dataset"], setting["method"], dict(setting.get("flags", {}))
+    family, model = BACKBONES[setting["backbone"]]
+    shots = str(setting["shot"]) if variant == "paper" else setting.get("shots", "1,5")
+    special = [variant, *([f"{shots}shot"] if variant == "paper" else [])]
+    name = run_name(dataset, setting["backbone"], method, flags, seed, *special)
+    train = [
+        "train",
+        "--config",
+        f"recipes/{dataset}-{family}-{variant}.yaml",
+        "--config",
+        _method(method, dataset, variant),
+    ]
+    train += ["--backbone", model] if model else []
+    train += ["--shot", shots] if variant == "paper" else []
+    train += [*flag_list(flags), "--data", str(data), "--seed", str(seed), *common, "--out", str(out / name)]
+    test = ["eval", "--config", _protocol(dataset, variant), "--data", str(data), "--split", dataset]
+    test += ["--adapter", str(out / name / "best"), "--shot", shots]
+    return Run(name, tuple(train), (*test, *common, "--out", str(out / name / "test")), seed)
+
+
+def run_name(dataset: str, backbone: str, method: str, flags: dict, seed: int, *more: str) -> str:
+    """The relative folder of a run, the same for the same training."""
+    parts = [
+        re.sub(r"[^a-z0-9.]+", ".", f"{k.removeprefix('adapter.')}.{v}".lower()).strip(".") for k, v in flags.items()
+    ]
+    return "/".join([dataset, backbone, "-".join([method, *more, *parts]), f"seed{seed}"])
+
+
+def flag_list(flags: dict[str, object]) -> list[str]:
+    """``{"adapter.ratio": 0.5}`` as command line arguments."""
+    return [text for key, value in flags.items() for text in (f"--{key.replace('_', '-')}", str(value))]
+
+
+def _merged(*parts: dict) -> dict:
+    merged = {key: value for part in parts for key, value in part.items() if key not in ("name", "numbers", "unit")}
+    flags = {key: value for part in parts for key, value in part.get("flags", {}).items()}
+    return merged | ({"flags": flags} if flags else {})
+
+
+def _matches(cell: Cell, pattern: str) -> bool:
+    return fnmatch(cell.name.lower(), f"*{pattern.lower()}*")
+
+
+def _method(method: str, dataset: str, variant: str) -> str:
+    """A method's recipe: for this kind of data, for this variant, or the one for all."""
+    names = [f"{method}-{dataset.split('-')[0]}", f"{method}-{variant}", method]
+    return next(f"recipes/methods/{name}.yaml" for name in names if (recipes.FOLDER / f"methods/{name}.yaml").exists())
+
+
+def _protocol(dataset: str, variant: str) -> str:
+    special = f"protocols/{variant}-{dataset}.yaml"
+    return f"recipes/{special if (recipes.FOLDER / special).exists() else f'protocols/{variant}.yaml'}"

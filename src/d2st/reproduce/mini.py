@@ -1,0 +1,174 @@
+"""The small version: the paper's ablations on the rendered benchmark, with the backbone that ships with the package."""
+
+import dataclasses
+import json
+import os
+import shlex
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import yaml
+
+from .. import __version__
+from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
+from ..data.store import PrepareConfig, prepare
+from ..demo import BACKBONE
+from ..progress import progress
+from ..results import provenance, write_result
+from .cells import Cell, Run, cells, chosen, flag_list, run_name
+from .mini_report import report
+from .offsets import measure
+from .run import RESULT, execute
+from .table import values_of, write_text
+
+if TYPE_CHECKING:
+    from . import ReproduceConfig
+
+CLASSES = {"motions": MOTIONS, "looks": LOOKS}
+METHODS = {"d2st": "d2st-released", "vanilla": "vanilla-released", "dst": "dst-released"}  # others have one recipe
+LANES, THREADS = 2, 1  # for two CPU cores
+TRAINED = "4/D2ST-Adapter/1-shot"  # the cell whose offsets are measured
+
+
+def tables() -> tuple[list[dict], list[dict]]:
+    """The small version's tables in the form of :mod:`d2st.paper`, and its leads."""
+    plan = yaml.safe_load((Path(__file__).parent / "mini.yaml").read_text(encoding="utf-8"))
+    for table in plan["tables"]:
+        table["columns"] = [{"name": "1-shot", "shot": 1}]
+        for row in table["rows"]:
+            row["numbers"] = [row.pop("number", None)]
+            row["backbone"] = "stills"
+            rate = plan["lr"].get(row.get("method"))
+            if rate is not None and "lr" not in row.get("flags", {}):
+                row["flags"] = {**row.get("flags", {}), "lr": rate}
+    return plan["tables"], plan["leads"]
+
+
+def mini(config: "ReproduceConfig") -> dict:
+    """Run the small version; see :func:`d2st.reproduce.reproduce`."""
+    every, leads = tables()
+    asked = [pattern.lower().split("/")[0] for pattern in config.patterns]
+    every = [table for table in every if table.get("default", True) or table["table"] in asked]
+    found = chosen([cell for table in every for cell in cells(table)], config.patterns)
+    out, seeds = Path(config.out), config.seed_list((0, 1, 2))
+    most = {table["table"]: table.get("seeds", len(seeds)) for table in every}
+    runs = {
+        cell: [
+            mini_run(cell, seed, config)
+            for seed in seeds[: 1 if cell.setting["method"] == "none" else most[cell.table]]
+        ]
+        for cell in found
+    }
+    once = list({run.name: run for of_cell in runs.values() for run in of_cell}.values())
+    if config.dry_run:
+        for run in once:
+            print("\n".join(run.lines) + "\n")
+        print(f"# {len(once)} trainings with their tests; this verb renders and prepares {out / 'data'} before them")
+        return {"tables": {}, "failed": {}}
+    for kind in sorted({cell.setting["dataset"] for cell in found}):
+        _prepare_data(kind, out / "data" / kind, config)
+    failed = execute(once, out, config.lanes or LANES, config.threads or THREADS)
+    values = {cell.name: values_of(cell, runs[cell], out)[0] for cell in found}
+    five = {cell.name: _five_shot(cell, runs[cell], out) for cell in found}
+    families = {cell.row: _by_family(runs[cell], out) for cell in found if cell.table == "4"}
+    moved = {}
+    for cell in found:
+        if cell.name == TRAINED:
+            adapters = [out / run.name / "best" for run in runs[cell] if (out / run.name / "best").exists()]
+            moved = measure(adapters, _data(out, "motions"), BACKBONE) if adapters else {}
+    seconds = _seconds(once, out)
+    text, judged = report(_facts(config, seconds), every, leads, found, values, five, families, moved)
+    path = write_text(out / "mini.md", text)
+    result = {
+        "cells": judged["cells"],
+        "orders": judged["orders"],
+        "leads": judged["leads"],
+        "spread": judged["spread"],
+    }
+    result |= {"families": families, "offsets": moved, "failed": failed, "seconds": seconds}
+    write_result(out / "mini.json", config, result)
+    print(text)
+    print(f"Written to {path} and mini.json beside it.")
+    return {"tables": {"mini": judged["cells"]}, "failed": failed}
+
+
+def mini_run(cell: Cell, seed: int, config: "ReproduceConfig") -> Run:
+    """The training and the test of a cell of the small version."""
+    out, setting = Path(config.out), cell.setting
+    dataset, method, flags = setting["dataset"], setting["method"], dict(setting.get("flags", {}))
+    part = setting.get("part", "test")
+    name = run_name(dataset, setting["backbone"], method, flags, seed, *([part] if part != "test" else []))
+    folder = out / name
+    where = ["--data", str(_data(out, dataset)["data"]), "--split", str(_data(out, dataset)["split"])]
+    train = ["train", "--config", "recipes/mini.yaml"]
+    train += ["--config", f"recipes/methods/{METHODS.get(method, method)}.yaml", *flag_list(flags), *where]
+    train += ["--episodes", str(config.episodes)] if config.episodes and "episodes" not in flags else []
+    train += ["--seed", str(seed), *config.common(), "--out", str(folder)]
+    test = ["eval", *where, "--part", part, "--shot", "1,5", "--episodes", str(config.test_episodes)]
+    if method == "none":
+        test += ["--backbone", BACKBONE, "--adapter", "none"]
+    else:
+        test += ["--adapter", str(folder / "best")]
+    test += [*config.common(), "--out", str(folder / "test")]
+    return Run(name, None if method == "none" else tuple(train), tuple(test), seed)
+
+
+def _data(out: Path, kind: str) -> dict[str, Path]:
+    folder = out / "data" / kind
+    return {"data": folder / "store", "split": folder / "benchmark" / "split.yaml"}
+
+
+def _prepare_data(kind: str, folder: Path, config: "ReproduceConfig") -> None:
+    """Render the clips and decode them once; what is there is kept."""
+    steps = write_benchmark(folder / "benchmark", RenderConfig(workers=config.lanes or LANES), split(CLASSES[kind]))
+    done, total = next(steps)
+    print(f"{kind}: {total} clips, {done} rendered before", flush=True)
+    with progress(f"render {kind}", total, "clips", done) as advance:
+        for now, _ in steps:
+            advance(now - done)
+            done = now
+    prepare(PrepareConfig(str(folder / "benchmark" / "clips"), str(folder / "store"), workers=config.lanes or LANES))
+
+
+def _five_shot(cell: Cell, runs: list[Run], out: Path) -> dict[int, float]:
+    return values_of(dataclasses.replace(cell, setting=cell.setting | {"shot": 5}), runs, out)[0]
+
+
+def _by_family(runs: list[Run], out: Path) -> dict[str, list[float]]:
+    """1-shot accuracies in percent of each seed, by family of motions."""
+    family, found = {motion.name: motion.family for motion in MOTIONS}, defaultdict(list)
+    for run in runs:
+        path = out / run.name / RESULT
+        if not path.exists():
+            continue
+        (one,) = (r["per_class"] for r in json.loads(path.read_text())["results"] if r["shot"] == 1)
+        members = defaultdict(list)
+        for name, accuracy in one.items():
+            if accuracy is not None and name in family:
+                members[family[name]].append(100 * accuracy)
+        for name, accuracies in members.items():
+            found[name].append(sum(accuracies) / len(accuracies))
+    return dict(found)
+
+
+def _facts(config: "ReproduceConfig", seconds: dict[str, float]) -> str:
+    """How the numbers were made."""
+    made = provenance(config)
+    command = shlex.join(["d2st", *shlex.split(made["command"])[1:]])
+    commit = made["git"]["commit"][:10] if made["git"] else "installed"
+    return (
+        f"Made by `{command}` with d2st {__version__} ({commit}), PyTorch {made['versions']['torch']}, on "
+        f"{os.cpu_count()} CPU cores: {len(seconds)} trainings, {sum(seconds.values()) / 60:.0f} minutes of training, "
+        f"{config.lanes or LANES} side by side with {config.threads or THREADS} thread(s) each."
+    )
+
+
+def _seconds(runs: list[Run], out: Path) -> dict[str, float]:
+    """Seconds of each training, by name."""
+    found = {}
+    for run in runs:
+        path = out / run.name / "train.json"
+        if path.exists():
+            found[run.name] = round(json.loads(path.read_text())["seconds"], 1)
+    return found

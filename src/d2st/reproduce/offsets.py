@@ -1,0 +1,73 @@
+"""How far the reference points of a trained D²ST adapter move."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..adapters import D2STConfig
+from ..attention import ShiftedPoints
+from ..data import frames as frame_rules
+from ..data.datasets import open_dataset
+from ..data.transforms import eval_transform
+from ..encoder import VideoEncoder, adapt
+from ..points import sampled_points
+from ..pretrained import load
+
+AXES = ("time", "height", "width")
+
+
+def measure(adapters: list[Path], data: dict[str, Path], backbone: str, clips: int = 44) -> dict[str, list[dict]]:
+    """Mean |offset| in cells of the feature map, over test clips, before training and after.
+
+    Args:
+        adapters: folders of trained adapters, one a seed; their means are averaged.
+        data: ``data`` and ``split``.
+        backbone: that the untrained adapter is put on.
+        clips: how many, spread over the test classes.
+
+    Returns:
+        ``untrained`` and ``trained``: for each adapter and pathway ``site``, ``pathway``, ``volume`` (T, H, W), and by
+        axis (time, height, width) the mean |offset| (``moved``), how much of it all clips share (``shared``: the mean
+        over points of |mean offset over clips|), and how far an offset can reach (``reach``).
+    """
+    torch.manual_seed(0)
+    untrained = adapt(backbone, D2STConfig())
+    trained = [_of(load(folder), data, clips) for folder in adapters]
+    merged = []
+    for same in zip(*trained, strict=True):
+        means = {key: np.mean([entry[key] for entry in same], axis=0).round(3).tolist() for key in ("moved", "shared")}
+        merged.append({**same[0], **means})
+    return {"untrained": _of(untrained, data, clips), "trained": merged}
+
+
+@torch.no_grad()
+def _of(encoder: VideoEncoder, data: dict[str, Path], count: int) -> list[dict]:
+    clips = open_dataset(data["data"], data["split"], "test")
+    sample = frame_rules.build("uniform", encoder.frames)
+    transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+    offsets, about = defaultdict(list), {}
+    for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int):
+        for points in sampled_points(encoder, transform(clips.read(int(index), sample))):
+            key = points.site, points.pathway
+            about[key] = points
+            offsets[key].append(points.shifted - points.resting)  # (G, n, 3)
+    found = []
+    for (site, pathway), of_clips in offsets.items():
+        stacked, points = torch.stack(of_clips), about[site, pathway]  # (clips, G, n, 3)
+        density = [len(points.resting[:, axis].unique()) for axis in range(3)]
+        reach = [
+            min(1, ShiftedPoints.REACH / n) * (length - 1) / 2 for n, length in zip(density, points.volume, strict=True)
+        ]
+        found.append(
+            {
+                "site": site,
+                "pathway": pathway,
+                "volume": list(points.volume),
+                "moved": stacked.abs().mean((0, 1, 2)).numpy().round(3).tolist(),
+                "shared": stacked.mean(0).abs().mean((0, 1)).numpy().round(3).tolist(),
+                "reach": [round(value, 3) for value in reach],
+            }
+        )
+    return found

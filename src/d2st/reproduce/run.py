@@ -1,0 +1,107 @@
+"""Run trainings and tests as commands of their own, several side by side; what is done is not done again."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ..errors import D2STError
+from ..files import write_json
+from ..stop import Stop
+from .cells import Run
+
+COMMANDS, LOG, RESULT = "commands.json", "log.txt", "test/eval.json"
+
+
+def finished(run: Run, out: Path) -> bool:
+    """Whether the test of a run is there.
+
+    Raises:
+        D2STError: the folder holds a run of other commands.
+    """
+    folder = out / run.name
+    if (folder / COMMANDS).exists() and json.loads((folder / COMMANDS).read_text()) != run.lines:
+        raise D2STError(
+            f"{folder} holds a run of other commands ({folder / COMMANDS}); give another --out, or remove that folder."
+        )
+    return (folder / RESULT).exists()
+
+
+def execute(runs: Sequence[Run], out: Path, lanes: int = 1, threads: int | None = None) -> dict[str, str]:
+    """Do what is left of the runs.
+
+    Args:
+        runs: each at most once.
+        out: folder of all runs. Each has a folder with its commands, log, training run and test.
+        lanes: runs side by side.
+        threads: of PyTorch in each; None leaves it to PyTorch.
+
+    Returns:
+        Runs that failed: name -> the last line they said. The others go on without them.
+
+    Raises:
+        SystemExit: after SIGINT or SIGTERM; trainings that were under way have saved their state.
+    """
+    left = [run for run in runs if not finished(run, out)]
+    print(f"{len(runs)} trainings with their tests, {len(runs) - len(left)} done before.", flush=True)
+    failed: dict[str, str] = {}
+    lock, begun = threading.Lock(), time.monotonic()
+    with Stop() as stop, ThreadPoolExecutor(lanes) as pool:
+
+        def work(run: Run) -> None:
+            if stop.signal:
+                return
+            start = time.monotonic()
+            wrong = _commands(run, out / run.name, threads, stop)
+            if stop.signal:
+                return
+            if not wrong and not (out / run.name / RESULT).exists():
+                wrong = f"its test left no {RESULT}"
+            with lock:
+                if wrong:
+                    failed[run.name] = wrong
+                done = f"failed: {wrong} ({out / run.name / LOG})" if wrong else _told(out / run.name)
+                spent = time.monotonic() - start, (time.monotonic() - begun) / 60
+                print(f"{run.name}: {done}, {spent[0]:.0f} s ({spent[1]:.0f} min in all)", flush=True)
+
+        for future in [pool.submit(work, run) for run in left]:
+            future.result()
+    if stop.signal:
+        print(f"Stopped; start the same command again to go on. Runs are in {out}.")
+        raise SystemExit(128 + stop.signal)
+    return failed
+
+
+def _commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> str:
+    """Run the commands of a run; gives the last line of one that failed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / COMMANDS, run.lines)
+    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    for command in (run.train, run.test):
+        if command is None or stop.signal:
+            continue
+        with (folder / LOG).open("a") as log:
+            # A session of its own: Ctrl-C reaches this process alone, which tells the others once.
+            arguments = [sys.executable, "-m", "d2st", *command]
+            process = subprocess.Popen(
+                arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+            while process.poll() is None:
+                if stop.signal:
+                    process.terminate()
+                    process.wait()
+                time.sleep(0.2)
+        if process.returncode and not stop.signal:
+            lines = (folder / LOG).read_text().strip().splitlines()
+            return lines[-1] if lines else f"exit code {process.returncode}"
+    return ""
+
+
+def _told(folder: Path) -> str:
+    results = json.loads((folder / RESULT).read_text())["results"]
+    return ", ".join(f"{r['shot']}-shot {100 * r['accuracy']:.1f} %" for r in results)

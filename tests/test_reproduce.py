@@ -1,0 +1,228 @@
+"""``d2st reproduce``: cells to commands, commands to results, results to tables."""
+
+import functools
+import json
+import shlex
+
+import numpy as np
+import pytest
+from small import options
+
+from d2st import cli, paper
+from d2st.data.benchmarks import load
+from d2st.data.rendered import LOOKS, RenderConfig, split
+from d2st.errors import D2STError
+from d2st.reproduce import ReproduceConfig, reproduce
+from d2st.reproduce import mini as small_version
+from d2st.reproduce.cells import Run, cells, chosen, run_of
+from d2st.reproduce.intervals import Spread, contrast, over_seeds, pooled, t_quantile, verdict
+from d2st.reproduce.mini_report import report
+from d2st.reproduce.run import execute, finished
+from d2st.reproduce.table import MISSING
+
+EVERY = [cell for name in paper.TABLES for cell in cells(paper.read(name))]
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """Configs that the verbs would have run with."""
+    seen = []
+    monkeypatch.setattr("d2st.train.train", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("d2st.evaluate.evaluate", lambda config: seen.append(config) or {})
+    return seen
+
+
+def result(folder, shots, **more):
+    """Leave a test's result where a run would."""
+    (folder / "test").mkdir(parents=True, exist_ok=True)
+    content = {"results": [{"shot": shot, "accuracy": accuracy, "interval": 0.004} for shot, accuracy in shots.items()]}
+    (folder / "test" / "eval.json").write_text(json.dumps(content | more))
+
+
+@pytest.mark.parametrize("variant", ["released", "paper"])
+def test_the_verbs_take_every_command(parsed, variant, tmp_path):
+    runs = {}
+    for cell in EVERY:
+        if cell.setting:
+            run = run_of(cell, variant, 18, tmp_path / "data", tmp_path)
+            runs.setdefault(run.name, set()).add(run)
+    assert all(len(same) == 1 for same in runs.values()), "two trainings share a folder"
+    once = {tuple(flag for flag in run.train if "seed18" not in flag) for (run,) in runs.values()}
+    assert len(once) == len(runs), "a training is done twice"
+    # Parsing takes long, so the same kind of command is tried once.
+    kinds = {(run.train[4], *(f for f in run.train if f.startswith("--"))): run for (run,) in runs.values()}
+    for run in kinds.values():
+        train, test = (shlex.split(line)[1:] for line in run.lines)
+        (tmp_path / run.name / "best").mkdir(parents=True)  # eval looks whether it is there
+        assert cli.main(train) == 0 and cli.main(test) == 0
+        trained, tested = parsed[-2:]
+        assert tested.adapter_path == f"{trained.out}/best" and tested.head is None  # the one that was trained
+        assert (tested.sampling, tested.transforms, tested.split) == (
+            trained.sampling,
+            trained.transforms,
+            trained.split,
+        )
+        shots = (tested.shot,) if isinstance(tested.shot, int) else tested.shot
+        assert shots == (trained.shot,) if variant == "paper" else trained.shot == 1 and {1, 5} <= set(shots)
+
+
+def test_only_chooses_cells():
+    assert {cell.table for cell in chosen(EVERY, ["4/"])} >= {"4"}
+    found = chosen(EVERY, ["4/d2st*ssv2"])
+    assert {(cell.table, cell.row) for cell in found} == {("4", "D2ST-Adapter")} and len(found) == 2
+    with pytest.raises(D2STError, match="names no cell"):
+        chosen(EVERY, ["D3ST"])
+
+
+def test_dry_run_prints_lines_to_paste(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["reproduce", "4,6", "--dry-run"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    lines = [line for line in said if line.startswith("d2st ")]
+    assert len(lines) == 2 * 14 == len(set(lines)), "D2ST with Bi-MHM is trained once for both tables"
+    assert any("--adapter" not in line or "methods/full.yaml" in line for line in lines)
+    assert "# 6/OTAM: MoLo: no recipe, the paper's number is shown alone" in said
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [(["3"], "no table '3'"), (["4"], "where the videos are"), (["2", "--data", "x"], "can be run"), ([], "what")],
+)
+def test_bad_input_is_a_sentence(arguments, sentence, capsys):
+    assert cli.main(["reproduce", *arguments]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_an_incomplete_split_is_refused_before_any_training(tmp_path):
+    for part in load("ucf101").classes.values():
+        for name in part[1:]:
+            (tmp_path / "ucf101" / name).mkdir(parents=True)
+            for n in range(7):
+                (tmp_path / "ucf101" / name / f"v_{name}_g0{n}_c01.avi").touch()
+    config = ReproduceConfig("1", data=str(tmp_path), out=str(tmp_path / "runs"), only="d2st*rn50*ucf101")
+    with pytest.raises(D2STError, match=r"1 of 70 train classes .*ApplyEyeMakeup.*check-data ucf101"):
+        reproduce(config)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_tables_show_what_is_there_and_what_is_missing(tmp_path, monkeypatch, capsys):
+    """Results of some cells are there; the others' commands fail here, for want of data."""
+    monkeypatch.setattr("d2st.reproduce._refuse_incomplete", lambda *_: None)
+    monkeypatch.setattr("d2st.reproduce.run._commands", lambda run, *_: "no videos here")
+    config = ReproduceConfig("4", data=str(tmp_path), out=str(tmp_path), seeds=(1, 2, 3))
+    runs = {
+        c: [run_of(c, "released", s, tmp_path / "ssv2", tmp_path) for s in (1, 2, 3)] for c in EVERY if c.table == "4"
+    }
+    for cell, of_cell in runs.items():
+        if cell.row == "ST-Adapter" and cell.setting["dataset"] == "ssv2-full":
+            for run, accuracy in zip(of_cell, (0.51, 0.52, 0.53), strict=True):
+                result(tmp_path / run.name, {1: accuracy, 5: 0.7})
+    done = reproduce(config)
+    assert len(done["failed"]) == 3 * 9 and set(done["failed"].values()) == {"no videos here"}
+    text = (tmp_path / "table4.md").read_text()
+    # mean 52, s = 1 point, t(2) = 4.303: 4.303 / sqrt(3) = 2.5
+    assert "| ST-Adapter | SSv2-Full 1-shot | 52.2 | 52.0 | 2.5 | -0.2 | 3 |" in text
+    assert text.count(f"| {MISSING} |") == 18
+    written = json.loads((tmp_path / "table4.json").read_text())
+    assert len(written["cells"]) == 20 and written["config"]["what"] == "4" and "versions" in written
+    assert "no videos here" in capsys.readouterr().out
+
+
+def test_runs_are_done_once_and_go_on_after_a_failure(small, tmp_path, capsys):
+    flags = options(small, way=3, shot=1, episodes=5, out=tmp_path / "good" / "test")
+    test = ("eval", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))
+    good, bad = Run("good", None, test, 0), Run("bad", ("train", "--data", "nowhere"), ("--version",), 0)
+    failed = execute([good, bad], tmp_path, lanes=2, threads=1)
+    assert list(failed) == ["bad"] and "'nowhere' does not exist" in failed["bad"]
+    assert json.loads((tmp_path / "good" / "commands.json").read_text()) == good.lines
+    assert finished(good, tmp_path) and not finished(bad, tmp_path)
+    with pytest.raises(D2STError, match="run of other commands"):
+        finished(Run("good", None, ("--help",), 0), tmp_path)
+    assert execute([good], tmp_path) == {}
+    assert "1 done before" in capsys.readouterr().out
+
+
+def test_intervals():
+    assert [round(t_quantile(n), 3) for n in (1, 2, 9, 10, 30, 120)] == [12.706, 4.303, 2.262, 2.228, 2.042, 1.980]
+    assert over_seeds([3.0]).interval is None
+    assert over_seeds([1.0, 2.0, 3.0]).interval == pytest.approx(4.303 / np.sqrt(3))
+    assert pooled([[1.0], [2.0]]) is None
+    spread = pooled([[1.0, 3.0], [10.0, 10.0, 10.0]])
+    assert spread.freedom == 3 and spread.deviation == pytest.approx(np.sqrt(2 / 3))
+    difference = contrast([(1, [5.0, 7.0]), (-1, [1.0, 1.0])], Spread(1.0, 9))
+    assert difference.mean == 5 and difference.interval == pytest.approx(2.262 * np.sqrt(1 / 2 + 1 / 2))
+    assert [verdict(contrast([(1, [x]), (-1, [0.0])], Spread(1.0, 9))) for x in (4, 3, -4)] == [
+        "holds",
+        "cannot be told apart",
+        "reversed",
+    ]
+
+
+def test_differences_of_equals_are_told_apart_in_one_case_of_twenty():
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(400):
+        groups = rng.normal(0, 1.3, (10, 3))
+        wrong += verdict(contrast([(1, groups[0]), (-1, groups[1])], pooled(groups))) != "cannot be told apart"
+    assert 8 <= wrong <= 34  # 20 expected
+
+
+def test_the_small_version_has_the_papers_numbers():
+    tables, leads = small_version.tables()
+    by_name = {table["table"]: table for table in tables}
+    for name, own in (("4", "4"), ("5", "5"), ("7", "7"), ("9", "9"), ("10", "10")):
+        theirs = [row["numbers"][0] for row in paper.read(name)["rows"]]
+        assert [row["numbers"][0] for row in by_name[own]["rows"] if row["numbers"][0]] == theirs, name
+    eight = [row["numbers"][0] for row in by_name["8"]["rows"]]
+    assert eight == [number for row in paper.read("8")["rows"] for number in row["numbers"]]
+    kinetics = {r["name"]: r["numbers"][2] for name in ("4", "5") for r in paper.read(name)["rows"]}
+    for row in by_name["spatial"]["rows"]:
+        assert row["numbers"][0] == kinetics.get(row["name"])
+    names = {cell.name for table in tables for cell in cells(table)}
+    assert all(f"{name}/1-shot" in names for lead in leads for name in lead["plus"] + lead["minus"])
+    assert small_version.TRAINED in names
+
+
+def test_the_report_says_which_orders_hold():
+    tables = [t for t in small_version.tables()[0] if t["table"] == "5"]
+    found = cells(tables[0])
+    means = {"aDSTA-S": 50.0, "aDSTA-T": 60.0, "aDSTA-Uniform": 60.3, "aDSTA-S & aDSTA-T": 55.0}
+    values = {cell.name: {seed: means[cell.row] + seed - 1 for seed in range(3)} for cell in found}
+    text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    said = {(pair["better"], pair["worse"]): pair["verdict"] for pair in judged["orders"]}
+    assert said["aDSTA-T", "aDSTA-S"] == "holds" and said["aDSTA-S & aDSTA-T", "aDSTA-T"] == "reversed"
+    assert said["aDSTA-T", "aDSTA-Uniform"] == "cannot be told apart" and len(said) == 6
+    assert judged["spread"] == {"deviation": 1.0, "freedom": 8} and "| 5 | 3 | 2 | 1 | 0 |" in text
+    values[found[0].name] = {}
+    text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    assert "| aDSTA-S | 55.2 | missing |" in text and "| 5 | 0 | 2 | 1 | 3 |" in text
+
+
+def test_the_small_version_from_clips_to_report(tmp_path, monkeypatch):
+    """Two methods, one seed, two episodes, on nine looks instead of sixty; then again, which does nothing anew."""
+    parts = split(LOOKS)
+    few = {"train": parts["train"][:5], "val": parts["val"][:2], "test": parts["test"][:5]}
+    clips = {"train": 2, "val": 1, "test": 6}
+    monkeypatch.setattr(small_version, "RenderConfig", functools.partial(RenderConfig, clips=clips))
+    monkeypatch.setattr(small_version, "split", lambda _: few)
+    config = ReproduceConfig(
+        "mini", out=str(tmp_path), only=("4/Frozen", "4/D2ST"), seeds=0, episodes=2, test_episodes=20, device="cpu"
+    )
+    monkeypatch.setitem(small_version.CLASSES, "motions", LOOKS)
+    done = reproduce(config)
+    assert done["failed"] == {}
+    written = json.loads((tmp_path / "mini.json").read_text())
+    assert [len(cell["seeds"]) for cell in written["cells"]] == [1, 1]
+    offsets = written["offsets"]["trained"]
+    assert {(entry["pathway"]) for entry in offsets} == {"spatial", "temporal"} and len(offsets) == 8
+    for entry in offsets:
+        assert all(
+            0 <= shared <= moved + 1e-3 <= reach + 2e-3
+            for shared, moved, reach in zip(entry["shared"], entry["moved"], entry["reach"], strict=True)
+        )
+    text = (tmp_path / "mini.md").read_text()
+    assert "By family" not in text, "these looks are no motions"
+    assert "| D2ST-Adapter | 57.0 |" in text and "How far offsets move" in text
+    monkeypatch.setattr("d2st.reproduce.run._commands", lambda *_: pytest.fail("a cell was run twice"))
+    assert reproduce(config)["tables"] == done["tables"]
