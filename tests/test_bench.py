@@ -1,6 +1,7 @@
 """d2st bench: figures that can be known beforehand, the whole verb, the plot of evaluations, and the table in docs/."""
 
 import json
+from pathlib import Path
 
 import families
 import pytest
@@ -172,3 +173,21 @@ def test_refusals_are_sentences(arguments, sentence, capsys):
 def test_flops_are_what_the_authors_published(config, frames, gmacs):
     """Their "GFLOPs" of a view count a multiplication with its addition once."""
     assert measure.count_flops(*families.on_meta(config, frames))[0] / 2e9 == pytest.approx(gmacs, rel=0.006)
+
+
+def test_the_table_in_the_docs_is_this_codes():
+    """Parameters, and FLOPs forward; the rest of it belongs to a machine."""
+    text = (Path(__file__).parent.parent / "docs" / "bench.md").read_text()
+    assert "d2st bench --backbone vit_base_patch16_clip_quickgelu_224 --frames 8 " in text
+    header, _, *rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("|")]
+    systems = {system.label: system for system in bench._systems(bench.BenchConfig())}
+    assert [row[0] for row in rows] == [label for label in systems if label != "dualpath"]
+    for cells in rows:
+        row = dict(zip(header, cells, strict=True))
+        encoder, video = families.on_meta(systems[row["adapter"]], 8)
+        trainable, total = encoder.parameter_count()
+        assert (row["tunable"], row["%"]) == (f"{trainable:,}", f"{100 * trainable / total:.2f}"), row["adapter"]
+        if row["adapter"] in ("none", "d2st"):
+            flops = measure.count_flops(encoder, video)[0]
+            frozen = 281_008_963_584
+            assert row["forward FLOPs"] == (f"{frozen / 1e9:.3g} G" if flops == frozen else f"{flops / frozen:.3f}×")
