@@ -11,7 +11,7 @@ from small import options
 from test_pictures import extract
 
 from d2st import cli
-from d2st.data import benchmarks, frames
+from d2st.data import archives, benchmarks, frames
 from d2st.data.benchmarks import key
 from d2st.data.check import CheckConfig, check
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset
@@ -140,6 +140,15 @@ def test_layouts_of_ucf101(lay, paths):
     assert "1 clips in" in found.notes[0] and "belong to no class of UCF101" in found.notes[0]
 
 
+def test_what_was_downloaded_is_unpacked_and_opened(lay, tmp_path):
+    root = lay("UCF-101/JumpRope/v_JumpRope_g01_c01.avi")
+    shutil.make_archive(str(tmp_path / "downloads/UCF101"), "zip", root)
+    with pytest.raises(D2STError, match=r"UCF101.zip'\); unpack with: python -m d2st.data.archives"):
+        open_dataset(tmp_path / "downloads", "ucf101")
+    assert archives.main([str(tmp_path / "downloads"), "--out", str(tmp_path / "videos")]) == 0
+    assert _open(tmp_path / "videos", "ucf101") == {"JumpRope": ["UCF-101/JumpRope/v_JumpRope_g01_c01.avi"]}
+
+
 @pytest.mark.parametrize(
     "paths",
     [
@@ -198,6 +207,11 @@ def test_ssv2_by_its_own_annotations(lay, pattern):
     validation = {"3": "Closing [something]", "4": "Digging [something] out of [something]"}
     _annotate(root / "labels", "something-something-v2-", train=train, validation=validation)
     (root / "labels/labels.json").write_text('{"Closing something": "5"}')
+    problems = open_dataset(root, "ssv2-full", warn=False).problems
+    assert [text for text in problems if "only the official list" in text] == [
+        "Which clips its nameless classes have only the official list val_few_shot.txt tells; "
+        f"put it into '{root}' (docs/data.md)."
+    ]
     # SSv2-Full trains on clips of the training set and tests on those of the validation set
     assert _open(root, "ssv2-full", "train") == {"Closing something": [pattern.format(1)]}
     assert _open(root, "ssv2-full") == {"Digging something out of something": [pattern.format(4)]}
@@ -238,7 +252,7 @@ def test_official_lists_say_which_clips(lay):
     full = benchmarks.load("ssv2-full").classes["train"]
     assert _open(root, "ssv2-full", "train") == {full[0]: ["0", "100"], full[1]: ["7600", "7700"]}
     problems = " ".join(open_dataset(root, "ssv2-small", "train", warn=False).problems)
-    assert "6398 of 6400 clips of list" in problems and "does not hold the official ones" not in problems
+    assert "6398 of 6400 clips of list" in problems and "only the official list" not in problems
     report = check(CheckConfig(str(root), "ssv2-small", workers=0))
     assert len(report["missing"]) == 9996 and not report["usable"]
 
@@ -274,7 +288,7 @@ def test_lists_of_another_benchmark_are_not_taken_for_its_own(lay):
     found = open_dataset(root, "ssv2-small", "test", warn=False)
     assert _ids(found) == {"Squeezing something": ["Squeezing something/0.webm"]}
     assert any("is not the list of SSv2-Small" in note for note in found.notes)
-    assert "does not hold the official ones: put train_few_shot.txt" in found.problems[-2]
+    assert found.problems[1].startswith("Which clips were chosen only the official list test_few_shot.txt tells")
 
 
 def test_of_several_copies_one_is_used(lay):

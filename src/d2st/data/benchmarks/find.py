@@ -44,13 +44,13 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
     for part, path in lists.items():
         _take_list(listing, benchmark, part, path, shelf)
     listing.part_problems = shortfalls(benchmark, listing)
-    # Without lists a folder with the published numbers holds the clips that were chosen.
-    if benchmark.chosen and any(listing.part_problems.get(part) for part in unlisted):
-        listing.problems.append(
-            f"{benchmark.title} chooses its clips by lists, and '{root}' does not hold the official ones: put "
-            f"{', '.join(f'{part}_few_shot.txt' for part in unlisted)} of the authors' release into it (docs/data.md). "
-            "Without them all clips of a class are used, and results do not compare."
-        )
+    for part, told in listing.part_problems.items():
+        if part in unlisted and (benchmark.chosen or f"{part}0" in benchmark.classes[part]):
+            what = "clips were chosen" if benchmark.chosen else "clips its nameless classes have"
+            told.append(
+                f"Which {what} only the official list {part}_few_shot.txt tells; put it into '{root}' (docs/data.md)."
+                + " Without it all clips of a class are used, and results do not compare." * benchmark.chosen
+            )
     if others and unlisted:
         listing.notes.append(
             f"'{others[0]}' is not the list of {benchmark.title}, whose classes have other numbers of clips; give its "
