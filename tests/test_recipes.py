@@ -10,6 +10,7 @@ import yaml
 from d2st import cli, recipes, train
 from d2st.adapters import D2STConfig, DSTConfig
 from d2st.data.benchmarks import FEW_SHOT
+from d2st.heads import D2ST_MM
 
 TRAINING = sorted(path.stem for path in recipes.FOLDER.glob("*-*.yaml"))
 METHODS = sorted(path.stem for path in recipes.FOLDER.glob("methods/*.yaml"))
@@ -60,7 +61,8 @@ def test_train_reads_every_recipe(read, name):
         if key == "adapter":
             assert config.adapter.name == value["name"]
         elif key == "head":
-            assert config.head.name == value
+            expected = value if isinstance(value, dict) else {"name": value}
+            assert {"name": config.head.name, **config.head.options} == expected
         else:
             assert getattr(config, key) == (tuple(value) if isinstance(value, list) else value), key
 
@@ -128,6 +130,12 @@ def test_no_decay_names_what_the_released_code_spares():
     }
     spared = {id(p) for name, p in encoder.named_parameters() if p.requires_grad and any(w in name for w in words)}
     assert spared == batch_norms
+
+
+def test_the_multimodal_recipes_are_the_heads_own_choice(read):
+    for name in ("d2st-mm", "d2st-mm-ssv2", "d2st-mm-hmdb51"):
+        config = read("train", "ucf101-vit-b16-released", f"methods/{name}")
+        assert {k: v for k, v in config.head.options.items() if k != "text_loss"} == D2ST_MM
 
 
 def test_a_file_of_ones_own_comes_first(tmp_path, monkeypatch, read):

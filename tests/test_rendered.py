@@ -8,7 +8,7 @@ import yaml
 
 from d2st.data.datasets import open_dataset
 from d2st.data.frames import build
-from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, split, write_benchmark, write_clip
+from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, render_clip, split, write, write_benchmark, write_clip
 from d2st.data.rendered.draw import CONTRAST, random_background, random_looks
 from d2st.data.rendered.motion import and_back, hops, stop_and_go, zigzag
 from d2st.data.rendered.shapes import COLOURS
@@ -94,6 +94,24 @@ def test_looks_differ_within_a_scene_and_stand_out():
         mean = background.mean((0, 1)).round()
         tints = np.array(list(COLOURS.values()))[[look.colour for look in looks]]
         assert (np.abs(tints - mean).sum(1) >= CONTRAST - 3).all()
+
+
+def test_look_classes_are_told_by_their_actors_and_not_by_the_motion(monkeypatch):
+    seen = []
+    monkeypatch.setattr(write, "draw", lambda looks, tracks, *_, **__: seen.append((looks, tracks)) or np.zeros(1))
+    assert len({motion.name for motion in (*MOTIONS, *LOOKS)}) == len(MOTIONS) + len(LOOKS)
+    for motion in LOOKS[::7]:
+        for number in range(20):
+            render_clip(motion, number, SMALL)
+            looks, tracks = seen.pop()
+            moving = [i for i, t in enumerate(tracks) if any(np.ptp(v) > 0 for v in (t.x, t.y, t.size, t.angle))]
+            assert all((looks[i].shape, looks[i].fill) == motion.look for i in moving)
+            others = [look for look in looks if (look.shape, look.fill) != motion.look]
+            assert len(others) <= 1 and all(look.shape != motion.look[0] for look in others), "one bystander at most"
+            assert len({look.colour for look in looks}) == len(looks)
+    parts = split(LOOKS)
+    for part in ("train", "test"):
+        assert {m.look[0] for m in LOOKS if m.name in parts[part]} == set(range(12))
 
 
 def test_courses():
