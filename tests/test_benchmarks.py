@@ -298,6 +298,16 @@ def test_of_several_copies_one_is_used(lay):
     assert "2 clips lie there in several copies" in found.notes[0]
 
 
+@pytest.mark.parametrize("flow", ["flow", "tvl1_flow/u", "optical_flow", "OpticalFlow", "flow_x"])
+def test_optical_flow_is_no_clip(lay, flow):
+    assert _open(lay(f"{flow}/kick/a", "rgb/kick/a"), "hmdb51") == {"kick": ["rgb/kick/a"]}
+
+
+def test_a_class_that_overflows_is_no_optical_flow(lay):
+    path = "frames/Pouring something into something until it overflows/7"
+    assert [*_open(lay(path), "ssv2-small", "val").values()] == [[path]]
+
+
 def test_what_differs_from_the_published_numbers_is_told(lay):
     root = lay("kick/1.avi", "kick/2.avi", "Kick_Ball/1.avi")
     with pytest.warns(DataWarning, match=r"Part 'test' of HMDB51 has 3 clips here and 1292 as published"):

@@ -13,6 +13,8 @@ from d2st.data.kinds import EXTENSIONS, entries, is_frame_folder
 
 # The names of Kinetics clips: the 11 characters of YouTube's id, perhaps with start and end in seconds.
 _YOUTUBE = re.compile(r"([\w-]{11})(?:_\d+_\d+)?")
+# tvl1_flow, optical_flow, flow_x: pictures of motion, not frames
+_FLOW = re.compile(r"(?:^|[^a-z])(?:optical)?flow(?:$|[^a-z])|tvl1", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class Item:
 
 
 class Shelf:
-    """Walks a folder once.
+    """Walks a folder once; folders of optical flow are left out.
 
     Attributes:
         root: The folder.
@@ -83,6 +85,8 @@ class Shelf:
         for entry in entries(folder):
             extension = os.path.splitext(entry.name)[1].lower()
             if entry.is_dir():
+                if _FLOW.search(entry.name):
+                    continue
                 if is_frame_folder(entry.path):
                     self.items.append(Item(folder, entry.name, folders, frames=True))
                 else:
