@@ -179,6 +179,14 @@ def test_frames_are_not_classified_at_test_time():
     assert called
 
 
+def test_coherence_is_what_a_loop_over_pairs_gives():
+    clip = torch.rand(7, 5, generator=torch.Generator().manual_seed(0)).double()  # near each other: far pairs count
+    assert temporal_coherence(clip) > temporal_coherence(clip, far=0.0) + 0.1
+    for options in ((1, 2.0, 1.0), (2, 4.0, 0.3), (0, 9.0, 2.0)):
+        expected = coherence_loop(clip, *options)
+        torch.testing.assert_close(temporal_coherence(clip[None], *options), expected, rtol=0, atol=1e-12)
+
+
 def test_coherence_wants_near_frames_alike_and_far_frames_apart():
     same = torch.ones(1, 6, 3)
     apart = torch.eye(6)[None]

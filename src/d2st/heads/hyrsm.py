@@ -173,7 +173,7 @@ def temporal_coherence(clips: Tensor, window: int = 2, balance: float = 4.0, far
         A scalar, the mean over clips and pairs.
     """
     distances = frame_distances(clips.unsqueeze(-3), clips.unsqueeze(-3)).squeeze((-3, -4))  # (..., T, T)
-    steps = torch.arange(clips.shape[-2], device=clips.device)
+    steps = torch.arange(clips.shape[-2], device=clips.device, dtype=distances.dtype)
     gaps = (steps[:, None] - steps).abs()  # (T, T)
     margins = 1 - torch.exp(-((gaps - window) ** 2) / balance)
     return torch.where(gaps <= window, distances / (gaps**2 + 1), far * F.relu(margins - distances)).mean()
