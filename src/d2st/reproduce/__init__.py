@@ -132,6 +132,8 @@ def _refuse_incomplete(dataset: str, data: Path, shot: int, variant: str) -> Non
     parts = {"train": 2, "test": shot + 1} | ({"val": shot + 1} if variant == "paper" else {})
     for part, least in parts.items():
         clips = open_dataset(data, dataset, part, warn=False)
+        for problem in clips.problems[:3]:
+            print(f"{dataset}, {part}: {problem}")
         counts = {name: len(members) for name, members in zip(clips.classes, clips.by_class, strict=True)}
         expected = benchmarks.load(dataset).classes[part]
         short = [name for name in expected if counts.get(name, 0) < least]
