@@ -14,6 +14,7 @@ SMALL: dict[str, dict] = {
     "hyrsm": {"features": FEATURES, "heads": 2, "classes": CLASSES, "temporal_weight": 0.05},
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
+    "prototype": {},
     "trx": {"features": FEATURES, "width": 12, "dropout": 0.0},
     "zero-shot": {"features": FEATURES},
 }

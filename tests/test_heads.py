@@ -221,6 +221,26 @@ def test_any_way_unequal_shots_shuffled_labels(shots, queries, frames, cosine, s
     torch.testing.assert_close(one, logits[1], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("shots", ["prototype", "distance"])
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+def test_prototype_is_the_mean_over_time_and_shots(metric: str, shots: str) -> None:
+    """Unequal shots; the order of frames does not matter."""
+    rng, labels = torch.Generator().manual_seed(0), torch.tensor([1, 0, 1])
+    support, query = (torch.randn(n, 4, 5, generator=rng, dtype=torch.float64) for n in (3, 2))
+    head = heads.build("prototype", metric=metric, shots=shots, scale=2)
+    logits = head(support, labels, query)
+    for q in range(2):
+        for c in range(2):
+            clips = support[labels == c].mean(1)  # (K, D)
+            against, clip = (clips.mean(0, keepdim=True) if shots == "prototype" else clips), query[q].mean(0)
+            if metric == "cosine":
+                alike = torch.nn.functional.cosine_similarity(against, clip[None])
+            else:
+                alike = -(against - clip).square().sum(1)
+            torch.testing.assert_close(logits[q, c], 2 * alike.mean())
+    torch.testing.assert_close(head(support.flip(1), labels, query), logits)
+
+
 def test_a_zero_feature_is_at_distance_one() -> None:
     for cosine in ("norm", "eps"):
         d = heads.frame_distances(torch.zeros(1, 2, 3), torch.ones(1, 2, 3), cosine)
@@ -240,6 +260,8 @@ def test_the_released_constant_of_the_eps_cosine() -> None:
         ("bi-mhm", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
         ("otam", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
         ("otam", {"smoothing": 0}, "above 0, not 0"),
+        ("prototype", {"metric": "dot"}, "'cosine' or 'euclidean', not 'dot'"),
+        ("prototype", {"scale": 0}, "above 0, not 0"),
         ("otam", {"directions": "up"}, "'both' or 'single', not 'up'"),
         ("bi-mhm", {"shots": "mean"}, "'prototype' or 'distance', not 'mean'"),
     ],

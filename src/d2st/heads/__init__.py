@@ -21,6 +21,7 @@ from .frames import class_prototypes, cosines, frame_distances
 from .hyrsm import HyRSM
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
+from .prototype import Prototype
 from .saved import load, save
 from .spec import FILLED, HeadSpec, TextConfig
 from .trx import TRX
@@ -32,6 +33,7 @@ HEADS: dict[str, type[Head]] = {
     "hyrsm": HyRSM,
     "molo": MoLo,
     "otam": OTAM,
+    "prototype": Prototype,
     "trx": TRX,
     "zero-shot": ZeroShot,
 }
@@ -85,6 +87,7 @@ __all__ = [
     "HeadSpec",
     "HyRSM",
     "MoLo",
+    "Prototype",
     "TextConfig",
     "ZeroShot",
     "bi_mhm",
