@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import d2st
 from d2st import heads
-from d2st.heads import trx
+from d2st.heads import tuples
 
 
 def from_golden(case: str, dtype: torch.dtype) -> tuple[heads.Head, dict, dict[str, torch.Tensor]]:
@@ -68,14 +68,17 @@ def by_tuples(head: heads.Head, support, labels, query, way):
     logits = torch.zeros(len(query), way, dtype=support.dtype)
     for attention in head.tuples:
         size, width, features = attention.size, attention.norm.normalized_shape[0], head.features
-        weight = attention.project.weight.unflatten(0, (size, 2 * width)).transpose(0, 1).flatten(1)  # (2 O, w D)
+        weights = [
+            linear.weight.unflatten(0, (size, width)).transpose(0, 1).flatten(1)  # (O, w D)
+            for linear in (attention.key, attention.value)
+        ]
         position = torch.arange(support.shape[1], dtype=support.dtype)[:, None]
         angles = position / 10000 ** (torch.arange(0, features, 2, dtype=support.dtype) / features)
         code = 0.1 * torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :features]
 
-        def project(clip, weight=weight, size=size, code=code, attention=attention):
+        def project(clip, weights=weights, size=size, code=code, attention=attention):
             tuples = [torch.cat([(clip + code)[t] for t in c]) for c in combinations(range(len(clip)), size)]
-            keys, values = F.linear(torch.stack(tuples), weight, attention.bias).chunk(2, dim=1)
+            keys, values = (F.linear(torch.stack(tuples), *pair) for pair in zip(weights, attention.bias, strict=True))
             return attention.norm(keys), values
 
         for q in range(len(query)):
@@ -120,9 +123,9 @@ def test_chunks_of_queries_give_the_same(monkeypatch) -> None:
     head = heads_small.build("trx").double()
     episode = heads_small.episode(head, shots=(1, 3), queries=5, lead=(2,), dtype=torch.float64)
     whole, seen = head(episode.support, episode.labels, episode.query), []
-    monkeypatch.setattr(trx, "CHUNK", 40_000)
-    inner = trx.TupleAttention._distances
-    monkeypatch.setattr(trx.TupleAttention, "_distances", lambda *a: seen.append(a[5].shape[-3]) or inner(*a))
+    monkeypatch.setattr(tuples, "CHUNK", 40_000)
+    inner = tuples.TupleAttention._weights
+    monkeypatch.setattr(tuples.TupleAttention, "_weights", lambda *a: seen.append(a[4].shape[-3]) or inner(*a))
     torch.testing.assert_close(head(episode.support, episode.labels, episode.query), whole, rtol=1e-12, atol=1e-12)
     assert len(seen) > 2 and sum(seen) == 2 * 5
 
@@ -149,17 +152,18 @@ def test_shots_are_merged_by_three_rules() -> None:
     torch.testing.assert_close(one["joint"], one["distance"], rtol=1e-9, atol=1e-9)
 
 
-def test_keys_of_almost_the_same_frames_keep_their_digits() -> None:
-    """Weights that take the difference of neighbours, on a clip that hardly moves: products of projections cancel."""
+def test_products_that_cancel_keep_enough_digits() -> None:
+    """The worst there is: weights that take the difference of two frames, on clips that move by a thousandth."""
     head = heads_small.build("trx", features=64, width=48, cardinalities=(2,))
-    first, second = head.tuples[0].project.weight.data.unflatten(0, (2, -1))
-    second.copy_(-first)
+    for linear in (head.tuples[0].key, head.tuples[0].value):
+        first, second = linear.weight.data.chunk(2)
+        second.copy_(-first)
     rng = torch.Generator().manual_seed(0)
     base = torch.randn(7, 1, 64, generator=rng) * 10
     clips = base + 0.01 * torch.randn(7, 8, 64, generator=rng)
     exact = head.double()(clips[:5].double(), torch.arange(5), clips[5:].double())
     close = head.float()(clips[:5], torch.arange(5), clips[5:])
-    assert goldens.relative_error(close, exact) < 1e-4
+    assert goldens.relative_error(close, exact) < 2e-3
 
 
 def test_a_release_with_its_resnet_and_indices() -> None:

@@ -9,13 +9,13 @@ from .names import RESNET_CHILDREN, Release, Rules
 _RESNET = r"(?:resnet|backbone)\.(?:module\.)?"  # in the release and in the other's code; on several GPUs
 _HEAD: Rules = (
     (r"transformers\.(\d+)\.norm_k\.", r"tuples.\1.norm."),
-    (r"transformers\.(\d+)\.(project\.|bias$)", r"tuples.\1.\2"),
+    (r"transformers\.(\d+)\.(key\.|value\.|bias$)", r"tuples.\1.\2"),
     (_RESNET, "encoder."),
 )
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Linear layers on tuples of w frames, (O, w D) for keys and for values, as one on frames, (w 2 O, D)."""
+    """Linear layers on tuples of w frames, (O, w D), as layers on frames, (w O, D); their biases as one, (2, O)."""
     prepared = dict(state)
     for key in state:
         if not key.endswith(".k_linear.weight"):
@@ -28,9 +28,10 @@ def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
         keys, values, *biases, code = (state[prefix + end] for end in ends)
         for end in ends[:-1]:
             del prepared[prefix + end]
-        blocks = [weight.unflatten(1, (-1, code.shape[-1])) for weight in (keys, values)]  # (O, w, D)
-        prepared[f"{prefix}project.weight"] = torch.cat(blocks).transpose(0, 1).flatten(0, 1)  # (w 2 O, D)
-        prepared[f"{prefix}bias"] = torch.cat(biases)
+        for name, weight in (("key", keys), ("value", values)):
+            blocks = weight.unflatten(1, (-1, code.shape[-1]))  # (O, w, D)
+            prepared[f"{prefix}{name}.weight"] = blocks.transpose(0, 1).flatten(0, 1)
+        prepared[f"{prefix}bias"] = torch.stack(biases)
     return prepared
 
 
