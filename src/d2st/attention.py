@@ -14,9 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .depthwise import Triple, depthwise_conv3d
 from .errors import D2STError
-
-Triple = tuple[int, int, int]
 
 
 def window(length: int, points: int) -> tuple[int, int, int]:
@@ -103,7 +102,7 @@ class ShiftedPoints(nn.Module):
         density = self.density(tuple(queries.shape[2:]))
         # The groups share the network: repeating its few weights spares a copy of the queries.
         weight, bias = self.conv.weight.repeat(self.groups, 1, 1, 1, 1), self.conv.bias.repeat(self.groups)
-        x = F.conv3d(queries, weight, bias, self.stride, self.padding, groups=queries.shape[1])  # (B, C, n_t, n_h, n_w)
+        x = depthwise_conv3d(queries, weight, bias, self.stride, self.padding)  # (B, C, n_t, n_h, n_w)
         x = x.unflatten(1, (self.groups, -1)).permute(0, 1, 3, 4, 5, 2)  # (B, G, n_t, n_h, n_w, C/G)
         x = self.project(F.gelu(self.norm(x)))  # (B, G, n_t, n_h, n_w, 3)
         x = x.to(torch.promote_types(x.dtype, torch.float32))  # half precision would move points by whole cells

@@ -12,6 +12,7 @@ from .adapters import AdapterConfig, D2STConfig
 from .backbones import ImageSize
 from .errors import D2STError
 from .hooks import Clip, carries_adapters, insert
+from .lean import lean
 from .sites import Backbone, inspect
 
 # Prefixes in adapter files: backbone parameters that train along, and the passage's own ones.
@@ -94,6 +95,8 @@ class VideoEncoder(nn.Module):
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
         self.passage = config.passage(backbone, frames)
         backbones.freeze(self.backbone, self.trained_names)
+        if not config.tunes_backbone:
+            lean(self.backbone)
         self.num_features, self.map_channels = self.passage.num_features, backbone.map_channels
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter

@@ -14,7 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import AnisotropicAttention, Triple
+from ..attention import AnisotropicAttention
+from ..bottleneck import residual_bottleneck
+from ..depthwise import DepthwiseConv3d, Triple
 from ..errors import D2STError
 from ..hooks import Insertion
 from ..sites import Backbone, Site
@@ -166,7 +168,7 @@ class D2STAdapter(nn.Module):
         self.activations = frozenset(activations)
         self.scale = 1 / len(densities) if fusion == "mean" else 1.0
         self.down = nn.Linear(channels, width)
-        self.pos_embed = nn.Conv3d(width, width, 3, padding=1, groups=width)
+        self.pos_embed = DepthwiseConv3d(width, (3, 3, 3), padding=(1, 1, 1))
         self.pathways = nn.ModuleDict(
             {name: Pathway(width, volume, density, groups, heads, offset_norm) for name, density in densities.items()}
         )
@@ -184,13 +186,19 @@ class D2STAdapter(nn.Module):
         Returns:
             (B, T, N, C).
         """
-        u = self._activate("down", self.down(x))  # (B, T, N, C')
-        u = self._embed_positions(u, grid)
-        u = functools.reduce(torch.add, [pathway(u, grid) for pathway in self.pathways.values()]) * self.scale
-        return x + self._activate("up", self.up(self._activate("fusion", u)))
+        return residual_bottleneck(
+            x,
+            self.down,
+            functools.partial(self._attend, grid=grid),
+            self.up,
+            gelu_before_up="fusion" in self.activations,
+            gelu_after_up="up" in self.activations,
+        )
 
-    def _activate(self, place: str, x: Tensor) -> Tensor:
-        return F.gelu(x) if place in self.activations else x
+    def _attend(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
+        """What stands between ``down`` and ``up``, (B, T, N, C') -> (B, T, N, C')."""
+        u = self._embed_positions(F.gelu(u) if "down" in self.activations else u, grid)
+        return functools.reduce(torch.add, [pathway(u, grid) for pathway in self.pathways.values()]) * self.scale
 
     def _embed_positions(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """Dynamic position embedding; class and register tokens have no place on the grid and get none."""

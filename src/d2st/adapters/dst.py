@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..depthwise import DepthwiseConv3d
 from ..hooks import Insertion
 from ..sites import Backbone
 from ..volume import join, split
@@ -95,6 +96,4 @@ class DSTAdapter(nn.Module):
 
 def _pathway(width: int, kernel: tuple[int, int, int]) -> nn.Sequential:
     padding = tuple(k // 2 for k in kernel)
-    return nn.Sequential(
-        nn.Conv3d(width, width, kernel, padding=padding, groups=width, bias=False), nn.BatchNorm3d(width)
-    )
+    return nn.Sequential(DepthwiseConv3d(width, kernel, padding=padding, bias=False), nn.BatchNorm3d(width))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..depthwise import DepthwiseConv3d
 from ..errors import D2STError
 from ..hooks import Insertion
 from ..sites import Backbone, Site
@@ -107,7 +108,7 @@ class STAdapter(nn.Module):
     def __init__(self, channels: int, width: int, kernel: tuple[int, int, int] = (3, 1, 1), zero: str = "conv"):
         super().__init__()
         self.down = nn.Linear(channels, width)
-        self.conv = nn.Conv3d(width, width, kernel, padding=tuple(k // 2 for k in kernel), groups=width)
+        self.conv = DepthwiseConv3d(width, kernel, padding=tuple(k // 2 for k in kernel))
         self.up = nn.Linear(width, channels)
         starts = (self.conv.weight, self.conv.bias, self.down.bias) if zero == "conv" else (self.up.weight,)
         for parameter in (*starts, self.up.bias):

@@ -1,0 +1,251 @@
+"""Layers that keep less for the backward pass give what the ordinary ones give, and keep less."""
+
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from families import BACKBONES, FRAMES, SIZE, VIT, clips, gradients, move
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from timm.layers import BatchNormAct2d
+from timm.layers.activations import QuickGELU
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+import d2st
+from d2st.attention import window
+from d2st.bottleneck import residual_bottleneck
+from d2st.depthwise import DepthwiseConv3d
+from d2st.lean import lean
+
+FAMILIES = BACKBONES | {"quickgelu": lambda: VisionTransformer(**VIT, pre_norm=True, act_layer=QuickGELU)}
+
+
+def kept(function, *parameters):
+    """Bytes that the graph of what ``function`` gives keeps, beside parameters; each storage once."""
+    known, storages = {p.untyped_storage().data_ptr() for p in parameters}, {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            storages[storage.data_ptr()] = (storage.nbytes(), tensor)  # held, so that no address is used twice
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = function()
+    del output
+    return sum(size for size, _ in storages.values())
+
+
+def layers():
+    """Name -> (frozen layer, bytes that it keeps for a float64 input of 2x4x6x6)."""
+    one_map, norm = 2 * 4 * 6 * 6 * 8, nn.BatchNorm2d(4)
+    nn.init.uniform_(norm.running_var, 0.5, 2), nn.init.normal_(norm.running_mean), nn.init.normal_(norm.weight)
+    with_act = BatchNormAct2d(4)
+    with_act.load_state_dict(norm.state_dict())
+    return {
+        "QuickGELU": (QuickGELU(), one_map),
+        "convolution": (nn.Conv2d(4, 8, 3, stride=2, padding=1), 0),
+        "groups": (nn.Conv2d(4, 8, 3, padding=2, dilation=2, groups=4, bias=False), 0),
+        "BatchNorm": (norm, 0),
+        "BatchNorm and ReLU": (with_act, one_map),
+    }
+
+
+@pytest.mark.parametrize("name", layers())
+def test_layers(name):
+    torch.manual_seed(0)
+    ordinary, size = layers()[name]
+    ordinary.double().eval().requires_grad_(False)
+    model = nn.Sequential(copy.deepcopy(ordinary))
+    lean(model)
+    assert type(model[0]) is not type(ordinary) and isinstance(model[0], type(ordinary))
+    assert list(model[0].state_dict()) == list(ordinary.state_dict())
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64, requires_grad=True)
+    expected, got = ordinary(x), model(x)
+    assert torch.equal(got, expected)
+    with torch.no_grad():
+        assert torch.equal(model(x), expected)
+    g = torch.randn_like(got)
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, g)[0] for y in (got, expected)), rtol=1e-13, atol=1e-13)
+    assert torch.autograd.gradgradcheck(model, x)
+    assert kept(lambda: model(x), *model.parameters(), *model.buffers()) == size
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
+        nn.BatchNorm2d(4, affine=False),
+        nn.BatchNorm2d(4, track_running_stats=False),
+    ],
+)
+def test_unusual_layers_are_ordinary(layer):
+    model = nn.Sequential(copy.deepcopy(layer.eval().requires_grad_(False)))
+    lean(model)
+    x = torch.randn(2, 4, 6, 6, requires_grad=True)
+    torch.testing.assert_close(*(torch.autograd.grad(f(x).square().sum(), x)[0] for f in (model, layer)))
+
+
+def test_layers_that_train_after_all_get_their_gradients():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    lean(model)
+    model(torch.randn(2, 3, 6, 6, requires_grad=True)).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert model[1].num_batches_tracked == 1
+    model.requires_grad_(False)
+    with torch.no_grad():
+        model(torch.randn(2, 3, 6, 6))
+    assert model[1].num_batches_tracked == 2, "BatchNorm in training mode learns its statistics"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_frozen_backbones(family):
+    """Same features, same gradient of the input, no more kept; copies and files as ever."""
+    torch.manual_seed(0)
+    ordinary = FAMILIES[family]().eval().requires_grad_(False)
+    encoder = d2st.adapt(copy.deepcopy(ordinary), d2st.NoneConfig(), frames=FRAMES, image_size=SIZE)
+    images, sizes, results = clips(batch=1)[0].requires_grad_(), [], []
+    for model in (ordinary, encoder.backbone, pickle.loads(pickle.dumps(encoder)).backbone):
+        tensors = [*model.parameters(), *model.buffers()]
+        feature = model.forward_head(model.forward_features(images), pre_logits=True)
+        results.append((feature, torch.autograd.grad(feature.square().mean(), images)[0]))
+        sizes.append(kept(lambda model=model: model.forward_features(images), *tensors))
+    for feature, gradient in results[1:]:
+        assert torch.equal(feature, results[0][0])
+        torch.testing.assert_close(gradient, results[0][1], rtol=1e-4, atol=1e-7)
+    assert sizes[1] == sizes[2] <= sizes[0]
+    if family in ("quickgelu", "resnet-basic", "resnet-bottleneck", "regnet"):
+        assert sizes[1] < 0.8 * sizes[0]
+    assert list(encoder.backbone.state_dict()) == list(ordinary.state_dict())
+
+
+def test_full_fine_tuning_keeps_ordinary_layers():
+    encoder = d2st.adapt(BACKBONES["resnet-basic"](), d2st.FullConfig(), frames=FRAMES, image_size=SIZE)
+    assert {type(m) for m in encoder.backbone.modules()} == {type(m) for m in BACKBONES["resnet-basic"]().modules()}
+
+
+@pytest.mark.parametrize("family", ["quickgelu", "resnet-bottleneck", "efficientnet"])
+def test_half_precision_autocast(family):
+    torch.manual_seed(0)
+    encoder = d2st.adapt(FAMILIES[family](), frames=FRAMES, image_size=SIZE)
+    move(encoder)
+    exact = gradients(encoder, clips())
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = gradients(encoder, clips())
+    for name in ("adapters.blocks_0.down.weight", "adapters.layer1_0.down.weight"):
+        if name in exact:
+            assert F.cosine_similarity(exact[name].flatten(), rough[name].flatten(), dim=0) > 0.95
+    assert all(gradient.isfinite().all() for gradient in rough.values())
+
+
+def test_compiles_with_quickgelu():
+    torch.manual_seed(0)
+    encoder, video = d2st.adapt(FAMILIES["quickgelu"](), frames=FRAMES, image_size=SIZE), clips()
+    move(encoder)
+    expected = gradients(encoder, video)
+    torch._dynamo.reset()
+    compiled = torch.compile(encoder, backend="aot_eager", fullgraph=True)
+    for name, gradient in gradients(compiled, video).items():
+        torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-5, msg=name)
+
+
+axes = st.tuples(st.integers(1, 6), st.integers(1, 6))  # cells, points
+
+
+@settings(max_examples=40, deadline=None)
+@given(axes, axes, axes, st.integers(1, 2), st.booleans())
+def test_depthwise_gradients_are_torchs(t, h, w, batch, bias):
+    """For every window that reference points can have."""
+    torch.manual_seed(0)
+    kernel, stride, padding = zip(*(window(*axis) for axis in (t, h, w)), strict=True)
+    conv = DepthwiseConv3d(3, kernel, stride, padding, bias).double()
+    x = torch.randn(batch, 3, t[0], h[0], w[0], dtype=torch.float64, requires_grad=True)
+    expected, got = nn.Conv3d.forward(conv, x), conv(x)
+    assert torch.equal(got, expected) and got.shape[2:] == (t[1], h[1], w[1])
+    g = torch.randn_like(got)
+    for a, b in zip(*(torch.autograd.grad(y, (x, *conv.parameters()), g) for y in (got, expected)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding"), [((3, 3, 3), (1, 1, 1), (1, 1, 1)), ((1, 3, 2), (1, 3, 2), (0, 0, 0))]
+)
+def test_depthwise_can_be_differentiated_twice(kernel, stride, padding):
+    conv = DepthwiseConv3d(2, kernel, stride, padding).double()
+    assert torch.autograd.gradgradcheck(conv, torch.randn(1, 2, 3, 3, 4, dtype=torch.float64, requires_grad=True))
+
+
+def bottleneck(dtype=torch.float64):
+    torch.manual_seed(0)
+    middle = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4))
+    return nn.ModuleDict({"down": nn.Linear(16, 4), "middle": middle, "up": nn.Linear(4, 16)}).to(dtype)
+
+
+def ordinary_bottleneck(parts, x, before, after):
+    h = parts["middle"](parts["down"](x))
+    d = parts["up"](F.gelu(h) if before else h)
+    return x + (F.gelu(d) if after else d)
+
+
+@pytest.mark.parametrize("graph_before", [True, False])
+@pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, False)])
+def test_bottleneck(before, after, graph_before):
+    parts, x = bottleneck(), torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=graph_before)
+    inputs = [*parts.parameters()] + [x] * graph_before
+    got = residual_bottleneck(x, parts["down"], parts["middle"], parts["up"], before, after)
+    expected = ordinary_bottleneck(parts, x, before, after)
+    assert torch.equal(got, expected)
+    with torch.no_grad():
+        assert torch.equal(residual_bottleneck(x, parts["down"], parts["middle"], parts["up"], before, after), expected)
+    g = torch.randn_like(x)
+    for _ in range(2):  # a graph that is kept can be used again
+        first = torch.autograd.grad(got, inputs, g, retain_graph=True)
+        for a, b in zip(first, torch.autograd.grad(expected, inputs, g, retain_graph=True), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_bottleneck_can_be_differentiated_twice():
+    parts, x = bottleneck(), torch.randn(1, 2, 16, dtype=torch.float64, requires_grad=True)
+    results = []
+    for function in (
+        lambda: residual_bottleneck(x, *parts.values(), True, True),
+        lambda: ordinary_bottleneck(parts, x, 1, 1),
+    ):
+        inputs = [x, *parts.parameters()]
+        first = torch.autograd.grad(function().square().sum(), inputs, create_graph=True)
+        results.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in first), inputs))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+def test_bottleneck_keeps_two_narrow_maps_and_its_output():
+    parts, x = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True)
+    size = kept(lambda: residual_bottleneck(x, *parts.values(), True, True), *parts.parameters())
+    assert size == 64 * (16 + 2 * 4) * 4
+
+
+def test_an_inner_gradient_is_refused_in_a_sentence():
+    parts, inner = bottleneck(), []
+    parts["middle"].register_forward_pre_hook(lambda module, args: inner.append(args[0]))
+    residual_bottleneck(torch.randn(3, 16, dtype=torch.float64), *parts.values())
+    with pytest.raises(d2st.D2STError, match="what the adapter or the encoder gives"):
+        inner[0].sum().backward()
+
+
+def test_adapted_clip_vit_keeps_what_the_documentation_says():
+    """Beside the frozen backbone's: two maps of the bottleneck an adapter, and not a map of 3072 channels twice."""
+    backbone = timm.create_model("vit_base_patch16_clip_quickgelu_224", img_size=64, depth=2, num_classes=0)
+    encoders = [d2st.adapt(copy.deepcopy(backbone), c, frames=4) for c in (d2st.NoneConfig(), d2st.D2STConfig())]
+    sizes = []
+    for encoder in encoders:
+        video = clips(batch=1, frames=4, size=(64, 64)).requires_grad_(encoder.config.name == "none")
+        tensors = [*encoder.parameters(), *encoder.buffers(), video]
+        sizes.append(kept(lambda encoder=encoder, video=video: encoder(video), *tensors))
+    tokens = 4 * (1 + 16) * 4  # bytes a channel
+    assert sizes[0] < 2.1 * (3072 + 6 * 768) * tokens + 2 * 768 * tokens
+    assert sizes[1] - sizes[0] < 2 * 2.1 * 192 * tokens
