@@ -70,8 +70,9 @@ def test_density_above_the_map_works(density):
     for pathway in encoder.adapters["blocks_0"].pathways.values():
         pathway.attention.points.register_forward_hook(lambda module, args, out: points.append(out))
     encoder.adapters["blocks_0"].up.weight.data.normal_()
-    encoder(torch.randn(1, 4, 3, 32, 32)).sum().backward()
+    features = encoder(torch.randn(1, 4, 3, 32, 32))
     assert [tuple(p.shape[2:5]) for p in points] == [density, density]
+    features.sum().backward()
 
 
 def test_unshifted_points_are_cell_centres_read_with_aligned_corners():
