@@ -10,8 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from .lean import keeps_graph
-
 Triple = tuple[int, int, int]
 
 
@@ -47,7 +45,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Tri
     Returns:
         (B, C, n_t, n_h, n_w).
     """
-    if x.device.type == "cpu" and keeps_graph(x):
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
         return _DepthwiseConv3d.apply(x, weight, bias, stride, padding)
     return F.conv3d(x, weight, bias, stride, padding, groups=x.shape[1])
 

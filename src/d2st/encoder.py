@@ -31,7 +31,8 @@ def adapt(
 
     Args:
         model: a timm name, a backbone that ships with d2st ("d2st_stills"), or a model built by timm, which is then
-            frozen in place and gets hooks; its state-dict keys stay as they are.
+            frozen in place and gets hooks and layers that keep less for the backward pass (:mod:`d2st.lean`); its
+            state-dict keys stay as they are.
         config: the adapter system; None is :class:`D2STConfig` with its defaults.
         frames: T, frames of a clip that the adapters are laid out for.
         pretrained: for a name: True for the published weights, False for random ones, or a local file

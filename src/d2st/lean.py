@@ -34,7 +34,7 @@ def lean(model: nn.Module) -> None:
             module.__class__ = _LEAN[type(module)]
 
 
-def keeps_graph(x: Tensor) -> bool:
+def _keeps_graph(x: Tensor) -> bool:
     """Whether eager autograd records what happens to ``x``: the only case in which there is something to save."""
     return torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
 
@@ -43,7 +43,7 @@ class LeanQuickGELU(QuickGELU):
     """``x * sigmoid(1.702 * x)``, keeping x alone."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _QuickGELU.apply(x) if keeps_graph(x) else super().forward(x)
+        return _QuickGELU.apply(x) if _keeps_graph(x) else super().forward(x)
 
 
 class LeanConv2d(nn.Conv2d):
@@ -51,7 +51,7 @@ class LeanConv2d(nn.Conv2d):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        if plain and keeps_graph(x) and _frozen(self):
+        if plain and _keeps_graph(x) and _frozen(self):
             return _Conv2d.apply(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return super()._conv_forward(x, weight, bias)
 
@@ -83,7 +83,7 @@ def _frozen(module: nn.Module) -> bool:
 
 
 def _is_frozen_norm(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    return not norm.training and norm.affine and norm.track_running_stats and keeps_graph(x) and _frozen(norm)
+    return not norm.training and norm.affine and norm.track_running_stats and _keeps_graph(x) and _frozen(norm)
 
 
 def _frozen_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
