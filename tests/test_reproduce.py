@@ -2,7 +2,11 @@
 
 import functools
 import json
+import os
 import shlex
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -144,6 +148,24 @@ def test_runs_are_done_once_and_go_on_after_a_failure(small, tmp_path, capsys):
         finished(Run("good", None, ("--help",), 0), tmp_path)
     assert execute([good], tmp_path) == {}
     assert "1 done before" in capsys.readouterr().out
+
+
+def test_a_signal_stops_the_trainings_with_their_state_saved(small, tmp_path, capsys):
+    out = tmp_path / "long"
+    flags = options(small, way=3, episodes=100_000, validate_every=0, out=out)
+    train = ("train", *(text for key, value in flags.items() for text in (f"--{key}", str(value))))
+
+    def interrupt():
+        while not (out / "metrics.jsonl").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(SystemExit) as stopped:
+        execute([Run("long", train, ("--version",), 0)], tmp_path, threads=1)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert (out / "last.safetensors").exists() and not (out / "train.json").exists()
+    assert "start the same command again" in capsys.readouterr().out
 
 
 def test_intervals():
