@@ -168,6 +168,15 @@ def test_training_goes_on_from_a_saved_head(small, tmp_path) -> None:
     assert json.loads((tmp_path / "b" / "config.json").read_text())["head"]["width"] == 3
 
 
+def test_the_head_has_a_learning_rate_of_its_own(small, tmp_path) -> None:
+    train(config(small, tmp_path / "a"))
+    start = {"adapter_path": str(tmp_path / "a" / "final"), "validate_every": 0}
+    train(config(small, tmp_path / "b", **start, head_lr=0.0))
+    for file, moved in (("head", False), ("adapter", True)):
+        before, after = (load_file(tmp_path / run / "final" / f"{file}_model.safetensors") for run in "ab")
+        assert all(torch.equal(before[name], after[name]) for name in before) is not moved
+
+
 def test_a_saved_head_is_the_same_head(tmp_path) -> None:
     head = heads.build("projected", features=6, classes=3, scales=(2.0, 0.25)).eval()
     heads.save(head, tmp_path)

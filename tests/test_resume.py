@@ -26,7 +26,8 @@ def settings(folder, out, **more) -> str:
     training = {"way": 3, "queries": 2, "episodes": EPISODES, "episodes_per_step": 4, "class_loss": 0.5, "jitter": 0.2}
     validation = {"validate_every": 12, "validation_episodes": 20}
     often = {"checkpoint_minutes": 0.0}
-    return json.dumps(small.options(folder, out=str(out), **training | validation | often | more))
+    head = {"head": "hyrsm", "head_lr": 0.1}  # with parameters and drop-out of its own
+    return json.dumps(small.options(folder, out=str(out), **training | validation | often | head | more))
 
 
 def start(*command: str) -> subprocess.Popen:
@@ -66,7 +67,8 @@ def test_killed_at_any_moment_the_weights_are_the_same(small, tmp_path) -> None:
     assert sum(EPISODES > at > 0 for at in kills) >= 2, f"the run was killed at {kills}: too late to show anything"
     output = finish(start("-c", SCRIPT, settings(small, killed)))
     assert f"of {EPISODES}." in output, "the last start did not resume"
-    for name in ("last.safetensors", "final/adapter_model.safetensors", "best/adapter_model.safetensors"):
+    saved = [f"{folder}/{kind}_model.safetensors" for folder in ("final", "best") for kind in ("adapter", "head")]
+    for name in ("last.safetensors", *saved):
         assert same(whole / name, killed / name), (name, kills)
     assert (whole / "metrics.jsonl").read_text() == (killed / "metrics.jsonl").read_text()
     results = [json.loads((run / "train.json").read_text()) for run in (whole, killed)]
