@@ -88,6 +88,8 @@ def test_dry_run_prints_lines_to_paste(capsys, tmp_path, monkeypatch):
     lines = [line for line in said if line.startswith("d2st ")]
     assert len(lines) == 2 * 14 == len(set(lines)), "D2ST with Bi-MHM is trained once for both tables"
     assert any("--adapter" not in line or "methods/full.yaml" in line for line in lines)
+    assert cli.main(["reproduce", "4/D2ST*Kinetics 1-shot", "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("d2st train") == 1
     assert "# 6/OTAM: MoLo: no recipe, the paper's number is shown alone" in said
     assert not list(tmp_path.iterdir())
 

@@ -1,6 +1,6 @@
 """``d2st reproduce``: the paper's tables as commands, and what came out of them beside the paper's numbers."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +21,8 @@ class ReproduceConfig:
     """Tables of the paper as published, or their small version on the rendered benchmark.
 
     Args:
-        what: number of a table (1, 2, 4 to 12), several (4,5), all of them, or mini for the small version.
+        what: number of a table (1, 2, 4 to 12), several (4,5), all of them, or mini for the small version. What follows
+            a slash is as for only: 4/D2ST, mini/4/D2ST.
         data: folder with a folder of videos or a frame store for each data set: ssv2, kinetics, hmdb51, ucf101 (or
             the benchmark's own name). The small version renders its own.
         out: folder of runs and tables; the same command goes on in it where it was stopped.
@@ -79,6 +80,10 @@ def reproduce(config: ReproduceConfig) -> dict:
     Raises:
         D2STError: no such table or cell, no data, or a split with classes that have no clips.
     """
+    what, _, rest = config.what.partition("/")
+    if rest:
+        only = rest if what == "mini" else config.what
+        config = replace(config, what=what, only=(*config.patterns, only))
     if config.what == "mini":
         from .mini import mini
 
