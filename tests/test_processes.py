@@ -20,6 +20,7 @@ EPISODES = 16
 def train(folder: Path, out: Path, processes: int, **more) -> subprocess.Popen:
     settings = {"way": 3, "queries": 2, "episodes": EPISODES, "episodes_per_step": 4, "class_loss": 0.5, "lr": 1e-3}
     settings |= {"validate_every": 8, "validation_episodes": 20, "checkpoint_minutes": 100.0, "out": str(out)}
+    settings |= {"head": "hyrsm", "head_lr": 0.1}  # with parameters and drop-out of its own
     config = out.with_suffix(".yaml")
     config.write_text(json.dumps(small.options(folder, **settings | more)))
     return start("train", "--config", str(config), processes=processes)
@@ -56,7 +57,8 @@ def test_training_is_the_same(small, alone, tmp_path) -> None:
     """Weights, losses and validations of 16 episodes in steps of 4 do not depend on how many processes share them."""
     output = finish(train(small, tmp_path / "run", 2))
     assert output.count("validation") == 2, f"the first process alone should tell of its two validations: {output}"
-    close(alone / "final" / "adapter_model.safetensors", tmp_path / "run" / "final" / "adapter_model.safetensors")
+    for kind in ("adapter", "head"):
+        close(*(run / "final" / f"{kind}_model.safetensors" for run in (alone, tmp_path / "run")))
     records = [
         [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
         for run in (alone, tmp_path / "run")
