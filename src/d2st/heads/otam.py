@@ -33,14 +33,16 @@ def otam(distances: Tensor, smoothing: float = 0.5) -> Tensor:
     rows, columns = distances.shape[-2:]
     pairs = distances.reshape(-1, rows, columns).permute(2, 1, 0)  # (T', T, pairs)
     k = (pairs / -smoothing).contiguous()
+    first, *others = k.unbind(0)
     # Left border: entering a row costs nothing, from the corner or along the border, hence two ways into every row but
     # the first; from there down the column. x_l = k_l + log(2 + exp(x_{l-1})), summed up in closed form.
     ways = k.new_full((rows, 1), math.log(2))
     ways[0] = 0
-    down = k[0].cumsum(0)  # (T, pairs)
-    x = down + torch.logcumsumexp(ways - (down - k[0]), dim=0)  # (T, pairs), the column's log weights
-    for column in k[1:]:
-        x = column + torch.cat([x[:1], torch.logaddexp(x[1:], x[:-1])])  # from the left, or from the left and above
+    down = first.cumsum(0)  # (T, pairs)
+    x = down + torch.logcumsumexp(ways - (down - first), dim=0)  # (T, pairs), the column's log weights
+    wall = torch.full_like(x[:1], -math.inf)
+    for column in others:  # from the left, or from the left and above
+        x = column + torch.logaddexp(x, torch.cat([wall, x])[:-1])
     # Right border: every row but the last is left in two ways, down the border or from its own end.
     return -smoothing * torch.logsumexp(x + ways.flip(0), dim=0).view(distances.shape[:-2])  # (...)
 
