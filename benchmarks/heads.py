@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 import d2st
 from d2st.data.episodes import EpisodeSampler
+from d2st.encode import Features
 from d2st.scoring import score
 
 WAY, GRID, CLIPS, CLASSES = 5, 7, 2400, 24
@@ -140,8 +141,7 @@ def episodes(head: nn.Module, shot: int, options: argparse.Namespace) -> dict:
     labels = np.repeat(np.arange(CLASSES), CLIPS // CLASSES)
     clips = torch.randn(CLIPS, 1, options.frames, options.features, generator=torch.Generator().manual_seed(0))
     start, used = time.perf_counter(), cpu_seconds()
-    with torch.no_grad():
-        embedded = torch.cat([head.embed(part.to(options.device)) for part in clips.split(64)])
+    embedded = Features(clips, np.arange(CLIPS), []).embedded(head)
     between = time.perf_counter()
     score(embedded, EpisodeSampler(labels, WAY, shot, 1, 0), head, options.episodes, options.device)
     end = time.perf_counter()

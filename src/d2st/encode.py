@@ -50,7 +50,13 @@ class Features:
         if type(head).embed is Head.embed:
             return self.values
         device = next(head.parameters(), self.values).device
-        return torch.cat([head.embed(clips.to(device)).cpu() for clips in self.values.split(64)])
+        embedded = None  # filled part by part: TRX's are fifteen times as large as the features
+        for first in range(0, len(self.values), 64):
+            part = head.embed(self.values[first : first + 64].to(device)).cpu()
+            if embedded is None:
+                embedded = part.new_empty(len(self.values), *part.shape[1:])
+            embedded[first : first + 64] = part
+        return embedded
 
 
 class _Views(Dataset):
