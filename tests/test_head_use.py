@@ -177,6 +177,16 @@ def test_the_head_has_a_learning_rate_of_its_own(small, tmp_path) -> None:
         assert all(torch.equal(before[name], after[name]) for name in before) is not moved
 
 
+def test_training_goes_on_with_other_classes(small, tmp_path) -> None:
+    train(config(small, tmp_path / "a", head="hyrsm", split=None, episodes=4, validate_every=0))
+    start = {"adapter_path": str(tmp_path / "a" / "final"), "validate_every": 0, "episodes": 4, "lr": 0.0}
+    train(config(small, tmp_path / "b", **start, head=None))
+    before, after = (load_file(tmp_path / run / "final" / "head_model.safetensors") for run in "ab")
+    assert before["classifier.weight"].shape[0] == 9 and after["classifier.weight"].shape[0] == 4
+    assert all(torch.equal(before[name], after[name]) for name in before if "classifier" not in name)
+    assert heads.load(tmp_path / "b" / "final").spec.options["classes"] == 4
+
+
 def test_a_saved_head_is_the_same_head(tmp_path) -> None:
     head = heads.build("projected", features=6, classes=3, scales=(2.0, 0.25)).eval()
     heads.save(head, tmp_path)

@@ -43,7 +43,10 @@ def build_head(
         head = HeadSpec(head)
     there = head_files.saved_spec(find(saved, head_files.CONFIG, head_files.WEIGHTS)) if saved else None
     if there and (head is None or head.name == there.name):
-        return heads.load(saved, **(head.options if head else {})), True
+        own = dict(head.options) if head else {}
+        if classes and there.options.get("classes"):  # its classifier was of another training part
+            own.setdefault("classes", classes)
+        return heads.load(saved, **own), True
     head = head or HeadSpec(DEFAULT)
     known = heads.options_of(head.name)
     width = encoder.map_channels if heads.HEADS[head.name].needs_maps else encoder.num_features

@@ -37,7 +37,8 @@ def load(source: str | Path, **options: object) -> Head:
 
     Args:
         source: folder of an adapter that was trained with it, or a Hub repository id ("user/name").
-        **options: instead of the saved ones, where they leave the weights as they are.
+        **options: instead of the saved ones, where they leave the weights as they are. Another number of ``classes``
+            draws anew what names the training classes.
 
     Raises:
         D2STError: no head there, one that cannot be read, or options that its weights do not fit.
@@ -60,6 +61,12 @@ def load(source: str | Path, **options: object) -> Head:
         state = load_file(folder / WEIGHTS)
     except Exception as error:  # missing, cut short, not safetensors: one sentence for all
         raise D2STError(f"{folder / WEIGHTS} cannot be read ({error}). Copy the trained folder again.") from error
+    if "classes" in options:
+        was, now, fresh = spec.options["classes"], options["classes"], head.state_dict()
+        for key, tensor in state.items():
+            own = fresh.get(key, tensor)
+            if was != now and tensor.shape[:1] == (was,) and own.shape == (now, *tensor.shape[1:]):
+                state[key] = own
     try:
         head.load_state_dict(state)
     except RuntimeError as error:
