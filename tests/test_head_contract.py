@@ -122,7 +122,7 @@ def test_half_precision_stays_finite(name):
     @given(
         support=st.sampled_from(sorted(KINDS)),
         query=st.sampled_from(["as support", "minus support", "zero", "random"]),
-        scale=st.sampled_from([1e-3, 1.0, 100.0]),
+        scale=st.sampled_from([0.1, 1.0, 100.0]),  # a gradient is as large as the features are small: float16 ends
         low=st.sampled_from([torch.bfloat16, torch.float16]),
         given_low=st.booleans(),
         frames=st.sampled_from([FRAMES] if maps else [FRAMES, 16]),
