@@ -13,14 +13,14 @@ class ZeroShot(Head):
     """Logits are the scaled cosine of a query's mean frame feature and each name; the support clips are not looked at.
 
     Args:
-        features: D of the frame features.
+        features: D of the frame features; 512 is the joint space of CLIP ViT-B/16.
         joint: D' of CLIP's joint space, if the features are not in it yet, see ``JointProjection``.
         scale: factor of the cosine, CLIP's own at the end of its training.
     """
 
     needs_text: ClassVar[bool] = True
 
-    def __init__(self, features: int, joint: int | None = None, scale: float = 100.0) -> None:
+    def __init__(self, features: int = 512, joint: int | None = None, scale: float = 100.0) -> None:
         super().__init__()
         self.projection, self.scale = JointProjection("zero-shot", features, joint), scale
 
