@@ -1,7 +1,7 @@
 """Depth-wise 3-D convolution with a backward pass that is as quick as its forward pass, on CPUs.
 
 PyTorch hands the forward pass to oneDNN, which has a kernel for it. For the two gradients it has none: they take 20 to
-50 times as long as the forward pass, 6 % of a training step of a ViT-B/16 with D²ST adapters. Here both are written as
+75 times as long as the forward pass, 6 % of a training step of a ViT-B/16 with D²ST adapters. Here both are written as
 operations for which there are kernels, which takes a seventh of that.
 """
 
