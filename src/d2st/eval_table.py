@@ -22,6 +22,8 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
                 f"{r['shot']}-shot: --head.inference combine --head.mixing {value:g} is right in "
                 f"{100 * found[value]:.2f} % ({100 * found[0.0]:.2f} by clips alone, {100 * found[1.0]:.2f} by names)."
             )
+    for name, reason in result.get("left_out", {}).items():
+        console.print(f"No number for {name}: {reason}", highlight=False)
     for clip in result["bad_clips"]:
         console.print(f"Left out, cannot be read: {clip['id']}: {clip['reason']}", highlight=False)
 
@@ -53,8 +55,6 @@ def _by_head(result: dict) -> Table:
         means = [_percent(r["accuracy"], r["interval"]) for r in row]
         apart = [_percent(r["difference"]["mean"], r["difference"]["interval"], "+") for r in row if "difference" in r]
         table.add_row(name, *means, *apart)
-    for name, reason in result["left_out"].items():
-        table.add_row(name, reason)
     return table
 
 
