@@ -16,7 +16,6 @@ import argparse
 import json
 import re
 import statistics
-import time
 from collections import Counter
 
 import torch
@@ -74,18 +73,17 @@ def times(task, encoders: dict[str, nn.Module], video: Tensor, repeats: int) -> 
     wall, cpu = {name: [] for name in encoders}, {name: [] for name in encoders}
     for round_ in range(repeats + 1):
         for name, encoder in encoders.items():
-            start, used = time.perf_counter(), time.process_time()
-            task(encoder, video)
+            seconds = measure.seconds(task, encoder, video)
             if round_:  # the first is a warm-up
-                wall[name].append(time.perf_counter() - start)
-                cpu[name].append(time.process_time() - used)
+                wall[name].append(seconds.wall)
+                cpu[name].append(seconds.cpu)
     table = {
         "wall_s": {n: round(min(v), 4) for n, v in wall.items()},
         "cpu_s": {n: round(min(v), 4) for n, v in cpu.items()},
     }
     for base in ("frozen", "ordinary"):
-        for clock, seconds in (("wall", wall), ("cpu", cpu)):
-            pairs = zip(seconds["d2st"], seconds[base], strict=True)
+        for clock, runs in (("wall", wall), ("cpu", cpu)):
+            pairs = zip(runs["d2st"], runs[base], strict=True)
             table[f"{clock}_ratio_to_{base}"] = round(statistics.median(a / b for a, b in pairs), 3)
     return table
 
