@@ -158,6 +158,7 @@ def test_files_that_are_no_evaluations_are_named(tmp_path):
         (["--threads", "0"], "--threads 0 must be 1 or more"),
         (["--results", "runs"], "name one"),
         (["--backbone", "resnet18x"], "neither a timm model"),
+        (["--adapter", str(Path(__file__).parent)], "A saved adapter is not taken here; give a system by its name"),
     ],
 )
 def test_refusals_are_sentences(arguments, sentence, capsys):

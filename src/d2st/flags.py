@@ -34,6 +34,8 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
     """
     fields = {field.name: field for field in dataclasses.fields(config_class)}
     arguments = normalise(arguments, {name for name, field in fields.items() if field.type is bool})
+    if "--adapter_path" in arguments and "adapter" in fields and "adapter_path" not in fields:
+        raise D2STError(f"A saved adapter is not taken here; give a system by its name: {', '.join(SYSTEMS)}.")
     own = [argument for argument in arguments if argument.startswith("--adapter.")]
     if "--adapter_path" in arguments and own:
         raise D2STError(f"A saved adapter has its own settings: leave out {', '.join(own)}, or name a system instead.")

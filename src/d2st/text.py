@@ -82,6 +82,11 @@ def visual_projection(encoder: VideoEncoder, weights: str | Path | None = None) 
         D2STError: the backbone has no name, or its weights no projection.
     """
     name = encoder.backbone_name
+    if name and "clip" not in name:  # another backbone's classifier would pass for a projection
+        raise D2STError(
+            f"The visual projection of CLIP cannot be had: {name} is no CLIP and shares no space with texts. Name a "
+            "CLIP backbone."
+        )
     if not name or not (weights or encoder.weights_source is True):
         origin = f"drawn at random or from {encoder.weights_source!r}" if name else "built by hand"
         raise D2STError(
