@@ -3,24 +3,22 @@
 import csv
 import json
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
 from .adapters import AdapterConfig, NoneConfig
-from .choice import build_head, tell_untrained
-from .classify import EncodedClips, FewShotClassifier, Prediction
-from .data.datasets import Clip, ClipSet, open_dataset
+from .classify import EncodedClips, Prediction
+from .data.datasets import Clip, ClipSet
 from .data.listing import EXTENSIONS
-from .encode import Features, encode_clips
 from .errors import D2STError
 from .heads import HeadSpec, TextConfig
-from .options import Precision, build_encoder, pick_device
+from .options import Precision
 from .results import write_result
+from .support import build_classifier, encode_with
 
 
 @dataclass(frozen=True)
@@ -81,40 +79,13 @@ def predict(config: PredictConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, a class is left without examples, or no query clip can be read.
     """
-    if (config.support is None) == (config.classifier is None):
-        raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
-    if config.classifier and config.head:
-        raise D2STError("A saved classifier has its own head: leave out --head.")
     files = _query_files((config.query,) if isinstance(config.query, str) else config.query)
-    device = pick_device(config.device)
-    if config.classifier:
-        classifier = FewShotClassifier.from_pretrained(
-            config.classifier, weights=config.weights, precision=config.precision
-        )
-        classifier.to(device)
-        unreadable = []
-    else:
-        support = open_dataset(config.support)
-        encoder, frames = build_encoder(config)
-        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
-        if not trained:
-            tell_untrained(head)
-        config = replace(config, head=head.spec)
-        classifier = FewShotClassifier(
-            encoder.to(device),
-            head,
-            frames=frames,
-            sampling=config.sampling,
-            precision=config.precision,
-            text=config.text,
-        )
-        unreadable = _fit(classifier, support, config)
-        for note in support.notes:
-            print(note, file=sys.stderr)
+    classifier, support, config = build_classifier(config)
+    unreadable = list(support.unreadable)
     if config.save:
         classifier.save_pretrained(config.save)
     clips = ClipSet(("",), tuple(Clip(file, 0, str(file)) for file in files))
-    features = _encode(classifier, clips, config)
+    features = encode_with(classifier, clips, config)
     if not len(features.clips):
         raise D2STError(f"None of the query clips can be read; the first: {files[0]}: {features.bad[0]['reason']}.")
     pairs = zip(features.values[:, 0], features.embedded(classifier.head)[:, 0], strict=True)
@@ -140,38 +111,6 @@ def _query_files(query: tuple[str, ...]) -> list[Path]:
             raise D2STError(f"The query '{path}' {'holds no video files' if path.is_dir() else 'does not exist'}.")
         files += found
     return files
-
-
-def _fit(classifier: FewShotClassifier, support: ClipSet, config: PredictConfig) -> list[dict[str, str]]:
-    """Give the classifier what can be read of a support set; lists the rest."""
-    features = _encode(classifier, support, config)
-    labels = torch.from_numpy(support.labels[features.clips])
-    for label, name in enumerate(support.classes):
-        if not (labels == label).any():
-            reasons = {clip["id"]: clip["reason"] for clip in features.bad}
-            own = [support.clips[i].id for i in support.by_class[label]]
-            raise D2STError(
-                f"The class '{name}' in '{config.support}' has no examples: none of its {len(own)} clips can be read, "
-                f"the first: {own[0]}: {reasons[own[0]]}."
-            )
-    embedded = features.embedded(classifier.head)
-    for label, name in enumerate(support.classes):
-        classifier.set_class(name, features.values[labels == label, 0], embedded[labels == label, 0])
-    return features.bad
-
-
-def _encode(classifier: FewShotClassifier, clips: ClipSet, config: PredictConfig) -> Features:
-    return encode_clips(
-        classifier.encoder,
-        clips,
-        classifier.sample,
-        classifier.transform,
-        heads=[classifier.head],
-        batch_size=config.batch_size,
-        workers=config.workers,
-        device=classifier.device,
-        precision=config.precision,
-    )
 
 
 def _record(file: Path, prediction: Prediction) -> dict:

@@ -1,0 +1,117 @@
+"""The classifier that a verb's config describes, with the classes of its support set."""
+
+import sys
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol, TypeVar
+
+import numpy as np
+import torch
+
+from .choice import build_head, tell_untrained
+from .classify import FewShotClassifier
+from .data.datasets import ClipSet, open_dataset
+from .encode import Features, encode_clips
+from .errors import D2STError
+from .heads import HeadSpec, TextConfig
+from .options import EncoderOptions, Precision, build_encoder, pick_device
+
+
+class SupportOptions(EncoderOptions, Protocol):
+    """The fields that ``build_classifier`` reads from a verb's config, a dataclass."""
+
+    support: str | None
+    classifier: str | None
+    head: HeadSpec | str | None
+    text: TextConfig
+    sampling: Literal["uniform", "rate50", "rate35"]
+    device: str
+    precision: Precision
+    workers: int
+    batch_size: int
+
+
+Options = TypeVar("Options", bound=SupportOptions)
+
+
+@dataclass(frozen=True)
+class Support:
+    """The clips that a classifier knows its classes from.
+
+    Attributes:
+        clips: the readable ones; None where a saved classifier held the classes.
+        unreadable: the others, ``{"id": ..., "reason": ...}``.
+    """
+
+    clips: ClipSet | None = None
+    unreadable: tuple[dict[str, str], ...] = ()
+
+
+def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Options]:
+    """A classifier from a support folder or a saved one, what it was made from, and the config with the head it has.
+
+    Raises:
+        D2STError: both or neither of support and classifier are given, an option cannot be used, or a class is left
+            without readable examples.
+    """
+    if (config.support is None) == (config.classifier is None):
+        raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
+    device = pick_device(config.device)
+    if config.classifier:
+        if config.head:
+            raise D2STError("A saved classifier has its own head: leave out --head.")
+        classifier = FewShotClassifier.from_pretrained(
+            config.classifier, weights=config.weights, precision=config.precision
+        )
+        return classifier.to(device), Support(), config
+    clips = open_dataset(config.support)
+    encoder, frames = build_encoder(config)
+    head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
+    if not trained:
+        tell_untrained(head)
+    config = replace(config, head=head.spec)
+    classifier = FewShotClassifier(
+        encoder.to(device),
+        head,
+        frames=frames,
+        sampling=config.sampling,
+        precision=config.precision,
+        text=config.text,
+    )
+    support = _fit(classifier, clips, config)
+    for note in clips.notes:
+        print(note, file=sys.stderr)
+    return classifier, support, config
+
+
+def encode_with(classifier: FewShotClassifier, clips: ClipSet, config: SupportOptions) -> Features:
+    """Clips as the classifier sees them; those that cannot be read are listed."""
+    return encode_clips(
+        classifier.encoder,
+        clips,
+        classifier.sample,
+        classifier.transform,
+        heads=[classifier.head],
+        batch_size=config.batch_size,
+        workers=config.workers,
+        device=classifier.device,
+        precision=config.precision,
+    )
+
+
+def _fit(classifier: FewShotClassifier, clips: ClipSet, config: SupportOptions) -> Support:
+    """Give the classifier what can be read of a support set."""
+    features = encode_with(classifier, clips, config)
+    labels = torch.from_numpy(clips.labels[features.clips])
+    for label, name in enumerate(clips.classes):
+        if not (labels == label).any():
+            reasons = {clip["id"]: clip["reason"] for clip in features.bad}
+            own = [clips.clips[i].id for i in clips.by_class[label]]
+            raise D2STError(
+                f"The class '{name}' in '{config.support}' has no examples: none of its {len(own)} clips can be read, "
+                f"the first: {own[0]}: {reasons[own[0]]}."
+            )
+    embedded = features.embedded(classifier.head)
+    for label, name in enumerate(clips.classes):
+        classifier.set_class(name, features.values[labels == label, 0], embedded[labels == label, 0])
+    readable = tuple(clips.clips[i] for i in np.sort(features.clips))
+    return Support(ClipSet(clips.classes, readable), tuple(features.bad))
