@@ -204,13 +204,17 @@ class FewShotClassifier:
         return self._forward(video)
 
     @torch.no_grad()
-    def match(self, query: EncodedClips) -> Prediction:
-        """Match an encoded clip (``encode``) with the classes."""
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Logits (Q, way) of clips (Q, T', D') that the head has embedded, on the CPU, in the order of ``classes``."""
         support = torch.cat([clips.tokens for clips in self.support.values()]).to(self.device)  # (S, T', D')
         shots = torch.tensor([len(clips.tokens) for clips in self.support.values()])
         labels = torch.arange(len(shots)).repeat_interleave(shots).to(self.device)  # (S,)
-        tokens = query.tokens.to(self.device).unsqueeze(0)  # (1, T', D')
-        logits = self.head.match(support, labels, tokens, len(shots), self._text())[0].float().cpu()  # (way,)
+        return self.head.match(support, labels, tokens.to(self.device), len(shots), self._text()).float().cpu()
+
+    @torch.no_grad()
+    def match(self, query: EncodedClips) -> Prediction:
+        """Match an encoded clip (``encode``) with the classes."""
+        logits = self.logits(query.tokens.unsqueeze(0))[0]  # (way,)
         order, names = logits.argsort(descending=True, stable=True).tolist(), self.classes
         best, shares = order[0], logits.softmax(0)
         prototype = self.support[names[best]].frames.mean(0)  # (T, D)

@@ -18,7 +18,7 @@ from .errors import D2STError
 from .heads import HeadSpec, TextConfig
 from .options import Precision
 from .results import write_result
-from .support import build_classifier, encode_with
+from .recogniser import build_classifier, encode_with
 
 
 @dataclass(frozen=True)
