@@ -7,12 +7,15 @@ import shutil
 import pytest
 import small
 import torch
+from safetensors import safe_open
 
 import d2st
 from d2st.classify import FewShotClassifier
 from d2st.data.video import VideoError, read_clip
 from d2st.errors import D2STError
+from d2st.heads import HeadSpec
 from d2st.predict import PredictConfig, predict
+from d2st.prediction import Prediction
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +74,7 @@ def test_paths_frames_and_normalised_frames_agree(small, encoder) -> None:
     every = read_clip(path, lambda length, fps, rng: torch.arange(length).numpy())
     one, two, three = classifier.predict([path, every, classifier.transform(sampled)])
     assert one == two == three
-    assert isinstance(classifier.predict(str(path)), d2st.classify.Prediction)
+    assert isinstance(classifier.predict(str(path)), Prediction)
 
 
 def test_save_and_load(small, encoder, support, tmp_path) -> None:
@@ -84,8 +87,52 @@ def test_save_and_load(small, encoder, support, tmp_path) -> None:
     (tmp_path / "saved" / "support.safetensors").write_bytes(b"torn")
     with pytest.raises(D2STError, match="cannot be read"):
         FewShotClassifier.from_pretrained(tmp_path / "saved", weights=small / "weights.safetensors")
-    with pytest.raises(D2STError, match=r"holds no classifier: classifier_config\.json is missing"):
+    with pytest.raises(D2STError, match=r"holds no adapter_config\.json"):
         FewShotClassifier.from_pretrained(tmp_path)
+
+
+def test_a_support_set_is_one_file(small, encoder, support, tmp_path) -> None:
+    classifier = FewShotClassifier(encoder).fit(support)
+    classifier.add_class("../odd/name", [small / "data" / "red" / "0.mp4"])
+    file = classifier.save_support(tmp_path / "new" / "friends.safetensors")
+    with safe_open(file, "pt") as written:
+        about = written.metadata()
+    assert json.loads(about["classes"]) == [*classifier.classes] and json.loads(about["shots"]) == [2, 3, 1, 1]
+    assert (about["frames"], about["backbone"], about["head"]) == ("4", "test_resnet", "bi-mhm")
+    again = FewShotClassifier(encoder).fit({"gone": [small / "data" / "red" / "1.mp4"]}).load_support(file)
+    query = small / "data" / "sand" / "4.mp4"
+    assert again.classes == classifier.classes and again.predict(query) == classifier.predict(query)
+    again.remove_class("sand")
+    again.add_class("sand", [small / "data" / "sand" / "0.mp4"])
+    assert again.predict(query).label == "sand"
+
+
+def test_a_support_set_of_another_model_is_refused(small, encoder, support, tmp_path) -> None:
+    file = FewShotClassifier(encoder).fit(support).save_support(tmp_path / "a.safetensors")
+    weights, clip = small / "weights.safetensors", small / "data" / "pink" / "0.mp4"
+    frozen = d2st.adapt("test_resnet", d2st.NoneConfig(), frames=4, pretrained=weights, image_size=32)
+    trained = d2st.adapt("test_resnet", d2st.D2STConfig(), frames=4, pretrained=weights, image_size=32)
+    with torch.no_grad():
+        trained.trainable_parameters()[0].add_(0.1)
+    for classifier, said in (
+        (FewShotClassifier(frozen), "encoded by adapter d2st on test_resnet .*; this is adapter none on test_resnet"),
+        (FewShotClassifier(trained), "but with other weights or options"),
+        (FewShotClassifier(encoder, "otam"), "head bi-mhm; this is .* head otam"),
+        (FewShotClassifier(encoder, HeadSpec("bi-mhm", {"cosine": "eps"})), "other weights or options"),
+        (FewShotClassifier(encoder, frames=5), "has 4 frames a clip"),
+        (FewShotClassifier(encoder, sampling="rate50"), "sampling='uniform'"),
+    ):
+        classifier.fit({"pink": [clip]})
+        with pytest.raises(D2STError, match=said):
+            classifier.load_support(file)
+        assert classifier.classes == ("pink",)
+    with pytest.raises(D2STError, match="There is no support set"):
+        classifier.load_support(tmp_path / "gone.safetensors")
+    with pytest.raises(D2STError, match=r"no support set that this d2st .* reads"):
+        classifier.load_support(weights)
+    file.write_bytes(file.read_bytes()[:-7])
+    with pytest.raises(D2STError, match="cannot be read"):
+        classifier.load_support(file)
 
 
 def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path) -> None:
@@ -154,6 +201,10 @@ def test_predict_from_a_saved_classifier(small, support, capsys, tmp_path) -> No
     query = str(small / "data" / "teal")
     second = predict(PredictConfig(query, classifier=str(tmp_path / "saved"), weights=weights, device="cpu"))
     assert first == second
+    file = str(tmp_path / "saved" / "support.safetensors")
+    assert predict(config(small, file)) == first
+    with pytest.raises(D2STError, match="was encoded by"):
+        predict(config(small, file, head="otam"))
 
 
 def test_predict_refuses_with_a_sentence(small, support, tmp_path) -> None:

@@ -1,6 +1,5 @@
 """Encoded clips on disk, found again by what they were made from."""
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from .encode import Features
 from .encoder import VideoEncoder
 from .files import write_safetensors
 from .heads import Head
-from .pretrained import describe
+from .origin import digest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -78,14 +77,10 @@ def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
 
 
 def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:
-    digest = hashlib.sha256(json.dumps([__version__, describe(encoder), protocol]).encode())
-    digest.update(json.dumps([[head.spec.name, head.spec.options] for head in heads]).encode())
-    for module in (encoder.adapter_state_dict(), *(head.state_dict() for head in heads)):
-        for name, tensor in sorted(module.items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().numpy())
+    result = digest(encoder, heads)
+    result.update(json.dumps([__version__, protocol]).encode())
     for clip in clips.clips:
         status = clip.path.stat() if clip.path.exists() else None
         about = [clip.id, clip.label, status and [status.st_size, status.st_mtime_ns]]
-        digest.update(json.dumps(about).encode())
-    return digest.hexdigest()
+        result.update(json.dumps(about).encode())
+    return result.hexdigest()

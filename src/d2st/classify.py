@@ -1,78 +1,31 @@
 """The recogniser people use: a few example clips of each class in, labels of other clips out."""
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from . import heads
 from .choice import build_head, name_features, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import open_dataset
+from .data.readers import Video, read_any
 from .data.transforms import eval_transform
-from .data.video import read_clip
 from .encode import encode_batch
 from .encoder import VideoEncoder
 from .errors import D2STError
-from .files import write_json, write_safetensors
 from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
 from .options import Precision, autocast
+from .origin import Origin
+from .prediction import Prediction, explain
 from .pretrained import CONFIG as ADAPTER_CONFIG
 from .pretrained import WEIGHTS as ADAPTER_WEIGHTS
 from .pretrained import find, load
+from .support import EncodedClips, SavedSupport, join, stack
 
-CONFIG, SUPPORT = "classifier_config.json", "support.safetensors"
-Video = str | Path | Tensor
-
-
-@dataclass(frozen=True)
-class Match:
-    """The frame of the predicted class's prototype that is nearest to a frame of the query.
-
-    Attributes:
-        query_frame: 0..T-1.
-        support_frame: 0..T-1.
-        distance: 1 - cosine, 0..2.
-    """
-
-    query_frame: int
-    support_frame: int
-    distance: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What a clip shows.
-
-    Attributes:
-        label: the likeliest class.
-        scores: class -> softmax of the head's logits, largest first; they sum to 1 over the classes given.
-        logits: class -> the head's logit (for Bi-MHM minus the distance), in the same order.
-        matches: one for each frame of the query, by the encoder's features whatever the head makes of them.
-    """
-
-    label: str
-    scores: dict[str, float]
-    logits: dict[str, float]
-    matches: tuple[Match, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class EncodedClips:
-    """Clips as a classifier keeps them, on the CPU.
-
-    Attributes:
-        frames: (..., T, D) features of the encoder.
-        tokens: (..., T', D') what the head embedded them to; the same where it takes them as they are.
-    """
-
-    frames: Tensor
-    tokens: Tensor
+SUPPORT = "support.safetensors"
 
 
 class FewShotClassifier:
@@ -141,7 +94,7 @@ class FewShotClassifier:
             clips = open_dataset(support)
             encoded = [self._forward(self.transform(clips.read(i, self.sample))) for i in range(len(clips))]
             self.support = {
-                name: _stack([encoded[i] for i in own]) for name, own in zip(clips.classes, clips.by_class, strict=True)
+                name: stack([encoded[i] for i in own]) for name, own in zip(clips.classes, clips.by_class, strict=True)
             }
             return self
         if not support:
@@ -191,54 +144,42 @@ class FewShotClassifier:
 
     def encode(self, clip: Video) -> EncodedClips:
         """Frame features (T, D) and tokens (T', D') of a clip as ``predict`` takes it."""
-        if not isinstance(clip, Tensor):
-            video = self.transform(read_clip(clip, self.sample))
-        elif clip.ndim != 4 or clip.shape[1] != 3 or not len(clip):
-            raise D2STError(f"A clip must be frames of shape (L, 3, H, W); this tensor is {tuple(clip.shape)}.")
-        elif clip.dtype == torch.uint8:
-            video = self.transform(clip[torch.from_numpy(self.sample(len(clip), 0.0, None))])
-        elif clip.is_floating_point():
-            video = clip.float()
-        else:
-            raise D2STError(f"A clip must be uint8 frames or normalised float frames; this tensor is {clip.dtype}.")
-        return self._forward(video)
+        return self._forward(read_any(clip, self.sample, self.transform))
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (Q, way) of clips (Q, T', D') that the head has embedded, on the CPU, in the order of ``classes``."""
-        support = torch.cat([clips.tokens for clips in self.support.values()]).to(self.device)  # (S, T', D')
-        shots = torch.tensor([len(clips.tokens) for clips in self.support.values()])
-        labels = torch.arange(len(shots)).repeat_interleave(shots).to(self.device)  # (S,)
-        return self.head.match(support, labels, tokens.to(self.device), len(shots), self._text()).float().cpu()
+        support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
+        return self.head.match(support, labels, tokens.to(self.device), len(self.support), self._text()).float().cpu()
 
     @torch.no_grad()
     def match(self, query: EncodedClips) -> Prediction:
         """Match an encoded clip (``encode``) with the classes."""
         logits = self.logits(query.tokens.unsqueeze(0))[0]  # (way,)
-        order, names = logits.argsort(descending=True, stable=True).tolist(), self.classes
-        best, shares = order[0], logits.softmax(0)
-        prototype = self.support[names[best]].frames.mean(0)  # (T, D)
-        nearest = heads.frame_distances(prototype[None], query.frames[None])[0, 0].min(0)  # over support frames: (T,)
-        pairs = zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True)
-        return Prediction(
-            label=names[best],
-            scores={names[i]: shares[i].item() for i in order},
-            logits={names[i]: logits[i].item() for i in order},
-            matches=tuple(Match(j, i, distance) for j, (i, distance) in enumerate(pairs)),
-        )
+        return explain(logits, query.frames, {n: clips.frames for n, clips in self.support.items()})
+
+    def save_support(self, path: str | Path) -> Path:
+        """Write the encoded support set as one file, for :meth:`load_support` of a recogniser with the same model."""
+        clips = {name: own.frames for name, own in self.support.items()}
+        tokens = {name: own.tokens for name, own in self.support.items()} if self.head.needs_maps else {}
+        names = {} if self._text() is None else {name: self.names[name] for name in self.support}
+        origin = Origin.of(self.encoder, self.head)
+        return SavedSupport(origin, self.frames, self.sampling, clips, tokens, names).write(path)
+
+    def load_support(self, path: str | Path) -> "FewShotClassifier":
+        """Take the classes of a support file, and forget those before.
+
+        Raises:
+            D2STError: no such file, one that cannot be read, or one that another model encoded or that has other
+                frames. The classes before are kept.
+        """
+        self._take(SavedSupport.read(path), path)
+        return self
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write adapter, head, encoded support and settings; the backbone is named, not copied."""
+        """Write adapter, head and encoded support; the backbone is named, not copied."""
         folder = heads.save(self.head, self.encoder.save_pretrained(folder))
-        # Clips lie under numbers: a class may be called anything.
-        support = {f"{i}.frames": clips.frames for i, clips in enumerate(self.support.values())}
-        if self.head.needs_maps:  # others make their tokens from the features again
-            support |= {f"{i}.tokens": clips.tokens for i, clips in enumerate(self.support.values())}
-        if self._text() is not None:
-            support |= {f"{i}.name": self.names[name] for i, name in enumerate(self.classes)}
-        write_safetensors(folder / SUPPORT, support)
-        settings = {"frames": self.frames, "sampling": self.sampling}
-        write_json(folder / CONFIG, {**settings, "classes": list(self.classes)})
+        self.save_support(folder / SUPPORT)
         return folder
 
     @classmethod
@@ -261,30 +202,14 @@ class FewShotClassifier:
         Raises:
             D2STError: neither is there, or it cannot be read.
         """
-        files = (CONFIG, SUPPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS)
-        folder = find(source, *files)
-        if not (folder / CONFIG).exists() and (folder / ADAPTER_CONFIG).exists():
-            encoder = load(folder, backbone=backbone, weights=weights)
-            head, _ = build_head(None, encoder, encoder.frames, saved=folder)
-            return cls(encoder, head, precision=precision)
-        try:
-            saved = json.loads((folder / CONFIG).read_text())
-            settings = {key: saved[key] for key in ("frames", "sampling")}
-            with safe_open(folder / SUPPORT, "pt") as file:
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
-            frames = {name: tensors[f"{i}.frames"] for i, name in enumerate(saved["classes"])}
-            tokens = {name: tensors.get(f"{i}.tokens") for i, name in enumerate(saved["classes"])}
-        except FileNotFoundError as error:
-            raise D2STError(
-                f"'{folder}' holds no classifier: {Path(error.filename or SUPPORT).name} is missing."
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise D2STError(f"The classifier in '{folder}' cannot be read ({error}); save it again.") from error
+        folder = find(source, SUPPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS)
         encoder = load(folder, backbone=backbone, weights=weights)
-        classifier = cls(encoder, heads.load(folder), **settings, precision=precision)
-        for name, clips in frames.items():
-            classifier.set_class(name, clips, tokens[name])
-        classifier.names = {n: tensors[f"{i}.name"] for i, n in enumerate(saved["classes"]) if f"{i}.name" in tensors}
+        head, _ = build_head(None, encoder, encoder.frames, saved=folder)
+        if not (folder / SUPPORT).exists():
+            return cls(encoder, head, precision=precision)
+        saved = SavedSupport.read(folder / SUPPORT)
+        classifier = cls(encoder, head, frames=saved.frames, sampling=saved.sampling, precision=precision)
+        classifier._take(saved, folder / SUPPORT)
         return classifier
 
     @torch.no_grad()
@@ -299,6 +224,13 @@ class FewShotClassifier:
         if tokens is None:
             tokens = self.head.embed(frames.to(self.device)).cpu()
         self.support[name] = EncodedClips(frames, tokens)
+
+    def _take(self, saved: SavedSupport, path: str | Path) -> None:
+        """Take a support set that was read from a path, where it is of this model."""
+        saved.check(path, Origin.of(self.encoder, self.head), self.frames, self.sampling)
+        self.support, self.names = {}, dict(saved.names)
+        for name, clips in saved.clips.items():
+            self.set_class(name, clips, saved.tokens.get(name))
 
     @torch.no_grad()
     def _forward(self, video: Tensor) -> EncodedClips:
@@ -324,9 +256,4 @@ class FewShotClassifier:
         encoded = [self.encode(clip) for clip in clips]
         if not encoded:
             raise D2STError(f"Class '{name}' has no clips; give at least one.")
-        return _stack(encoded)
-
-
-def _stack(clips: list[EncodedClips]) -> EncodedClips:
-    """(K, T, D) and (K, T', D')."""
-    return EncodedClips(torch.stack([clip.frames for clip in clips]), torch.stack([clip.tokens for clip in clips]))
+        return stack(encoded)

@@ -9,13 +9,14 @@ import torch
 
 from . import __version__
 from .adapters import D2STConfig, NoneConfig
-from .classify import FewShotClassifier, Prediction
+from .classify import FewShotClassifier
 from .data.datasets import ClipSet, open_dataset
 from .data.rendered import MOTIONS, RenderConfig, split, write_benchmark
 from .demo_checks import without_time
 from .demo_report import Findings, write_report
 from .errors import D2STError
 from .evaluate import EvalConfig, evaluate
+from .prediction import Prediction
 from .pretrained import load
 from .progress import progress
 from .train import TrainConfig, train

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 
 from . import figures, heads, points
-from .classify import FewShotClassifier, Prediction
+from .classify import FewShotClassifier
 from .data.datasets import ClipSet
 from .data.rendered import MOTIONS, split
 from .data.video import read_clip
+from .prediction import Prediction
 from .report import Report, percent
 from .results import write_result
 

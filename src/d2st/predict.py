@@ -11,14 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from .adapters import AdapterConfig, NoneConfig
-from .classify import EncodedClips, Prediction
 from .data.datasets import Clip, ClipSet
 from .data.listing import EXTENSIONS
 from .errors import D2STError
 from .heads import HeadSpec, TextConfig
 from .options import Precision
-from .results import write_result
+from .prediction import Prediction
 from .recogniser import build_classifier, encode_with
+from .results import write_result
+from .support import EncodedClips
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class PredictConfig:
 
     Args:
         query: clip to recognise, folder of clips, or several of these.
-        support: folder with a folder of example clips for each class.
+        support: folder with a folder of example clips for each class, or a file that save_support wrote.
         classifier: folder of a saved classifier, instead of support and model.
         backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
         weights: local weight file of the backbone.

@@ -2,6 +2,7 @@
 
 import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
 import numpy as np
@@ -38,7 +39,7 @@ class Support:
     """The clips that a classifier knows its classes from.
 
     Attributes:
-        clips: the readable ones; None where a saved classifier held the classes.
+        clips: the readable ones; None where a support file or a saved classifier held the classes.
         unreadable: the others, ``{"id": ..., "reason": ...}``.
     """
 
@@ -47,7 +48,7 @@ class Support:
 
 
 def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Options]:
-    """A classifier from a support folder or a saved one, what it was made from, and the config with the head it has.
+    """A classifier from a support folder or file, or saved; what it was made from; and the config with its head.
 
     Raises:
         D2STError: both or neither of support and classifier are given, an option cannot be used, or a class is left
@@ -63,7 +64,8 @@ def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Optio
             config.classifier, weights=config.weights, precision=config.precision
         )
         return classifier.to(device), Support(), config
-    clips = open_dataset(config.support)
+    kept = Path(config.support).suffix == ".safetensors"
+    clips = None if kept else open_dataset(config.support)  # refuses before anything is built
     encoder, frames = build_encoder(config)
     head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
     if not trained:
@@ -77,6 +79,8 @@ def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Optio
         precision=config.precision,
         text=config.text,
     )
+    if clips is None:
+        return classifier.load_support(config.support), Support(), config
     support = _fit(classifier, clips, config)
     for note in clips.notes:
         print(note, file=sys.stderr)

@@ -1,0 +1,60 @@
+"""What encoded clips come from: a backbone, an adapter and a head, by their names and by a digest of their weights."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .encoder import VideoEncoder
+from .heads import Head
+from .pretrained import describe
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The model that something belongs to; equal only for the same weights and settings.
+
+    Args:
+        backbone: its name, or its class where it was not built by name.
+        adapter: name of the system.
+        head: name of the matching head.
+        fingerprint: digest of what the three hold, see :func:`digest`.
+    """
+
+    backbone: str
+    adapter: str
+    head: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, encoder: VideoEncoder, head: Head) -> "Origin":
+        """Of an encoder with a head."""
+        backbone = encoder.backbone_name or type(encoder.backbone).__name__
+        return cls(backbone, encoder.config.name, _name(head), digest(encoder, [head]).hexdigest())
+
+    def __str__(self) -> str:
+        return f"adapter {self.adapter} on {self.backbone} with the head {self.head}"
+
+    def apart(self, other: "Origin") -> str:
+        """What sets another model apart from this one, for an error message: "X; this is Y"."""
+        if str(self) == str(other):
+            return f"{self}, but with other weights or options"
+        return f"{self}; this is {other}"
+
+
+def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
+    """SHA-256 over backbone, adapter and heads: their weights and options, not where these were read from."""
+    about = describe(encoder)
+    made = {key: about[key] for key in ("adapter", "frames", "image_size")}
+    made["backbone"] = {key: value for key, value in about["backbone"].items() if key != "weights"}
+    made["heads"] = [[_name(head), head.spec and dict(head.spec.options)] for head in heads]
+    result = hashlib.sha256(json.dumps(made).encode())
+    for module in (encoder.adapter_state_dict(), *(head.state_dict() for head in heads)):
+        for name, tensor in sorted(module.items()):
+            result.update(name.encode())
+            result.update(tensor.detach().cpu().contiguous().numpy())
+    return result
+
+
+def _name(head: Head) -> str:
+    return head.spec.name if head.spec else type(head).__name__

@@ -1,0 +1,126 @@
+"""The encoded clips of a support set, and the one file that keeps them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from . import __version__
+from .errors import D2STError
+from .files import write_safetensors
+from .origin import Origin
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClips:
+    """Clips as a classifier keeps them, on the CPU.
+
+    Attributes:
+        frames: (..., T, D) features of the encoder.
+        tokens: (..., T', D') what the head embedded them to; the same where it takes them as they are.
+    """
+
+    frames: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SavedSupport:
+    """What a support file holds.
+
+    Args:
+        origin: the model that encoded the clips.
+        frames: of a clip.
+        sampling: which frames were read.
+        clips: class -> (K, T, D) features of the encoder.
+        tokens: class -> (K, T', D') of the head, where they cannot be made from the features again.
+        names: class -> (D') features of its name, where the head uses them.
+    """
+
+    origin: Origin
+    frames: int
+    sampling: str
+    clips: Mapping[str, Tensor]
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    names: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def write(self, path: str | Path) -> Path:
+        """Write the file in one step; missing folders are created."""
+        path, tensors = Path(path), {}
+        for i, name in enumerate(self.clips):  # under numbers: a class may be called anything
+            parts = {"frames": self.clips[name], "tokens": self.tokens.get(name), "name": self.names.get(name)}
+            tensors |= {f"{i}.{key}": part for key, part in parts.items() if part is not None}
+        about = {
+            "format": FORMAT,
+            "d2st_version": __version__,
+            "classes": json.dumps(list(self.clips)),
+            "shots": json.dumps([len(clips) for clips in self.clips.values()]),
+            "frames": str(self.frames),
+            "sampling": self.sampling,
+            **asdict(self.origin),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(path, tensors, about)
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SavedSupport":
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            D2STError: there is no such file, or it is not a support set.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
+            if about.get("format") != FORMAT:
+                raise D2STError(
+                    f"'{path}' is no support set that this d2st {__version__} reads (format {about.get('format')}); "
+                    f"save it again with save_support."
+                )
+            classes, shots = json.loads(about["classes"]), json.loads(about["shots"])
+            parts = {
+                part: {name: tensors[f"{i}.{part}"] for i, name in enumerate(classes) if f"{i}.{part}" in tensors}
+                for part in ("frames", "tokens", "name")
+            }
+            if [len(parts["frames"][name]) for name in classes] != shots:
+                raise ValueError("not as many clips as it says")
+            origin = Origin(*(about[key] for key in ("backbone", "adapter", "head", "fingerprint")))
+            settings = int(about["frames"]), about["sampling"]
+        except FileNotFoundError as error:
+            raise D2STError(f"There is no support set '{path}'; save_support writes one.") from error
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise D2STError(f"The support set '{path}' cannot be read ({error}); save it again.") from error
+        return cls(origin, *settings, parts["frames"], parts["tokens"], parts["name"])
+
+    def check(self, path: str | Path, origin: Origin, frames: int, sampling: str) -> None:
+        """Refuse a model or a way of reading clips that are not those of the file."""
+        if self.origin != origin:
+            raise D2STError(
+                f"The support set '{path}' was encoded by {self.origin.apart(origin)}. Load it into the recogniser "
+                f"that it was saved from, or fit() this one with the clips."
+            )
+        if (self.frames, self.sampling) != (frames, sampling):
+            raise D2STError(
+                f"The support set '{path}' has {self.frames} frames a clip ({self.sampling}), this recogniser reads "
+                f"{frames} ({sampling}): build it with frames={self.frames}, sampling={self.sampling!r}."
+            )
+
+
+def stack(clips: Sequence[EncodedClips]) -> EncodedClips:
+    """K clips as (K, T, D) and (K, T', D')."""
+    return EncodedClips(torch.stack([clip.frames for clip in clips]), torch.stack([clip.tokens for clip in clips]))
+
+
+def join(support: Mapping[str, EncodedClips]) -> tuple[Tensor, Tensor]:
+    """Tokens (S, T', D') of all classes, and labels (S,) in their order."""
+    shots = torch.tensor([len(clips.tokens) for clips in support.values()])
+    labels = torch.arange(len(shots)).repeat_interleave(shots)
+    return torch.cat([clips.tokens for clips in support.values()]), labels
