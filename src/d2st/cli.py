@@ -54,6 +54,7 @@ VERBS = {
         lambda r: 1 if r["failed"] else 0,
         ("what",),  # reproduce mini
     ),
+    "export": Verb("export", "ExportConfig", "export", "an adapted encoder as ONNX or torch.export file, checked"),
     "bench": Verb("bench", "BenchConfig", "bench", "what every adapter costs on this machine, in time and memory"),
 }
 

@@ -2,7 +2,9 @@
 
 import json
 import os
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from torch import Tensor
@@ -21,6 +23,17 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_together(folder: Path) -> Iterator[Path]:
+    """Files that belong together: those in the temporary folder given move to ``folder`` once all are there."""
+    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
+        yield Path(temporary)
+        for file in sorted(Path(temporary).iterdir()):
+            with file.open("rb") as content:
+                os.fsync(content.fileno())
+            os.replace(file, folder / file.name)
 
 
 def write_json(path: Path, content: object) -> None:

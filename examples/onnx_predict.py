@@ -1,0 +1,111 @@
+"""Recognise clips with an exported encoder: onnxruntime, numpy, PyAV and Pillow, without PyTorch and d2st.
+
+    d2st export --adapter runs/first/best --out exported
+    python onnx_predict.py exported/encoder.onnx --support support --query new.mp4
+
+``support`` holds a folder of example clips for each class. Without it, the examples of a classifier that was exported
+are used (support.npz beside the file). Everything else that is needed to read a clip the file says itself.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import av
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+EXTENSIONS = {".mp4", ".avi", ".webm", ".mov", ".mkv"}
+
+
+class Encoder:
+    """An exported encoder: a clip's file -> (T, D), one feature a frame."""
+
+    def __init__(self, file: str):
+        self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+        self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["d2st"])
+
+    def __call__(self, path: Path) -> np.ndarray:
+        about = self.about
+        pictures = read(path, about["frames"], about["sampling"])
+        pictures = [fit(picture, about["image_size"], about["interpolation"]) for picture in pictures]
+        clip = np.stack(pictures).astype(np.float32) / 255  # (T, H, W, 3)
+        clip = (clip - np.float32(about["mean"])) / np.float32(about["std"])
+        video = clip.transpose(0, 3, 1, 2)[None]  # (1, T, 3, H, W)
+        return self.session.run(["features"], {"video": np.ascontiguousarray(video)})[0][0]
+
+
+def read(path: Path, frames: int, sampling: str) -> list[np.ndarray]:
+    """T upright pictures (H, W, 3) of a clip."""
+    with av.open(str(path)) as container:
+        decoded = list(container.decode(video=0))
+    length = len(decoded)
+    window = length // frames
+    if sampling == "uniform" or (sampling == "rate50" and not window):
+        indices = (2 * np.arange(frames) + 1) * length // (2 * frames)  # centres of equal segments
+    elif sampling == "rate50":
+        indices = np.arange(frames) * window + window // 2
+    else:
+        raise SystemExit(f"This script does not know the sampling rule {sampling}.")
+    return [upright(decoded[i]) for i in indices]
+
+
+def upright(frame: av.VideoFrame) -> np.ndarray:
+    """The picture (H, W, 3) as players show it; phones store theirs turned."""
+    return np.rot90(frame.reformat(format="rgb24", interpolation="BICUBIC").to_ndarray(), frame.rotation // 90)
+
+
+def fit(picture: np.ndarray, size: list[int], interpolation: str) -> np.ndarray:
+    """Resize until the picture covers (H, W), keeping its aspect ratio, then cut out the middle."""
+    (height, width), (rows, columns) = size, picture.shape[:2]
+    scale = max(height / rows, width / columns)
+    rows, columns = max(height, round(rows * scale)), max(width, round(columns * scale))
+    resized = Image.fromarray(picture).resize((columns, rows), Image.Resampling[interpolation.upper()])
+    top, left = round((rows - height) / 2), round((columns - width) / 2)
+    return np.asarray(resized)[top : top + height, left : left + width]
+
+
+def match(support: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Bi-MHM: (S, T, D), (S,), (T, D) -> (way,) logits, minus the distance to the mean clip of each class."""
+    prototypes = np.stack([support[labels == label].mean(0) for label in range(labels.max() + 1)])  # (way, T, D)
+    prototypes = prototypes / np.linalg.norm(prototypes, axis=-1, keepdims=True)
+    query = query / np.linalg.norm(query, axis=-1, keepdims=True)
+    distances = 1 - prototypes @ query.T  # (way, T, T)
+    return -(distances.min(-1).sum(-1) + distances.min(-2).sum(-1))
+
+
+def clips(folder: Path) -> list[Path]:
+    """The video files of a folder, or the one that is named."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS) if folder.is_dir() else [folder]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("encoder", help="encoder.onnx, as d2st export wrote it")
+    parser.add_argument("--support", type=Path, help="folder with a folder of example clips for each class")
+    parser.add_argument("--query", type=Path, required=True, help="clip, or folder of clips")
+    parser.add_argument("--json", action="store_true", help="print the logits of each clip as a JSON line")
+    arguments = parser.parse_args()
+    encoder = Encoder(arguments.encoder)
+    if arguments.support:
+        classes = sorted(folder.name for folder in arguments.support.iterdir() if folder.is_dir())
+        examples = [(label, clip) for label, name in enumerate(classes) for clip in clips(arguments.support / name)]
+        labels = np.array([label for label, _ in examples])  # (S,)
+        support = np.stack([encoder(clip) for _, clip in examples])  # (S, T, D)
+    else:
+        saved = np.load(Path(arguments.encoder).with_name("support.npz"))
+        support, labels, classes = saved["features"], saved["labels"], saved["classes"].tolist()
+    for clip in clips(arguments.query):
+        logits = match(support, labels, encoder(clip))
+        if arguments.json:
+            print(json.dumps({"clip": str(clip), "logits": dict(zip(classes, logits.tolist(), strict=True))}))
+        else:
+            scores = np.exp(logits - logits.max())
+            scores = scores / scores.sum()
+            ranked = sorted(zip(classes, scores, strict=True), key=lambda pair: -pair[1])
+            print(clip, *(f"{name} {score:.3f}" for name, score in ranked[:3]), sep="  ")
+
+
+if __name__ == "__main__":
+    main()
