@@ -56,6 +56,9 @@ VERBS = {
     ),
     "export": Verb("export", "ExportConfig", "export", "an adapted encoder as ONNX or torch.export file, checked"),
     "bench": Verb("bench", "BenchConfig", "bench", "what every adapter costs on this machine, in time and memory"),
+    "studio": Verb(
+        "studio", "StudioConfig", "studio", "a web page on this machine: drop clips, name actions, recognise"
+    ),
 }
 
 USAGE = f"""d2st {__version__}: a frozen image model learns actions from one to five clips

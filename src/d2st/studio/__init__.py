@@ -1,0 +1,90 @@
+"""``d2st studio``: a web page on this machine that learns actions from example clips and recognises them in others."""
+
+import importlib.util
+import ipaddress
+from dataclasses import dataclass, field
+
+from ..adapters import AdapterConfig, NoneConfig
+from ..errors import D2STError
+from ..heads import HeadSpec, TextConfig
+from ..options import Precision
+
+
+@dataclass(frozen=True)
+class StudioConfig:
+    """A page at http://127.0.0.1:7860 for this machine alone; Ctrl-C ends it and removes the clips it was given.
+
+    Args:
+        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
+        frames: frames of a clip; None is the saved adapter's, or 8.
+        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
+        adapter_path: folder of a trained adapter, such as best/ of a training run.
+        adapters: folder under which every saved adapter can be chosen on the page.
+        head: matching head; None is the one that each saved adapter was trained with, or bi-mhm.
+        text: how the names of the classes are told to a head that uses them.
+        host: address to listen on; only those of this machine (127.0.0.1, ::1, localhost) are taken.
+        port: to listen on; 0 is any that is free.
+        max_size: megabytes of an uploaded file.
+        max_clips: example clips that a page keeps, and clips that it recognises at once.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+    """
+
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+    frames: int | None = None
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    adapter_path: str | None = None
+    adapters: str | None = None
+    head: HeadSpec | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    host: str = "127.0.0.1"
+    port: int = 7860
+    max_size: int = 200
+    max_clips: int = 100
+    device: str = "auto"
+    precision: Precision = "fp32"
+
+
+def studio(config: StudioConfig) -> dict:
+    """Serve the page until the process is told to stop.
+
+    Returns:
+        Nothing to report: an empty record.
+
+    Raises:
+        D2STError: an option cannot be used, gradio is missing, or the port is taken.
+    """
+    host = check(config)
+    if importlib.util.find_spec("gradio") is None:
+        raise D2STError('The page needs gradio, which is not installed: pip install "d2st[studio]".')
+    from .recognisers import Recognisers
+    from .server import serve
+
+    serve(config, host, Recognisers(config))
+    return {}
+
+
+def check(config: StudioConfig) -> str:
+    """The address to listen on; refuses what would open the page to others, or let nothing in."""
+    try:
+        address = ipaddress.ip_address("127.0.0.1" if config.host == "localhost" else config.host)
+    except ValueError:
+        address = None
+    if address is None or not address.is_loopback:
+        raise D2STError(
+            f"The studio listens on this machine alone, and {config.host!r} is not one of its own addresses: leave out "
+            f"--host, or give 127.0.0.1, ::1 or localhost. From elsewhere, forward the port: "
+            f"ssh -L {config.port}:127.0.0.1:{config.port} USER@MACHINE."
+        )
+    for name, value, least, most in (
+        ("port", config.port, 0, 65535),
+        ("max-size", config.max_size, 1, 100_000),
+        ("max-clips", config.max_clips, 1, 100_000),
+    ):
+        if not least <= value <= most:
+            raise D2STError(f"--{name} is {value}; give a number from {least} to {most}.")
+    return str(address)

@@ -1,0 +1,115 @@
+"""The recognisers a page can choose among: saved adapters, or the frozen backbone where there are none."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..choice import build_head, tell_untrained
+from ..classify import FewShotClassifier
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..heads import Head
+from ..options import build_encoder, pick_device
+from ..pretrained import CONFIG
+from . import StudioConfig
+
+KEPT = 2  # loaded at a time; a page that goes back to another loads it again
+
+
+@dataclass(frozen=True)
+class Recogniser:
+    """A loaded encoder and its head, which all pages share.
+
+    Attributes:
+        name: as the page lists it.
+        encoder: on the device.
+        head: the one it was trained with, or as configured.
+        about: one sentence for people.
+    """
+
+    name: str
+    encoder: VideoEncoder
+    head: Head
+    about: str
+
+
+class Recognisers:
+    """Loads recognisers when they are first asked for.
+
+    Args:
+        config: of the verb.
+
+    Attributes:
+        names: as the page lists them, the first is the one to start with.
+        lock: held by whoever computes with an encoder; its hooks serve one clip at a time.
+
+    Raises:
+        D2STError: the first cannot be loaded, or ``adapters`` holds none.
+    """
+
+    def __init__(self, config: StudioConfig) -> None:
+        self.config, self.device, self.lock = config, pick_device(config.device), threading.RLock()
+        self.paths = _find(config)
+        self.names = list(self.paths)
+        self.loaded: OrderedDict[str, Recogniser] = OrderedDict()
+        self.get(self.names[0])
+
+    def get(self, name: str) -> Recogniser:
+        """The recogniser of a name.
+
+        Raises:
+            D2STError: there is none, or it cannot be loaded.
+        """
+        if name not in self.paths:
+            raise D2STError(f"There is no recogniser '{name}'; choose one of {', '.join(self.names)}.")
+        with self.lock:
+            if name not in self.loaded:
+                self.loaded[name] = self._load(name)
+            self.loaded.move_to_end(name)
+            while len(self.loaded) > KEPT:
+                self.loaded.popitem(last=False)
+            return self.loaded[name]
+
+    def classifier(self, name: str) -> FewShotClassifier:
+        """A classifier of a page's own, without classes, on the shared encoder and head."""
+        own, config = self.get(name), self.config
+        frames = config.frames or own.encoder.frames
+        return FewShotClassifier(own.encoder, own.head, frames=frames, precision=config.precision, text=config.text)
+
+    def _load(self, name: str) -> Recogniser:
+        path = self.paths[name]
+        config = replace(self.config, adapter_path=path)
+        encoder, frames = build_encoder(config)
+        head, trained = build_head(config.head, encoder, frames, saved=path, weights=config.weights)
+        if not trained:
+            tell_untrained(head)
+        about = (
+            f"{encoder.config.name} adapters on {encoder.backbone_name}"
+            if path
+            else (
+                f"{encoder.backbone_name} without a trained adapter: it sees what is in the pictures, and hardly how it "
+                "moves. Start the studio with --adapter FOLDER to use one."
+            )
+        )
+        return Recogniser(name, encoder.to(self.device), head.to(self.device), f"{about}; {frames} frames of a clip.")
+
+
+def _find(config: StudioConfig) -> dict[str, str | None]:
+    """Name -> folder of a saved adapter, or None for the backbone as it is."""
+    found: dict[str, str | None] = {}
+    if config.adapter_path:
+        found[config.adapter_path] = config.adapter_path
+    if config.adapters:
+        top = Path(config.adapters)
+        if not top.is_dir():
+            raise D2STError(f"--adapters {config.adapters} is not a folder; give one that holds saved adapters.")
+        folders = sorted(file.parent for file in top.rglob(CONFIG))
+        if not folders:
+            raise D2STError(
+                f"The folder '{top}' holds no saved adapter (no {CONFIG} anywhere below it); give the --out of "
+                "trainings, or leave out --adapters."
+            )
+        known = {Path(path).resolve() for path in found.values() if path}
+        found |= {str(f.relative_to(top)): str(f) for f in folders if f.resolve() not in known}
+    return found or {"frozen backbone" if config.adapter.name == "none" else config.adapter.name: None}

@@ -1,0 +1,263 @@
+"""What one browser tab has taught and asked: the logic of the page, without the page."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import Tensor
+
+from .. import heads
+from ..classify import Prediction
+from ..errors import D2STError
+from . import clips, pictures
+from .clips import Inbox, Upload
+from .recognisers import Recognisers
+
+LONGEST = 60  # characters of a name
+
+
+@dataclass
+class Example:
+    """One example clip of an action.
+
+    Attributes:
+        name: of its file.
+        clip: None where it came out of a saved file.
+        frames: T small pictures, or none.
+    """
+
+    name: str
+    clip: Upload | None
+    frames: list[str]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A frame of a query and the frame of an example that it is most like.
+
+    Attributes:
+        query: picture, and its number from 0.
+        support: picture (None where the example has none), number, and name of the example's file.
+        likeness: cosine of their features, -1..1.
+    """
+
+    query: tuple[str, int]
+    support: tuple[str | None, int, str]
+    likeness: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out for one query clip.
+
+    Attributes:
+        clip: the clip.
+        prediction: what it shows.
+        pairs: one a frame.
+        notes: sentences about damage.
+    """
+
+    clip: Upload
+    prediction: Prediction
+    pairs: tuple[Pair, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Step:
+    """How far a long piece of work is.
+
+    Attributes:
+        done: clips looked at.
+        total: clips to look at.
+        kept: of those done, the ones that could be read.
+        problems: sentences so far.
+    """
+
+    done: int
+    total: int
+    kept: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+class Session:
+    """The actions, clips and answers of one tab.
+
+    Args:
+        recognisers: shared by all tabs.
+        inbox: takes this tab's uploads.
+        max_clips: examples kept, and queries at once.
+    """
+
+    def __init__(self, recognisers: Recognisers, inbox: Inbox, max_clips: int) -> None:
+        self.recognisers, self.inbox, self.max_clips = recognisers, inbox, max_clips
+        self.busy = threading.Lock()
+        self.recogniser = recognisers.names[0]
+        self.classifier = recognisers.classifier(self.recogniser)
+        self.examples: dict[str, list[Example]] = {}
+        self.answers: list[Answer] = []
+
+    @property
+    def about(self) -> str:
+        """The recogniser, in a sentence."""
+        return self.recognisers.get(self.recogniser).about
+
+    @property
+    def count(self) -> int:
+        """Example clips kept."""
+        return sum(map(len, self.examples.values()))
+
+    def add(self, name: str, uploads: Sequence[str | Path]) -> Iterator[Step]:
+        """Teach an action, or more of it; clips that cannot be read are told and the rest goes on.
+
+        Raises:
+            D2STError: no name, no clips, or too many.
+        """
+        name = " ".join((name or "").split())
+        if not name:
+            raise D2STError("Give the action a name first, for example: serve.")
+        if len(name) > LONGEST:
+            raise D2STError(f"The name has {len(name)} letters; give one of at most {LONGEST}.")
+        if not uploads:
+            raise D2STError(f"Choose at least one example clip of '{name}', or record one.")
+        if self.count + len(uploads) > self.max_clips:
+            raise D2STError(
+                f"{len(uploads)} more clips would make {self.count + len(uploads)}, and this page keeps "
+                f"{self.max_clips}; choose fewer, or remove an action."
+            )
+        with self._working():
+            step = Step(0, len(uploads))
+            yield step
+            for upload in uploads:
+                try:
+                    self._learn(name, self.inbox.take(upload), step.problems)
+                    step.kept += 1
+                except D2STError as error:
+                    step.problems.append(str(error))
+                step.done += 1
+                yield step
+
+    def remove(self, name: str) -> None:
+        """Forget an action and its clips."""
+        with self._working():
+            self.classifier.remove_class(name)
+            clips.remove([example.clip for example in self.examples.pop(name)])
+
+    def recognise(self, uploads: Sequence[str | Path]) -> Iterator[Step]:
+        """Answer for each clip, in ``answers``; those before are forgotten.
+
+        Raises:
+            D2STError: nothing was taught yet, no clips, or too many.
+        """
+        if not self.examples:
+            raise D2STError("Teach at least one action first; two or more, and there is something to tell apart.")
+        if not uploads:
+            raise D2STError("Choose at least one clip to recognise, or record one.")
+        if len(uploads) > self.max_clips:
+            raise D2STError(f"{len(uploads)} clips at once are too many; choose at most {self.max_clips}.")
+        with self._working():
+            clips.remove([answer.clip for answer in self.answers])
+            self.answers = []
+            step = Step(0, len(uploads))
+            yield step
+            for upload in uploads:
+                try:
+                    self.answers.append(self._answer(self.inbox.take(upload)))
+                    step.kept += 1
+                except D2STError as error:
+                    step.problems.append(str(error))
+                step.done += 1
+                yield step
+
+    def use(self, recogniser: str) -> Iterator[Step]:
+        """Change to another recogniser, which looks at all examples anew.
+
+        Raises:
+            D2STError: it cannot be loaded, or examples have no clips to look at.
+        """
+        loose = [name for name, own in self.examples.items() if any(e.clip is None for e in own)]
+        if loose:
+            raise D2STError(
+                f"{', '.join(loose)} came out of a saved file, which only the recogniser '{self.recogniser}' can "
+                "read; remove them to change to another."
+            )
+        with self._working():
+            classifier, before = self.recognisers.classifier(recogniser), self.examples
+            own = [(name, e) for name, own in before.items() for e in own]
+            step = Step(0, len(own))
+            yield step
+            self.recogniser, self.classifier, self.examples = recogniser, classifier, {}
+            for name, example in own:
+                try:
+                    self._learn(name, example.clip, step.problems)
+                    step.kept += 1
+                except D2STError as error:
+                    step.problems.append(str(error))
+                step.done += 1
+                yield step
+
+    def points(self, number: int) -> str | None:
+        """A picture of where the adapters read the clip of an answer; None where they have no reference points."""
+        if not 0 <= number < len(self.answers):
+            raise D2STError("Recognise a clip first; then see where the recogniser looked.")
+        clip = self.answers[number].clip
+        with self.recognisers.lock:
+            return pictures.point_picture(self.classifier, clips.read(self.classifier, clip)[0])
+
+    def _learn(self, name: str, clip: Upload, problems: list[str]) -> None:
+        with self.recognisers.lock:
+            frames, notes = self._read(clip)
+            self.classifier.add_class(name, [self.classifier.transform(frames)])
+        self.examples.setdefault(name, []).append(Example(clip.name, clip, pictures.small_frames(frames)))
+        problems += notes
+
+    def _answer(self, clip: Upload) -> Answer:
+        with self.recognisers.lock:
+            frames, notes = self._read(clip)
+            encoded = self.classifier.encode(self.classifier.transform(frames))
+            prediction = self.classifier.match(encoded)
+        pairs = self._pairs(prediction, encoded.frames, pictures.small_frames(frames))
+        return Answer(clip, prediction, pairs, tuple(notes))
+
+    def _read(self, clip: Upload) -> tuple[Tensor, list[str]]:
+        try:
+            return clips.read(self.classifier, clip)
+        except D2STError:
+            clips.remove([clip])
+            raise
+
+    def _pairs(self, prediction: Prediction, query: Tensor, small: list[str]) -> tuple[Pair, ...]:
+        """The matches of a prediction, each with the example that has the frame most like the query's.
+
+        Args:
+            query: features (T, D).
+            small: T pictures.
+        """
+        own = self.examples[prediction.label]
+        support = self.classifier.support[prediction.label].frames  # (K, T, D)
+        distances = heads.frame_distances(support, query[None])[0]  # (K, T, T)
+        pairs = []
+        for match in prediction.matches:
+            likeness, k = (1 - distances[:, match.support_frame, match.query_frame]).max(0)
+            example = own[int(k)]
+            picture = example.frames[match.support_frame] if example.frames else None
+            pairs.append(
+                Pair(
+                    (small[match.query_frame], match.query_frame),
+                    (picture, match.support_frame, example.name),
+                    likeness.item(),
+                )
+            )
+        return tuple(pairs)
+
+    @contextmanager
+    def _working(self) -> Iterator[None]:
+        """One piece of work at a time; a second is refused with a sentence instead of waiting."""
+        if not self.busy.acquire(blocking=False):
+            raise D2STError("This page is still at work; wait until it is done.")
+        try:
+            yield
+        finally:
+            self.busy.release()

@@ -1,0 +1,220 @@
+"""``d2st studio`` without a browser: what a tab teaches and asks, its private folder, and what is refused."""
+
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import d2st
+from d2st.errors import D2STError
+from d2st.studio import StudioConfig, check, studio
+from d2st.studio.recognisers import Recognisers
+from d2st.studio.sessions import Sessions, remove_left_over
+
+
+@pytest.fixture(scope="module")
+def recognisers(small, tmp_path_factory):
+    """Two saved adapters to choose from."""
+    folder = tmp_path_factory.mktemp("adapters")
+    for name, config in (("a/best", d2st.D2STConfig()), ("b", d2st.STConfig())):
+        encoder = d2st.adapt("test_resnet", config, frames=4, pretrained=small / "weights.safetensors", image_size=32)
+        encoder.save_pretrained(folder / name)
+    return Recognisers(StudioConfig(adapters=str(folder), weights=str(small / "weights.safetensors"), device="cpu"))
+
+
+@pytest.fixture
+def sessions(recognisers, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    opened = Sessions(recognisers, max_size=1, max_clips=6, grace=30)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def upload(sessions, small):
+    """Puts clips of the small dataset, or bytes, where the web server puts uploads."""
+
+    def put(*what, name=None):
+        paths = []
+        for i, one in enumerate(what):
+            folder = sessions.uploads / f"{len(list(sessions.uploads.iterdir()))}-{i}"
+            folder.mkdir()
+            path = folder / (name or (f"{one.replace('/', '-')}.mp4" if isinstance(one, str) else "bad.mp4"))
+            if isinstance(one, str):
+                shutil.copy(small / "data" / f"{one}.mp4", path)
+            else:
+                path.write_bytes(one)
+            paths.append(str(path))
+        return paths
+
+    return put
+
+
+def run(steps):
+    """The last step of a piece of work, and how many there were."""
+    steps = list(steps)
+    return steps[-1], len(steps)
+
+
+def test_teaches_recognises_and_explains(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    step, count = run(tab.add("  pink   things ", upload("pink/0", "pink/1")))
+    assert (step.done, step.total, step.kept, step.problems, count) == (2, 2, 2, [], 3)
+    run(tab.add("teal", upload("teal/0")))
+    assert list(tab.examples) == ["pink things", "teal"] and tab.count == 3
+    assert [len(e.frames) for e in tab.examples["pink things"]] == [4, 4]
+    step, _ = run(tab.recognise(upload("teal/3", b"no video", "pink/4")))
+    assert step.kept == 2 and step.problems == [
+        "bad.mp4: cannot be read as a video (FFmpeg finds no video container in it (Invalid data found when processing "
+        "input))."
+    ]
+    assert [a.prediction.label for a in tab.answers] == ["teal", "pink things"]
+    classifier, answer = tab.classifier, tab.answers[1]
+    assert [pair.query[1] for pair in answer.pairs] == [0, 1, 2, 3]
+    for pair, match in zip(answer.pairs, answer.prediction.matches, strict=True):
+        picture, frame, name = pair.support
+        k = [e.name for e in tab.examples["pink things"]].index(name)
+        example = classifier.support["pink things"].frames[k, frame]
+        query = classifier.encode(answer.clip.path).frames[pair.query[1]]
+        assert frame == match.support_frame and picture == tab.examples["pink things"][k].frames[frame]
+        assert pair.likeness == pytest.approx(torch.cosine_similarity(example, query, 0).item(), abs=1e-5)
+    assert tab.points(0).startswith("data:image/png;base64,")
+    tab.remove("teal")
+    assert list(tab.examples) == ["pink things"] == list(classifier.classes)
+    with pytest.raises(D2STError, match="no class 'teal'"):
+        tab.remove("teal")
+
+
+def test_another_recogniser_looks_at_the_examples_anew(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    run(tab.add("pink", upload("pink/0", "pink/1")))
+    before = tab.classifier.support["pink"].frames
+    step, _ = run(tab.use("b"))
+    after = tab.classifier.support["pink"].frames
+    assert step.kept == 2 and tab.recogniser == "b" and after.shape == before.shape
+    assert tab.examples["pink"][0].name == "pink-0.mp4"
+    run(tab.recognise(upload("pink/2")))
+    assert tab.points(0) is None  # ST-Adapter has no reference points
+    with pytest.raises(D2STError, match="no recogniser 'c'; choose one of a/best, b"):
+        run(tab.use("c"))
+
+
+def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
+    _, tab = sessions.enter("", "tab")
+    clip = upload("pink/0")
+    outside = str(small / "data" / "pink" / "0.mp4")
+    for act, said in (
+        (lambda: tab.add(" ", clip), "Give the action a name"),
+        (lambda: tab.add("x" * 61, clip), "at most 60"),
+        (lambda: tab.add("pink", []), "at least one example clip"),
+        (lambda: tab.add("pink", clip * 7), "would make 7, and this page keeps 6"),
+        (lambda: tab.recognise(clip), "Teach at least one action first"),
+    ):
+        with pytest.raises(D2STError, match=said):
+            run(act())
+    step, _ = run(tab.add("pink", [outside, str(tmp_path / "gone.mp4"), *clip, *upload(bytes(1_000_001))]))
+    assert step.kept == 1 and [p.split(":")[1].split(";")[0].strip() for p in step.problems] == [
+        "this file was not uploaded here.",
+        "this file was not uploaded here.",
+        "larger than 1 MB",
+    ]
+    assert os.path.exists(outside)
+    step, _ = run(tab.add("pink", clip))  # it was moved away
+    assert step.problems == ["pink-0.mp4: the upload is no longer there; choose the file again."]
+    for act, said in (
+        (lambda: tab.recognise([]), "at least one clip"),
+        (lambda: tab.recognise(clip * 7), "7 clips at once are too many"),
+        (lambda: tab.points(0), "Recognise a clip first"),
+    ):
+        with pytest.raises(D2STError, match=said):
+            result = act()
+            run(result)
+    working = tab.recognise(upload("pink/2"))
+    next(working)
+    with pytest.raises(D2STError, match="still at work"):
+        run(tab.recognise(upload("pink/3")))
+    run(working)
+
+
+def test_names_of_files_do_not_leave_the_folder(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    run(tab.add("<b>", upload("pink/0", name="%d;rm -rf *.m%4") + upload("pink/1", name="$(x).WEBM")))
+    kept = sorted(path.name for path in tab.inbox.folder.iterdir())
+    assert len(kept) == 2 and all(name.split(".")[0].isalnum() and "%" not in name for name in kept)
+    assert [e.name for e in tab.examples["<b>"]] == ["%d;rm -rf *.m%4", "$(x).WEBM"]
+
+
+def test_tabs_do_not_mix_and_their_clips_go_with_them(sessions, upload):
+    token, tab = sessions.enter("", "first")
+    _, other = sessions.enter("", "second")
+    assert stat.S_IMODE(sessions.folder.stat().st_mode) == 0o700
+    run(tab.add("pink", upload("pink/0")))
+    run(tab.recognise(upload("pink/1")))
+    assert not other.examples and len(list(tab.inbox.folder.iterdir())) == 2
+    assert not [p for p in sessions.uploads.rglob("*") if p.is_file()]
+    run(tab.recognise(upload("pink/2")))
+    assert len(list(tab.inbox.folder.iterdir())) == 2  # the query before is gone
+    tab.remove("pink")
+    assert len(list(tab.inbox.folder.iterdir())) == 1
+    again = sessions.enter(token, "first, reloaded")  # before the server has noticed that it was left
+    sessions.leave("first")
+    assert again == (token, tab) and not sessions.left
+    sessions.leave("first, reloaded")
+    sessions.sweep()
+    assert sessions.get(token) is tab
+    sessions.grace = 0
+    sessions.sweep()
+    assert not tab.inbox.folder.exists() and other.inbox.folder.exists()
+    with pytest.raises(D2STError, match="was forgotten; reload it"):
+        sessions.get(token)
+    assert sessions.enter(token, "late")[0] != token
+    (unused,) = upload("pink/3")
+    os.utime(unused, (0, 0))
+    sessions.sweep()
+    assert not os.path.exists(unused)
+    sessions.close()
+    assert not sessions.folder.exists()
+
+
+def test_what_a_killed_studio_left_is_removed(sessions, tmp_path):
+    dead = tmp_path / "d2st-studio-dead"
+    (dead / "uploads").mkdir(parents=True)
+    (dead / "lock").touch()
+    remove_left_over()
+    # Another process: in this one the lock would be ours.
+    code = "from d2st.studio.sessions import remove_left_over as r; r()"
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True)
+    assert not dead.exists() and sessions.folder.exists()
+
+
+def test_only_this_machine_is_served(capsys):
+    assert [check(StudioConfig(host=host)) for host in ("127.0.0.1", "localhost", "::1")] == ["127.0.0.1"] * 2 + ["::1"]
+    for host in ("0.0.0.0", "192.168.1.2", "::", "example.org", ""):
+        with pytest.raises(D2STError, match="listens on this machine alone"):
+            check(StudioConfig(host=host))
+    for more, said in (({"port": 70000}, "--port is 70000"), ({"max_size": 0}, "--max-size is 0")):
+        with pytest.raises(D2STError, match=said):
+            check(StudioConfig(**more))
+
+
+def test_what_it_cannot_start_with_is_a_sentence(small, tmp_path, monkeypatch):
+    model = {"backbone": "test_resnet", "weights": str(small / "weights.safetensors"), "image_size": 32}
+    for more, said in (
+        ({"adapters": str(tmp_path / "gone")}, "is not a folder"),
+        ({"adapters": str(tmp_path)}, "holds no saved adapter"),
+    ):
+        with pytest.raises(D2STError, match=said):
+            studio(StudioConfig(**model, **more))
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(D2STError, match=r"Port \d+ cannot be opened \(Address already in use\)"):
+            studio(StudioConfig(**model, port=taken.getsockname()[1], device="cpu"))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(D2STError, match=r'pip install "d2st\[studio\]"'):
+        studio(StudioConfig(**model))
