@@ -4,8 +4,6 @@ import os
 import shutil
 import socket
 import stat
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -182,14 +180,41 @@ def test_tabs_do_not_mix_and_their_clips_go_with_them(sessions, upload):
 
 
 def test_what_a_killed_studio_left_is_removed(sessions, tmp_path):
-    dead = tmp_path / "d2st-studio-dead"
+    dead, young = tmp_path / "d2st-studio-dead", tmp_path / "d2st-studio-young"
     (dead / "uploads").mkdir(parents=True)
     (dead / "lock").touch()
+    young.mkdir()
     remove_left_over()
-    # Another process: in this one the lock would be ours.
-    code = "from d2st.studio.sessions import remove_left_over as r; r()"
-    subprocess.run([sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(tmp_path)}, check=True)
-    assert not dead.exists() and sessions.folder.exists()
+    assert not dead.exists() and young.exists() and sessions.folder.exists()
+
+
+def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
+    _, tab = sessions.enter("", "tab")
+    with pytest.raises(D2STError, match="nothing to save"):
+        tab.saved()
+    run(tab.add("pink", upload("pink/0", "pink/1")))
+    run(tab.add("<b>teal", upload("teal/0")))
+    content = tab.saved()
+    _, other = sessions.enter("", "other")
+    run(other.add("sand", upload("sand/0")))
+    other.open_saved(upload(content, name="mine.safetensors")[0])
+    assert {name: len(own) for name, own in other.examples.items()} == {"pink": 2, "<b>teal": 1}
+    assert len(list(other.inbox.folder.iterdir())) == 0
+    for one in (tab, other):
+        run(one.recognise(upload("teal/3")))
+    assert tab.answers[0].prediction == other.answers[0].prediction
+    assert [pair.support[0] for pair in other.answers[0].pairs] == [None] * 4
+    run(other.add("pink", upload("pink/2")))
+    assert [bool(e.frames) for e in other.examples["pink"]] == [False, False, True]
+    with pytest.raises(D2STError, match="pink, <b>teal came out of a saved file"):
+        run(other.use("b"))
+    for content_, said in ((b"x", r"'mine\.safetensors' cannot be read"), (bytes(1_000_001), "larger than 1 MB")):
+        with pytest.raises(D2STError, match=said):
+            other.open_saved(upload(content_, name="mine.safetensors")[0])
+    assert list(other.examples) == ["pink", "<b>teal"]
+    run(tab.use("b"))
+    with pytest.raises(D2STError, match="was encoded by"):
+        tab.open_saved(upload(content, name="mine.safetensors")[0])
 
 
 def test_only_this_machine_is_served(capsys):

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from html import escape
 
-from ..classify import Prediction
-from .session import Answer, Example, Pair, Session, Step
+from ..prediction import Prediction
+from .answers import Answer, Pair
+from .clips import Example
+from .session import Session, Step
 
 TITLE = """<header class="d2st-title"><h1>d2st studio</h1>
 <p>Show it a few clips of each action, then let it name the action in new clips.
@@ -38,7 +40,8 @@ def actions(session: Session) -> str:
     hint = ""
     if len(session.examples) == 1:
         hint = '<p class="d2st-hint">Add a second action: with only one, every clip is taken for it.</p>'
-    return f'<ul class="d2st-cards" aria-label="Actions">{"".join(cards)}</ul>{hint}'
+    save = f'<a class="d2st-save" href="examples/{session.token}" download>Save the examples to a file</a>'
+    return f'<ul class="d2st-cards" aria-label="Actions">{"".join(cards)}</ul>{hint}{save}'
 
 
 def answers(session: Session) -> str:
@@ -69,10 +72,10 @@ def point_card(picture: str | None, clip: str) -> str:
 
 def _action(name: str, examples: Sequence[Example]) -> str:
     count = f"{len(examples)} clip{'s' * (len(examples) != 1)}"
-    strips = [
-        _strip(e.frames, f"Frames of {e.name}") if e.frames else f'<p class="d2st-hint">{escape(e.name)}</p>'
-        for e in examples
-    ]
+    strips = [_strip(e.frames, f"Frames of {e.name}") for e in examples if e.frames]
+    loose = len(examples) - len(strips)
+    if loose:
+        strips.append(f'<p class="d2st-hint">{loose} out of a saved file, which holds no pictures.</p>')
     return (
         f'<li class="d2st-card"><div class="d2st-head"><h3>{escape(name)}</h3><span>{count}</span>'
         f'<button type="button" data-remove="{escape(name)}" aria-label="Remove {escape(name)}">Remove</button></div>'

@@ -28,6 +28,21 @@ class Upload:
     path: Path
 
 
+@dataclass(frozen=True)
+class Example:
+    """One example clip of an action.
+
+    Attributes:
+        name: of its file.
+        clip: None where it came out of a saved file.
+        frames: T small pictures, or none.
+    """
+
+    name: str
+    clip: Upload | None
+    frames: list[str]
+
+
 class Inbox:
     """Takes uploads into a folder.
 

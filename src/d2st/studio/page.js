@@ -6,3 +6,15 @@ addEventListener("pagehide", () => {
 addEventListener("pageshow", (event) => {
   if (event.persisted) sessionStorage.removeItem("d2st");
 });
+
+// gradio calls every field for files the same; whoever hears the page instead of seeing it needs to know which is which.
+new MutationObserver(() => {
+  for (const block of document.querySelectorAll(".block:has(label[data-testid=block-label])")) {
+    const name = block.querySelector("label[data-testid=block-label]").textContent.trim();
+    const button = block.querySelector("button.upload-container:not([data-named])");
+    if (button) {
+      button.setAttribute("aria-label", `${name}: choose files, or drop them here`);
+      button.dataset.named = "yes";
+    }
+  }
+}).observe(document, { childList: true, subtree: true });

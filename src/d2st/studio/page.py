@@ -6,7 +6,7 @@ import gradio as gr
 
 from ..errors import D2STError
 from . import cards
-from .session import Session
+from .session import Session, Step
 from .sessions import Sessions
 
 _ENTER = "() => { const t = sessionStorage.getItem('d2st') || ''; sessionStorage.removeItem('d2st'); return [t] }"
@@ -15,16 +15,6 @@ _REMOVE = """element.addEventListener('click', (event) => {
   const button = event.target.closest('button[data-remove]');
   if (button) trigger('remove', {name: button.dataset.remove});
 });"""
-
-
-class Camera(gr.Video):
-    """Records a clip as it is: without the microphone, and without the ffmpeg program."""
-
-    def preprocess(self, payload):
-        return payload.path if payload else None
-
-    def get_block_name(self) -> str:
-        return "video"
 
 
 def build(sessions: Sessions) -> gr.Blocks:
@@ -44,15 +34,16 @@ def build(sessions: Sessions) -> gr.Blocks:
             with gr.Column(min_width=320):
                 gr.HTML("<h2>1. Teach</h2>")
                 name = gr.Textbox(label="Name of the action", placeholder="for example: serve", max_lines=1)
-                examples = _files(f"Example clips (up to {size} MB each)")
+                examples = _files(f"Example clips (up to {size} MB each)", "examples")
                 with gr.Accordion("Record an example with the camera", open=False):
                     example_camera = _camera("Camera: example")
                 add = gr.Button("Add examples", variant="primary")
                 taught = gr.HTML(cards.status())
                 actions = gr.HTML(js_on_load=_REMOVE)
+                saved = gr.UploadButton("Open saved examples", elem_id="saved")
             with gr.Column(min_width=320):
                 gr.HTML("<h2>2. Recognise</h2>")
-                queries = _files(f"Clips to recognise (up to {size} MB each)")
+                queries = _files(f"Clips to recognise (up to {size} MB each)", "queries")
                 with gr.Accordion("Record a clip with the camera", open=False):
                     query_camera = _camera("Camera: clip to recognise")
                 ask = gr.Button("Recognise", variant="primary")
@@ -90,7 +81,7 @@ def build(sessions: Sessions) -> gr.Blocks:
                 yield *keep, _failed(error), gr.skip()
                 return
             said = f"Learned {_clips(step.kept)} of '{' '.join(title.split())}'."
-            yield "" if step.kept else gr.skip(), None, None, cards.status(step, said), cards.actions(session)
+            yield "" if step.kept else gr.skip(), None, None, _ended(step, said), cards.actions(session)
 
         def on_remove(own: str, event: gr.EventData):
             try:
@@ -100,6 +91,15 @@ def build(sessions: Sessions) -> gr.Blocks:
                 return _failed(error), gr.skip()
             return cards.status(message=f"Removed '{event.name}'."), cards.actions(session)
 
+        def on_open(own: str, file: str):
+            try:
+                session = sessions.get(own)
+                session.open_saved(file)
+            except D2STError as error:
+                return _failed(error), gr.skip()
+            count = len(session.examples)
+            return cards.status(message=f"Opened {count} action{'s' * (count != 1)}."), cards.actions(session)
+
         def on_ask(own: str, files: list[str] | None, camera: str | None):
             try:
                 session = sessions.get(own)
@@ -108,7 +108,7 @@ def build(sessions: Sessions) -> gr.Blocks:
             except D2STError as error:
                 yield gr.skip(), gr.skip(), _failed(error), *[gr.skip()] * 4
                 return
-            yield None, None, cards.status(step, f"Recognised {_clips(step.kept)}."), *_answers(session)
+            yield None, None, _ended(step, f"Recognised {_clips(step.kept)}."), *_answers(session)
 
         def on_choose(own: str, wanted: str):
             try:
@@ -142,8 +142,9 @@ def build(sessions: Sessions) -> gr.Blocks:
             **quiet,
         )
         actions.remove(on_remove, token, teaching, **quiet)
+        saved.upload(on_open, [token, saved], teaching, **quiet)
         ask.click(on_ask, [token, queries, query_camera], [queries, query_camera, *asking], **quiet)
-        recogniser.input(on_choose, [token, recogniser], [*settings, *teaching], **quiet)
+        recogniser.select(on_choose, [token, recogniser], [*settings, *teaching], **quiet)
         look.click(on_look, [token, which], points, **quiet)
 
         def leave(request: gr.Request) -> None:
@@ -153,13 +154,16 @@ def build(sessions: Sessions) -> gr.Blocks:
     return page
 
 
-def _files(label: str) -> gr.File:
-    return gr.File(label=label, file_count="multiple", height=150)
+def _files(label: str, name: str) -> gr.File:
+    return gr.File(label=label, file_count="multiple", height=150, elem_id=name)
 
 
-def _camera(label: str) -> Camera:
+def _camera(label: str) -> gr.Video:
+    """Records a clip as it is: without the microphone, and without the ffmpeg program that gradio would call."""
     options = gr.WebcamOptions(mirror=False)
-    return Camera(label=label, sources=["webcam"], include_audio=False, webcam_options=options, height=260)
+    camera = gr.Video(label=label, sources=["webcam"], include_audio=False, webcam_options=options, height=260)
+    camera.preprocess = lambda payload: payload.path if payload else None
+    return camera
 
 
 def _about(session: Session) -> str:
@@ -171,6 +175,10 @@ def _answers(session: Session) -> tuple:
     names = [f"{i + 1}. {answer.clip.name}" for i, answer in enumerate(session.answers)]
     chosen = gr.Dropdown(choices=names, value=names[0] if names else None)
     return cards.answers(session), chosen, gr.Group(visible=bool(names)), ""
+
+
+def _ended(step: Step, said: str) -> str:
+    return cards.status(step, said) if step.kept else cards.status(step, "None of the clips can be read.", wrong=True)
 
 
 def _failed(error: D2STError) -> str:

@@ -84,15 +84,14 @@ class Recognisers:
         head, trained = build_head(config.head, encoder, frames, saved=path, weights=config.weights)
         if not trained:
             tell_untrained(head)
-        about = (
-            f"{encoder.config.name} adapters on {encoder.backbone_name}"
-            if path
-            else (
-                f"{encoder.backbone_name} without a trained adapter: it sees what is in the pictures, and hardly how it "
-                "moves. Start the studio with --adapter FOLDER to use one."
+        about = f"{encoder.config.name} adapters on {encoder.backbone_name}"
+        if not path:
+            about = (
+                f"{encoder.backbone_name} without a trained adapter: it sees what is in the pictures, and hardly how "
+                "it moves. Start the studio with --adapter FOLDER to use one"
             )
-        )
-        return Recogniser(name, encoder.to(self.device), head.to(self.device), f"{about}; {frames} frames of a clip.")
+        about += f". It looks at {frames} frames of a clip."
+        return Recogniser(name, encoder.to(self.device), head.to(self.device), about)
 
 
 def _find(config: StudioConfig) -> dict[str, str | None]:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from starlette.datastructures import Headers
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import D2STError
@@ -22,7 +22,6 @@ HEADERS = {
     "permissions-policy": "camera=(self), microphone=(), geolocation=()",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
-    "cache-control": "no-store",
 }
 
 
@@ -49,8 +48,9 @@ class Guard:
 
         async def answer(message):
             if message["type"] == "http.response.start":
-                given = [(k, v) for k, v in message["headers"] if k.decode() not in HEADERS]
-                message["headers"] = given + [(k.encode(), v.encode()) for k, v in HEADERS.items()]
+                own = HEADERS | ({"cache-control": "no-store"} if "/file=" in scope["path"] else {})  # a clip
+                given = [(k, v) for k, v in message["headers"] if k.decode() not in own]
+                message["headers"] = given + [(k.encode(), v.encode()) for k, v in own.items()]
             await send(message)
 
         return await self.app(scope, receive, answer)
@@ -93,6 +93,16 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
     page = build(sessions).queue(api_open=False)
     page.has_launched = page.is_running = True  # else gradio takes any path for an upload
     app = FastAPI(openapi_url=None)
+
+    @app.get("/examples/{token}")
+    def examples(token: str) -> Response:
+        try:
+            content = sessions.get(token).saved()
+        except D2STError as error:
+            return PlainTextResponse(str(error), 404)
+        name = {"content-disposition": 'attachment; filename="examples.safetensors"', "cache-control": "no-store"}
+        return Response(content, media_type="application/octet-stream", headers=name)
+
     gr.mount_gradio_app(
         app,
         page,

@@ -8,61 +8,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .. import heads
-from ..classify import Prediction
 from ..errors import D2STError
 from . import clips, pictures
-from .clips import Inbox, Upload
+from .answers import Answer, answer
+from .clips import Example, Inbox, Upload
 from .recognisers import Recognisers
 
 LONGEST = 60  # characters of a name
-
-
-@dataclass
-class Example:
-    """One example clip of an action.
-
-    Attributes:
-        name: of its file.
-        clip: None where it came out of a saved file.
-        frames: T small pictures, or none.
-    """
-
-    name: str
-    clip: Upload | None
-    frames: list[str]
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A frame of a query and the frame of an example that it is most like.
-
-    Attributes:
-        query: picture, and its number from 0.
-        support: picture (None where the example has none), number, and name of the example's file.
-        likeness: cosine of their features, -1..1.
-    """
-
-    query: tuple[str, int]
-    support: tuple[str | None, int, str]
-    likeness: float
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What came out for one query clip.
-
-    Attributes:
-        clip: the clip.
-        prediction: what it shows.
-        pairs: one a frame.
-        notes: sentences about damage.
-    """
-
-    clip: Upload
-    prediction: Prediction
-    pairs: tuple[Pair, ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -89,9 +41,11 @@ class Session:
         recognisers: shared by all tabs.
         inbox: takes this tab's uploads.
         max_clips: examples kept, and queries at once.
+        token: its secret name.
     """
 
-    def __init__(self, recognisers: Recognisers, inbox: Inbox, max_clips: int) -> None:
+    def __init__(self, recognisers: Recognisers, inbox: Inbox, max_clips: int, token: str = "") -> None:
+        self.token = token
         self.recognisers, self.inbox, self.max_clips = recognisers, inbox, max_clips
         self.busy = threading.Lock()
         self.recogniser = recognisers.names[0]
@@ -198,6 +152,42 @@ class Session:
                 step.done += 1
                 yield step
 
+    def saved(self) -> bytes:
+        """All examples as the one file of ``FewShotClassifier.save_support``: features, no pictures.
+
+        Raises:
+            D2STError: there are none.
+        """
+        if not self.examples:
+            raise D2STError("There is nothing to save yet: teach an action first.")
+        path = self.inbox.folder / "examples.safetensors"
+        try:
+            with self.recognisers.lock:
+                return self.classifier.save_support(path).read_bytes()
+        finally:
+            path.unlink(missing_ok=True)
+
+    def open_saved(self, upload: str | Path) -> None:
+        """Take the actions of a saved file, and forget those before.
+
+        Raises:
+            D2STError: it cannot be read, or another recogniser saved it. The actions before are kept.
+        """
+        with self._working():
+            file = self.inbox.take(upload)
+            try:
+                with self.recognisers.lock:
+                    self.classifier.load_support(file.path)
+            except D2STError as error:
+                raise D2STError(str(error).replace(str(file.path), file.name)) from error
+            finally:
+                clips.remove([file])
+            clips.remove([example.clip for own in self.examples.values() for example in own])
+            self.examples = {
+                name: [Example(f"saved example {i + 1}", None, []) for i in range(len(own.frames))]
+                for name, own in self.classifier.support.items()
+            }
+
     def points(self, number: int) -> str | None:
         """A picture of where the adapters read the clip of an answer; None where they have no reference points."""
         if not 0 <= number < len(self.answers):
@@ -216,10 +206,7 @@ class Session:
     def _answer(self, clip: Upload) -> Answer:
         with self.recognisers.lock:
             frames, notes = self._read(clip)
-            encoded = self.classifier.encode(self.classifier.transform(frames))
-            prediction = self.classifier.match(encoded)
-        pairs = self._pairs(prediction, encoded.frames, pictures.small_frames(frames))
-        return Answer(clip, prediction, pairs, tuple(notes))
+            return answer(self.classifier, clip, frames, self.examples, notes)
 
     def _read(self, clip: Upload) -> tuple[Tensor, list[str]]:
         try:
@@ -227,30 +214,6 @@ class Session:
         except D2STError:
             clips.remove([clip])
             raise
-
-    def _pairs(self, prediction: Prediction, query: Tensor, small: list[str]) -> tuple[Pair, ...]:
-        """The matches of a prediction, each with the example that has the frame most like the query's.
-
-        Args:
-            query: features (T, D).
-            small: T pictures.
-        """
-        own = self.examples[prediction.label]
-        support = self.classifier.support[prediction.label].frames  # (K, T, D)
-        distances = heads.frame_distances(support, query[None])[0]  # (K, T, T)
-        pairs = []
-        for match in prediction.matches:
-            likeness, k = (1 - distances[:, match.support_frame, match.query_frame]).max(0)
-            example = own[int(k)]
-            picture = example.frames[match.support_frame] if example.frames else None
-            pairs.append(
-                Pair(
-                    (small[match.query_frame], match.query_frame),
-                    (picture, match.support_frame, example.name),
-                    likeness.item(),
-                )
-            )
-        return tuple(pairs)
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -63,7 +63,7 @@ class Sessions:
                 folder = self.folder / secrets.token_hex(8)
                 folder.mkdir(mode=0o700)
                 inbox = Inbox(self.uploads, folder, self.max_size)
-                self.open[token] = Session(self.recognisers, inbox, self.max_clips)
+                self.open[token] = Session(self.recognisers, inbox, self.max_clips, token)
             self.tabs[tab] = token
             self.left.pop(token, None)
             return token, self.open[token]

@@ -1,0 +1,277 @@
+"""``d2st studio`` as people meet it: a real process, a real browser."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import d2st
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
+]
+
+
+@pytest.fixture(scope="module")
+def server(small, tmp_path_factory):
+    """A running studio with two recognisers: its address, its temporary folder, and its process."""
+    pytest.importorskip("gradio", reason="gradio is not installed, so the page is not tested")
+    adapters, temporary = tmp_path_factory.mktemp("adapters"), tmp_path_factory.mktemp("temporary")
+    for name, config in (("looks", d2st.D2STConfig()), ("plain", d2st.STConfig())):
+        encoder = d2st.adapt("test_resnet", config, frames=4, pretrained=small / "weights.safetensors", image_size=32)
+        encoder.save_pretrained(adapters / name)
+    flags = ["--adapters", adapters, "--weights", small / "weights.safetensors", "--port", 0, "--max-size", 1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "d2st", "studio", *map(str, flags), "--device", "cpu"],
+        env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = process.stdout.readline()
+    found = re.search(r"http://127\.0\.0\.1:\d+", said)
+    if not found:
+        process.kill()
+        raise AssertionError(said + process.stdout.read())
+    yield SimpleNamespace(url=found[0], temporary=temporary, process=process)
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not BROWSER:
+        pytest.skip("no Chromium is installed, so the page is not tested in a browser")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, so no browser is driven")
+    with api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(server, browser):
+    """A tab of its own; everything it asks for must be on this machine, and no script may fail."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
+    context.set_default_timeout(15_000)
+    tab, asked, failed = context.new_page(), [], []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.on("pageerror", lambda error: failed.append(str(error)))
+    tab.goto(server.url)
+    tab.get_by_text("No actions yet").wait_for()
+    yield tab
+    context.close()
+    assert asked and not [url for url in asked if not url.startswith((server.url, "data:", "blob:"))]
+    assert not failed
+
+
+def choose(page, field, *paths):
+    """Put files into a field, and wait until the page has them all."""
+    page.locator(f"#{field} input[type=file]").set_input_files([str(path) for path in paths])
+    page.wait_for_function(
+        "([f, n]) => document.querySelectorAll(`#${f} tr.file`).length == n", arg=[field, len(paths)]
+    )
+
+
+def teach(page, name, *paths):
+    page.get_by_label("Name of the action").fill(name)
+    choose(page, "examples", *paths)
+    page.get_by_role("button", name="Add examples").click()
+    page.get_by_text(f"of '{name}'.").wait_for()
+
+
+def recognise(page, *paths):
+    choose(page, "queries", *paths)
+    page.get_by_role("button", name="Recognise", exact=True).click()
+    page.get_by_text(re.compile(r"Recognised \d")).wait_for()
+
+
+def actions(page):
+    return page.get_by_role("list", name="Actions").get_by_role("heading").all_inner_texts()
+
+
+def answers(page):
+    return page.get_by_role("list", name="Answers").get_by_role("heading").all_inner_texts()
+
+
+def test_from_first_example_to_answers(page, small, tmp_path):
+    data = small / "data"
+    page.get_by_role("button", name="Recognise", exact=True).click()
+    page.get_by_text("Teach at least one action first").wait_for()
+    page.get_by_role("button", name="Add examples").click()
+    page.get_by_text("Give the action a name first").wait_for()
+    teach(page, "pink", data / "pink" / "0.mp4", data / "pink" / "1.mp4")
+    page.get_by_text("Add a second action").wait_for()
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    teach(page, "<i>teal & co", data / "teal" / "0.mp4", broken)
+    page.get_by_text("broken.mp4: cannot be read as a video").wait_for()
+    page.get_by_text("Learned 1 clip of").wait_for()
+    assert actions(page) == ["pink", "<i>teal & co"]
+    assert page.get_by_role("img", name="Frames of 1.mp4").locator("img").count() == 4
+    avi = tmp_path / "query.avi"
+    write_avi(data / "teal" / "3.mp4", avi)
+    recognise(page, avi, broken, data / "pink" / "4.mp4")
+    page.get_by_text("Recognised 2 clips.").wait_for()
+    assert answers(page) == ["<i>teal & co", "pink"]
+    first = page.get_by_role("list", name="Ranking").first
+    assert first.get_by_role("listitem").count() == 2 and first.get_by_role("meter").count() == 2
+    assert page.get_by_alt_text(re.compile(r"frame \d of the clip")).count() == 8
+    assert page.get_by_alt_text(re.compile(r"frame \d of 0\.mp4")).first.is_visible()
+    page.get_by_role("button", name="Show where the recogniser looked").click()
+    page.get_by_alt_text(re.compile("drawn over the frames of .*query.avi")).wait_for()
+
+    page.reload()
+    page.get_by_role("heading", name="pink").first.wait_for()
+    assert actions(page) == ["pink", "<i>teal & co"] and answers(page) == ["<i>teal & co", "pink"]
+    page.get_by_role("button", name="Remove <i>teal & co").click()
+    page.get_by_text("Removed '<i>teal & co'").wait_for()
+    assert actions(page) == ["pink"]
+
+
+def test_saved_examples_another_tab_and_another_recogniser(page, server, small, tmp_path):
+    data = small / "data"
+    teach(page, "sand", data / "sand" / "0.mp4")
+    with page.expect_download() as loading:
+        page.get_by_role("link", name="Save the examples").click()
+    kept = tmp_path / "mine.safetensors"
+    loading.value.save_as(kept)
+    other = page.context.new_page()
+    other.goto(server.url)
+    other.get_by_text("No actions yet").wait_for()  # the first tab's are its own
+    teach(other, "red", data / "red" / "0.mp4")
+    with other.expect_file_chooser() as chooser:
+        other.get_by_role("button", name="Open saved examples").click()
+    chooser.value.set_files(kept)
+    other.get_by_text("Opened 1 action.").wait_for()
+    assert actions(other) == ["sand"]
+    other.close()
+    page.get_by_role("combobox", name="Recogniser").click()
+    page.get_by_role("option", name="plain").click()
+    page.get_by_text("The recogniser is now plain.").wait_for()
+    recognise(page, data / "sand" / "1.mp4")
+    page.get_by_role("button", name="Show where the recogniser looked").click()
+    page.get_by_text("This recogniser has no reference points").wait_for()
+
+
+def test_a_clip_from_the_camera(page):
+    page.get_by_role("button", name="Record an example with the camera").click()
+    for seconds in (2, 4, 8, 16):  # a busy machine's browser takes a while until it has encoded anything
+        page.get_by_role("button", name="Click to Access Webcam").click()
+        page.get_by_role("button", name="start recording").click()
+        page.wait_for_timeout(1000 * seconds)
+        page.locator("button.capture-button").click()
+        page.locator("video[src]").wait_for(state="attached")
+        page.get_by_label("Name of the action").fill("test picture")
+        page.get_by_role("button", name="Add examples").click()
+        page.get_by_text(re.compile("Learned 1 clip|None of the clips")).wait_for()
+        if actions(page):
+            break
+    assert actions(page) == ["test picture"]
+    assert page.get_by_role("img", name="Frames of ").locator("img").count() == 4
+
+
+def test_keyboard_alone(page, small):
+    """Every control is reached by Tab, shows that it has the focus, and works by Enter."""
+    teach(page, "pink", small / "data" / "pink" / "0.mp4")
+    page.get_by_label("Name of the action").focus()
+    reached = {}
+    for _ in range(30):
+        page.keyboard.press("Tab")
+        name, outline = page.evaluate(
+            """() => { const e = document.activeElement, s = getComputedStyle(e);
+            return [e.getAttribute('aria-label') || e.innerText, s.outlineStyle + ' ' + s.outlineWidth] }"""
+        )
+        reached[name.split("\n")[0].split(" (up to")[0]] = outline
+        if name == "Recognise":
+            break
+    controls = [
+        "Example clips",
+        "Record an example with the camera",
+        "Add examples",
+        "Remove pink",
+        "Frames of 0.mp4",
+        "Save the examples to a file",
+        "Open saved examples",
+        "Clips to recognise",
+        "Record a clip with the camera",
+        "Recognise",
+    ]
+    assert list(reached) == controls and set(reached.values()) == {"solid 3px"}
+    page.get_by_label("Name of the action").focus()
+    page.keyboard.type("teal")
+    choose(page, "examples", small / "data" / "teal" / "0.mp4")
+    page.get_by_label("Name of the action").press("Enter")
+    page.get_by_text("of 'teal'.").wait_for()
+    page.get_by_role("button", name="Remove pink").press("Enter")
+    page.get_by_text("Removed 'pink'").wait_for()
+    assert actions(page) == ["teal"]
+
+
+def test_a_narrow_screen(page, small):
+    page.set_viewport_size({"width": 390, "height": 800})
+    teach(page, "a name that is long and wraps", small / "data" / "pink" / "0.mp4")
+    teach(page, "teal", small / "data" / "teal" / "0.mp4")
+    recognise(page, small / "data" / "teal" / "1.mp4")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    for button in page.get_by_role("button").all():
+        box = button.bounding_box()
+        if box:
+            assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+
+
+def ask(url, **headers):
+    """Status and body of a request without a browser."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=10) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def test_others_are_not_served(server, small):
+    assert ask(server.url)[0] == 200
+    assert ask(server.url, Host="evil.example")[0] == 403
+    assert ask(server.url, Origin="http://evil.example")[0] == 403
+    secret = small / "weights.safetensors"
+    for path in (f"/gradio_api/file={secret}", "/gradio_api/file=/etc/hostname", "/gradio_api/file=pyproject.toml"):
+        assert ask(server.url + path)[0] in (403, 404)
+    assert ask(server.url + "/gradio_api/file=http://127.0.0.1:1/")[0] == 403
+    assert ask(server.url + "/examples/guess")[0] == 404
+
+
+def test_it_ends_with_its_clips(server):
+    """The last test: SIGTERM as from a service manager."""
+    (folder,) = server.temporary.glob("d2st-studio-*")
+    assert any(folder.iterdir()) and folder.stat().st_mode & 0o077 == 0
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(20)
+    assert not folder.exists()
+    assert "Traceback" not in server.process.stdout.read()
+
+
+def write_avi(source: Path, target: Path) -> None:
+    """A clip that browsers cannot play."""
+    from small import write_clip
+
+    from d2st.data.video import iter_frames
+
+    write_clip(target, np.stack(list(iter_frames(source))))
