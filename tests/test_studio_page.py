@@ -263,7 +263,7 @@ def test_it_ends_with_its_clips(server):
     (folder,) = server.temporary.glob("d2st-studio-*")
     assert any(folder.iterdir()) and folder.stat().st_mode & 0o077 == 0
     server.process.send_signal(signal.SIGTERM)
-    server.process.wait(20)
+    server.process.wait(60)
     assert not folder.exists()
     assert "Traceback" not in server.process.stdout.read()
 
