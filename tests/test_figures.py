@@ -2,11 +2,9 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-import d2st
-from d2st import figures, points
+from d2st import figures
 
 
 @pytest.fixture
@@ -38,40 +36,3 @@ def test_accuracies(tmp_path):
     check(tmp_path / "a.png", 400, 300)
     figures.class_gains(tmp_path / "b.png", ["left", "right"], [10.0, 20.0], [50.0, 40.0])
     check(tmp_path / "b.png", 400, 100)
-
-
-def test_frame_match(tmp_path, frames):
-    distances = np.random.default_rng(0).random((4, 4))
-    figures.frame_match(tmp_path / "a.png", frames, frames[::-1], distances, ("query", "example"))
-    check(tmp_path / "a.png", 400, 400)
-
-
-@pytest.fixture
-def encoder():
-    torch.manual_seed(0)
-    return d2st.adapt("d2st_stills", d2st.D2STConfig(), frames=4, pretrained=False)
-
-
-def test_sampled_points_are_those_of_the_pathways(encoder):
-    video = torch.randn(4, 3, 64, 64)
-    found = points.sampled_points(encoder, video)
-    assert [p.pathway for p in found] == ["spatial", "temporal"] * 4
-    first = found[0]
-    assert first.volume == (4, 16, 16)
-    assert first.shifted.shape == (1, 64, 3) and first.resting.shape == (64, 3)
-    # at most two cells of the reference grid away, in cells of the map (paper section 3.2)
-    reach = torch.tensor([2 / 1, 2 / 8, 2 / 8]).clamp(max=1) * (torch.tensor([4, 16, 16]) - 1) / 2
-    assert ((first.shifted - first.resting).abs() <= reach + 1e-4).all()
-    assert not encoder.adapters[first.site].pathways["spatial"].attention.points._forward_hooks
-
-
-def test_points_of_an_encoder_without_any_are_none():
-    encoder = d2st.adapt("d2st_stills", d2st.NoneConfig(), frames=4, pretrained=False)
-    assert points.sampled_points(encoder, torch.zeros(4, 3, 64, 64)) == []
-
-
-def test_point_strips(tmp_path, encoder):
-    video = torch.randn(4, 3, 64, 64)
-    frames = np.zeros((4, 64, 64, 3), np.uint8)
-    points.point_strips(tmp_path / "a.png", frames, points.sampled_points(encoder, video)[:2], "Points")
-    check(tmp_path / "a.png", 400, 200)

@@ -9,6 +9,7 @@ All coordinates are ordered (t, y, x). A *normalised* coordinate runs from -1 (c
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
@@ -177,13 +178,31 @@ class AnisotropicAttention(nn.Module):
         Returns:
             (B, T, N, C).
         """
-        queries = self.query(x)  # (B, T, N, C)
-        points = self.points(self._volume(queries, grid))  # (B, G, n_t, n_h, n_w, 3)
-        sampled = self._sample(self._volume(x, grid), points)  # (B, n, C)
-        q = self._split(queries.flatten(1, 2))  # (B, h, T*N, C/h)
+        q, sampled, _ = self._queries(x, grid)
         k, v = self._split(self.key(sampled)), self._split(self.value(sampled))  # (B, h, n, C/h)
         y = F.scaled_dot_product_attention(q, k, v)  # (B, h, T*N, C/h)
         return self.output(y.transpose(1, 2).flatten(2)).view_as(x)
+
+    def weights(self, x: Tensor, grid: tuple[int, int], rows: int) -> tuple[Tensor, Iterator[Tensor]]:
+        """What ``forward`` goes through without ever holding it, for pictures: points and attention weights.
+
+        Args:
+            x, grid: as for ``forward``.
+            rows: queries whose weights are held at once.
+
+        Returns:
+            Points (B, G, n_t, n_h, n_w, 3), normalised coordinates, and the weights of one lot of queries after the
+            other in the order of the tokens, (B, h, rows, n) float32; each query's weights sum to 1.
+        """
+        q, sampled, points = self._queries(x, grid)
+        k = self._split(self.key(sampled)).float() / math.sqrt(q.shape[-1])  # (B, h, n, C/h)
+        return points, ((part.float() @ k.transpose(-1, -2)).softmax(-1) for part in q.split(rows, dim=2))
+
+    def _queries(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, h, T*N, C/h), features (B, n, C) read at the points, points (B, G, n_t, n_h, n_w, 3)."""
+        queries = self.query(x)  # (B, T, N, C)
+        points = self.points(self._volume(queries, grid))
+        return self._split(queries.flatten(1, 2)), self._sample(self._volume(x, grid), points), points
 
     @staticmethod
     def _volume(x: Tensor, grid: tuple[int, int]) -> Tensor:

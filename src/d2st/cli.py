@@ -46,6 +46,13 @@ VERBS = {
         "support folder and query clips in, labels out",
         lambda r: 1 if r["unreadable"] else 0,
     ),
+    "visualize": Verb(
+        "visualize",
+        "VisualizeConfig",
+        "visualize",
+        "where the adapters look in a clip, and which frames match, as pictures and numbers",
+        positional=("query",),  # visualize clip.mp4
+    ),
     "reproduce": Verb(
         "reproduce",
         "ReproduceConfig",

@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from . import figures, heads, points
+from . import figures
+from .alignment import align
 from .classify import FewShotClassifier
+from .clip_points import clip_points
 from .data.datasets import ClipSet
 from .data.rendered import MOTIONS, split
 from .data.video import read_clip
+from .files import write_png
+from .match_figures import alignment_figure
+from .point_figures import shifted_points
 from .prediction import Prediction
 from .report import Report, percent
 from .results import write_result
@@ -107,7 +112,7 @@ def write_report(out: Path, found: Findings) -> dict:
         )
         report.picture(
             "points.png",
-            "Rings: points at rest. Dots: shifted points, as opaque as their frame's share; some leave the clip, where "
+            "Reference points of the first and the last adapter, at rest and shifted; some leave the clip, where "
             "there is nothing to read.",
         )
     report.heading("How it was made")
@@ -135,7 +140,9 @@ def write_report(out: Path, found: Findings) -> dict:
     report.code(
         f"d2st train --config {out}/train/config.json --out {out}/again\n"
         f"d2st eval {data} --backbone {found.classifier.encoder.backbone_name} --adapter none\n"
-        f"d2st eval {data} --adapter {out}/again/best"
+        f"d2st eval {data} --adapter {out}/again/best\n"
+        f"d2st visualize {found.query} --support {found.support[found.prediction.label][0]} --adapter {out}/again/best "
+        f"--out {out}/again/pictures"
     )
     report.write(out / "report.md")
     return record
@@ -171,18 +178,14 @@ def _draw(out: Path, found: Findings) -> None:
     )
     label = found.prediction.label
     support, query = found.support[label][0], found.query
-    distances = heads.frame_distances(*(classifier.encode(clip).frames[None] for clip in (support, query)))[0, 0]
-    figures.frame_match(
-        out / "match.png",
-        _pixels(read_clip(support, sample)),
-        _pixels(read_clip(query, sample)),
-        distances.T.numpy(),  # (query frame, support frame)
-        (f"query: {found.truth}", f"example: {label}"),
-    )
-    frames = read_clip(query, sample)
-    sampled = points.sampled_points(encoder, classifier.transform(frames).to(classifier.device))
-    if sampled:
-        points.point_strips(out / "points.png", _pixels(frames), sampled[:2] + sampled[-2:], f"Clip of {found.truth}")
+    points = clip_points(encoder, read_clip(query, sample))
+    example = read_clip(support, sample)
+    alignment = align(classifier.head, classifier.encode(support).frames, points.features)
+    labels = (f"query: {found.truth}", f"example: {label}")
+    write_png(out / "match.png", alignment_figure(points.frames, _pixels(example), alignment, labels))
+    if points.pathways:
+        ends = points.pathways[:2] + points.pathways[-2:]
+        write_png(out / "points.png", shifted_points(points, ends, f"Clip of {found.truth}"))
 
 
 def _pixels(frames: torch.Tensor) -> np.ndarray:

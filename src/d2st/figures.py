@@ -1,4 +1,5 @@
-"""Pictures for reports: clips, accuracies, frame matches (and in ``points.py`` reference points). All are PNG files."""
+"""Pictures for reports: clips and accuracies, as PNG files. Points and matches are in ``point_figures.py`` and
+``match_figures.py``."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-BEFORE, AFTER, MARK = "#9aa5b1", "#1f6feb", "#e8590c"
+BEFORE, AFTER = "#9aa5b1", "#1f6feb"
 GAP = 2  # white pixels between the frames of a strip
 
 
@@ -108,44 +109,3 @@ def class_gains(path: Path, names: Sequence[str], before: Sequence[float], after
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)
-
-
-def frame_match(
-    path: Path, support: np.ndarray, query: np.ndarray, distances: np.ndarray, labels: tuple[str, str]
-) -> None:
-    """Distances of all frames of a query to all frames of a support clip, with the nearest of each marked.
-
-    Args:
-        path: PNG to write.
-        support: uint8 (S, H, W, 3).
-        query: uint8 (T, H, W, 3).
-        distances: Distance of query frame i and support frame j, (T, S).
-        labels: What to write beside the query and above the support clip.
-    """
-    rows, columns = distances.shape
-    figure = Figure(figsize=(0.95 * (columns + 1) + 1.9, 0.95 * (rows + 1) + 0.9), layout="constrained")
-    mosaic = figure.subplots(
-        2, 2, gridspec_kw={"width_ratios": (1, columns), "height_ratios": (1, rows), "wspace": 0, "hspace": 0}
-    )
-    mosaic[0, 0].axis("off")
-    _filmstrip(mosaic[0, 1], strip(support), columns, rows=1)
-    mosaic[0, 1].set_title(labels[1], fontsize=11)
-    _filmstrip(mosaic[1, 0], strip(query.transpose(0, 2, 1, 3)).transpose(1, 0, 2), 1, rows=rows)
-    mosaic[1, 0].set_ylabel(labels[0], fontsize=11)
-    axis = mosaic[1, 1]
-    image = axis.imshow(distances, cmap="viridis_r", aspect="auto")
-    best_of_query = distances.argmin(1)
-    best_of_support = distances.argmin(0)
-    axis.scatter(best_of_query, np.arange(rows), marker="o", s=190, facecolors="none", edgecolors="white", linewidths=2)
-    axis.scatter(np.arange(columns), best_of_support, marker="x", s=70, color=MARK, linewidths=2)
-    axis.set_xticks(range(columns), [str(i + 1) for i in range(columns)])
-    axis.set_yticks(range(rows), [str(i + 1) for i in range(rows)])
-    axis.set_xlabel("ring: nearest support frame of a query frame;  cross: nearest query frame of a support frame")
-    figure.colorbar(image, ax=mosaic[:, 1], label="distance of frame features", shrink=0.8)
-    figure.savefig(path, dpi=110)
-
-
-def _filmstrip(axis, image: np.ndarray, columns: int, rows: int) -> None:
-    axis.imshow(image, extent=(0, columns, rows, 0), aspect="auto", interpolation="antialiased")
-    axis.set_xticks([])
-    axis.set_yticks([])

@@ -6,8 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
@@ -47,3 +51,8 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
 
     plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
     write_atomic(path, lambda temporary: save_file(plain, temporary, metadata))
+
+
+def write_png(path: Path, figure: "Figure") -> None:
+    """Write a matplotlib figure as PNG, in one step."""
+    write_atomic(path, lambda temporary: figure.savefig(temporary, format="png"))

@@ -81,7 +81,7 @@ def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Optio
     )
     if clips is None:
         return classifier.load_support(config.support), Support(), config
-    support = _fit(classifier, clips, config)
+    support = fit_clips(classifier, clips, config)
     for note in clips.notes:
         print(note, file=sys.stderr)
     return classifier, support, config
@@ -102,8 +102,12 @@ def encode_with(classifier: FewShotClassifier, clips: ClipSet, config: SupportOp
     )
 
 
-def _fit(classifier: FewShotClassifier, clips: ClipSet, config: SupportOptions) -> Support:
-    """Give the classifier what can be read of a support set."""
+def fit_clips(classifier: FewShotClassifier, clips: ClipSet, config: SupportOptions) -> Support:
+    """Give the classifier what can be read of a support set.
+
+    Raises:
+        D2STError: a class is left without readable examples.
+    """
     features = encode_with(classifier, clips, config)
     labels = torch.from_numpy(clips.labels[features.clips])
     for label, name in enumerate(clips.classes):

@@ -8,6 +8,7 @@ ones are those of the official D2ST-Adapter code, whose support and query clips 
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torchvision.transforms import InterpolationMode, v2
@@ -16,6 +17,59 @@ from torchvision.transforms.v2 import functional as F
 from d2st.errors import D2STError
 
 ClipTransform = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class View:
+    """Which part of a clip's pictures ``eval_transform`` shows a model; see :func:`eval_view`.
+
+    Points are (..., y, x) in pixels, 0 the centre of the first pixel; other coordinates before these two stay.
+
+    Args:
+        picture: (H, W) of the clip.
+        resized: (H', W') that it is resized to.
+        corner: (top, left) of the crop in the resized picture.
+        size: (h, w) of the crop, which the model sees.
+    """
+
+    picture: tuple[int, int]
+    resized: tuple[int, int]
+    corner: tuple[int, int]
+    size: tuple[int, int]
+
+    def to_picture(self, points: torch.Tensor) -> torch.Tensor:
+        """Points of the model's frames as points of the clip's pictures."""
+        corner, scale = (
+            points.new_tensor(self.corner),
+            points.new_tensor(self.picture) / points.new_tensor(self.resized),
+        )
+        yx = (points[..., -2:] + corner + 0.5) * scale - 0.5
+        return torch.cat([points[..., :-2], yx], dim=-1)
+
+    def to_model(self, points: torch.Tensor) -> torch.Tensor:
+        """Undo :meth:`to_picture`."""
+        corner, scale = (
+            points.new_tensor(self.corner),
+            points.new_tensor(self.resized) / points.new_tensor(self.picture),
+        )
+        yx = (points[..., -2:] + 0.5) * scale - corner - 0.5
+        return torch.cat([points[..., :-2], yx], dim=-1)
+
+    @property
+    def window(self) -> tuple[float, float, float, float]:
+        """Edges (top, left, bottom, right) of what the model sees, in pixels of the clip's pictures."""
+        h, w = self.size
+        corners = self.to_picture(torch.tensor([[-0.5, -0.5], [h - 0.5, w - 0.5]], dtype=torch.float64))
+        return tuple(corners.flatten().tolist())
+
+
+def eval_view(size: int | tuple[int, int], height: int, width: int) -> View:
+    """Where the frames that ``eval_transform(size, ...)`` makes of pictures of ``height`` x ``width`` come from."""
+    size = _pair(size)
+    resized = _covering(size, height, width)
+    # as torchvision's CenterCrop rounds
+    corner = tuple(round((side - crop) / 2) for side, crop in zip(resized, size, strict=True))
+    return View((height, width), resized, corner, size)
 
 
 def eval_transform(
@@ -114,11 +168,14 @@ class _Cover(torch.nn.Module):
         self.size, self.mode = size, modes[interpolation]
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:  # (T, 3, H, W) uint8
-        height, width = clip.shape[-2:]
-        scale = max(self.size[0] / height, self.size[1] / width)
-        # round() of a product may fall one short of the side it was made from
-        new = [max(side, round(n * scale)) for side, n in zip(self.size, (height, width), strict=True)]
-        return F.resize(clip, new, self.mode, antialias=True)
+        return F.resize(clip, list(_covering(self.size, *clip.shape[-2:])), self.mode, antialias=True)
+
+
+def _covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
+    """(H, W) of the smallest picture of the aspect ratio of ``height`` x ``width`` that covers ``size``."""
+    scale = max(size[0] / height, size[1] / width)
+    # round() of a product may fall one short of the side it was made from
+    return tuple(max(side, round(n * scale)) for side, n in zip(size, (height, width), strict=True))
 
 
 def _released_resize(resize: int) -> list[torch.nn.Module]:

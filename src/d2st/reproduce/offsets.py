@@ -49,7 +49,7 @@ def _of(encoder: VideoEncoder, data: dict[str, Path], count: int) -> list[dict]:
     transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
     offsets, about = defaultdict(list), {}
     for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int):
-        for points in sampled_points(encoder, transform(clips.read(int(index), sample))):
+        for points in sampled_points(encoder, transform(clips.read(int(index), sample)))[0]:
             key = points.site, points.pathway
             about[key] = points
             offsets[key].append(points.shifted - points.resting)  # (G, n, 3)

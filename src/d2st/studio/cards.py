@@ -65,8 +65,8 @@ def point_card(picture: str | None, clip: str) -> str:
     return (
         f'<figure class="d2st-points"><div class="d2st-scroll" tabindex="0" role="group" aria-label="Reference points">'
         f'<img src="{picture}" alt="Points that the adapters read, drawn over the frames of {escape(clip)}"></div>'
-        "<figcaption>Dots: the points of the clip that the adapters read, fainter the further in time; rings: where "
-        "they rest before they are moved by what is seen.</figcaption></figure>"
+        "<figcaption>Circles: the points of the clip that the adapters attend to most, larger the more. The spatial "
+        "pathway has many points in few moments, the temporal one few points at every moment.</figcaption></figure>"
     )
 
 

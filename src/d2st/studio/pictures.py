@@ -3,12 +3,12 @@
 import base64
 import io
 
-import torch
 from PIL import Image
 from torch import Tensor
 
-from .. import points
 from ..classify import FewShotClassifier
+from ..clip_points import clip_points
+from ..point_figures import important_points
 
 HEIGHT = 96  # pixels of a small frame
 
@@ -39,16 +39,11 @@ def point_picture(classifier: FewShotClassifier, frames: Tensor) -> str | None:
         classifier: whose encoder reads it.
         frames: uint8 (T, 3, H, W).
     """
-    video = classifier.transform(frames)  # (T, 3, h, w)
-    sampled = points.sampled_points(classifier.encoder, video.to(classifier.device))
-    if not sampled:
+    clip = clip_points(classifier.encoder, frames, precision=classifier.precision)
+    if not clip.pathways:
         return None
-    encoder = classifier.encoder
-    scale = torch.tensor(encoder.std).view(3, 1, 1), torch.tensor(encoder.mean).view(3, 1, 1)
-    seen = ((video * scale[0] + scale[1]) * 255).clamp(0, 255).byte()  # what the encoder saw, cropped
-    chosen = sampled[:2] + sampled[-2:] if len(sampled) > 4 else sampled
     file = io.BytesIO()
-    points.point_strips(file, seen.permute(0, 2, 3, 1).numpy(), chosen)
+    important_points(clip).savefig(file, format="png")
     return _address(file, "png")
 
 

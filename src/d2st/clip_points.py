@@ -1,0 +1,129 @@
+"""The points of adapters on the pictures of a clip: what there is to draw, as numbers.
+
+Pixels here are those of the *picture*, the clip's own upright frames; see :class:`d2st.data.transforms.View`.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data.transforms import View, eval_transform, eval_view
+from .encoder import VideoEncoder
+from .errors import D2STError
+from .options import Precision, autocast
+from .points import PathwayPoints, cells_to_pixels, sampled_points
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPoints:
+    """The points of all adapters in one clip, with what it takes to draw them.
+
+    Args:
+        frames: The pictures that were sampled, uint8 (T, H, W, 3).
+        view: What the model sees of them.
+        pathways: One entry a pathway of an adapter, in the order of the backbone; none where the adapter has no points.
+        features: Frame features of the same pass, (T', D).
+        token: (t, y, x) of the chosen query token, in pixels of the picture, or None.
+    """
+
+    frames: np.ndarray
+    view: View
+    pathways: tuple[PathwayPoints, ...]
+    features: Tensor
+    token: tuple[int, float, float] | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the pathways, in order."""
+        return list(dict.fromkeys(entry.pathway for entry in self.pathways))
+
+    @property
+    def sites(self) -> list[str]:
+        """Names of the adapters with points, in order."""
+        return list(dict.fromkeys(entry.site for entry in self.pathways))
+
+    def shifted(self, entry: PathwayPoints) -> Tensor:
+        """Learned points in pixels of the picture, (G, n, 3)."""
+        return self.view.to_picture(cells_to_pixels(entry.shifted, entry.volume, self.view.size))
+
+    def resting(self, entry: PathwayPoints) -> Tensor:
+        """Points before they are shifted, in pixels of the picture, (n, 3)."""
+        return self.view.to_picture(cells_to_pixels(entry.resting, entry.volume, self.view.size))
+
+    def inside(self, positions: Tensor) -> Tensor:
+        """Which points in pixels of the picture lie in what the model sees, (..., 3) -> (...) bool; others read zeros
+        in part or in whole."""
+        top, left, bottom, right = self.view.window
+        t, y, x = positions.unbind(-1)
+        in_time = (t >= -0.5) & (t <= len(self.frames) - 0.5)
+        return in_time & (y >= top) & (y <= bottom) & (x >= left) & (x <= right)
+
+    def top(self, pathway: str, count: int, of_token: bool = False) -> tuple[Tensor, Tensor]:
+        """The points that get most attention, over all adapters.
+
+        Args:
+            pathway: its name.
+            count: of points.
+            of_token: rank by the attention of the chosen query token instead of all queries'.
+
+        Returns:
+            Their places in pixels of the picture (count, 3) and the attention (count,), largest first; fewer where
+            there are fewer.
+        """
+        entries = [entry for entry in self.pathways if entry.pathway == pathway]
+        places = torch.cat([self.shifted(entry).flatten(0, 1) for entry in entries])  # (all points, 3)
+        given = [entry.token if of_token else entry.attention for entry in entries]
+        weights = torch.cat([w.repeat(len(e.shifted)) for w, e in zip(given, entries, strict=True)])  # (all points,)
+        order = weights.argsort(descending=True, stable=True)[:count]
+        return places[order], weights[order]
+
+
+def clip_points(
+    encoder: VideoEncoder,
+    frames: Tensor,
+    token: tuple[int, float, float] | None = None,
+    precision: Precision = "fp32",
+) -> ClipPoints:
+    """The points of every adapter in one clip.
+
+    Args:
+        encoder: any; where it should run.
+        frames: The clip's sampled pictures, uint8 (T, 3, H, W).
+        token: (frame, x, y) of a query token whose attention is wanted too: the frame counts from 0, x and y are pixels
+            of the pictures.
+        precision: of the forward pass.
+
+    Raises:
+        D2STError: the token lies outside of what the model sees.
+    """
+    view = eval_view(encoder.image_size, *frames.shape[2:])
+    place = None if token is None else _checked(token, view, len(frames))
+    transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+    device = next(encoder.parameters()).device
+    with autocast(device, precision):
+        found, features = sampled_points(encoder, transform(frames).to(device), None if token is None else place)
+    return ClipPoints(
+        frames.permute(0, 2, 3, 1).numpy(),
+        view,
+        tuple(found),
+        features.float().cpu(),
+        None if token is None else (int(token[0]), float(token[2]), float(token[1])),
+    )
+
+
+def _checked(token: tuple[int, float, float], view: View, frames: int) -> tuple[int, float, float]:
+    """A token (frame, x, y) of the pictures as (t, y, x) in pixels of the model's frames."""
+    frame, x, y = token
+    top, left, bottom, right = view.window
+    if frame != int(frame) or not 0 <= frame < frames:
+        raise D2STError(f"The query token's frame is {frame}; the clip has frames 0 to {frames - 1}.")
+    if not (left <= x <= right and top <= y <= bottom):
+        raise D2STError(
+            f"The query token at x {x:g}, y {y:g} is outside of what the model sees of this clip: x from "
+            f"{max(0, math.ceil(left))} to {math.floor(right)}, y from {max(0, math.ceil(top))} to "
+            f"{math.floor(bottom)} of pictures of {view.picture[1]}x{view.picture[0]} pixels."
+        )
+    return tuple(view.to_model(torch.tensor([frame, y, x], dtype=torch.float64)).tolist())

@@ -1,0 +1,95 @@
+"""A sheet of frames with marks on them: every length is in inches, every mark in pixels of its frame."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+DPI = 110
+INK, PAPER, FAINT = "#1a1a1a", "white", "#6b7280"
+
+
+class Sheet:
+    """A figure with one axis over all of it, in inches from the top left corner.
+
+    Args:
+        width, height: Of the figure.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        self.figure = Figure(figsize=(width, height), dpi=DPI)
+        self.axis = self.figure.add_axes((0, 0, 1, 1))
+        self.axis.set_xlim(0, width)
+        self.axis.set_ylim(height, 0)
+        self.axis.axis("off")
+
+    def text(self, x: float, y: float, text: str, size: float = 9, **more) -> None:
+        """Text at a place; ``more`` goes to matplotlib."""
+        self.axis.text(x, y, text, fontsize=size, **{"color": INK, "va": "center", **more})
+
+    def frame(self, picture: np.ndarray, x: float, y: float, width: float, height: float) -> "FrameBox":
+        """Put a picture (H, W, 3) at a place; marks go onto the box that this gives."""
+        shape = picture.shape[:2]
+        pixels = [
+            max(1, min(side, round(2 * DPI * inches))) for side, inches in zip(shape, (height, width), strict=True)
+        ]
+        if tuple(pixels) != shape:
+            picture = np.asarray(Image.fromarray(picture).resize(pixels[::-1], Image.Resampling.BOX))
+        smooth = "antialiased" if shape[0] > 128 else "bilinear"
+        self.axis.imshow(picture, extent=(x, x + width, y + height, y), interpolation=smooth, aspect="auto")
+        self.axis.set_xlim(0, self.figure.get_figwidth())  # imshow moves them
+        self.axis.set_ylim(self.figure.get_figheight(), 0)
+        edge = Rectangle((x, y), width, height, fill=False, edgecolor=INK, linewidth=0.6)
+        self.axis.add_patch(edge)
+        return FrameBox(self.axis, edge, shape)
+
+
+class FrameBox:
+    """One frame of a sheet.
+
+    Args:
+        axis: Of the sheet.
+        edge: The frame's rectangle, to which marks are cut.
+        shape: (H, W) in pixels of its picture.
+    """
+
+    def __init__(self, axis, edge: Rectangle, shape: tuple[int, int]) -> None:
+        self.axis, self.edge, self.shape = axis, edge, shape
+
+    def at(self, y, x) -> tuple[np.ndarray, np.ndarray]:
+        """Pixels, 0 the centre of the first, to inches (x, y) of the sheet."""
+        (left, top), width, height = self.edge.get_xy(), self.edge.get_width(), self.edge.get_height()
+        return (
+            left + (np.asarray(x, float) + 0.5) * width / self.shape[1],
+            top + (np.asarray(y, float) + 0.5) * height / self.shape[0],
+        )
+
+    def holds(self, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Which pixels lie on the picture, (n,) bool."""
+        height, width = self.shape
+        return (y >= -0.5) & (y <= height - 0.5) & (x >= -0.5) & (x <= width - 0.5)
+
+    def dots(self, y, x, area, **more) -> None:
+        """Marks at pixels, of an area in square points; ``more`` goes to matplotlib's scatter."""
+        if len(y):  # matplotlib takes no empty list of opacities
+            self.axis.scatter(*self.at(y, x), s=area, **more).set_clip_path(self.edge)
+
+    def lines(self, starts: np.ndarray, ends: np.ndarray, **more) -> None:
+        """Lines between pixels (n, 2), (y, x) each."""
+        (x0, y0), (x1, y1) = self.at(*starts.T), self.at(*ends.T)  # (n,) each
+        for line in self.axis.plot(np.stack([x0, x1]), np.stack([y0, y1]), **more):
+            line.set_clip_path(self.edge)
+
+    def shade_outside(self, window: Sequence[float]) -> None:
+        """Darken what lies outside of (top, left, bottom, right) in pixels."""
+        height, width = self.shape
+        top, left, bottom, right = window
+        around = ((0, 0, width, top + 0.5), (0, bottom + 0.5, width, height), (0, top + 0.5, left + 0.5, bottom + 0.5))
+        for x0, y0, x1, y1 in (*around, (right + 0.5, top + 0.5, width, bottom + 0.5)):
+            if x1 - x0 > 0.01 and y1 - y0 > 0.01:
+                (xs, ys), (xe, ye) = self.at(y0 - 0.5, x0 - 0.5), self.at(y1 - 0.5, x1 - 0.5)
+                patch = Rectangle((xs, ys), xe - xs, ye - ys, facecolor="black", alpha=0.55, linewidth=0)
+                self.axis.add_patch(patch)
+                patch.set_clip_path(self.edge)

@@ -1,0 +1,55 @@
+"""Which frames match: the pairs that the heads' costs are made of."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2st import heads
+from d2st.alignment import align, ordered_path
+
+
+def features(frames: int, seed: int) -> torch.Tensor:
+    return torch.randn(frames, 16, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("of_query, of_support", [(5, 5), (3, 6)])
+def test_bi_mhm_pairs_add_up_to_its_distance(of_query, of_support):
+    query, support, head = features(of_query, 0), features(of_support, 1), heads.build("bi-mhm")
+    found = align(head, support, query)
+    assert found.distances.shape == (of_query, of_support) and found.rule == "nearest"
+    assert [i for i, _ in found.of_query] == list(range(of_query))
+    assert [j for _, j in found.of_support] == list(range(of_support))
+    total = sum(found.distances[pair] for pair in (*found.of_query, *found.of_support))
+    assert -head(support[None], torch.tensor([0]), query[None]).item() == pytest.approx(total, rel=1e-5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_the_ordered_path_is_the_cheapest(rows, columns, seed):
+    distances = np.random.default_rng(seed).random((rows, columns))
+    path = ordered_path(distances)
+    steps = itertools.product(range(columns), repeat=rows)
+    allowed = (p for p in steps if all(b - a in (0, 1) for a, b in itertools.pairwise(p)))
+    best = min(sum(distances[i, j] for i, j in enumerate(p)) for p in allowed)
+    assert all(b - a in (0, 1) for a, b in itertools.pairwise(path))
+    assert sum(distances[i, j] for i, j in enumerate(path)) == pytest.approx(best)
+
+
+@pytest.mark.parametrize("directions", ["both", "single"])
+def test_otam_s_paths_are_its_costs_without_smoothing(directions):
+    query, support = features(6, 2), features(5, 3)
+    head = heads.build("otam", smoothing=1e-4, directions=directions)
+    found = align(head, support, query)
+    assert found.rule == "path" and bool(found.of_query) == (directions == "both")
+    total = sum(found.distances[pair] for pair in (*found.of_query, *found.of_support))
+    assert -head(support[None], torch.tensor([0]), query[None]).item() == pytest.approx(total, abs=0.01)
+
+
+def test_other_heads_show_the_nearest_frames():
+    query, support = features(4, 4), features(4, 5)
+    nearest = align(heads.build("bi-mhm"), support, query)
+    assert align(heads.build("prototype"), support, query).of_query == nearest.of_query

@@ -1,0 +1,208 @@
+"""``d2st visualize`` from flags to files, and that its pictures show its numbers."""
+
+import itertools
+import json
+import re
+import shutil
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import d2st
+from d2st import cli, point_figures
+from d2st.clip_points import clip_points
+from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, write_clip
+from d2st.match_figures import alignment_figure
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Rendered clips ``clips/<motion>/<n>.mp4`` of two motions and an adapter in ``adapter``."""
+    folder = tmp_path_factory.mktemp("visualize")
+    for motion in MOTIONS[:2]:
+        (folder / "clips" / motion.name).mkdir(parents=True)
+        for number in range(2):
+            frames = render_clip(motion, number, RenderConfig())
+            write_clip(folder / "clips" / motion.name / f"{number}.mp4", frames)
+    torch.manual_seed(0)
+    encoder = d2st.adapt("d2st_stills", d2st.D2STConfig(positions=(2, 3)), frames=4)
+    with torch.no_grad():
+        for name, parameter in encoder.adapters.named_parameters():
+            if ".points.project." in name:
+                parameter.normal_(std=0.5)
+    encoder.save_pretrained(folder / "adapter")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def result(folder):
+    """What one run with everything wrote."""
+    a, b = (folder / "clips" / motion.name for motion in MOTIONS[:2])
+    flags = ["--adapter", folder / "adapter", "--support", folder / "clips", "--token", "2,50,40", "--top", "30"]
+    flags += ["--out", folder / "out", "--device", "cpu"]
+    assert (a / "0.mp4").exists() and b.exists()
+    assert cli.main(["visualize", str(a / "0.mp4"), *map(str, flags)]) == 0
+    return json.loads((folder / "out" / "visualize.json").read_text())
+
+
+def test_every_file_is_what_its_name_says(folder, result):
+    out = folder / "out"
+    expected = {"important.png", "token.png", "points/00-layer3_0.png", "points/01-layer4_0.png", "alignment.png"}
+    assert set(result["files"]) == expected | {"important.gif", "important.mp4", "visualize.json"}
+    assert {str(p.relative_to(out)) for p in out.rglob("*.*")} == set(result["files"])
+    for name in expected:
+        with Image.open(out / name) as image:
+            assert image.format == "PNG" and image.width > 400 and len(np.unique(np.asarray(image.convert("L")))) > 20
+    with Image.open(out / "important.gif") as image:
+        assert image.format == "GIF" and image.n_frames > 4 and image.info["duration"] >= 20
+        moments, size = image.n_frames, image.size
+    with av.open(str(out / "important.mp4")) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == moments and frames[0].shape == (size[1], size[0], 3)
+    assert any((a != b).any() for a, b in itertools.pairwise(frames))
+
+
+def test_numbers_are_those_of_the_clip(folder, result):
+    clip = result["clip"]
+    assert clip["frames"] == [(2 * k + 1) * clip["length"] // 8 for k in range(4)]
+    assert result["token"] == {"frame": 2, "x": 50.0, "y": 40.0}
+    encoder = d2st.load(folder / "adapter")
+    frames = d2st.data.video.read(clip["path"], clip["frames"])
+    again = clip_points(encoder, frames, (2, 50, 40))
+    assert len(result["points"]) == len(again.pathways) == 4
+    for written, entry in zip(result["points"], again.pathways, strict=True):
+        assert (written["site"], written["pathway"]) == (entry.site, entry.pathway)
+        count = entry.shifted[..., 0].numel()
+        places = np.stack([written[name] for name in ("frame", "y", "x")], axis=1)  # (points, 3)
+        assert np.allclose(places, again.shifted(entry).flatten(0, 1), atol=2e-3)
+        resting = np.stack([written["rest_" + name] for name in ("frame", "y", "x")], axis=1)
+        assert np.allclose(resting[: len(entry.resting)], again.resting(entry), atol=2e-3)
+        assert len(written["attention"]) == len(written["inside"]) == len(written["group"]) == count
+        assert sum(written["attention"]) == pytest.approx(written["queries"] * written["groups"], rel=1e-3)
+        assert sum(written["token_attention"]) == pytest.approx(written["groups"], rel=1e-3)
+
+
+def test_the_alignment_is_that_of_the_predicted_class(folder, result):
+    found = result["alignment"]
+    prediction = (
+        d2st.FewShotClassifier(d2st.load(folder / "adapter")).fit(folder / "clips").predict(result["clip"]["path"])
+    )
+    assert found["label"] == prediction.label and found["scores"] == pytest.approx(prediction.scores, rel=1e-4)
+    assert len(found["examples"]) == 2 and found["shown"] in found["examples"]
+    assert [j for _, j in found["of_query"]] == [match.support_frame for match in prediction.matches]
+    distances = np.array(found["distances"])
+    assert all(distances[i, j] == distances[:, j].min() for i, j in found["of_support"])
+
+
+def test_circles_lie_on_their_pixels(folder):
+    """Found again in the drawing: centres at the pixels of the points, cut to the frame, areas by attention."""
+    clip = clip_points(d2st.load(folder / "adapter"), torch.full((4, 3, 60, 90), 128, dtype=torch.uint8))
+    figure = point_figures.important_points(clip, count=20)
+    width, height = point_figures.frame_size(60, 90, side=1.35)
+    places, weights = clip.top("spatial", 20)
+    drawn = [c for c in figure.axes[0].collections if len(c.get_offsets())]
+    images = [image.get_extent() for image in figure.axes[0].images]  # left, right, bottom, top in inches
+    assert len(images) == 8 and images[0][1] - images[0][0] == pytest.approx(width)
+    found = 0
+    for (t, y, x), weight in zip(places.tolist(), weights.tolist(), strict=True):
+        for frame, (left, right, bottom, top) in enumerate(images[:4]):
+            area = point_figures.LARGEST * max(0, 1 - abs(t - frame)) * weight / weights.max().item()
+            if area > 1 and -0.5 <= y <= 59.5 and -0.5 <= x <= 89.5:
+                at = (left + (x + 0.5) / 90 * (right - left), top + (y + 0.5) / 60 * (bottom - top))
+                near = [c.get_sizes()[np.abs(c.get_offsets() - at).max(1) < 1e-4] for c in drawn]  # a disc and its rim
+                assert sum((np.abs(sizes - area) < 1e-2).sum() for sizes in near) >= 2
+                found += 1
+    assert found > 5 and height == pytest.approx(width * 60 / 90)
+
+
+def test_portrait_and_long_clips_are_drawn(folder):
+    clip = clip_points(
+        d2st.adapt("d2st_stills", d2st.D2STConfig(positions=(3,)), frames=12),
+        torch.randint(0, 255, (12, 3, 128, 72), dtype=torch.uint8),
+        token=(11, 30, 60),
+    )
+    sheet = point_figures.pixels(point_figures.token_points(clip))
+    assert sheet.shape[0] > 600 and sheet.shape[1] < 1400  # two lines a pathway
+    moment = next(point_figures.moments(clip, clip.frames, np.arange(12)))
+    assert moment.shape[0] % 2 == moment.shape[1] % 2 == 0
+
+
+def test_a_clip_of_extracted_frames(folder, tmp_path):
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for n in range(4):
+        Image.fromarray(np.full((48, 64, 3), 40 * n, np.uint8)).save(frames / f"{n}.png")
+    flags = ["--adapter", folder / "adapter", "--support", frames, "--frames", "4", "--out", tmp_path / "out"]
+    assert cli.main(["visualize", str(frames), *map(str, flags)]) == 0
+    record = json.loads((tmp_path / "out" / "visualize.json").read_text())
+    assert record["clip"]["frames"] == [0, 1, 2, 3] and len(record["alignment"]["examples"]) == 1
+
+
+def test_adapters_without_points(folder, tmp_path, capsys):
+    clip = next((folder / "clips").rglob("0.mp4"))
+    flags = ["visualize", str(clip), "--backbone", "d2st_stills", "--adapter", "st", "--frames", "4"]
+    flags += ["--out", str(tmp_path), "--head", "otam"]
+    assert cli.main(flags) == 2
+    assert "'st' has no reference points" in capsys.readouterr().err
+    assert cli.main([*flags, "--support", str(clip.parent)]) == 0
+    assert "'st' has no reference points" in capsys.readouterr().out
+    record = json.loads((tmp_path / "visualize.json").read_text())
+    assert record["files"] == ["alignment.png", "visualize.json"] and record["alignment"]["rule"] == "path"
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"query": "nowhere.mp4"}, "no such file"),
+        ({"query": "broken.mp4"}, "cannot be read"),
+        ({"--support": "nowhere"}, "support 'nowhere' does not exist"),
+        ({"--support": "broken.mp4"}, "has no examples"),
+        ({"--token": "9,1,1"}, "frames 0 to 3"),
+        ({"--token": "1,1"}, "token"),
+        ({"--top": "0"}, "must be 1 or more"),
+        ({"--adapter": "nowhere"}, "neither a system"),
+    ],
+)
+def test_broken_input_gives_a_sentence(folder, tmp_path, monkeypatch, capsys, change, words):
+    clip = next((folder / "clips").rglob("0.mp4"))
+    (tmp_path / "broken.mp4").write_bytes(clip.read_bytes()[:300])
+    monkeypatch.chdir(tmp_path)
+    flags = {"query": str(clip), "--adapter": str(folder / "adapter"), "--out": "out"} | change
+    assert cli.main(["visualize", flags.pop("query"), *(part for flag in flags.items() for part in flag)]) == 2
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+
+
+def test_an_unreadable_example_is_passed_over(folder, tmp_path, capsys):
+    motion = MOTIONS[0].name
+    shutil.copytree(folder / "clips" / motion, tmp_path / motion)
+    (tmp_path / motion / "9.mp4").write_bytes(b"no video")
+    flags = ["--backbone", "d2st_stills", "--frames", "4", "--support", tmp_path / motion, "--out", tmp_path / "out"]
+    assert cli.main(["visualize", str(folder / "clips" / motion / "0.mp4"), *map(str, flags)]) == 0
+    assert "Passed over" in capsys.readouterr().err
+    record = json.loads((tmp_path / "out" / "visualize.json").read_text())
+    assert len(record["alignment"]["examples"]) == 2 and len(record["alignment"]["unreadable"]) == 1
+
+
+def test_alignment_of_clips_of_other_sizes():
+    from d2st import heads
+    from d2st.alignment import align
+
+    found = align(heads.build("bi-mhm"), torch.randn(5, 8), torch.randn(3, 8))
+    query, support = np.zeros((3, 40, 90, 3), np.uint8), np.zeros((5, 90, 40, 3), np.uint8)
+    drawn = point_figures.pixels(alignment_figure(query, support, found, ("a very long name of a clip", "b"), "Title"))
+    assert drawn.shape[0] > 400 and drawn.shape[1] > 500
+
+
+def test_the_python_of_the_docs(folder, tmp_path, monkeypatch, capsys):
+    text = (Path(__file__).parent.parent / "docs" / "visualize.md").read_text()
+    shutil.copytree(folder / "adapter", tmp_path / "runs" / "first" / "best")
+    shutil.copy(next((folder / "clips").rglob("0.mp4")), tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    exec(re.findall(r"```python\n(.*?)```", text, re.DOTALL)[0], {})
+    assert "layer4_0 temporal torch.Size" in capsys.readouterr().out
+    assert Image.open("important.png").width > 400
