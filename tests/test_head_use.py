@@ -129,7 +129,7 @@ def test_interrupted_and_resumed_it_is_the_same(small, tmp_path, monkeypatch) ->
     step = Steps.step
 
     def interrupted(self, batches, stop):
-        if self.state.episode == 4:
+        if self.state.done == 4:
             signal.raise_signal(signal.SIGTERM)
         return step(self, batches, stop)
 

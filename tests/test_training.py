@@ -171,7 +171,7 @@ def test_a_signal_saves_and_says_so(small, tmp_path, monkeypatch, capsys, number
     step = Steps.step
 
     def interrupted(self, batches, stop):
-        if self.state.episode == 4:
+        if self.state.done == 4:
             signal.raise_signal(number)
         return step(self, batches, stop)
 

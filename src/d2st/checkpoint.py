@@ -10,52 +10,51 @@ from torch import nn
 
 from .errors import D2STError
 from .files import write_safetensors
-from .loss import EpisodicLoss
 
 
 @dataclass
 class TrainState:
-    """How far a run is. Episodes, frames and augmentation follow from the seed and the episode's index, so there is no
-    state of a random generator or a loader to keep; and a state is only ever saved between optimiser steps.
+    """How far a run is. What is drawn, frames and augmentation follow from the seed and the index of the episode or
+    batch, so there is no state of a random generator or a loader to keep; and a state is only ever saved between
+    optimiser steps.
 
     Attributes:
-        episode: episodes that the weights have seen.
-        best_accuracy: on the validation classes, 0..1; None before the first validation.
-        best_episode: after how many episodes that was.
+        done: episodes, or batches of clips, that the weights have seen.
+        best_accuracy: on the validation part, 0..1; None before the first validation.
+        best_at: after how many that was.
         seconds: spent on training, over all starts of the run.
         bad: clips that could not be read: id -> reason.
         clips: digest of the training clips.
     """
 
-    episode: int = 0
+    done: int = 0
     best_accuracy: float | None = None
-    best_episode: int = 0
+    best_at: int = 0
     seconds: float = 0.0
     bad: dict[str, str] = field(default_factory=dict)
     clips: str = ""
 
 
-def save(path: Path, state: TrainState, model: EpisodicLoss, optimizer: torch.optim.Optimizer, scaler: dict) -> None:
+def save(path: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: dict) -> None:
     """Write the trained tensors, the optimiser's and the state to a safetensors file.
 
     Args:
         path: the file.
         state: goes into the file's metadata as JSON.
-        model: the bare module.
+        model: the bare module, with an ``encoder``, and ``parts()`` that names what else has a state.
         optimizer: its state tensors are stored under the names of the parameters they belong to.
         scaler: state of the fp16 loss scaler, numbers only; empty without one.
     """
     tensors = {f"adapter/{name}": tensor for name, tensor in model.encoder.adapter_state_dict().items()}
-    tensors |= {f"head/{name}": tensor for name, tensor in model.head.state_dict().items()}
-    if model.classifier is not None:
-        tensors |= {f"classifier/{name}": tensor for name, tensor in model.classifier.state_dict().items()}
+    for kind, part in model.parts().items():
+        tensors |= {f"{kind}/{name}": tensor for name, tensor in part.state_dict().items()}
     names = _names(model, optimizer)
     for index, slots in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer/{slot}/{names[index]}": torch.as_tensor(value) for slot, value in slots.items()}
     write_safetensors(path, tensors, {"state": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
 
 
-def load(path: Path, model: EpisodicLoss, optimizer: torch.optim.Optimizer) -> tuple[TrainState, dict]:
+def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[TrainState, dict]:
     """Put a saved run back into its model and optimiser.
 
     Returns:
@@ -64,7 +63,7 @@ def load(path: Path, model: EpisodicLoss, optimizer: torch.optim.Optimizer) -> t
     Raises:
         D2STError: the file cannot be read or belongs to another model.
     """
-    groups: dict[str, dict[str, torch.Tensor]] = {"adapter": {}, "head": {}, "classifier": {}, "optimizer": {}}
+    groups: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in ("adapter", *model.parts(), "optimizer")}
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata()
@@ -77,9 +76,8 @@ def load(path: Path, model: EpisodicLoss, optimizer: torch.optim.Optimizer) -> t
             f"The state of the run, {path}, cannot be read ({error}); start over with overwrite, or give another out."
         ) from error
     model.encoder.load_adapter_state_dict(groups["adapter"])
-    model.head.load_state_dict(groups["head"])
-    if model.classifier is not None:
-        model.classifier.load_state_dict(groups["classifier"])
+    for kind, part in model.parts().items():
+        part.load_state_dict(groups[kind])
     names = _names(model, optimizer)
     slots: dict[int, dict[str, torch.Tensor]] = {}
     for key, tensor in groups["optimizer"].items():

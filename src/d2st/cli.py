@@ -16,7 +16,10 @@ from .errors import D2STError
 
 
 class Verb(NamedTuple):
-    """Where a verb lives: ``module`` holds the config class and the function; ``positional`` flags may go unnamed."""
+    """Where a verb lives: ``module`` holds the config class and the function; ``positional`` flags may go unnamed.
+
+    ``classifier`` is the module, config class and function of the verb for a classifier (``--head linear``).
+    """
 
     module: str
     config: str
@@ -24,6 +27,7 @@ class Verb(NamedTuple):
     summary: str
     exit_code: Callable[[dict], int] = lambda result: 0
     positional: tuple[str, ...] = ()
+    classifier: tuple[str, str, str] | None = None
 
 
 VERBS = {
@@ -37,8 +41,20 @@ VERBS = {
         ("split", "data"),  # check-data ucf101 videos/
     ),
     "prepare": Verb("data.store", "PrepareConfig", "prepare", "videos to a frame store: decode once, read fast"),
-    "train": Verb("train", "TrainConfig", "train", "train an adapter on episodes, resumable exactly"),
-    "eval": Verb("evaluate", "EvalConfig", "evaluate", "few-shot accuracy with 95 % interval, on unseen classes"),
+    "train": Verb(
+        "train",
+        "TrainConfig",
+        "train",
+        "train an adapter on episodes, or with --head linear a classifier; resumable exactly",
+        classifier=("full_shot.train", "FullShotTrainConfig", "train_full_shot"),
+    ),
+    "eval": Verb(
+        "evaluate",
+        "EvalConfig",
+        "evaluate",
+        "few-shot accuracy on unseen classes, or a classifier's (--head linear); 95 % intervals",
+        classifier=("full_shot.evaluate", "FullShotEvalConfig", "evaluate_full_shot"),
+    ),
     "predict": Verb(
         "predict",
         "PredictConfig",
@@ -122,9 +138,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(name: str, arguments: Sequence[str]) -> int:
     """Parse a verb's flags, call its function, and return its exit code."""
-    from .flags import settings
+    from .flags import for_classifier, settings
 
     verb = VERBS[name]
+    if verb.classifier and for_classifier(arguments):
+        module, config, function = verb.classifier
+        verb = verb._replace(module=module, config=config, function=function)
     module = importlib.import_module(f".{verb.module}", __package__)
     config_class, function = getattr(module, verb.config), getattr(module, verb.function)
     typed = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from types import UnionType
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -14,8 +15,11 @@ from . import heads, recipes
 from .adapters import SYSTEMS
 from .choice import DEFAULT
 from .errors import D2STError
+from .full_shot.model import is_classifier
 from .heads import FILLED, HEADS, HeadSpec, TextConfig
 from .heads.saved import saved_spec
+
+CLASSIFIER = "linear"  # the head that is no matching head
 
 
 def settings(verb: str, summary: str, config_class: type, arguments: Sequence[str]) -> dict[str, object]:
@@ -39,13 +43,17 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
     own = [argument for argument in arguments if argument.startswith("--adapter.")]
     if "--adapter_path" in arguments and own:
         raise D2STError(f"A saved adapter has its own settings: leave out {', '.join(own)}, or name a system instead.")
-    arguments = _spell_out(arguments)
+    matching = "head" in fields and isinstance(fields["head"].type, UnionType)  # else the head is a constant
+    if matching:
+        arguments = _spell_out(arguments)
+    else:
+        arguments = ["--head" if argument == "--head.name" else argument for argument in arguments]
     parser = _Parser(prog=f"d2st {verb}", description=summary, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file with these settings; flags override it.")
-    parser.add_class_arguments(config_class, as_group=False, skip={"adapter", "head"} & fields.keys())
+    parser.add_class_arguments(config_class, as_group=False, skip={"adapter", *["head"] * matching} & fields.keys())
     if "adapter" in fields:
         system = _add_adapter(parser, _chosen("adapter", arguments) or fields["adapter"].default_factory().name)
-    if "head" in fields:
+    if matching:
         _add_head(parser, arguments)
     try:
         parsed, given = parser.parse_args(arguments), parser.parse_args(arguments, defaults=False)
@@ -55,7 +63,7 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
     if "adapter" in fields:
         chosen = vars(result["adapter"])
         result["adapter"] = system(**{key: value for key, value in chosen.items() if key != "name"})
-    if "head" in fields:
+    if matching:
         name, typed = parsed["head.name"], vars(given["head"]) if "head" in given else {}
         # Only what was given: the other options may be those of a saved head.
         options = {key: value for key, value in typed.items() if key != "name"}
@@ -63,6 +71,23 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
     if "text" in fields:
         result["text"] = TextConfig(**vars(result["text"]))
     return result
+
+
+def for_classifier(arguments: Sequence[str]) -> bool:
+    """Whether arguments ask for a classifier: by ``--head linear``, or by the folder of one where no head is named."""
+    arguments = normalise(arguments)
+    head = path = None
+    for flag, value in itertools.pairwise(arguments):
+        if flag == "--config":
+            content = _read(value)
+            head, path = content.get("head", head), content.get("adapter_path", path)
+        elif flag == "--head.name":
+            head = value
+        elif flag == "--adapter_path":
+            path = value
+    if head is not None:
+        return head == CLASSIFIER
+    return path is not None and is_classifier(path)
 
 
 def normalise(arguments: Sequence[str], switches: set[str] = frozenset()) -> list[str]:
@@ -176,7 +201,8 @@ def _add_head(parser: ArgumentParser, arguments: list[str]) -> None:
     saved = _saved_head(arguments)
     name = _chosen("head", arguments) or (saved.name if saved else DEFAULT)
     known = heads.options_of(name)
-    about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}."
+    about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}. In train and eval "
+    about += f"{CLASSIFIER} makes a classifier of fixed classes, with flags of its own (--head {CLASSIFIER} --help)."
     parser.add_argument("--head.name", default=name, choices=list(HEADS), help=about)
     parser.add_class_arguments(HEADS[name], "head", skip=set(FILLED) & known.keys())
     if saved and saved.name == name:

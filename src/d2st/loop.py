@@ -1,86 +1,93 @@
-"""A training run from where it is to its last episode."""
+"""A training run from where it is to its last episode or batch."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.data import DataLoader
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
 
 from . import checkpoint
 from .checkpoint import TrainState
-from .data.loading import EpisodeClips, LoadedEpisode
+from .data.datasets import ClipSet
+from .data.loading import Loaded
 from .errors import D2STError
-from .loss import EpisodicLoss
+from .plan import Plan
 from .processes import lost_processes
 from .progress import progress
 from .runs import RunFolder
 from .schedules import Schedule
 from .steps import Steps
 from .stop import Stop, ignore_interrupts
-from .validate import Validation
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from .full_shot.train import FullShotTrainConfig
     from .train import TrainConfig
 
 
 def run(
     fabric: "Fabric",
-    config: "TrainConfig",
+    config: "TrainConfig | FullShotTrainConfig",
+    plan: Plan,
     folder: RunFolder,
-    bare: EpisodicLoss,
+    bare: nn.Module,
     optimizer: torch.optim.Optimizer,
     rate: Schedule,
-    episodes: EpisodeClips,
-    validation: Validation | None,
+    units: Dataset,
+    validation: Callable | None,
 ) -> TrainState:
-    """Train to the last episode, from where the folder's state is.
+    """Train to the end, from where the folder's state is.
 
-    Everything random follows from the seed and the episode's index, and a step is computed whole or not at all, so a
-    run that is killed and started again gives the same weights as one that is not, bit for bit on a CPU.
+    Everything random follows from the seed and the index of the episode or batch, and a step is computed whole or not
+    at all, so a run that is killed and started again gives the same weights as one that is not, bit for bit on a CPU.
 
     Args:
         fabric: launched.
         config: all settings.
+        plan: what is counted, and how much of it.
         folder: of the run, opened.
-        bare: the module, not yet set up by Fabric.
+        bare: the module, not yet set up by Fabric: (video, classes) -> loss, accuracy. It has an ``encoder``,
+            ``parts()`` and ``save_pretrained(folder)``.
         optimizer: of its trained parameters.
-        rate: learning rate by episode.
-        episodes: the training episodes.
-        validation: called every ``config.validate_every`` episodes, or None.
+        rate: learning rate by index of the episode or batch.
+        units: the episodes or batches by index, each as ``Loaded``; they have the ``clips`` that they are drawn from.
+        validation: called with fabric every ``plan.validate_every``, gives accuracy, interval and unreadable clips; has
+            a ``title``. Or None.
 
     Returns:
         The final state.
 
     Raises:
-        D2STError: a loss or gradient that is not finite, too many unreadable clips, an episode that cannot be read, or
+        D2STError: a loss or gradient that is not finite, too many unreadable clips, a unit that cannot be read, or
             another of several processes was lost.
         SystemExit: after SIGINT or SIGTERM, with the state saved.
     """
     from lightning_fabric.loggers import TensorBoardLogger
 
     model, optimizer = fabric.setup(bare, optimizer)
-    state = TrainState(clips=_digest(episodes))
+    state = TrainState(clips=_digest(units.clips))
     if folder.state.exists():
         saved, scaler = checkpoint.load(folder.state, bare, optimizer.optimizer)
         if saved.clips != state.clips:
             raise D2STError(
                 f"The training clips in '{config.data}' are not those that the run in '{folder.path}' began with, so "
-                f"its episodes would be others; restore them, give another out, or overwrite to start over."
+                f"its {plan.units} would be others; restore them, give another out, or overwrite to start over."
             )
         state = saved
         fabric.strategy.precision.load_state_dict(scaler)
-        going = "is complete at" if state.episode == config.episodes else "goes on from"
-        fabric.print(f"The run in {folder.path} {going} episode {state.episode} of {config.episodes}.")
+        going = "is complete at" if state.done == plan.total else "goes on from"
+        fabric.print(f"The run in {folder.path} {going} {plan.unit} {state.done} of {plan.total}.")
     if fabric.is_global_zero:
-        folder.trim(state.episode)
-    logger = TensorBoardLogger(folder.path, name=folder.tensorboard.name, version="", purge_step=state.episode + 1)
-    steps = Steps(fabric, config, folder, logger, bare, model, optimizer, rate, state, len(episodes.clips))
-    mine = range(state.episode + fabric.global_rank, config.episodes, fabric.world_size)
+        folder.trim(plan.unit, state.done)
+    logger = TensorBoardLogger(folder.path, name=folder.tensorboard.name, version="", purge_step=state.done + 1)
+    steps = Steps(fabric, config, plan, folder, logger, bare, model, optimizer, rate, state, len(units.clips))
+    mine = range(state.done + fabric.global_rank, plan.total, fabric.world_size)
     loader = DataLoader(
-        episodes,
+        units,
         sampler=mine,
         batch_size=None,
         num_workers=config.workers,
@@ -88,38 +95,37 @@ def run(
         worker_init_fn=ignore_interrupts,
         pin_memory=fabric.device.type == "cuda",
     )
-    every = config.validate_every if config.validate_every is not None else max(1, config.episodes // 10)
-    batches = iter(loader)
+    every, loaded = plan.validate_every, iter(loader)
     then = f"The state at the last whole step that was saved is in {folder.path}; start again to go on from it."
     with (
         Stop() as stop,
-        progress("train", config.episodes, "episodes", state.episode) as advance,
+        progress("train", plan.total, plan.units, state.done) as advance,
         lost_processes(fabric, then, rescue=steps.rescue),
     ):
-        while state.episode < config.episodes:
-            before = state.episode
-            note = steps.step(batches, stop)
-            advance(state.episode - before, note)
-            finished = state.episode == config.episodes
-            if validation and (finished or before // every < state.episode // every):
+        while state.done < plan.total:
+            before = state.done
+            note = steps.step(loaded, stop)
+            advance(state.done - before, note)
+            finished = state.done == plan.total
+            if validation and (finished or before // every < state.done // every):
                 steps.validate(validation)
             elif not validation and finished:
                 steps.keep_best()
             steps.save(now=finished)
             if steps.stopped:
                 steps.save(now=True)
-                fabric.print(f"Stopped at episode {state.episode}, saved in {folder.path}; start again to go on.")
+                fabric.print(f"Stopped at {plan.unit} {state.done}, saved in {folder.path}; start again to go on.")
                 raise SystemExit(128 + steps.stopped)
     if fabric.is_global_zero:
         bare.save_pretrained(folder.final)
     return state
 
 
-def _digest(episodes: EpisodeClips) -> str:
-    """Of the names and classes of the clips, on which the list of episodes depends."""
-    clips = [(clip.id, clip.label) for clip in episodes.clips.clips]
-    return hashlib.sha256(json.dumps([episodes.clips.classes, clips]).encode()).hexdigest()
+def _digest(clips: ClipSet) -> str:
+    """Of the names and classes of the clips, on which what is drawn depends."""
+    listed = [(clip.id, clip.label) for clip in clips.clips]
+    return hashlib.sha256(json.dumps([clips.classes, listed]).encode()).hexdigest()
 
 
-def _as_is(episode: LoadedEpisode) -> LoadedEpisode:
-    return episode
+def _as_is(loaded: Loaded) -> Loaded:
+    return loaded

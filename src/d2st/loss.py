@@ -90,6 +90,11 @@ class EpisodicLoss(nn.Module):
             loss = loss + self.class_loss * F.cross_entropy(named, truth)
         return loss, accuracy
 
+    def parts(self) -> dict[str, nn.Module]:
+        """What has a state beside the encoder, by name."""
+        named = {"head": self.head, "classifier": self.classifier}
+        return {name: part for name, part in named.items() if part is not None}
+
     def save_pretrained(self, folder: str | Path) -> None:
         """Write adapter and head into one folder."""
         self.encoder.save_pretrained(folder)

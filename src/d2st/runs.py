@@ -16,8 +16,8 @@ class RunFolder:
 
     Attributes:
         path: the folder. In it: ``config.json``, ``metrics.jsonl`` (a line a step and a validation),
-            ``last.safetensors`` (the state that a resumed run goes on from), ``best`` and ``final`` (adapter and head),
-            ``bad_clips.json``, ``train.json`` (the result), ``tensorboard``.
+            ``last.safetensors`` (the state that a resumed run goes on from), ``best`` and ``final`` (adapter, and
+            head or classifier), ``bad_clips.json``, ``train.json`` (the result), ``tensorboard``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -52,8 +52,8 @@ class RunFolder:
         with self.metrics.open("a") as file:
             file.write(json.dumps(record) + "\n")
 
-    def trim(self, episode: int) -> None:
-        """Drop metrics of episodes after ``episode``, which a resumed run computes again, and torn lines."""
+    def trim(self, unit: str, done: int) -> None:
+        """Drop metrics of units ("episode") after ``done``, which a resumed run computes again, and torn lines."""
         if not self.metrics.exists():
             return
         kept = []
@@ -62,7 +62,7 @@ class RunFolder:
                 record = json.loads(line)
             except ValueError:
                 continue
-            if record["episode"] <= episode:
+            if record[unit] <= done:
                 kept.append(line + "\n")
         write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
 
@@ -83,7 +83,7 @@ class RunFolder:
     def _clear(self) -> None:
         files = [self.config, self.metrics, self.state, self.result, self.bad, *self.tensorboard.glob("events.*")]
         for folder in (self.best, self.final):
-            pairs = itertools.product(("adapter", "head"), ("config.json", "model.safetensors"))
+            pairs = itertools.product(("adapter", "head", "classifier"), ("config.json", "model.safetensors"))
             files += [folder / f"{kind}_{file}" for kind, file in pairs]
         for file in files:
             file.unlink(missing_ok=True)

@@ -6,64 +6,63 @@ import torch
 
 from . import checkpoint
 from .data.episodes import MODEL, generator, torch_seed
-from .data.loading import LoadedEpisode
+from .data.loading import Loaded
 from .errors import D2STError
 from .files import write_json
 from .stop import Stop
-from .validate import Validation
 
 
 class Steps:
-    """What a run does between reading episodes and ending; see ``loop.run`` for what it is built from."""
+    """What a run does between reading and ending; see ``loop.run`` for what it is built from."""
 
-    def __init__(self, fabric, config, folder, logger, bare, model, optimizer, rate, state, clips) -> None:
-        self.fabric, self.config, self.folder, self.logger = fabric, config, folder, logger
+    def __init__(self, fabric, config, plan, folder, logger, bare, model, optimizer, rate, state, clips) -> None:
+        self.fabric, self.config, self.plan, self.folder, self.logger = fabric, config, plan, folder, logger
         self.bare, self.model, self.optimizer, self.rate = bare, model, optimizer, rate
         self.state, self.clips, self.stopped = state, clips, 0
         self.saved = self.ticked = time.monotonic()
         model.train()
 
-    def step(self, batches, stop: Stop) -> str:
+    def step(self, loaded, stop: Stop) -> str:
         """One optimiser step; gives a note for the progress bar."""
-        fabric, config, state = self.fabric, self.config, self.state
-        first, last = state.episode, min(state.episode + config.episodes_per_step, config.episodes)
+        fabric, config, plan, state = self.fabric, self.config, self.plan, self.state
+        first, last = state.done, min(state.done + plan.per_step, plan.total)
         mine = (last - first) // fabric.world_size
         seen = []
         for i in range(mine):
             with fabric.no_backward_sync(self.model, enabled=i < mine - 1):
-                seen.append(self._episode(next(batches), mine))
+                seen.append(self._unit(next(loaded), mine))
         news = [float(len(self.state.bad)), float(stop.signal)]
         stats = torch.cat([torch.stack(seen).flatten(), torch.tensor(news, device=fabric.device)])
-        stats = fabric.all_gather(stats).reshape(fabric.world_size, -1)  # (W, 2 * episodes of a process + 2)
+        stats = fabric.all_gather(stats).reshape(fabric.world_size, -1)  # (W, 2 * units of a process + 2)
         self.stopped = int(stats[:, -1].max())
         losses, accuracies = stats[:, :-2].unflatten(1, (mine, 2)).transpose(0, 1).flatten(0, 1).unbind(1)  # (A,), (A,)
         norm = fabric.clip_gradients(
             self.model, self.optimizer, max_norm=config.clip_norm or float("inf"), error_if_nonfinite=False
         )
         self._refuse_nonfinite(losses, norm, first, last)
-        # The released code sets the rate of the iteration in which the step falls: the last of its episodes.
+        # The released code sets the rate of the iteration in which the step falls: the last of its units.
         lr = self.rate(last - 1)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_share"]
         self.optimizer.step()
         self.optimizer.zero_grad()
-        state.episode = last
+        state.done = last
         self._check_bad(stats[:, -2])
         loss, accuracy = losses.mean().item(), accuracies.mean().item()
         record = {"loss": loss, "accuracy": accuracy, "lr": lr, "gradient_norm": float(norm)}
         self._log(record, "train")
         return f"loss {loss:.3f}, accuracy {100 * accuracy:.0f} %"
 
-    def _episode(self, episode: LoadedEpisode, mine: int) -> torch.Tensor:
-        """Loss and accuracy (2,) of an episode whose gradient it adds."""
-        if episode.failure:
+    def _unit(self, loaded: Loaded, mine: int) -> torch.Tensor:
+        """Loss and accuracy (2,) of an episode or a batch, whose gradient it adds."""
+        if loaded.failure:
             self.rescue()
-            raise D2STError(f"{episode.failure} The state at episode {self.state.episode} is in {self.folder.state}.")
-        self.state.bad |= episode.bad
-        torch.manual_seed(torch_seed(generator(self.config.seed, episode.index, MODEL)))  # drop-out and its like
-        video = episode.video.to(self.fabric.device, non_blocking=True)
-        loss, accuracy = self.model(video, episode.classes.to(self.fabric.device))
-        scale = self.config.gradient_scale / mine  # processes are averaged by DDP, so that is of the step's mean
+            raise D2STError(f"{loaded.failure} The state at {self._now()} is in {self.folder.state}.")
+        self.state.bad |= loaded.bad
+        torch.manual_seed(torch_seed(generator(self.config.seed, loaded.index, MODEL)))  # drop-out and its like
+        video = loaded.video.to(self.fabric.device, non_blocking=True)
+        loss, accuracy = self.model(video, loaded.classes.to(self.fabric.device))
+        scale = self.plan.gradient_scale / mine  # processes are averaged by DDP, so that is of the step's mean
         self.fabric.backward(loss * scale)
         return torch.stack([loss.detach(), accuracy])
 
@@ -73,34 +72,36 @@ class Steps:
         if not wrong and (scaled or norm.isfinite()):
             return
         what = (
-            f"The loss of episode {first + wrong[0]} is {losses[wrong[0]].item()}"
+            f"The loss of {self.plan.unit} {first + wrong[0]} is {losses[wrong[0]].item()}"
             if wrong
-            else f"The gradient of episodes {first} to {last - 1} has norm {norm.item()}"
+            else f"The gradient of {self.plan.units} {first} to {last - 1} has norm {norm.item()}"
         )
         self.rescue()
         raise D2STError(
-            f"{what}; the run stopped before that step. The last good state, at episode {first}, is "
+            f"{what}; the run stopped before that step. The last good state, at {self._now()}, is "
             f"{self.folder.state}. Try a lower lr, clip_norm or fp32, in another folder."
         )
 
-    def validate(self, validation: Validation) -> None:
-        """Score on the validation classes and keep the adapter if it is the best so far."""
-        scores, bad = validation(self.fabric)
+    def validate(self, validation) -> None:
+        """Score on the validation part and keep the model if it is the best so far."""
+        mean, interval, bad = validation(self.fabric)
         self.state.bad |= bad
-        self._log({"validation_accuracy": scores.mean, "validation_interval": scores.interval}, "validation")
-        best = self.state.best_accuracy is None or scores.mean > self.state.best_accuracy
+        self._log({"validation_accuracy": mean, "validation_interval": interval}, "validation")
+        best = self.state.best_accuracy is None or mean > self.state.best_accuracy
         if best:
-            self.state.best_accuracy = scores.mean
+            self.state.best_accuracy = mean
             self.keep_best()
+        epochs = self.plan.place(self.state.done).get("epoch")
+        epoch = "" if epochs is None else f" (epoch {epochs:.3g})"
         self.fabric.print(
-            f"Episode {self.state.episode}: {100 * scores.mean:.2f} ± {100 * scores.interval:.2f} % on "
-            f"{validation.way}-way {self.config.shot}-shot validation" + (", the best so far." if best else ".")
+            f"{self._now().capitalize()}{epoch}: {100 * mean:.2f} ± {100 * interval:.2f} % on {validation.title}"
+            + (", the best so far." if best else ".")
         )
         self.model.train()
 
     def keep_best(self) -> None:
         """The weights of now are those to keep."""
-        self.state.best_episode = self.state.episode
+        self.state.best_at = self.state.done
         if self.fabric.is_global_zero:
             self.bare.save_pretrained(self.folder.best)
 
@@ -132,12 +133,15 @@ class Steps:
             self.save(now=True)
             raise D2STError(
                 f"{len(bad)} clips could not be read, more than max_bad = {self.config.max_bad:.0%} of {self.clips}; "
-                f"they are listed in {self.folder.bad}. The state at episode {self.state.episode} is kept. Repair the "
+                f"they are listed in {self.folder.bad}. The state at {self._now()} is kept. Repair the "
                 f"data, or start again with a larger max_bad."
             )
 
     def _log(self, record: dict[str, float], group: str) -> None:
         if self.fabric.is_global_zero:
-            self.folder.log(episode=self.state.episode, **record)
+            self.folder.log(**self.plan.place(self.state.done), **record)
             named = {f"{group}/{name}": value for name, value in record.items()}
-            self.logger.log_metrics(named, step=self.state.episode)
+            self.logger.log_metrics(named, step=self.state.done)
+
+    def _now(self) -> str:
+        return f"{self.plan.unit} {self.state.done}"

@@ -21,6 +21,7 @@ from .heads import HeadSpec, TextConfig
 from .loop import run
 from .loss import EpisodicLoss
 from .options import Precision, build_encoder, pick_device
+from .plan import Plan
 from .processes import launch, world_size
 from .results import config_dict, write_result
 from .runs import RunFolder
@@ -142,10 +143,11 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     Raises:
         D2STError: a setting, the data, the split or the run folder cannot be used; or the training diverged.
     """
-    fabric = _fabric(config)
+    plan = _plan(config)
+    fabric = launch_training(config, plan)
     clips = open_dataset(config.data, config.split, "train")
     sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
-    validation_clips = _validation_clips(config)
+    validation_clips = _validation_clips(config, clips)
     rate = _schedule(config)
     torch.manual_seed(config.seed)
     frames = (config.frames or encoder.frames) if encoder else None
@@ -166,16 +168,16 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     fabric.barrier()
     episode = (config.way, config.shot, config.queries)
     model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
-    optimizer = torch.optim.Adam(_groups(model, config), lr=config.lr)
+    optimizer = torch.optim.Adam(groups(model, config), lr=config.lr)
     sample = frame_rules.build(config.sampling, frames)
     episodes = EpisodeClips(clips, sampler, sample, *_transforms(config, encoder))
     validation = Validation(validation_clips, config, encoder, head, sample) if validation_clips else None
-    state = run(fabric, config, folder, model, optimizer, rate, episodes, validation)
+    state = run(fabric, config, plan, folder, model, optimizer, rate, episodes, validation)
     result = {
-        "episodes": state.episode,
+        "episodes": state.done,
         "seconds": state.seconds,
         "best_accuracy": state.best_accuracy,
-        "best_episode": state.best_episode,
+        "best_episode": state.best_at,
         "adapter": str(folder.best),
         "trainable_parameters": encoder.parameter_count()[0],
         "head": head.spec.name,
@@ -187,21 +189,25 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     return result
 
 
-def _fabric(config: TrainConfig):
-    """Fabric for this process, or for those that ``torchrun`` started."""
-    device, world = pick_device(config.device), world_size()
+def _plan(config: TrainConfig) -> Plan:
+    every = config.validate_every if config.validate_every is not None else max(1, config.episodes // 10)
+    return Plan("episode", "episodes", config.episodes, config.episodes_per_step, every, config.gradient_scale)
+
+
+def launch_training(config, plan: Plan):
+    """Fabric for this process, or for those that ``torchrun`` started, on a config's device in its precision.
+
+    Raises:
+        D2STError: no such device, a precision that it does not have, or a plan that the processes cannot share.
+    """
+    device = pick_device(config.device)
     if config.precision == "fp16" and device.type == "cpu":
         raise D2STError("Training in fp16 needs a GPU; on the CPU choose bf16 or fp32.")
-    left = config.episodes % config.episodes_per_step if config.episodes_per_step > 0 else 1
-    if config.episodes_per_step < 1 or config.episodes_per_step % world or left % world:
-        raise D2STError(
-            f"{config.episodes} episodes in steps of {config.episodes_per_step} cannot be shared by {world} processes; "
-            f"make both multiples of {world}."
-        )
+    plan.check(world_size())
     return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision])
 
 
-def _validation_clips(config: TrainConfig) -> ClipSet | None:
+def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
     if config.validate_every == 0:
         return None
     try:
@@ -209,6 +215,13 @@ def _validation_clips(config: TrainConfig) -> ClipSet | None:
     except D2STError as error:  # the training part was opened before, so what is missing is validation classes
         print(f"No validation, the last adapter will be the best: {error}")
         return None
+    shared = sorted(set(clips.classes) & set(training.classes))
+    if shared:
+        raise D2STError(
+            f"Training and validation of '{config.data}' share {len(shared)} classes, such as {shared[0]}: that is for "
+            f"classification (--head linear). Few-shot learning is validated on classes of its own; give such a split, "
+            f"or validate_every 0."
+        )
     if len(clips.classes) < 2:
         print(f"No validation, the last adapter will be the best: its part has only the class {clips.classes[0]}.")
         return None
@@ -236,12 +249,15 @@ def _transforms(config: TrainConfig, encoder: VideoEncoder) -> tuple[ClipTransfo
     return transform, transform
 
 
-def _groups(model: nn.Module, config: TrainConfig) -> list[dict]:
-    """Parameter groups by weight decay and by share of the learning rate."""
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+def groups(model: nn.Module, config, head: str = "head.") -> list[dict]:
+    """Parameter groups by weight decay and by share of the learning rate, as a training config says.
+
+    Names of the head's parameters start with ``head``.
+    """
+    found: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             decay = 0.0 if any(word in name for word in config.no_decay) else config.weight_decay
-            share = config.head_lr if name.startswith("head.") else 1.0
-            groups.setdefault((decay, share), []).append(parameter)
-    return [{"params": own, "weight_decay": decay, "lr_share": share} for (decay, share), own in groups.items()]
+            share = config.head_lr if name.startswith(head) else 1.0
+            found.setdefault((decay, share), []).append(parameter)
+    return [{"params": own, "weight_decay": decay, "lr_share": share} for (decay, share), own in found.items()]

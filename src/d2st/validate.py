@@ -11,7 +11,7 @@ from .encode import Features, encode_clips, encode_together
 from .encoder import VideoEncoder
 from .evaluate import fixed_transform
 from .heads import Head
-from .scoring import Scores, score
+from .scoring import score
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,14 +38,15 @@ class Validation:
     ) -> None:
         self.clips, self.config, self.encoder, self.head, self.sample = clips, config, encoder, head, sample
         self.way = min(config.way, len(clips.classes))
+        self.title = f"{self.way}-way {config.shot}-shot validation"
         self.transform = fixed_transform(config, encoder)
         self._sampler(clips.labels)
         self.text = name_features(head, encoder, clips.classes, config.text)
 
-    def __call__(self, fabric: "Fabric") -> tuple[Scores, dict[str, str]]:
-        """Scores, and the clips that could not be read: id -> reason. Leaves the head in eval mode.
+    def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
+        """Accuracy, its interval, and the clips that could not be read: id -> reason. Leaves the head in eval mode.
 
-        The processes share the encoding; each of them then knows the scores.
+        The processes share the encoding; each of them then knows the result.
         """
         self.head.eval()
 
@@ -67,7 +68,7 @@ class Validation:
         embedded = features.embedded(self.head)
         episodes = self.config.validation_episodes
         scores = score(embedded, sampler, self.head, episodes, fabric.device, self.text)
-        return scores, {clip["id"]: clip["reason"] for clip in features.bad}
+        return scores.mean, scores.interval, {clip["id"]: clip["reason"] for clip in features.bad}
 
     def _sampler(self, labels) -> EpisodeSampler:
         config = self.config

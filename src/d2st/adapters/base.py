@@ -27,6 +27,7 @@ class AdapterConfig:
 
     name: ClassVar[str] = ""
     tunes_backbone: ClassVar[bool] = False  # the backbone as a whole trains, in training mode
+    classifies_by_text: ClassVar[bool] = False  # its full-shot classifier takes features of the classes' names
 
     @property
     def label(self) -> str:

@@ -54,6 +54,7 @@ class DiSTConfig(AdapterConfig):
     feature: Literal["frames", "video"] = "frames"
 
     name: ClassVar[str] = "dist"
+    classifies_by_text: ClassVar[bool] = True
 
     def passage(self, backbone: Backbone, frames: int) -> Passage:
         """The networks beside the backbone."""

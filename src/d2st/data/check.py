@@ -30,6 +30,7 @@ class CheckConfig:
         way: Classes in an episode.
         shot: Support clips of a class.
         queries: Query clips of a class.
+        full_shot: The parts share their classes and divide the clips, for classification.
         frames: Frames that a clip is read with; shorter clips are listed, their frames repeat.
         full: Decode every frame; else the packets are counted and the first frame is decoded.
         workers: Processes; None for one a CPU core, 0 for none besides this one.
@@ -41,6 +42,7 @@ class CheckConfig:
     way: int = 5
     shot: int = 1
     queries: int = 1
+    full_shot: bool = False
     frames: int = 8
     full: bool = False
     workers: int | None = None
@@ -60,7 +62,7 @@ def check(config: CheckConfig) -> dict:
     for name, least in (("way", 2), ("shot", 1), ("queries", 1), ("frames", 1)):
         if getattr(config, name) < least:
             raise D2STError(f"{name} must be at least {least} and is {getattr(config, name)}.")
-    listing, parts = list_clips(Path(config.data), config.split)
+    listing, parts = list_clips(Path(config.data), config.split, shared=config.full_shot)
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
     full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
     parts = parts or {"all": sorted(listing.clips)}

@@ -14,6 +14,7 @@ from d2st.data.frames import Sampler
 from d2st.data.index import finder, is_store, list_store
 from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
 from d2st.data.readers import reader
+from d2st.data.shares import scan_parts
 from d2st.data.splits import split_classes
 from d2st.errors import D2STError
 
@@ -117,17 +118,33 @@ def open_dataset(
     if gone:
         problems.append(f"Classes without any clip are left out: {', '.join(gone)}.")
     names = [name for name, clips in found.items() if clips]
-    if not names:
+    return clip_set(data, {name: found[name] for name in names}, listing, problems, warn)
+
+
+def clip_set(
+    data: str | Path, found: dict[str, dict[str, Path]], listing: Listing, problems: list[str], warn: bool
+) -> ClipSet:
+    """The clip set of class -> {id: path}, in the order of its classes.
+
+    Raises:
+        D2STError: If there is no clip.
+    """
+    clips = tuple(
+        Clip(path, label, id) for label, of_class in enumerate(found.values()) for id, path in sorted(of_class.items())
+    )
+    if not clips:
         raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(problems)}")
-    clips = tuple(Clip(path, label, id) for label, name in enumerate(names) for id, path in sorted(found[name].items()))
     if warn and problems:
         more = f" ({len(problems)} such findings; 'd2st check-data' lists them)" * (len(problems) > 1)
-        warnings.warn(problems[0] + more, DataWarning, stacklevel=2)
-    return ClipSet(tuple(names), clips, tuple(problems), tuple(listing.notes))
+        warnings.warn(problems[0] + more, DataWarning, stacklevel=3)
+    return ClipSet(tuple(found), clips, tuple(problems), tuple(listing.notes))
 
 
-def list_clips(data: Path, split: str | Path | None) -> tuple[Listing, dict[str, list[str]]]:
-    """Clips by class and the class names of each part, for :func:`open_dataset`, ``prepare`` and ``check-data``."""
+def list_clips(data: Path, split: str | Path | None, shared: bool = False) -> tuple[Listing, dict[str, list[str]]]:
+    """Clips by class and the class names of each part, for :func:`open_dataset`, ``prepare`` and ``check-data``.
+
+    With ``shared``, parts may have the same classes (:mod:`d2st.data.division`).
+    """
     if data.is_file() and is_archive(data):
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
     if isinstance(split, str) and split in benchmarks.NAMES:
@@ -136,10 +153,12 @@ def list_clips(data: Path, split: str | Path | None) -> tuple[Listing, dict[str,
         return listing, benchmark.classes
     split = None if split is None else Path(split)
     if is_store(data):
-        return split_classes(lambda: list_store(data), split, finder(data))
+        return split_classes(lambda: list_store(data), split, finder(data), shared)
     if data.is_file():
         find = Folder(data.parent).find
-        return split_classes(lambda: read_list(data, find), split, find)
+        return split_classes(lambda: read_list(data, find), split, find, shared)
     if data.is_dir():
-        return split_classes(lambda: scan_folder(data), split, Folder(data).find)
+        if shared and split is None and (divided := scan_parts(data)):
+            return divided
+        return split_classes(lambda: scan_folder(data), split, Folder(data).find, shared)
     raise D2STError(f"Data '{data}' does not exist; give a folder of class folders, a list file or a frame store.")

@@ -15,15 +15,15 @@ from .video import VideoError
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LoadedEpisode:
-    """One episode, read.
+class Loaded:
+    """One episode, or one batch of clips for classification, read.
 
     Attributes:
-        index: of the episode.
-        video: (S + Q, T, 3, H, W) float32, support, then query clips, each class by class.
-        classes: (way,) int64 class ids.
+        index: of the episode or batch.
+        video: (S + Q, T, 3, H, W) float32, support, then query clips, each class by class; (B, T, 3, H, W) of a batch.
+        classes: int64 class ids: (way,) of the episode's classes, (B,) of the batch's clips.
         bad: clips that could not be read and what stands in for them: id -> reason.
-        failure: why the episode could not be made; then ``video`` is empty.
+        failure: why it could not be read; then ``video`` is empty.
     """
 
     index: int
@@ -32,7 +32,7 @@ class LoadedEpisode:
     bad: dict[str, str]
     failure: str = ""
 
-    def pin_memory(self) -> "LoadedEpisode":
+    def pin_memory(self) -> "Loaded":
         """Called by the loader where the device is a GPU."""
         return dataclasses.replace(self, video=self.video.pin_memory(), classes=self.classes.pin_memory())
 
@@ -63,14 +63,14 @@ class EpisodeClips(Dataset):
         self.clips, self.sampler, self.sample = clips, sampler, sample
         self.support_transform, self.query_transform = support_transform, query_transform
 
-    def __getitem__(self, index: int) -> LoadedEpisode:
+    def __getitem__(self, index: int) -> Loaded:
         episode = self.sampler.draw(index)
         classes = torch.from_numpy(episode.classes)
         bad: dict[str, str] = {}
         try:
-            return LoadedEpisode(index, self._read(index, episode, bad), classes, bad)
+            return Loaded(index, self._read(index, episode, bad), classes, bad)
         except D2STError as error:  # as a value: a loader would wrap the sentence in a worker's traceback
-            return LoadedEpisode(index, torch.empty(0), classes, bad, str(error))
+            return Loaded(index, torch.empty(0), classes, bad, str(error))
 
     def _read(self, index: int, episode: Episode, bad: dict[str, str]) -> torch.Tensor:
         spares = [iter(clips) for clips in episode.spares]
@@ -94,11 +94,11 @@ class EpisodeClips(Dataset):
                             f"'{self.clips.classes[episode.classes[label]]}'; the last one is {error.path}: "
                             f"{error.reason}. Run 'd2st check-data', repair the files or leave the class out."
                         ) from error
-            videos.append(_seeded(seed, transform, frames))
+            videos.append(seeded(seed, transform, frames))
         return torch.stack(videos)  # (S + Q, T, 3, H, W)
 
 
-def _seeded(seed: int, transform: ClipTransform, frames: torch.Tensor) -> torch.Tensor:
+def seeded(seed: int, transform: ClipTransform, frames: torch.Tensor) -> torch.Tensor:
     """Transforms draw from torch's CPU generator: lend it a seed and give it back as it was."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)

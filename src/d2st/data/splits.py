@@ -8,21 +8,25 @@ import yaml
 
 from d2st.data import benchmarks
 from d2st.data.listing import PARTS, Listing, read_list
+from d2st.data.shares import divide, shares
 from d2st.errors import D2STError
 
 LISTS = (".txt", ".csv", ".tsv", ".list")
 
 
 def split_classes(
-    everything: Callable[[], Listing], split: Path | None, find: Callable[[str], Path | None]
+    everything: Callable[[], Listing], split: Path | None, find: Callable[[str], Path | None], shared: bool = False
 ) -> tuple[Listing, dict[str, list[str]]]:
     """Apply a split to what was found.
 
     Args:
         everything: Finds all clips of the data; called only where the split is not made of lists.
         split: A YAML file whose keys train, val, test give class names (or one list file each); a list file; a folder
-            with list files whose names start with train, val, test; or None for the listing's own parts.
+            with list files whose names start with train, val, test; or None for the listing's own parts. With
+            ``shared`` the keys may also give shares of each class's clips, such as 80%.
         find: Looks up the lines of list files in the data.
+        shared: Whether parts may have the same classes and divide their clips; the listing then says which part each
+            clip is assigned to.
 
     Returns:
         The clips (from the lists where the split is made of lists) and the class names of each part.
@@ -40,24 +44,44 @@ def split_classes(
                 f"Split folder '{split}' must hold one list file each for train, val and test, such as "
                 f"train_few_shot.txt; found {', '.join(p.name for found in files.values() for p in found) or 'none'}."
             )
-        listing, parts = _from_lists({part: found[0] for part, found in files.items() if found}, find)
+        listing, parts = _from_lists({part: found[0] for part, found in files.items() if found}, find, shared)
     elif split.suffix.lower() in LISTS:
         listing = read_list(_exists(split), find)
         parts = listing.parts
     else:
         parts = _read_yaml(_exists(split))
         files = {part: names for part, names in parts.items() if isinstance(names, str)}
-        if files and len(files) < len(parts):
+        percent = shares(parts)
+        if percent:
+            listing, parts = _divided(everything(), percent, split, shared)
+        elif files and len(files) < len(parts):
             raise D2STError(f"Split '{split}' mixes lists of class names with list files; use one kind for all parts.")
-        if files:
-            listing, parts = _from_lists({part: split.parent / name for part, name in files.items()}, find)
+        elif files:
+            listing, parts = _from_lists({part: split.parent / name for part, name in files.items()}, find, shared)
         else:
             listing = everything()
     _check(parts, listing, split)
     return listing, parts
 
 
-def _from_lists(files: dict[str, Path], find) -> tuple[Listing, dict[str, list[str]]]:
+def _divided(
+    listing: Listing, percent: dict[str, float], split: Path, shared: bool
+) -> tuple[Listing, dict[str, list[str]]]:
+    """Every class's clips dealt to the parts."""
+    if not shared:
+        raise D2STError(
+            f"Split '{split}' divides the clips of each class, which is for classification (--head linear); few-shot "
+            "classes must not be seen in training, so give each part class names of its own."
+        )
+    if abs(sum(percent.values()) - 100) > 1e-6 or min(percent.values()) <= 0:
+        told = ", ".join(f"{part}: {value:g}%" for part, value in percent.items())
+        raise D2STError(f"The shares of split '{split}' are {told}; each must be more than 0 and all together 100.")
+    for clips in listing.clips.values():
+        listing.assigned |= divide(list(clips), percent)
+    return listing, {part: list(listing.clips) for part in percent}
+
+
+def _from_lists(files: dict[str, Path], find, shared: bool) -> tuple[Listing, dict[str, list[str]]]:
     merged, parts, owner = Listing(), {}, {}
     for part, file in files.items():
         found = read_list(_exists(file), find)
@@ -68,6 +92,8 @@ def _from_lists(files: dict[str, Path], find) -> tuple[Listing, dict[str, list[s
             for path, target in clips.items():
                 if owner.setdefault(target, part) != part:
                     raise D2STError(f"Clip '{path}' is listed for '{owner[target]}' and for '{part}'; keep it in one.")
+                if shared:
+                    merged.assigned[path] = part
             merged.clips.setdefault(name, {}).update(clips)
         merged.problems += found.problems
         merged.missing += found.missing
@@ -101,7 +127,8 @@ def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) ->
         if both and not listing.assigned:
             raise D2STError(
                 f"Class {_quoted(both)} is in part '{owner[both[0]]}' and in part '{part}' of split '{split}'; "
-                "few-shot classes must not be seen in training, so keep each class in one part."
+                "few-shot classes must not be seen in training, so keep each class in one part. (Only a classifier, "
+                "--head linear, has the same classes in all parts.)"
             )
         unknown = [name for name in names if name not in listing.clips]
         if unknown:
@@ -110,7 +137,7 @@ def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) ->
             raise D2STError(
                 f"Part '{part}' of split '{split}' names {_quoted(unknown)} and the data has no such class; {hint}"
             )
-        empty = [name for name in names if not listing.clips[name]]
+        empty = [name for name in names if not listing.clips[name] and not listing.assigned]
         if empty:
             raise D2STError(
                 f"Class {_quoted(empty)} of part '{part}' has no clips in the data; add clips or take the class out."

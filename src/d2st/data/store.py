@@ -67,7 +67,7 @@ def prepare(config: PrepareConfig) -> dict:
 
     _check(config)
     data, out = Path(config.data), Path(config.out)
-    listing, parts = list_clips(data, config.split)
+    listing, parts = list_clips(data, config.split, shared=True)
     names = sorted({name for part in parts.values() for name in part} or listing.clips)
     jobs = [(name, id, path) for name in names for id, path in sorted(listing.clips[name].items())]
     settings = {"short_side": str(config.short_side), "format": config.format}

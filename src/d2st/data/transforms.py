@@ -65,7 +65,7 @@ class View:
 
 def eval_view(size: int | tuple[int, int], height: int, width: int) -> View:
     """Where the frames that ``eval_transform(size, ...)`` makes of pictures of ``height`` x ``width`` come from."""
-    size = _pair(size)
+    size = pair(size)
     resized = _covering(size, height, width)
     # as torchvision's CenterCrop rounds
     corner = tuple(round((side - crop) / 2) for side, crop in zip(resized, size, strict=True))
@@ -86,8 +86,8 @@ def eval_transform(
     Raises:
         D2STError: If the interpolation has another name.
     """
-    size = _pair(size)
-    return v2.Compose([_Cover(size, interpolation), v2.CenterCrop(size), *_normalise(mean, std)])
+    size = pair(size)
+    return v2.Compose([_Cover(size, interpolation), v2.CenterCrop(size), *normalise(mean, std)])
 
 
 def train_transform(
@@ -118,14 +118,14 @@ def train_transform(
         raise D2STError(f"Colour jitter must be between 0 and 1 and is {jitter}; 0 turns it off.")
     if margin < 1:
         raise D2STError(f"The crop margin must be at least 1 and is {margin}; 1 leaves no room to move the crop.")
-    size = _pair(size)
+    size = pair(size)
     cover = tuple(max(side, round(side * margin)) for side in size)
     steps = [_Cover(cover, interpolation), v2.RandomCrop(size)]
     if flip:
         steps.append(v2.RandomHorizontalFlip(0.5))
     if jitter:
         steps.append(v2.ColorJitter(jitter, jitter, jitter, jitter / 4))
-    return v2.Compose([*steps, *_normalise(mean, std)])
+    return v2.Compose([*steps, *normalise(mean, std)])
 
 
 def released_eval_transform(
@@ -161,14 +161,16 @@ class _Cover(torch.nn.Module):
 
     def __init__(self, size: tuple[int, int], interpolation: str) -> None:
         super().__init__()
-        modes = {mode.value: mode for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR)}
-        modes["nearest"] = InterpolationMode.NEAREST
-        if interpolation not in modes:
-            raise D2STError(f"There is no interpolation '{interpolation}'; choose one of {', '.join(modes)}.")
-        self.size, self.mode = size, modes[interpolation]
+        interpolation_mode(interpolation)
+        self.size, self.interpolation = size, interpolation
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:  # (T, 3, H, W) uint8
-        return F.resize(clip, list(_covering(self.size, *clip.shape[-2:])), self.mode, antialias=True)
+        return cover(clip, self.size, self.interpolation)
+
+
+def cover(clip: torch.Tensor, size: tuple[int, int], interpolation: str) -> torch.Tensor:
+    """Resize (T, 3, H, W), keeping the aspect ratio, to the smallest picture that covers (height, width)."""
+    return F.resize(clip, list(_covering(size, *clip.shape[-2:])), interpolation_mode(interpolation), antialias=True)
 
 
 def _covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]:
@@ -178,13 +180,28 @@ def _covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]
     return tuple(max(side, round(n * scale)) for side, n in zip(size, (height, width), strict=True))
 
 
+def interpolation_mode(name: str) -> InterpolationMode:
+    """torchvision's mode of "bicubic", "bilinear" or "nearest".
+
+    Raises:
+        D2STError: If there is none of that name.
+    """
+    modes = {mode.value: mode for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR)}
+    modes["nearest"] = InterpolationMode.NEAREST
+    if name not in modes:
+        raise D2STError(f"There is no interpolation '{name}'; choose one of {', '.join(modes)}.")
+    return modes[name]
+
+
 def _released_resize(resize: int) -> list[torch.nn.Module]:
     return [v2.ToDtype(torch.float32, scale=True), v2.Resize((resize, resize), antialias=False)]
 
 
-def _normalise(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
+def normalise(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
+    """Steps from uint8 to (x / 255 - mean) / std."""
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
 
 
-def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a side, or of both."""
     return (size, size) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,127 @@
+"""The model of full-shot classification, and its files."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import __version__
+from ..data.frames import Stride
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..files import write_json, write_safetensors
+from ..pretrained import find, load, tuples
+
+CONFIG, WEIGHTS = "classifier_config.json", "classifier_model.safetensors"
+FORMAT = 1
+TEXT = "text"  # features of class names, where a system's classifier compares with them
+
+
+class VideoClassifier(nn.Module):
+    """Clips to class logits, (B, T, 3, H, W) -> (B, classes), in the order of the encoder's adapter system.
+
+    Args:
+        encoder: from :func:`d2st.adapt`.
+        classes: number of classes; for DiST the classes' text features (classes, E).
+        names: of the classes, in their order; None leaves them nameless.
+        sampling: rule by which its clips are read (:mod:`d2st.data.frames`).
+        stride: of the rule "stride".
+
+    Raises:
+        D2STError: classes that the system's classifier cannot take.
+    """
+
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        classes: int | Tensor,
+        names: Sequence[str] | None = None,
+        sampling: str = "uniform",
+        stride: Stride = 16,
+    ):
+        super().__init__()
+        self.encoder = encoder
+        self.head = encoder.config.classifier(encoder, classes)
+        self.head.to(next(encoder.parameters()))
+        self.names, self.sampling, self.stride = names and tuple(names), sampling, stride
+        self.train(encoder.training)
+
+    def forward(self, video: Tensor) -> Tensor:
+        """(B, T, 3, H, W) -> (B, classes)."""
+        return self.head(self.encoder, video)
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """What an optimiser gets: the encoder's trained parameters and the classifier's."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write the adapter's files, ``classifier_config.json`` and ``classifier_model.safetensors`` into a folder.
+
+        Raises:
+            D2STError: the classes have no names, without which nobody could tell what the answers mean.
+        """
+        if self.names is None:
+            raise D2STError("A VideoClassifier without names of its classes cannot be saved; give names=[...].")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_safetensors(folder / WEIGHTS, dict(self.head.named_buffers()) | self.head.state_dict())
+        about = {"format": FORMAT, "d2st_version": __version__, "classes": list(self.names)}
+        write_json(folder / CONFIG, about | {"sampling": self.sampling, "stride": self.stride})
+        return self.encoder.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(
+        cls, source: str | Path, *, backbone: nn.Module | None = None, weights: str | Path | None = None
+    ) -> "VideoClassifier":
+        """Rebuild a saved classifier, in eval mode.
+
+        Args:
+            source: folder that :meth:`save_pretrained` or ``d2st train --head linear`` wrote, or a Hub repository id.
+            backbone: the timm model to put it on; None builds the one that the files name.
+            weights: weight file for that; needed when the backbone's weights came from a file.
+
+        Raises:
+            D2STError: no classifier there, one that cannot be read, or another backbone.
+        """
+        folder = find(source, CONFIG, WEIGHTS, "adapter_config.json", "adapter_model.safetensors")
+        about, state = _read(folder)
+        encoder = load(folder, backbone=backbone, weights=weights)
+        names, stride = about["classes"], tuples(about["stride"])
+        model = cls(encoder, state.get(TEXT, len(names)), names, about["sampling"], stride)
+        own = dict(model.head.named_buffers()) | model.head.state_dict()
+        wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
+        if wrong or own.keys() != state.keys():
+            raise D2STError(f"{folder / WEIGHTS} is not of a classifier of {len(names)} classes for this adapter.")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+        return model.eval()
+
+
+def is_classifier(folder: str | Path) -> bool:
+    """Whether a local folder holds a saved classifier."""
+    return (Path(folder) / CONFIG).is_file()
+
+
+def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        about = json.loads((folder / CONFIG).read_text())
+        missing = {"format", "classes", "sampling", "stride"} - about.keys()
+        if missing or about["format"] != FORMAT:
+            raise D2STError(
+                f"{folder / CONFIG} has format {about.get('format')} and lacks {sorted(missing)}; this d2st "
+                f"{__version__} reads format {FORMAT}."
+            )
+        return about, load_file(folder / WEIGHTS)
+    except FileNotFoundError as error:
+        raise D2STError(
+            f"{folder} holds no classifier: {Path(error.filename or WEIGHTS).name} is missing. 'd2st train --head "
+            f"linear' writes one; an adapter alone is evaluated with a matching head, such as --head bi-mhm."
+        ) from error
+    except (OSError, ValueError, AttributeError, SafetensorError) as error:
+        raise D2STError(f"The classifier in {folder} cannot be read ({error}). Copy the folder again.") from error

@@ -1,0 +1,254 @@
+"""``d2st train --head linear``: an adapter and a classifier, trained on all clips of their classes."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from .. import schedules
+from ..adapters import AdapterConfig, D2STConfig
+from ..data import frames as frame_rules
+from ..data.augment import full_shot_transform
+from ..data.batches import ClipBatches
+from ..data.datasets import ClipSet
+from ..data.division import open_division, parts_of
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..heads import TextConfig
+from ..loop import run
+from ..options import Precision, build_encoder
+from ..plan import Plan
+from ..processes import world_size
+from ..results import config_dict, write_result
+from ..runs import RunFolder
+from ..text import encode_names
+from ..train import groups, launch_training
+from .answers import Views, answer
+from .evaluate import half_width
+from .loss import FullShotLoss
+from .model import VideoClassifier
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class FullShotTrainConfig:
+    """Full-shot classification. An interrupted run goes on when it is started again with the same settings and folder.
+
+    Args:
+        data: dataset folder, list file or frame store.
+        split: benchmark's name (kinetics400, ssv2), or a file that divides the clips of every class: a YAML file with
+            lists or shares (80%), or a folder of lists. None is the data's own parts, or all clips for training.
+        backbone: timm name or a backbone that ships with d2st; None is CLIP ViT-B/16, or the saved adapter's.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own.
+        frames: frames of a clip; None is the saved adapter's, or 8.
+        adapter: adapter system that is trained, with its authors' classifier.
+        adapter_path: folder of a trained adapter to start from; its classifier, if it has one, is not taken.
+        head: linear.
+        text: how the names of the classes become features, for dist, whose classifier compares with them.
+        epochs: how often each training clip is seen; the run ends with the step that is nearest.
+        clips_per_step: clips whose gradients are averaged for a step, over all devices together.
+        batch_size: clips in a forward pass; divides clips_per_step. The result depends on it, and not on the number
+            of processes.
+        lr: learning rate after the warm-up (AdamW), falling to 0 in half a cosine.
+        head_lr: learning rate of the classifier, as a share of lr.
+        warmup_epochs: epochs over which the learning rate rises.
+        warmup_from: fraction of lr that it rises from.
+        weight_decay: decoupled, as AdamW has it.
+        no_decay: parameters whose names contain one of these words get no weight decay.
+        clip_norm: largest norm of a step's gradient; 0 does not clip.
+        label_smoothing: share of the target that is spread over all classes.
+        mixup: alpha of mixup; 0 is off.
+        cutmix: alpha of CutMix; 0 is off. With both, each is done for half of the batches.
+        sampling: which frames are read: uniform, tsn (a draw in each segment), stride (at a fixed distance), rate50 or
+            rate35 (released few-shot rules).
+        stride: of the rule stride, frames from one to the next; of several, one is drawn for each clip.
+        crop: area cuts a random share of the picture, short-side resizes its short side at random and cuts.
+        area: smallest and largest share of the picture, for area.
+        short_side: smallest and largest multiple of the frame's side, for short-side.
+        flip: mirror half of the clips left to right. Off where left and right matter.
+        rand_augment: draws of RandAugment, the same for all frames of a clip; 0 is off.
+        magnitude: of RandAugment, 0..10.
+        erasing: probability that a box of the clip is erased.
+        seed: of everything random in the run.
+        validate_every: epochs between validations on the part val; 0 never.
+        out: folder of the run.
+        overwrite: start over although the folder holds a run.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16 (mixed).
+        workers: processes that read clips.
+        grad_checkpointing: recompute the backbone's blocks in the backward pass, for less memory and a third more time.
+        checkpoint_minutes: longest time of training that a killed process loses.
+        max_bad: share of the training clips that may turn out to be unreadable before the run stops.
+    """
+
+    data: str
+    split: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+    frames: int | None = None
+    adapter: AdapterConfig = field(default_factory=D2STConfig)
+    adapter_path: str | None = None
+    head: Literal["linear"] = "linear"
+    text: TextConfig = field(default_factory=TextConfig)
+    epochs: float = 12
+    clips_per_step: int = 64
+    batch_size: int = 8
+    lr: float = 5e-4
+    head_lr: float = 1.0
+    warmup_epochs: float = 2
+    warmup_from: float = 0.0
+    weight_decay: float = 1e-2
+    no_decay: tuple[str, ...] = ("bias",)
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    sampling: Literal["uniform", "tsn", "stride", "rate50", "rate35"] = "uniform"
+    stride: int | tuple[int, ...] = 16
+    crop: Literal["area", "short-side"] = "short-side"
+    area: tuple[float, float] = (0.08, 1.0)
+    short_side: tuple[float, float] = (1.0, 258 / 224)
+    flip: bool = True
+    rand_augment: int = 0
+    magnitude: float = 7
+    erasing: float = 0.0
+    seed: int = 0
+    validate_every: float = 1
+    out: str = "runs/train"
+    overwrite: bool = False
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = 0
+    grad_checkpointing: bool = False
+    checkpoint_minutes: float = 1.0
+    max_bad: float = 0.1
+
+
+def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = None) -> dict:
+    """Train an adapter with a classifier; the best on the validation clips is kept in ``out/best``, the last in
+    ``out/final``.
+
+    Args:
+        config: all settings.
+        encoder: trained instead of one built from the config; a resumed run must get the same.
+
+    Returns:
+        What ``out/train.json`` holds.
+
+    Raises:
+        D2STError: a setting, the data, the split or the run folder cannot be used; or the training diverged.
+    """
+    clips = open_division(config.data, config.split, "train")
+    if len(clips.classes) < 2:
+        raise D2STError(f"A classifier needs two classes or more; '{config.data}' has only {clips.classes[0]}.")
+    plan = _plan(config, len(clips))
+    fabric = launch_training(config, plan)
+    validation_clips = _validation_clips(config, clips)
+    rate = schedules.cosine(config.lr, plan.total, config.warmup_epochs / config.epochs, config.lr * config.warmup_from)
+    torch.manual_seed(config.seed)
+    frames = (config.frames or encoder.frames) if encoder else None
+    if encoder is None:
+        encoder, frames = build_encoder(config)
+    size = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
+    chosen = ("crop", "area", "short_side", "flip", "rand_augment", "magnitude", "erasing")
+    transform = full_shot_transform(*size, **{name: getattr(config, name) for name in chosen})
+    sample = frame_rules.build(config.sampling, frames, stride=config.stride)
+    classes = len(clips.classes)
+    if encoder.config.classifies_by_text:
+        classes = encode_names(clips.classes, encoder.backbone_name, config.text)
+    classifier = VideoClassifier(encoder, classes, clips.classes, config.sampling, config.stride)
+    encoder.set_grad_checkpointing(config.grad_checkpointing)
+    folder = RunFolder(config.out)
+    if fabric.is_global_zero:
+        folder.open(config_dict(config), config.overwrite)
+    fabric.barrier()
+    model = FullShotLoss(classifier, len(clips.classes), config.label_smoothing, config.mixup, config.cutmix)
+    optimizer = torch.optim.AdamW(groups(model, config, "model.head."), lr=config.lr)
+    batches = ClipBatches(clips, config.batch_size, sample, transform, config.seed)
+    validation = Validation(classifier, validation_clips, config, frames) if validation_clips else None
+    state = run(fabric, config, plan, folder, model, optimizer, rate, batches, validation)
+    result = {
+        "epochs": state.done / plan.per_epoch,
+        "steps": plan.total // plan.per_step,
+        "clips": len(clips),
+        "classes": len(clips.classes),
+        "seconds": state.seconds,
+        "best_accuracy": state.best_accuracy,
+        "best_epoch": state.best_at / plan.per_epoch,
+        "adapter": str(folder.best),
+        "trainable_parameters": sum(p.numel() for p in classifier.trainable_parameters()),
+        "head": "linear",
+        "bad_clips": [{"id": id, "reason": reason} for id, reason in sorted(state.bad.items())],
+    }
+    if fabric.is_global_zero:
+        write_result(folder.result, config, result)
+    return result
+
+
+class Validation:
+    """Accuracy on the validation clips, each read once.
+
+    Args:
+        model: being trained.
+        clips: the validation part.
+        config: of the training run.
+        frames: T.
+    """
+
+    def __init__(self, model: VideoClassifier, clips: ClipSet, config: FullShotTrainConfig, frames: int) -> None:
+        self.model, self.clips, self.config, self.frames = model, clips, config, frames
+        self.title = f"{len(clips)} validation clips"
+
+    def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
+        """Accuracy, its interval, and the clips that could not be read: id -> reason."""
+        config = self.config
+        common = {"batch_size": config.batch_size, "workers": config.workers, "precision": config.precision}
+        how = Views(config.sampling, config.stride)
+        answers = answer(fabric, self.model, self.clips, self.frames, how, **common)
+        right = answers.right(self.clips.labels)
+        if not len(right):
+            raise D2STError(f"None of the {len(self.clips)} validation clips can be read; run 'd2st check-data'.")
+        bad = {clip["id"]: clip["reason"] for clip in answers.bad}
+        return float(right.mean()), half_width(int(right.sum()), len(right)), bad
+
+
+def _plan(config: FullShotTrainConfig, clips: int) -> Plan:
+    """The run in batches.
+
+    Raises:
+        D2STError: numbers of clips, epochs or processes that do not go together.
+    """
+    step, batch = config.clips_per_step, config.batch_size
+    if batch < 1 or step < 1 or step % batch:
+        raise D2STError(f"batch_size {batch} does not divide clips_per_step {step}; a step is made of whole batches.")
+    if step // batch % world_size():
+        raise D2STError(
+            f"A step of {step} clips in batches of {batch} is {step // batch} batches, which {world_size()} processes "
+            f"cannot share equally; choose a batch_size that makes them a multiple of {world_size()}."
+        )
+    if not 0 <= config.warmup_epochs < config.epochs:
+        raise D2STError(
+            f"{config.warmup_epochs:g} epochs of warm-up do not fit into {config.epochs:g}; they must be fewer."
+        )
+    if config.mixup < 0 or config.cutmix < 0 or not 0 <= config.label_smoothing < 1 or config.validate_every < 0:
+        raise D2STError(
+            f"mixup {config.mixup:g}, cutmix {config.cutmix:g} and validate_every {config.validate_every:g} must be 0 "
+            f"or more, and label_smoothing {config.label_smoothing:g} from 0 to below 1."
+        )
+    steps = max(1, round(config.epochs * clips / step))
+    every = max(1, round(config.validate_every * clips / step)) if config.validate_every else 0
+    per_step = step // batch
+    return Plan("batch", "batches", steps * per_step, per_step, every * per_step, per_epoch=clips / batch)
+
+
+def _validation_clips(config: FullShotTrainConfig, clips: ClipSet) -> ClipSet | None:
+    if not config.validate_every:
+        return None
+    if "val" not in parts_of(config.data, config.split):
+        print("No validation, the last model will be the best: the data have no part val.")
+        return None
+    return open_division(config.data, config.split, "val", clips.classes)

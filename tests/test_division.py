@@ -1,0 +1,98 @@
+"""Full-shot data: clips divided among parts that share their classes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from test_datasets import _ids, _touch
+
+from d2st.data.batches import Shuffled
+from d2st.data.check import CheckConfig, check
+from d2st.data.datasets import open_dataset
+from d2st.data.division import open_division, parts_of
+from d2st.data.shares import divide
+from d2st.errors import D2STError
+
+
+@pytest.fixture
+def root(tmp_path) -> Path:
+    return _touch(tmp_path / "data", *(f"{name}/{i}.mp4" for name in ("clap", "wave") for i in range(5)))
+
+
+def _split(folder: Path, **parts) -> Path:
+    (folder / "split.yaml").write_text(yaml.safe_dump(parts))
+    return folder / "split.yaml"
+
+
+@given(
+    st.integers(0, 60),
+    st.sampled_from([(80, 20), (70, 15, 15), (99, 1), (100,), (33.4, 33.3, 33.3)]),
+    st.integers(0, 9),
+)
+def test_every_clip_goes_to_one_part_and_every_part_gets_its_share(count, percent, salt):
+    names = dict(zip(("train", "val", "test"), percent, strict=False))
+    ids = [f"{salt}/{i}.mp4" for i in range(count)]
+    found = divide(ids, names)
+    assert found == divide(ids[::-1], names) and set(found) == set(ids)
+    sizes = {part: list(found.values()).count(part) for part in names}
+    assert all(abs(sizes[part] - share * count / 100) <= 2 for part, share in names.items())
+    assert count < len(names) or min(sizes.values()) >= 1
+
+
+def test_shares_divide_each_class(root, tmp_path):
+    split = _split(tmp_path, train="80%", val="20%")
+    train, val = (open_division(root, split, part) for part in ("train", "val"))
+    assert train.classes == val.classes == ("clap", "wave")
+    assert [len(of_class) for of_class in train.by_class] == [4, 4] and len(val) == 2
+    assert not {clip.id for clip in train.clips} & {clip.id for clip in val.clips}
+    with pytest.raises(D2STError, match=r"train: 80%, val: 30%; each must be more than 0 and all together 100"):
+        open_division(root, _split(tmp_path, train="80%", val="30%"), "train")
+
+
+def test_lists_divide_clips_and_labels_are_those_of_training(root, tmp_path):
+    (tmp_path / "train.txt").write_text("clap/0.mp4 clap\nwave/0.mp4 wave\n")
+    (tmp_path / "val.txt").write_text("wave/1.webm wave\n")
+    split = _split(tmp_path, train="train.txt", val="val.txt")
+    val = open_division(root, split, "val")
+    assert val.classes == ("clap", "wave") and val.labels.tolist() == [1] and val.clips[0].id == "wave/1.webm"
+    assert open_division(root, split, "val", ["wave", "clap"]).labels.tolist() == [0]
+    with pytest.raises(D2STError, match="classes that the model does not know: 'wave'"):
+        open_division(root, split, "val", ["clap"])
+    with pytest.raises(D2STError, match="few-shot classes must not be seen in training"):
+        open_dataset(root, split, "train")
+    assert check(CheckConfig(str(root), str(split), full_shot=True, workers=0))["parts"].keys() == {"train", "val"}
+
+
+def test_folders_named_after_parts(tmp_path):
+    root = _touch(
+        tmp_path / "data", "train/clap/a.mp4", "train/wave/b.mp4", "validation/wave/a.mp4", "train/jump/c.mp4"
+    )
+    assert parts_of(root) == ["train", "val"]
+    val = open_division(root, None, "val")
+    assert val.classes == ("clap", "jump", "wave") and [clip.id for clip in val.clips] == ["validation/wave/a.mp4"]
+    assert _ids(open_division(root, None, "train"))["clap"] == ["train/clap/a.mp4"]
+    with pytest.raises(D2STError, match="has no part 'test', only train, val"):
+        open_division(root, None, "test")
+    _touch(root, "validation/sing/a.mp4")
+    with pytest.raises(D2STError, match="classes that the training part does not know: 'sing'"):
+        open_division(root, None, "val")
+
+
+def test_a_class_named_train_is_a_class(tmp_path):
+    root = _touch(tmp_path / "data", "train/a.mp4", "test/a.mp4")
+    assert open_division(root).classes == ("test", "train")
+
+
+def test_without_a_split_all_clips_train(root):
+    assert parts_of(root) == ["train"] and len(open_division(root)) == 10
+
+
+@given(st.integers(1, 40), st.integers(0, 2**64 - 1), st.integers(0, 4))
+def test_every_epoch_has_every_clip_once(count, seed, epoch):
+    order, again = Shuffled(count, seed), Shuffled(count, seed)
+    places = range(epoch * count, (epoch + 1) * count)
+    drawn = [order[place] for place in places]
+    assert sorted(drawn) == list(range(count))
+    assert [again[place] for place in reversed(places)] == drawn[::-1], "a place depends on nothing read before"

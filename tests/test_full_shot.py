@@ -1,0 +1,228 @@
+"""Full-shot classification by the command line: trained, saved, tested, refused."""
+
+import json
+import shutil
+import signal
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from small import options
+
+import d2st
+from d2st import cli
+from d2st.errors import D2STError
+from d2st.full_shot.evaluate import FullShotEvalConfig, evaluate_full_shot, half_width
+from d2st.full_shot.loss import FullShotLoss
+from d2st.full_shot.train import FullShotTrainConfig, train_full_shot
+from d2st.steps import Steps
+from d2st.train import TrainConfig, train
+
+SHARES = {"train": "60%", "val": "40%"}
+
+
+def config(folder, out, **more) -> FullShotTrainConfig:
+    split = out.parent / "shares.yaml"
+    split.parent.mkdir(parents=True, exist_ok=True)
+    split.write_text(yaml.safe_dump(SHARES))
+    settings = {"epochs": 2, "clips_per_step": 9, "batch_size": 3, "lr": 3e-3, "warmup_epochs": 1}
+    settings |= {"split": str(split), "out": str(out)}
+    return FullShotTrainConfig(**options(folder) | settings | more)
+
+
+@pytest.fixture(scope="module")
+def run(small, tmp_path_factory):
+    """A run of the command line, long enough to learn the colours."""
+    out = tmp_path_factory.mktemp("full-shot") / "run"
+    settings = config(small, out, epochs=12, batch_size=9, lr=1e-2, validate_every=6)
+    flags = {"epochs", "clips_per_step", "batch_size", "lr", "warmup_epochs", "validate_every", "split", "data"}
+    flags |= {"backbone", "weights", "image_size", "frames", "device", "out"}
+    typed = [text for name in sorted(flags) for text in ("--" + name.replace("_", "-"), str(getattr(settings, name)))]
+    assert cli.main(["train", "--head", "linear", *typed]) == 0
+    return out
+
+
+def evaluation(small, run, **more) -> FullShotEvalConfig:
+    common = {"data": str(small / "data"), "split": str(run.parent / "shares.yaml"), "device": "cpu"}
+    common |= {"adapter_path": str(run / "best"), "weights": str(small / "weights.safetensors")}
+    return FullShotEvalConfig(**common | more)
+
+
+def test_train_and_eval_from_the_command_line(small, run, tmp_path, capsys):
+    result = json.loads((run / "train.json").read_text())
+    assert (result["clips"], result["classes"], result["steps"]) == (27, 9, 36)
+    assert result["config"]["head"] == "linear" and result["epochs"] == 12
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["loss"] for line in lines if "loss" in line]
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert [line["epoch"] for line in lines if "validation_accuracy" in line] == [6, 12]
+
+    flags = ["--data", str(small / "data"), "--split", str(run.parent / "shares.yaml"), "--device", "cpu"]
+    flags += ["--adapter", str(run / "best"), "--weights", str(small / "weights.safetensors")]
+    assert cli.main(["eval", *flags, "--views", "2", "--crops", "3", "--out", str(tmp_path)]) == 0
+    found = json.loads((tmp_path / "eval.json").read_text())
+    first, five = found["results"]
+    assert found["part"] == "val" and found["clips"] == 18
+    assert 2 / 9 < first["accuracy"] <= five["accuracy"] <= 1 and first["interval"] > 0
+    assert sum(own["clips"] for own in found["per_class"].values()) == 18
+    assert sum(pair["clips"] for pair in found["confused"]) == round(18 * (1 - first["accuracy"]))
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    right = sum(max(answer["top"], key=answer["top"].get) == answer["class"] for answer in answers)
+    assert right == round(18 * first["accuracy"])
+    # The same adapter matches few-shot episodes where a matching head is named.
+    few = ["--data", str(small / "data"), "--split", str(small / "split.yaml"), *flags[4:]]
+    assert cli.main(["eval", *few, "--head", "bi-mhm", "--way", "3", "--shot", "1", "--episodes", "5"]) == 0
+    assert "3-way 1-shot" in capsys.readouterr().out
+
+
+def test_validation_and_eval_agree(small, run):
+    trained = json.loads((run / "train.json").read_text())
+    again = evaluate_full_shot(evaluation(small, run))
+    assert again["results"][0]["accuracy"] == pytest.approx(trained["best_accuracy"])
+
+
+def test_views_are_averaged(small, run):
+    """Several views by the command equal their mean by hand."""
+    from d2st.data import frames
+    from d2st.data.augment import CropsTransform
+    from d2st.data.division import open_division
+    from d2st.full_shot.answers import Views, answer
+    from d2st.processes import launch
+
+    model = d2st.VideoClassifier.from_pretrained(run / "best", weights=small / "weights.safetensors")
+    clips = open_division(small / "data", run.parent / "shares.yaml", "val", model.names)
+    encoder = model.encoder
+    encoder.image_size = (32, 24)  # so that crops differ
+    transform = CropsTransform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation, 2)
+    fabric = launch(torch.device("cpu"))
+    for average in ("probabilities", "logits"):
+        found = answer(fabric, model, clips, 4, Views("tsn", views=3, crops=2, average=average), batch_size=4)
+        logits = []
+        for view in range(3):
+            rule = frames.build("tsn", 4, view=view, views=3)
+            with torch.no_grad():
+                logits += list(model(transform(clips.read(5, rule))))
+        logits = torch.stack(logits)
+        mean = logits.mean(0).softmax(0) if average == "logits" else logits.softmax(1).mean(0)
+        assert found.top[5].tolist() == mean.topk(5).indices.tolist()
+        torch.testing.assert_close(torch.from_numpy(found.scores[5]), mean.topk(5).values)
+
+
+def test_a_run_that_is_stopped_ends_with_the_same_weights(small, tmp_path, monkeypatch, capsys):
+    more = {"rand_augment": 2, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "crop": "area"}
+    more |= {"validate_every": 0, "adapter": d2st.STConfig(), "sampling": "stride", "stride": (1, 2)}
+    train_full_shot(config(small, tmp_path / "whole", **more))
+    step = Steps.step
+
+    def interrupted(self, *arguments):
+        if self.state.done == 6:
+            signal.raise_signal(signal.SIGTERM)
+        return step(self, *arguments)
+
+    monkeypatch.setattr(Steps, "step", interrupted)
+    with pytest.raises(SystemExit):
+        train_full_shot(config(small, tmp_path / "cut", **more))
+    assert "Stopped at batch 9" in capsys.readouterr().out
+    monkeypatch.undo()
+    train_full_shot(config(small, tmp_path / "cut", **more, workers=1))
+    for kind in ("adapter", "classifier"):
+        one, two = (load_file(tmp_path / n / "final" / f"{kind}_model.safetensors") for n in ("whole", "cut"))
+        assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_step_is_the_mean_over_its_clips(small, tmp_path, monkeypatch):
+    """Three batches of three give the gradient of one batch of nine."""
+    grads = []
+    monkeypatch.setattr(
+        torch.optim.AdamW,
+        "step",
+        lambda self, *_: grads.append([p.grad.clone() for g in self.param_groups for p in g["params"]]),
+    )
+    monkeypatch.setattr("d2st.adapters.classifiers.nn.Dropout.forward", lambda self, x: x)
+    for size in (3, 9):
+        train_full_shot(config(small, tmp_path / str(size), batch_size=size, epochs=1, warmup_epochs=0))
+    for one, two in zip(grads[0], grads[3], strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-6)
+
+
+def test_mixed_labels_are_mixed_as_the_clips_are():
+    class Sum(torch.nn.Module):
+        def forward(self, video):
+            return video.flatten(1).mean(1, keepdim=True) * torch.tensor([[0.0, 1.0]])
+
+    video = torch.stack([torch.zeros(2, 3, 4, 4), torch.ones(2, 3, 4, 4)])
+    for kind in ({"mixup": 1.0}, {"cutmix": 1.0}):
+        seen = []
+        model = Sum()
+        model.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
+        torch.manual_seed(3)
+        loss, _ = FullShotLoss(model, 2, **kind)(video, torch.tensor([0, 1]))
+        share = float(seen[0][0].mean())  # of the second clip in the first
+        assert 0 < share < 1 and type(seen[0]) is torch.Tensor
+        logits = Sum()(seen[0])
+        target = torch.tensor([[1 - share, share], [share, 1 - share]])
+        torch.testing.assert_close(loss, -(target * logits.log_softmax(1)).sum(1).mean(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_clip_that_cannot_be_read_is_replaced_and_told(small, tmp_path):
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    (data / "red" / "1.mp4").write_bytes(b"gone")
+    (tmp_path / "all.yaml").write_text("train: 100%\n")
+    settings = {"data": str(data), "split": str(tmp_path / "all.yaml"), "epochs": 1, "warmup_epochs": 0}
+    result = train_full_shot(config(small, tmp_path / "run", **settings))
+    assert [clip["id"] for clip in result["bad_clips"]] == ["red/1.mp4"]
+    found = evaluate_full_shot(
+        evaluation(small, tmp_path / "run", data=str(data), split=str(tmp_path / "all.yaml"), part="train")
+    )
+    assert found["clips"] == 44 and [clip["id"] for clip in found["bad_clips"]] == ["red/1.mp4"]
+
+
+def test_the_saved_classifier_is_the_trained_one(small, run, tmp_path):
+    weights = small / "weights.safetensors"
+    model = d2st.VideoClassifier.from_pretrained(run / "best", weights=weights)
+    assert model.names[0] == "blue" and not model.training
+    model.save_pretrained(tmp_path)
+    again = d2st.VideoClassifier.from_pretrained(tmp_path, weights=weights)
+    video = torch.randn(2, 4, 3, 32, 32)
+    assert torch.equal(model(video), again(video))
+    (tmp_path / "classifier_model.safetensors").unlink()
+    with pytest.raises(D2STError, match=r"classifier_model\.safetensors"):
+        d2st.VideoClassifier.from_pretrained(tmp_path, weights=weights)
+    with pytest.raises(D2STError, match="without names"):
+        d2st.VideoClassifier(model.encoder, 9).save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"batch_size": 4}, "batch_size 4 does not divide clips_per_step 9"),
+        ({"warmup_epochs": 2}, "2 epochs of warm-up do not fit into 2"),
+        ({"sampling": "dense"}, "no frame sampling rule 'dense'"),
+        ({"stride": 0}, "at least 1 apart"),
+        ({"area": (0.5, 0.2)}, "area is 0.5 to 0.2"),
+        ({"magnitude": 11}, "magnitude 11"),
+        ({"mixup": -1}, "mixup -1"),
+        ({"split": "few"}, "has classes of its own, which is for few-shot learning"),
+        ({"adapter": d2st.DiSTConfig()}, "class token"),
+    ],
+)
+def test_wrong_settings_are_refused_before_anything_is_written(small, tmp_path, more, said):
+    if more.get("split"):
+        more = {"split": str(small / "split.yaml")}
+    with pytest.raises(D2STError, match=said):
+        train_full_shot(config(small, tmp_path / "run", **more))
+    assert not (tmp_path / "run").exists()
+
+
+def test_few_shot_training_does_not_validate_on_its_own_classes(small, tmp_path):
+    split = tmp_path / "shares.yaml"
+    split.write_text(yaml.safe_dump(SHARES))
+    with pytest.raises(D2STError, match=r"divides the clips of each class, which is for classification"):
+        train(TrainConfig(**options(small) | {"split": str(split), "out": str(tmp_path / "run")}))
+
+
+def test_intervals_stay_honest_at_the_ends():
+    assert half_width(0, 0) is None
+    assert half_width(20, 20) == pytest.approx(0.1611, abs=1e-3)  # Wilson: 83.9 to 100 %
+    assert half_width(5000, 10_000) == pytest.approx(1.96 * 0.5 / 100, rel=1e-3)
