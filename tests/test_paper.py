@@ -3,7 +3,7 @@
 import pytest
 
 from d2st import paper
-from d2st.data.benchmarks import FEW_SHOT
+from d2st.data.benchmarks import FEW_SHOT, FULL_SHOT
 from d2st.reproduce.cells import BACKBONES, cells
 
 TABLES = {name: paper.read(name) for name in paper.TABLES}
@@ -25,7 +25,9 @@ def test_numbers_are_percent_and_more_shots_help(name):
     by_row = {}
     for cell in cells(TABLES[name]):
         assert cell.paper is None or 0 < cell.paper < 100
-        if cell.setting:
+        if "top" in cell.setting:
+            assert cell.setting["dataset"] in FULL_SHOT and cell.setting["backbone"] in BACKBONES
+        elif cell.setting:
             assert cell.setting["dataset"] in FEW_SHOT and cell.setting["backbone"] in BACKBONES
             key = cell.row, cell.setting["dataset"], cell.setting["backbone"]
             by_row.setdefault(key, []).append((cell.setting["shot"], cell.paper))

@@ -25,9 +25,10 @@ from d2st.reproduce.cells import Run, cells, chosen, run_of
 from d2st.reproduce.intervals import Spread, contrast, over_seeds, pooled, t_quantile, verdict
 from d2st.reproduce.mini_report import report
 from d2st.reproduce.run import execute, finished
-from d2st.reproduce.table import MISSING
+from d2st.reproduce.table import MISSING, entries
 
 EVERY = [cell for name in paper.TABLES for cell in cells(paper.read(name))]
+FULL_SHOT = [cell for cell in EVERY if "top" in cell.setting]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def result(folder, shots, **more):
 def test_the_verbs_take_every_command(parsed, variant, tmp_path):
     runs = {}
     for cell in EVERY:
-        if cell.setting:
+        if "shot" in cell.setting:
             run = run_of(cell, variant, 18, tmp_path / "data", tmp_path)
             runs.setdefault(run.name, set()).add(run)
     assert all(len(same) == 1 for same in runs.values()), "two trainings share a folder"
@@ -71,6 +72,29 @@ def test_the_verbs_take_every_command(parsed, variant, tmp_path):
         )
         shots = (tested.shot,) if isinstance(tested.shot, int) else tested.shot
         assert shots == (trained.shot,) if variant == "paper" else trained.shot == 1 and {1, 5} <= set(shots)
+
+
+def test_full_shot_cells_are_trained_and_tested_by_recipes_of_their_own(monkeypatch, tmp_path):
+    seen = []
+    for verb in ("train.train_full_shot", "evaluate.evaluate_full_shot"):
+        monkeypatch.setattr(f"d2st.full_shot.{verb}", lambda config: seen.append(config) or {})
+    assert {cell.name.split("/")[1] for cell in FULL_SHOT} >= {"ST-Adapter", "D2ST-Adapter"} and len(FULL_SHOT) == 10
+    for cell in FULL_SHOT:
+        run = run_of(cell, "released", 18, tmp_path / "data", tmp_path)
+        (tmp_path / run.name / "best").mkdir(parents=True)
+        for line in run.lines:
+            assert cli.main(shlex.split(line)[1:]) == 0
+        trained, tested = seen[-2:]
+        assert trained.adapter.name == cell.setting["method"] and trained.head == tested.head == "linear"
+        assert trained.split == tested.split == cell.setting["dataset"] and tested.part == "val"
+        assert tested.adapter_path == f"{trained.out}/best" and trained.validate_every == 0
+        result = {"results": [{"top": 1, "accuracy": 0.82, "interval": 0.01}, {"top": 5, "accuracy": 0.95}]}
+        (tmp_path / run.name / "test").mkdir()
+        (tmp_path / run.name / "test" / "eval.json").write_text(json.dumps(result))
+    entry, *_ = entries(
+        FULL_SHOT[:1], {FULL_SHOT[0]: [run_of(FULL_SHOT[0], "paper", 18, tmp_path, tmp_path)]}, tmp_path
+    )
+    assert entry["ours"] == pytest.approx(82) and entry["interval"] == pytest.approx(1) and entry["paper"] is None
 
 
 def test_only_chooses_cells():
@@ -96,7 +120,13 @@ def test_dry_run_prints_lines_to_paste(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
-    [(["3"], "no table '3'"), (["4"], "where the videos are"), (["2", "--data", "x"], "can be run"), ([], "what")],
+    [
+        (["3"], "no table '3'"),
+        (["4"], "where the videos are"),
+        (["2"], "where the videos are"),
+        (["6/OTAM: MoLo", "--data", "x"], "can be run"),
+        ([], "what"),
+    ],
 )
 def test_bad_input_is_a_sentence(arguments, sentence, capsys):
     assert cli.main(["reproduce", *arguments]) == 2

@@ -5,6 +5,9 @@
 
     d2st train --config recipes/ssv2-full-vit-b16-released.yaml --config recipes/methods/d2st-released.yaml --data DIR
 
+``recipes/full-shot/DATASET-METHOD.yaml`` says all about the training of a classifier,
+``recipes/full-shot/protocols/DATASET.yaml`` how it is tested.
+
 The variant ``paper`` follows the paper's Table 13 and text, ``released`` what the released code really does.
 """
 

@@ -92,7 +92,7 @@ def reproduce(config: ReproduceConfig) -> dict:
     found = chosen([cell for table in tables.values() for cell in cells(table)], config.patterns)
     out = Path(config.out)
     runs: dict[Cell, list[Run]] = {}
-    places = {name: _place(config.data or "DATA", name) for name in benchmarks.FEW_SHOT}
+    places = {name: _place(config.data or "DATA", name) for name in benchmarks.NAMES}
     for cell in found:
         if cell.setting:
             place = places[cell.setting["dataset"]]
@@ -110,7 +110,7 @@ def reproduce(config: ReproduceConfig) -> dict:
     for cell, of_cell in runs.items():
         if not all(finished(run, out) for run in of_cell):
             dataset = cell.setting["dataset"]
-            needed[dataset] = max(needed.get(dataset, 1), cell.setting["shot"])
+            needed[dataset] = max(needed.get(dataset, 0), cell.setting.get("shot", 0))
     for dataset, shot in needed.items():
         _refuse_incomplete(dataset, places[dataset], shot, config.variant)
     failed = execute(once, out, config.lanes or 1, config.threads)
@@ -135,6 +135,8 @@ def _place(data: str, dataset: str) -> Path:
 def _refuse_incomplete(dataset: str, data: Path, shot: int, variant: str) -> None:
     """Accuracies on fewer classes are no row of the table, and the test comes days after the training."""
     parts = {"train": 2, "test": shot + 1} | ({"val": shot + 1} if variant == "paper" else {})
+    if benchmarks.load(dataset).full_shot:
+        parts = {"train": 1, "val": 1}
     for part, least in parts.items():
         clips = open_dataset(data, dataset, part, warn=False)
         for problem in clips.problems[:3]:
@@ -167,10 +169,13 @@ def _write(config: ReproduceConfig, tables: dict, found: list[Cell], runs: dict[
         mine = entries([cell for cell in found if cell.table == name], runs, out)
         if not mine:
             continue
+        measure, over = f"Accuracy in percent, 5-way; ours with the variant `{config.variant}`", "episodes"
+        if any("top" in cell.setting for cell in found if cell.table == name):
+            measure, over = "Share of clips in percent", "clips"
         source = (
-            f"{paper.SOURCE}, Table {name}. Accuracy in percent, 5-way; ours with the variant `{config.variant}`. ± is "
-            "the half width of the 95 % interval: over test episodes where there is one seed, over seeds where there "
-            "are several (Student's t). The difference is ours less the paper's."
+            f"{paper.SOURCE}, Table {name}. {measure}. ± is the half width of the 95 % interval: over "
+            f"test {over} where there is one seed, over seeds where there are "
+            "several (Student's t). The difference is ours less the paper's."
         )
         text = markdown(f"Table {name}: {table['title']}", source, mine)
         print(text)

@@ -29,7 +29,8 @@ class Cell:
         row, column: names.
         paper: the paper's number, or None where it has none.
         unit: "" for accuracy in percent; a number in another unit is only shown.
-        setting: dataset, backbone, method, shot, flags; empty where nothing can be run.
+        setting: dataset, backbone, method, shot, flags; empty where nothing can be run. Full-shot cells have ``top`` in
+            place of shot.
     """
 
     table: str
@@ -43,6 +44,11 @@ class Cell:
     def name(self) -> str:
         """As ``--only`` matches it."""
         return f"{self.table}/{self.row}/{self.column}"
+
+    def is_in(self, result: dict) -> bool:
+        """Whether one of the results of a test is this cell's."""
+        key = "top" if "top" in self.setting else "shot"
+        return result.get(key) == self.setting[key]
 
 
 @dataclass(frozen=True)
@@ -82,7 +88,8 @@ def cells(table: dict) -> list[Cell]:
             )
         for column, number in zip(table["columns"], row["numbers"], strict=True):
             setting = _merged(table.get("setting", {}), row, column)
-            runnable = "unit" not in column and {"dataset", "backbone", "method", "shot"} <= setting.keys()
+            asked = setting.keys() & {"shot", "top"}
+            runnable = "unit" not in column and asked and {"dataset", "backbone", "method"} <= setting.keys()
             found.append(
                 Cell(
                     table["table"],
@@ -125,6 +132,8 @@ def run_of(cell: Cell, variant: str, seed: int, data: Path, out: Path, common: t
     """
     setting = cell.setting
     dataset, method, flags = setting["dataset"], setting["method"], dict(setting.get("flags", {}))
+    if "top" in setting:
+        return _full_shot_run(dataset, setting["backbone"], method, seed, data, out, common)
     family, model = BACKBONES[setting["backbone"]]
     shots = str(setting["shot"]) if variant == "paper" else setting.get("shots", "1,5")
     special = [variant, *([f"{shots}shot"] if variant == "paper" else [])]
@@ -142,6 +151,20 @@ def run_of(cell: Cell, variant: str, seed: int, data: Path, out: Path, common: t
     test = ["eval", "--config", _protocol(dataset, variant), "--data", str(data), "--split", dataset]
     test += ["--adapter", str(out / name / "best"), "--shot", shots]
     return Run(name, tuple(train), (*test, *common, "--out", str(out / name / "test")), seed)
+
+
+def _full_shot_run(
+    dataset: str, backbone: str, method: str, seed: int, data: Path, out: Path, common: tuple[str, ...]
+) -> Run:
+    """As :func:`run_of`, of a classifier; its recipe is the same in both variants."""
+    name = run_name(dataset, backbone, method, {}, seed)
+    train = ["train", "--config", f"recipes/full-shot/{dataset}-{method}.yaml", "--data", str(data)]
+    train += ["--seed", str(seed), *common, "--out", str(out / name)]
+    special = f"full-shot/protocols/{dataset}-{method}.yaml"
+    protocol = special if (recipes.FOLDER / special).exists() else f"full-shot/protocols/{dataset}.yaml"
+    test = ["eval", "--config", f"recipes/{protocol}", "--data", str(data), "--split", dataset]
+    test += ["--adapter", str(out / name / "best"), *common, "--out", str(out / name / "test")]
+    return Run(name, tuple(train), tuple(test), seed)
 
 
 def run_name(dataset: str, backbone: str, method: str, flags: dict, seed: int, *more: str) -> str:

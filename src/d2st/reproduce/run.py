@@ -104,4 +104,5 @@ def _commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> str:
 
 def _told(folder: Path) -> str:
     results = json.loads((folder / RESULT).read_text())["results"]
-    return ", ".join(f"{r['shot']}-shot {100 * r['accuracy']:.1f} %" for r in results)
+    named = [(f"{r['shot']}-shot" if "shot" in r else f"Acc@{r['top']}", r["accuracy"]) for r in results]
+    return ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in named)

@@ -23,7 +23,7 @@ def values_of(cell: Cell, runs: Sequence[Run], out: Path) -> tuple[dict[int, flo
         if not path.exists():
             continue
         for result in json.loads(path.read_text())["results"]:
-            if result["shot"] == cell.setting["shot"]:
+            if cell.is_in(result):
                 found[run.seed] = 100 * result["accuracy"]
                 episodes = 100 * result["interval"] if result["interval"] is not None else None
     if not found:

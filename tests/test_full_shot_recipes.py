@@ -1,0 +1,111 @@
+"""Full-shot recipes: the verbs read them, and they say what the authors' code does."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+import d2st
+from d2st import cli, recipes
+from d2st.adapters import SYSTEMS
+from d2st.full_shot.train import _plan
+
+FOLDER = recipes.FOLDER / "full-shot"
+TRAINING = sorted(path.stem for path in FOLDER.glob("*.yaml"))
+PROTOCOLS = sorted(path.stem for path in FOLDER.glob("protocols/*.yaml"))
+CLIPS = {"kinetics400": 240_000, "ssv2": 168_913}
+# Frames, epochs, warm-up, clips a step, learning rate, weight decay.
+PUBLISHED = {
+    "kinetics400-st": (8, 12, 2, 192, 7.5e-4, 1e-2),
+    "ssv2-st": (8, 50, 2, 256, 1e-3, 1e-2),
+    "kinetics400-aim": (8, 30, 2.5, 64, 3e-4, 0.05),
+    "ssv2-aim": (8, 50, 2.5, 64, 3e-4, 0.05),
+    "kinetics400-dualpath": (16, 50, 3, 86, 1.68e-4, 0.05),
+    "ssv2-dualpath": (16, 50, 3, 86, 1.68e-4, 0.05),
+    "kinetics400-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
+    "ssv2-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
+}
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The config that a verb gets from a recipe."""
+    seen = []
+    for verb in ("train.train_full_shot", "evaluate.evaluate_full_shot"):
+        monkeypatch.setattr(f"d2st.full_shot.{verb}", lambda config: seen.append(config) or {})
+
+    def call(verb, name):
+        assert cli.main([verb, "--data", "clips", "--config", f"recipes/full-shot/{name}.yaml"]) == 0
+        return seen.pop()
+
+    return call
+
+
+def given(name: str) -> dict:
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", TRAINING)
+def test_train_reads_every_recipe(read, name):
+    config = read("train", name)
+    for key, value in given(name).items():
+        if key == "adapter":
+            fields = {field: getattr(config.adapter, field) for field in value}
+            assert config.adapter == SYSTEMS[value["name"]](**{k: v for k, v in value.items() if k != "name"}), fields
+        elif key == "text":
+            assert (config.text.names, config.text.templates) == ("raw", "{}")
+        else:
+            assert getattr(config, key) == (tuple(value) if isinstance(value, list) else value), key
+    dataset, method = name.split("-")
+    assert config.split == dataset and config.adapter.name == method
+    assert config.flip == (dataset == "kinetics400"), "left and right matter on Something-Something"
+    steps = CLIPS[dataset] * config.epochs / config.clips_per_step
+    plan = _plan(config, CLIPS[dataset])
+    assert plan.total / plan.per_step == pytest.approx(steps, abs=1) and plan.validate_every == 0
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_recipes_have_the_published_numbers(read, name):
+    config = read("train", name)
+    found = config.frames, config.epochs, config.warmup_epochs, config.clips_per_step, config.lr, config.weight_decay
+    assert found == pytest.approx(PUBLISHED[name])
+
+
+def test_d2st_has_the_settings_of_st_adapter():
+    for dataset in CLIPS:
+        st, d2st_ = given(f"{dataset}-st"), given(f"{dataset}-d2st")
+        assert {k: v for k, v in st.items() if k != "adapter"} == {k: v for k, v in d2st_.items() if k != "adapter"}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_eval_reads_every_protocol(read, name):
+    config = read("eval", f"protocols/{name}")
+    three_views = name.startswith("kinetics400") or name.endswith("dist")
+    assert (config.views, config.crops) == ((3, 1) if three_views else (1, 3))
+    assert config.average == ("logits" if "dualpath" in name else "probabilities") and config.part == "val"
+
+
+@pytest.mark.parametrize("method", ["st", "aim", "dualpath", "dist", "d2st"])
+def test_weight_decay_spares_what_the_authors_spare(method):
+    """ST-Adapter (and D2ST with its settings) every bias, AIM norms, DUALPATH nothing, DiST all but matrices."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    recipe = given(f"ssv2-{method}")
+    config = SYSTEMS[method](**{k: v for k, v in recipe["adapter"].items() if k not in ("name", "width")})
+    backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, num_classes=0)
+    encoder = d2st.adapt(backbone, config, frames=recipe["frames"])
+    trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
+    spared = {name for name in trained if any(word in name for word in recipe["no_decay"])}
+    tokens = ("token", "positions")
+    expected = {
+        "st": {name for name in trained if name.endswith("bias")},
+        "d2st": {name for name in trained if name.endswith("bias")},
+        "aim": {"backbone.norm.weight", "backbone.norm.bias"},
+        "dualpath": set(),
+        "dist": {n for n, p in trained.items() if p.ndim == 1 or any(word in n.rsplit(".", 1)[-1] for word in tokens)},
+    }
+    assert spared == expected[method]
+
+
+def test_recipes_ship_with_the_package():
+    assert Path(recipes.find("recipes/full-shot/ssv2-st.yaml")).is_file() and len(TRAINING) == 10
