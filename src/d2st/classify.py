@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from . import heads
+from .calibration import check_rate
+from .calibration_file import CALIBRATION, CalibrationFile
 from .choice import build_head, name_features, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import open_dataset
@@ -17,6 +19,7 @@ from .encoder import VideoEncoder
 from .errors import D2STError
 from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
+from .judge import NEVER, Judge, appoint
 from .options import Precision, autocast
 from .origin import Origin
 from .prediction import Prediction, explain
@@ -39,6 +42,13 @@ class FewShotClassifier:
         sampling: which frames are read.
         precision: of the encoder's forward pass.
         text: how the names of the classes are told to a head that uses them; None is as it was trained.
+        reject_rate: share of the clips of the classes that may be answered "unknown", above 0 and below 1: the price
+            of telling clips that show none of them.
+        calibration: file that ``d2st eval --open-set --save-calibration`` wrote for this model, for support sets that
+            are too small to tell what is unknown.
+
+    Raises:
+        D2STError: an option cannot be used, or the calibration is of another model.
     """
 
     def __init__(
@@ -50,7 +60,10 @@ class FewShotClassifier:
         sampling: str = "uniform",
         precision: Precision = "fp32",
         text: TextConfig | None = None,
+        reject_rate: float = 0.05,
+        calibration: str | Path | CalibrationFile | None = None,
     ) -> None:
+        check_rate(reject_rate)
         self.encoder = encoder.eval()
         self.frames, self.sampling, self.precision = frames or encoder.frames, sampling, precision
         if not isinstance(head, Head):
@@ -63,6 +76,11 @@ class FewShotClassifier:
         self.support: dict[str, EncodedClips] = {}
         self.text = text
         self.names: dict[str, Tensor] = {}
+        self.reject_rate = reject_rate
+        self.calibration = CalibrationFile.read(calibration) if isinstance(calibration, str | Path) else calibration
+        if self.calibration:
+            self.calibration.check(Origin.of(encoder, self.head))
+        self._judge: tuple[tuple, Judge] | None = None
 
     @property
     def device(self) -> torch.device:
@@ -155,8 +173,26 @@ class FewShotClassifier:
     @torch.no_grad()
     def match(self, query: EncodedClips) -> Prediction:
         """Match an encoded clip (``encode``) with the classes."""
-        logits = self.logits(query.tokens.unsqueeze(0))[0]  # (way,)
-        return explain(logits, query.frames, {n: clips.frames for n, clips in self.support.items()})
+        logits = self.logits(query.tokens.unsqueeze(0))  # (1, way)
+        (confidence,), (unknown,) = self.judge(logits)
+        frames = {name: clips.frames for name, clips in self.support.items()}
+        return explain(logits[0], confidence.item(), bool(unknown), query.frames, frames)
+
+    @property
+    @torch.no_grad()
+    def judge(self) -> Judge:
+        """From logits (Q, way) to how likely the label is right (Q,), and which clips show none of the classes (Q,)."""
+        key = (self.reject_rate, self.calibration, *self.support.items())
+        if self._judge is None or self._judge[0] != key:
+            support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
+            judge = appoint(self.head, support, labels, self._text(), self.reject_rate, self.calibration)
+            self._judge = key, judge
+        return self._judge[1]
+
+    @property
+    def never_unknown(self) -> str | None:
+        """Why no clip can be answered "unknown" with the present support set, or None."""
+        return NEVER if self.judge.calibration is None else None
 
     def save_support(self, path: str | Path) -> Path:
         """Write the encoded support set as one file, for :meth:`load_support` of a recogniser with the same model."""
@@ -177,8 +213,10 @@ class FewShotClassifier:
         return self
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write adapter, head and encoded support; the backbone is named, not copied."""
+        """Write adapter, head, encoded support and calibration; the backbone is named, not copied."""
         folder = heads.save(self.head, self.encoder.save_pretrained(folder))
+        if self.calibration:
+            self.calibration.write(folder)
         self.save_support(folder / SUPPORT)
         return folder
 
@@ -190,6 +228,8 @@ class FewShotClassifier:
         backbone: nn.Module | None = None,
         weights: str | Path | None = None,
         precision: Precision = "fp32",
+        reject_rate: float = 0.05,
+        calibration: str | Path | None = None,
     ) -> "FewShotClassifier":
         """Read what ``save_pretrained`` wrote, or an adapter with its head, which knows no classes yet.
 
@@ -198,17 +238,22 @@ class FewShotClassifier:
             backbone: the timm model, where it was not built by name.
             weights: the backbone's weight file, where it was built from one.
             precision: of the encoder's forward pass.
+            reject_rate, calibration: as for the class; None is the ``calibration.json`` that is in the folder.
 
         Raises:
             D2STError: neither is there, or it cannot be read.
         """
-        folder = find(source, SUPPORT, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS)
+        files = SUPPORT, CALIBRATION, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS
+        folder = find(source, *files)
         encoder = load(folder, backbone=backbone, weights=weights)
         head, _ = build_head(None, encoder, encoder.frames, saved=folder)
+        own = folder / CALIBRATION
+        options = {"precision": precision, "reject_rate": reject_rate}
+        options["calibration"] = own if calibration is None and own.exists() else calibration
         if not (folder / SUPPORT).exists():
-            return cls(encoder, head, precision=precision)
+            return cls(encoder, head, **options)
         saved = SavedSupport.read(folder / SUPPORT)
-        classifier = cls(encoder, head, frames=saved.frames, sampling=saved.sampling, precision=precision)
+        classifier = cls(encoder, head, frames=saved.frames, sampling=saved.sampling, **options)
         classifier._take(saved, folder / SUPPORT)
         return classifier
 

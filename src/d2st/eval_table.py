@@ -15,6 +15,8 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
     console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
     console.print(_by_head(result) if several else _by_class(result["results"], classes))
     console.print(f"95 % intervals over {result['results'][0]['episodes']} episodes.")
+    if "open_set" in result["results"][0]:
+        _print_open(console, result["results"])
     for r in result["results"]:
         if "mixing" in r:
             value, found = r["mixing"]["best"], r["mixing"]["accuracies"]
@@ -60,3 +62,29 @@ def _by_head(result: dict) -> Table:
 
 def _percent(mean: float, interval: float | None, sign: str = "") -> str:
     return f"{100 * mean:{sign}.2f} ± " + ("-" if interval is None else f"{100 * interval:.2f}")
+
+
+def _print_open(console: Console, results: list[dict]) -> None:
+    """What becomes of queries of the episode's classes and of others, by where the threshold comes from."""
+    for r in results:
+        found = r["open_set"]
+        console.print(f"{r['head']}, {r['way']}-way {r['shot']}-shot, open set: AUROC {_short(found['auroc'])}")
+        table = Table("threshold of", "kept", "right", "rejected", "mean", "off by")
+        for source, words in {"fixed": "these queries", "support": "support", "calibration": "calibration"}.items():
+            if source in found:
+                shares = [_short(found[source][key]) for key in ("kept", "right", "rejected", "accuracy")]
+                off = found[source].get("ece")
+                table.add_row(words, *shares, "" if off is None else f"{100 * off:.1f}")
+        console.print(table)
+    kept = 100 - 100 * results[0]["open_set"]["reject_rate"]
+    console.print(
+        f"kept: of the classes' queries, those not answered 'unknown' (asked: {kept:g} %); right: those that get their "
+        f"own class; rejected: of other classes' queries, those answered 'unknown'; mean: of right and rejected; off by: "
+        f"mean error of the confidence.",
+        highlight=False,
+    )
+
+
+def _short(found: dict) -> str:
+    width = "-" if found["interval"] is None else f"{100 * found['interval']:.1f}"
+    return f"{100 * found['mean']:.1f} ± {width}"

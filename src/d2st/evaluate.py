@@ -20,6 +20,7 @@ from .errors import D2STError
 from .eval_table import print_result
 from .heads import CLIPFSAR, Head, HeadSpec, TextConfig
 from .mixing import best, search_mixing
+from .open_eval import OpenSet
 from .options import Precision, build_encoder, pick_device
 from .processes import launch
 from .results import plain, write_result
@@ -50,7 +51,13 @@ class EvalConfig:
             were not trained with the adapter get no number.
         text: how the names of the classes are told to a head that uses them.
         search_mixing: search the head clip-fsar's mixing exponent, for --head.mixing; with part val only.
-        way: classes in an episode.
+        open_set: also queries of classes that are not in the episode: how well they are told apart (AUROC), and what
+            is right and what is "unknown" at the reject rate.
+        reject_rate: share of the queries of known classes that may be answered "unknown".
+        calibration: file of an earlier --save-calibration to try; None is the calibration.json beside the saved
+            adapter.
+        save_calibration: file, or folder of the saved adapter, for the calibration that predict uses; part val only.
+        way: classes in an episode; 1 with open_set: is it this action or not.
         shot: support clips of a class; all of several numbers (1,5) are evaluated on one encoding.
         queries: query clips of a class in an episode.
         episodes: number of episodes.
@@ -80,6 +87,10 @@ class EvalConfig:
     heads: tuple[str, ...] | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
     search_mixing: bool = False
+    open_set: bool = False
+    reject_rate: float = 0.05
+    calibration: str | None = None
+    save_calibration: str | None = None
     way: int = 5
     shot: int | tuple[int, ...] = (1, 5)
     queries: int = 1
@@ -101,8 +112,8 @@ def evaluate(config: EvalConfig) -> dict:
 
     Returns:
         What eval.json holds: for each head and shot accuracy (0..1), 95 % interval, per-class accuracy and confusion,
-        and the mean difference to the first head; the clips that could not be read, which no episode uses; and what
-        was missing from the data already when listed.
+        the mean difference to the first head, and the open-set results (``openset.summarise_open``); the clips that
+        could not be read, which no episode uses; and what was missing from the data already when listed.
 
     Raises:
         D2STError: an option, the data or the split cannot be used.
@@ -117,11 +128,14 @@ def evaluate(config: EvalConfig) -> dict:
             f"The mixing exponent is part of the model and is searched on validation classes (part val), not on "
             f"{config.part}; give what was found there with --head.mixing."
         )
+    openset = OpenSet(config)
     fabric = launch(pick_device(config.device))
     device = fabric.device
     clips = open_dataset(config.data, config.split, config.part)
+    protocol = {"queries": config.queries, "seed": config.seed, "classes": clips.classes}
+    protocol["unseen"] = openset.unseen(len(clips.classes))
     for shot in shots:  # refuses a split with too few clips before anything is encoded
-        EpisodeSampler(clips.labels, config.way, shot, config.queries, config.seed, clips.classes)
+        EpisodeSampler(clips.labels, config.way, shot, **protocol)
     torch.manual_seed(config.seed)  # of what is untrained
     encoder, frames = build_encoder(config)
     encoder.to(device)
@@ -143,8 +157,9 @@ def evaluate(config: EvalConfig) -> dict:
     labels, first, results = clips.labels[features.clips], {}, []
     for head, text in zip(chosen, texts, strict=True):
         embedded = features.embedded(head)
+        calibration = openset.saved(encoder, head) if config.open_set else None
         for shot in shots:
-            sampler = EpisodeSampler(labels, config.way, shot, config.queries, config.seed, clips.classes)
+            sampler = EpisodeSampler(labels, config.way, shot, **protocol)
             scores = score(embedded, sampler, head, config.episodes, device, text)
             result = {"head": head.spec.name, "way": config.way, "shot": shot, **summarise(scores, clips.classes)}
             if shot in first:
@@ -155,6 +170,8 @@ def evaluate(config: EvalConfig) -> dict:
             if config.search_mixing and isinstance(head, CLIPFSAR):
                 found = search_mixing(embedded, sampler, head, config.episodes, text, device)
                 result["mixing"] = {"best": best(found), "accuracies": found}
+            if config.open_set:
+                result["open_set"] = openset(embedded, sampler, head, device, text, calibration)
             results.append(result)
     counts = {"clips": len(features.clips), "bad_clips": features.bad, "problems": list(clips.problems)}
     model = {
@@ -166,6 +183,8 @@ def evaluate(config: EvalConfig) -> dict:
     if config.heads is not None:
         result |= {"left_out": left_out, "heads": [plain(head.spec) for head in chosen]}
     print_result(result, clips.classes)
+    if config.save_calibration and fabric.is_global_zero:
+        print(f"The calibration is written to {openset.save(encoder, chosen[0])}.")
     if config.out and fabric.is_global_zero:
         path = write_result(Path(config.out) / "eval.json", config, result)
         print(f"Written to {path}.")

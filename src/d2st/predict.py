@@ -39,6 +39,10 @@ class PredictConfig:
         head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
         text: how the names of the classes are told to a head that uses them.
         sampling: which frames are read: uniform, rate50 or rate35 (released rules).
+        reject_rate: share of the clips of the support's classes that may be answered "unknown"; the price of telling
+            clips that show none of them.
+        calibration: file that eval --open-set --save-calibration wrote, for support sets that are too small to tell
+            what is unknown; None is the calibration.json beside the saved adapter.
         format: of the output: table, jsonl (a JSON object a line) or csv.
         top: classes listed for each clip in the table.
         save: folder to keep the classifier in, for the next time.
@@ -61,6 +65,8 @@ class PredictConfig:
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    reject_rate: float = 0.05
+    calibration: str | None = None
     format: Literal["table", "jsonl", "csv"] = "table"
     top: int = 3
     save: str | None = None
@@ -81,7 +87,7 @@ def predict(config: PredictConfig) -> dict:
         D2STError: an option cannot be used, a class is left without examples, or no query clip can be read.
     """
     files = _query_files((config.query,) if isinstance(config.query, str) else config.query)
-    classifier, support, config = build_classifier(config)
+    classifier, support, config = build_classifier(config, config.reject_rate, config.calibration)
     unreadable = list(support.unreadable)
     if config.save:
         classifier.save_pretrained(config.save)
@@ -94,6 +100,8 @@ def predict(config: PredictConfig) -> dict:
     predictions = [(files[i], classifier.match(clip)) for i, clip in zip(features.clips, queries, strict=True)]
     unreadable += features.bad
     _print(predictions, classifier.classes, config)
+    if classifier.never_unknown:
+        print(classifier.never_unknown, file=sys.stderr)
     for clip in unreadable:
         print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
     result = {"predictions": [_record(*p) for p in predictions], "unreadable": unreadable}
@@ -117,7 +125,10 @@ def _query_files(query: tuple[str, ...]) -> list[Path]:
 def _record(file: Path, prediction: Prediction) -> dict:
     return {
         "clip": str(file),
+        "answer": prediction.answer,
         "label": prediction.label,
+        "unknown": prediction.unknown,
+        "confidence": prediction.confidence,
         "scores": prediction.scores,
         "logits": prediction.logits,
         "matches": [[m.query_frame, m.support_frame, m.distance] for m in prediction.matches],
@@ -130,12 +141,14 @@ def _print(predictions: list[tuple[Path, Prediction]], classes: tuple[str, ...],
             print(json.dumps(_record(*prediction)))
     elif config.format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["clip", "label", *classes])
+        writer.writerow(["clip", "answer", "label", "confidence", *classes])
         for file, prediction in predictions:
-            writer.writerow([file, prediction.label, *(f"{prediction.scores[name]:.6f}" for name in classes)])
+            own = [file, prediction.answer, prediction.label, f"{prediction.confidence:.6f}"]
+            writer.writerow([*own, *(f"{prediction.scores[name]:.6f}" for name in classes)])
     else:
-        table = Table("clip", *(["label", "score"] * max(1, min(config.top, len(classes)))))
+        table = Table("clip", "answer", "confidence", *(["label", "score"] * max(1, min(config.top, len(classes)))))
         for file, prediction in predictions:
             ranked = list(prediction.scores.items())[: max(1, config.top)]
-            table.add_row(str(file), *(cell for name, score in ranked for cell in (name, f"{score:.3f}")))
+            answer = prediction.answer, f"{prediction.confidence:.2f}"
+            table.add_row(str(file), *answer, *(cell for name, score in ranked for cell in (name, f"{score:.3f}")))
         Console().print(table)

@@ -51,11 +51,15 @@ class Prediction:
         return UNKNOWN if self.unknown else self.label
 
 
-def explain(logits: Tensor, query: Tensor, support: Mapping[str, Tensor]) -> Prediction:
+def explain(
+    logits: Tensor, confidence: float, unknown: bool, query: Tensor, support: Mapping[str, Tensor]
+) -> Prediction:
     """The prediction that a clip's logits make.
 
     Args:
         logits: (way,) of the head, on the CPU.
+        confidence: in the likeliest class.
+        unknown: whether it is none of the classes.
         query: (T, D) frame features of the clip.
         support: class -> (K, T, D) frame features, in the order of the logits.
     """
@@ -67,7 +71,8 @@ def explain(logits: Tensor, query: Tensor, support: Mapping[str, Tensor]) -> Pre
         scores={names[i]: shares[i].item() for i in order},
         logits={names[i]: logits[i].item() for i in order},
         matches=frame_matches(query, support[label].mean(0)),
-        confidence=shares[order[0]].item(),
+        confidence=confidence,
+        unknown=unknown,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 import torch
 
+from .calibration_file import beside
 from .choice import build_head, tell_untrained
 from .classify import FewShotClassifier
 from .data.datasets import ClipSet, open_dataset
@@ -47,8 +48,14 @@ class Support:
     unreadable: tuple[dict[str, str], ...] = ()
 
 
-def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Options]:
+def build_classifier(
+    config: Options, reject_rate: float = 0.05, calibration: str | None = None
+) -> tuple[FewShotClassifier, Support, Options]:
     """A classifier from a support folder or file, or saved; what it was made from; and the config with its head.
+
+    Args:
+        config: of the verb.
+        reject_rate, calibration: as for ``FewShotClassifier``; None is the calibration beside the saved adapter.
 
     Raises:
         D2STError: both or neither of support and classifier are given, an option cannot be used, or a class is left
@@ -61,7 +68,11 @@ def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Optio
         if config.head:
             raise D2STError("A saved classifier has its own head: leave out --head.")
         classifier = FewShotClassifier.from_pretrained(
-            config.classifier, weights=config.weights, precision=config.precision
+            config.classifier,
+            weights=config.weights,
+            precision=config.precision,
+            reject_rate=reject_rate,
+            calibration=calibration,
         )
         return classifier.to(device), Support(), config
     kept = Path(config.support).suffix == ".safetensors"
@@ -78,6 +89,8 @@ def build_classifier(config: Options) -> tuple[FewShotClassifier, Support, Optio
         sampling=config.sampling,
         precision=config.precision,
         text=config.text,
+        reject_rate=reject_rate,
+        calibration=calibration or beside(config.adapter_path, encoder, head),
     )
     if clips is None:
         return classifier.load_support(config.support), Support(), config

@@ -53,12 +53,12 @@ def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tupl
     With several views each occurrence of a clip draws one of them, from (seed, index) alone.
 
     Returns:
-        support (E, S) and query (E, Q) rows, classes (E, way).
+        support (E, S) and query (E, Q) rows, the latter with those of unseen classes at the end; classes (E, way).
     """
     supports, queries, classes = [], [], []
     for index in range(first, last):
         episode = sampler.draw(index)
-        support, query = episode.support, episode.query
+        support, query = episode.support, np.concatenate([episode.query, episode.unseen])
         if views > 1:
             picks = (generator(sampler.seed, index, VIEWS).random(len(support) + len(query)) * views).astype(np.int64)
             support, query = support * views + picks[: len(support)], query * views + picks[len(support) :]
@@ -84,7 +84,7 @@ def score(
     Args:
         clips: (N, V, T, D), clips and views as ``head.embed`` gives them (``Features.embedded``); row i is the
             sampler's clip i.
-        sampler: draws the episodes.
+        sampler: draws the episodes; queries of unseen classes do not count.
         head: in eval mode; ``match`` is called with a leading episode dimension.
         episodes: number of episodes, at least 1.
         device: where the head works; the clips are moved there once.
@@ -93,7 +93,7 @@ def score(
     count = sampler.count
     accuracies, confusion = np.empty(episodes), np.zeros((count, count), dtype=np.int64)
     for part, classes, arguments in batches(clips, sampler, head, episodes, device, text):
-        predicted = head.match(*arguments).argmax(-1).cpu().numpy()  # (E, Q)
+        predicted = head.match(*arguments).argmax(-1).cpu().numpy()[:, : len(sampler.query_labels)]  # (E, Q)
         accuracies[part] = (predicted == sampler.query_labels).mean(1)
         true, said = classes[:, sampler.query_labels], np.take_along_axis(classes, predicted, 1)  # (E, Q), (E, Q)
         confusion += np.bincount((true * count + said).ravel(), minlength=count**2).reshape(count, count)
@@ -112,12 +112,13 @@ def batches(
 
     Yields:
         Which episodes, their classes (E, way), and the arguments of ``head.match``: support (E, S, T, D), labels (S,),
-        query (E, Q, T, D), way, and text (E, way, D') or None.
+        query (E, Q, T, D) with those of unseen classes at the end, way, and text (E, way, D') or None.
     """
     views, way = clips.shape[1], sampler.way
     rows = clips.flatten(0, 1).to(device)  # (N*V, T, D)
     support_labels = torch.from_numpy(sampler.support_labels).to(device)  # (S,)
-    chunk = max(1, BUDGET // head.episode_bytes(rows[0], sampler.shot * way, sampler.queries * way, way))
+    queries = sampler.queries * (way + sampler.unseen)
+    chunk = max(1, BUDGET // head.episode_bytes(rows[0], sampler.shot * way, queries, way))
     text = None if text is None else text.to(device)
     for first in range(0, episodes, chunk):
         last = min(first + chunk, episodes)

@@ -1,7 +1,7 @@
 """Few-shot episodes drawn from (seed, index) alone, so that who draws them, and when, changes nothing."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Episode:
         classes: (way,) class ids of the split.
         spares: for each class the clip indices that the episode does not use, in the order in which they stand in
             for clips that turn out to be unreadable.
+        unseen: (unseen*queries,) clip indices of classes that are not in the episode.
     """
 
     support: np.ndarray
@@ -53,6 +54,7 @@ class Episode:
     query_labels: np.ndarray
     classes: np.ndarray
     spares: tuple[np.ndarray, ...]
+    unseen: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 class EpisodeSampler:
@@ -60,7 +62,8 @@ class EpisodeSampler:
 
     Classes are drawn without replacement; of each, a random order of its clips is drawn, of which the first
     ``queries`` are the queries and the next ``shot`` the support. So two samplers that differ in ``shot`` only have
-    the same classes and queries in an episode, and the smaller support set is part of the larger.
+    the same classes and queries in an episode, and the smaller support set is part of the larger. Clips of unseen
+    classes are drawn after these, and change nothing about them.
 
     Args:
         labels: (clips,) class id of every clip, 0..len(classes)-1.
@@ -69,10 +72,11 @@ class EpisodeSampler:
         queries: query clips of a class.
         seed: any integer from 0 to 2**64-1.
         classes: names of the classes, for the error message; their number counts also when a class has no clip.
+        unseen: classes beside those of the episode of which ``queries`` clips each are drawn too.
 
     Raises:
-        D2STError: the split has fewer than ``way`` classes, or classes with fewer than ``shot + queries`` clips,
-            which are listed.
+        D2STError: the split has fewer than ``way + unseen`` classes, or classes with fewer than ``shot + queries``
+            clips, which are listed.
     """
 
     def __init__(
@@ -83,18 +87,20 @@ class EpisodeSampler:
         queries: int = 1,
         seed: int = 0,
         classes: Sequence[str] | None = None,
+        unseen: int = 0,
     ) -> None:
         labels = np.asarray(labels, dtype=np.int64)
         count = len(classes) if classes is not None else int(labels.max(initial=-1)) + 1
         names = list(classes) if classes is not None else [f"class {i}" for i in range(count)]
-        for value, name, least in ((way, "way", 2), (shot, "shot", 1), (queries, "queries", 1)):
+        for value, name, least in ((way, "way", 1 if unseen else 2), (shot, "shot", 1), (queries, "queries", 1)):
             if value < least:
                 raise D2STError(f"An episode needs {name} of at least {least}; {name} is {value}.")
         if not 0 <= seed < 2**64:
             raise D2STError(f"The seed must be an integer from 0 to 2**64-1, not {seed}.")
-        if count < way:
+        if count < way + unseen:
+            more = f" and {unseen} more that are not in it" if unseen else ""
             raise D2STError(
-                f"A {way}-way episode needs {way} classes, but this part of the split has {count}: "
+                f"A {way}-way episode needs {way} classes{more}, but this part of the split has {count}: "
                 f"{', '.join(names) or 'none'}. Choose a smaller way or another split."
             )
         sizes = np.bincount(labels, minlength=count)
@@ -106,6 +112,7 @@ class EpisodeSampler:
                 f"or choose fewer shots or queries."
             )
         self.way, self.shot, self.queries, self.seed, self.count = way, shot, queries, seed, count
+        self.unseen = unseen
         self.by_class = [np.flatnonzero(labels == i) for i in range(count)]
         self.support_labels = np.repeat(np.arange(way), shot)
         self.query_labels = np.repeat(np.arange(way), queries)
@@ -114,14 +121,16 @@ class EpisodeSampler:
         """The episode of this index (0, 1, 2, ...)."""
         rng = generator(self.seed, index)
         # Orders come from sorting uniform numbers and not from rng.permutation, whose stream numpy may change.
-        classes = np.argsort(rng.random(self.count), kind="stable")[: self.way]  # (way,)
-        orders = [self.by_class[c][np.argsort(rng.random(len(self.by_class[c])), kind="stable")] for c in classes]
+        drawn = np.argsort(rng.random(self.count), kind="stable")[: self.way + self.unseen]
+        orders = [self.by_class[c][np.argsort(rng.random(len(self.by_class[c])), kind="stable")] for c in drawn]
+        others, orders = orders[self.way :], orders[: self.way]
         last = self.queries + self.shot
         return Episode(
             support=np.concatenate([order[self.queries : last] for order in orders]),
             support_labels=self.support_labels,
             query=np.concatenate([order[: self.queries] for order in orders]),
             query_labels=self.query_labels,
-            classes=classes,
+            classes=drawn[: self.way],
             spares=tuple(order[last:] for order in orders),
+            unseen=np.concatenate([np.empty(0, np.int64), *(order[: self.queries] for order in others)]),
         )

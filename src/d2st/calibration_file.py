@@ -1,0 +1,140 @@
+"""``calibration.json``: what ``d2st eval --open-set`` found on validation classes, beside the adapter it holds for."""
+
+import json
+import math
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from . import __version__
+from .calibration import Calibration, fit_calibration
+from .encoder import VideoEncoder
+from .errors import D2STError
+from .files import write_json
+from .heads import Head
+from .origin import Origin
+from .pretrained import find
+
+CALIBRATION = "calibration.json"
+FORMAT = 1
+RATES = tuple(i / 200 for i in range(201))
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What was found in episodes of one kind.
+
+    Args:
+        way: classes of an episode.
+        shot: support clips of a class.
+        episodes: how many there were.
+        slope: of the confidence, see ``calibration.Calibration``.
+        intercept: of the confidence.
+        temperature: of the confidence.
+        quantiles: score below which a share ``RATES`` of the clips of known classes lies.
+    """
+
+    way: int
+    shot: int
+    episodes: int
+    slope: float
+    intercept: float
+    temperature: float
+    quantiles: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, known: Tensor, unknown: Tensor, logits: Tensor, labels: Tensor, shot: int) -> "Entry":
+        """Fit to all clips of many episodes: scores (E, Q) and (E, U), logits (E, Q, way) and labels (Q,)."""
+        episodes, _, way = logits.shape
+        flat = known.flatten(), unknown.flatten(), logits.flatten(0, 1), labels.repeat(episodes)
+        found = fit_calibration(*flat, reject_rate=0.05)  # the threshold is read off the quantiles
+        quantiles = torch.quantile(known.double().flatten(), torch.tensor(RATES, dtype=torch.float64))
+        values = found.slope.item(), found.intercept.item(), found.temperature.item()
+        return cls(way, shot, episodes, *values, tuple(quantiles.tolist()))
+
+    def at(self, reject_rate: float) -> Calibration:
+        """The calibration with which this share of the clips of known classes was taken for unknown."""
+        place = reject_rate * (len(RATES) - 1)
+        low = math.floor(place)
+        below, above = self.quantiles[low], self.quantiles[min(low + 1, len(RATES) - 1)]
+        threshold = below + (place - low) * (above - below)
+        values = threshold, self.slope, self.intercept, self.temperature
+        return Calibration(*(torch.tensor(value, dtype=torch.float64) for value in values))
+
+
+@dataclass(frozen=True)
+class CalibrationFile:
+    """Calibrations of one model.
+
+    Args:
+        origin: the model.
+        entries: one for each number of shots.
+    """
+
+    origin: Origin
+    entries: tuple[Entry, ...]
+
+    def nearest(self, shots: float) -> Entry:
+        """The entry for about as many shots."""
+        return min(self.entries, key=lambda entry: abs(math.log(entry.shot / shots)))
+
+    def write(self, path: str | Path) -> Path:
+        """Write the file, or ``calibration.json`` in a folder, in one step; missing folders are created."""
+        path = _file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entries = [asdict(entry) for entry in self.entries]
+        write_json(
+            path, {"format": FORMAT, "d2st_version": __version__, "model": asdict(self.origin), "entries": entries}
+        )
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "CalibrationFile":
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            D2STError: there is no such file, or it cannot be read.
+        """
+        path = _file(path)
+        try:
+            content = json.loads(path.read_text())
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}, and this d2st {__version__} reads {FORMAT}")
+            entries = tuple(Entry(**entry | {"quantiles": tuple(entry["quantiles"])}) for entry in content["entries"])
+            if not entries or any(len(entry.quantiles) != len(RATES) for entry in entries):
+                raise ValueError("it is not whole")
+            return cls(Origin(**content["model"]), entries)
+        except FileNotFoundError as error:
+            raise D2STError(
+                f"There is no calibration '{path}'; d2st eval --part val --open-set --save-calibration writes one."
+            ) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise D2STError(f"The calibration '{path}' cannot be read ({error}); write it again.") from error
+
+    def check(self, origin: Origin) -> "CalibrationFile":
+        """Refuse another model than the one that it was fitted for."""
+        if self.origin != origin:
+            raise D2STError(
+                f"The calibration was fitted for {self.origin.apart(origin)}. Fit one for this model: d2st eval --part "
+                f"val --open-set --save-calibration."
+            )
+        return self
+
+
+def beside(adapter: str | Path | None, encoder: VideoEncoder, head: Head) -> CalibrationFile | None:
+    """The calibration beside a saved adapter, if there is one; that of another head is passed over with a sentence."""
+    if not adapter or not (path := find(adapter, CALIBRATION) / CALIBRATION).exists():
+        return None
+    found, origin = CalibrationFile.read(path), Origin.of(encoder, head)
+    if found.origin == origin:
+        return found
+    print(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.", file=sys.stderr)
+    return None
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path / CALIBRATION if path.is_dir() else path
