@@ -79,8 +79,8 @@ def _print_open(console: Console, results: list[dict]) -> None:
     kept = 100 - 100 * results[0]["open_set"]["reject_rate"]
     console.print(
         f"kept: of the classes' queries, those not answered 'unknown' (asked: {kept:g} %); right: those that get their "
-        f"own class; rejected: of other classes' queries, those answered 'unknown'; mean: of right and rejected; off by: "
-        f"mean error of the confidence.",
+        f"own class; rejected: of other classes' queries, those answered 'unknown'; mean: of right and rejected; "
+        f"off by: mean error of the confidence.",
         highlight=False,
     )
 

@@ -1,0 +1,185 @@
+"""Held-out support clips, thresholds and confidences."""
+
+import json
+import math
+
+import heads_small
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d2st import heads
+from d2st.calibration import fit_calibration, fit_support, lower_bound, student_t
+from d2st.calibration_file import RATES, CalibrationFile, Entry
+from d2st.errors import D2STError
+from d2st.judge import appoint
+from d2st.leave_one_out import class_offsets, fit_score, hold_out, own_scores
+from d2st.origin import Origin
+
+
+def clips(shots: tuple[int, ...], seed: int = 0, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Support clips (S, T, D) around a centre for each class, and their labels, class by class."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(len(shots)).repeat_interleave(torch.tensor(shots))
+    centres = torch.randn(len(shots), 4, 16, generator=rng)
+    return centres[labels] + spread * torch.randn(len(labels), 4, 16, generator=rng), labels
+
+
+@pytest.mark.parametrize("name", heads.HEADS)
+def test_every_head_holds_out_as_one_by_one(name: str) -> None:
+    """Folds against one matching a clip, on unequal shots and for episodes at once."""
+    head, shots = heads_small.build(name), (3, 1, 2)
+    episode = heads_small.episode(head, shots, lead=(2,))
+    support, text = head.embed(episode.support), heads_small.text_of(episode)
+    text = None if text is None else text.expand(2, -1, -1)
+    held = hold_out(head, support, episode.labels, 3, text)
+    assert held.known.shape == (2, 5, 3) and held.unknown.shape == (2, 6, 3)
+    assert sorted(held.labels.tolist()) == [0, 0, 0, 2, 2]
+    for s, own in enumerate(episode.labels.tolist()):
+        left = episode.labels != own
+        others = [c for c in range(3) if c != own]
+        renamed = episode.labels[left] - (episode.labels[left] > own).long()
+        names = None if text is None else text[:, others]
+        one = head.match(support[:, left], renamed, support[:, s : s + 1], 2, names)[:, 0]
+        torch.testing.assert_close(held.unknown[:, s, others], one, rtol=1e-4, atol=1e-4)
+        assert (held.unknown[:, s, own] == -math.inf).all()
+    # The third clip of class 0 is alone in its fold: the rest is the support set without it.
+    last = int((episode.labels == 0).nonzero()[2])
+    left = [i for i in range(6) if i != last]
+    one = head.match(support[:, left], episode.labels[left], support[:, [last]], 3, text)[:, 0]
+    torch.testing.assert_close(held.known[:, -1], one, rtol=1e-4, atol=1e-4)
+
+
+@settings(max_examples=25, deadline=None)
+@given(shots=st.lists(st.integers(1, 4), min_size=1, max_size=5), seed=st.integers(0, 999))
+def test_order_of_classes_and_clips_does_not_matter(shots: list[int], seed: int) -> None:
+    support, labels = clips(tuple(shots), seed)
+    head, way, rng = heads.build("bi-mhm"), len(shots), np.random.default_rng(seed)
+    names, query = torch.from_numpy(rng.permutation(way)), torch.randn(3, 4, 16)
+    judge = appoint(head, support, labels, None, 0.1, None)
+    found = judge(head.match(support, labels, query, way))
+    order = torch.cat([(names[labels] == c).nonzero().flatten() for c in range(way)])  # class by class, as a classifier
+    renamed = names[labels][order]
+    again = appoint(head, support[order], renamed, None, 0.1, None)(head.match(support[order], renamed, query, way))
+    torch.testing.assert_close(found[0], again[0], rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[1], again[1])
+
+
+def test_offsets_are_shrunk_means_and_do_not_see_the_clip_they_score() -> None:
+    support, labels = clips((4, 3, 1))
+    held = hold_out(heads.build("bi-mhm"), support, labels, 3)
+    means = [held.known[held.labels == c, c].mean().item() for c in (0, 1)]
+    centre = sum(means) / 2
+    expected = [3 / 4 * (means[0] - centre), 2 / 3 * (means[1] - centre), 0]
+    assert class_offsets(held).tolist() == pytest.approx(expected, abs=1e-5)
+    assert fit_score(torch.tensor([[5.0, 1, 1], [0, 1, 3]]), class_offsets(held)).tolist() == pytest.approx(
+        [5 - expected[0], 3], abs=1e-5
+    )
+    known, _ = own_scores(held)
+    j = int((held.labels == 1).nonzero()[0])
+    others = [i for i in (held.labels == 1).nonzero().flatten().tolist() if i != j]
+    without = held.known[others, 1].mean()
+    best = int(held.known[j].argmax())
+    middle = (torch.tensor(means[0]) + without) / 2
+    offset = {0: 3 / 4 * (means[0] - middle), 1: 1 / 2 * (without - middle), 2: 0}[best]
+    assert known[j].item() == pytest.approx(float(held.known[j].max() - offset), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("share", "dof", "value"),
+    [
+        (0.95, 1, 6.3138),
+        (0.95, 2, 2.9200),
+        (0.95, 9, 1.8331),
+        (0.975, 10, 2.2281),
+        (0.99, 30, 2.4573),
+        (0.05, 4, -2.1318),
+    ],
+)
+def test_student_t_is_the_table_s(share: float, dof: int, value: float) -> None:
+    assert student_t(share, dof) == pytest.approx(value, abs=1e-4)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    values=st.lists(st.floats(-50, 50), min_size=2, max_size=40),
+    rates=st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)),
+)
+def test_a_higher_reject_rate_never_keeps_more(values: list[float], rates: tuple[float, float]) -> None:
+    low, high = (lower_bound(torch.tensor(values, dtype=torch.float64), rate).item() for rate in sorted(rates))
+    assert low <= high <= max(values)
+
+
+@pytest.mark.parametrize("n", [4, 10, 25, 60])
+def test_the_bound_keeps_what_it_promises(n: int) -> None:
+    values = torch.randn(20000, n + 1, generator=torch.Generator().manual_seed(n), dtype=torch.float64)
+    below = (values[:, -1] < lower_bound(values[:, :-1], 0.05)).double().mean().item()
+    assert below < 0.05 + 0.005
+    assert n < 19 or below > 0.03, "an order statistic that promises 5 % and rejects almost nothing is wasted"
+
+
+def test_confidence_is_fitted_where_it_can_be() -> None:
+    """Logits that are the log odds themselves: the fit finds the slope, the offset and the temperature again."""
+    rng = torch.Generator().manual_seed(0)
+    known, unknown = (torch.randn(40000, generator=rng).double() + at for at in (1, -1))  # log odds are 2 s
+    logits = torch.randn(40000, 4, generator=rng).double()
+    labels = torch.distributions.Categorical(logits=logits / 0.5).sample()
+    found = fit_calibration(known, unknown, logits, labels, 0.05)
+    assert found.slope.item() == pytest.approx(2, abs=0.05) and found.intercept.item() == pytest.approx(0, abs=0.05)
+    assert found.temperature.item() == pytest.approx(0.5, rel=0.13)  # of a grid
+    assert (known < found.threshold).double().mean().item() == pytest.approx(0.05, abs=1e-3)
+    turned = fit_calibration(unknown, known, logits, labels, 0.05)  # scores that say the opposite say nothing
+    assert turned.slope.item() == 0 and turned.intercept.item() == 0
+    apart = fit_calibration(known[:20].abs() + 5, -unknown[:20].abs() - 5, logits[:20], labels[:20], 0.05)
+    assert torch.isfinite(apart.slope) and apart.confidence(torch.tensor([50.0]), torch.zeros(1, 1)).item() > 0.9
+
+
+def test_judges_by_what_there_is() -> None:
+    head = heads.build("bi-mhm")
+    entry = Entry(5, 1, 9, slope=1.0, intercept=0.0, temperature=1.0, quantiles=tuple(-7.0 + r for r in RATES))
+    saved = CalibrationFile(Origin("b", "a", "h", "f"), (entry,))
+    for shots, without, with_file in (
+        ((1, 1, 1), None, "file"),
+        ((3, 3, 3), "support", "file"),  # nine clips can be held out
+        ((4, 3, 3), "support", "support"),
+        ((5, 5), "support", "file"),
+        ((12,), "support", "file"),
+        ((1,), None, "file"),
+    ):
+        support, labels = clips(shots)
+        for file, expected in ((None, without), (saved, with_file)):
+            found = appoint(head, support, labels, None, 0.05, file).calibration
+            held = hold_out(head, support, labels, len(shots))
+            own = fit_support(held, 0.05).threshold.item() if expected == "support" else -6.95
+            assert (found is None) if expected is None else found.threshold.item() == pytest.approx(own)
+    support, labels = clips((3, 3, 3), spread=0.5)
+    logits = head.match(support, labels, torch.cat([support[:1], torch.randn(1, 4, 16)]), 3)
+    confidence, unknown = appoint(head, support, labels, None, 0.05, None)(logits)
+    assert unknown.tolist() == [False, True] and confidence[0] > 0.6 > 0.2 > confidence[1]
+    confidence, unknown = appoint(head, support[::3], labels[::3], None, 0.05, None)(logits)
+    assert not unknown.any() and torch.allclose(confidence, logits.double().softmax(-1).amax(-1))
+
+
+def test_calibration_files(tmp_path) -> None:
+    origin = Origin("vit", "d2st", "otam", "abc")
+    rng = torch.Generator().manual_seed(1)
+    known, unknown, logits = (torch.randn(50, *size, generator=rng).double() for size in ((4,), (6,), (4, 2)))
+    one, five = (Entry.fit(known + k, unknown, logits, torch.tensor([0, 0, 1, 1]), k) for k in (1, 5))
+    file = CalibrationFile(origin, (one, five))
+    assert file.write(tmp_path) == tmp_path / "calibration.json"
+    assert CalibrationFile.read(tmp_path) == CalibrationFile.read(tmp_path / "calibration.json") == file
+    assert [file.nearest(k).shot for k in (1, 2, 3, 20)] == [1, 1, 5, 5]
+    for rate in (0.02, 0.05, 0.333):
+        assert (known + 1 < one.at(rate).threshold).double().mean().item() == pytest.approx(rate, abs=0.011)
+    assert file.check(origin) is file
+    with pytest.raises(D2STError, match="fitted for adapter d2st on vit with the head otam; this is"):
+        file.check(Origin("vit", "d2st", "trx", "abc"))
+    content = json.loads((tmp_path / "calibration.json").read_text())
+    for broken in ("{", "[]", json.dumps(content | {"format": 9}), json.dumps(content | {"entries": []})):
+        (tmp_path / "calibration.json").write_text(broken)
+        with pytest.raises(D2STError, match="cannot be read"):
+            CalibrationFile.read(tmp_path)
+    with pytest.raises(D2STError, match="There is no calibration"):
+        CalibrationFile.read(tmp_path / "gone.json")
