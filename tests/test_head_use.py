@@ -108,7 +108,7 @@ def test_by_the_command_line_from_training_to_an_answer(small, tmp_path, capsys,
     again = ["--classifier", str(tmp_path / "saved"), "--weights", model[3], "--query", query, "--format", "jsonl"]
     assert cli.main(["predict", *again, "--device", "cpu"]) == 0
     for one, two in zip(first.out.splitlines(), capsys.readouterr().out.splitlines(), strict=True):
-        one, two = json.loads(one), json.loads(two)  # clips are embedded in other batches, so the last digits may differ
+        one, two = json.loads(one), json.loads(two)  # embedded in other batches: the last digits may differ
         assert one["answer"] == two["answer"] and one["confidence"] == pytest.approx(two["confidence"], abs=1e-4)
         assert one["logits"] == pytest.approx(two["logits"], abs=1e-5)
     assert cli.main(["predict", *again, "--head", "otam"]) == 2
