@@ -1,0 +1,56 @@
+"""What mkdocs.yml needs beside the pages: files of the repository's root as pages, and links that lead to them.
+
+README.md is the home page; CONTRIBUTING.md, CHANGELOG.md and the scripts under examples/ are pages too. Links stay as the
+repository's web view needs them and are turned here.
+"""
+
+import ast
+import re
+from pathlib import Path
+
+from mkdocs.structure.files import File
+
+ROOT = Path(__file__).parent.parent
+PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
+
+
+def on_files(files, config):
+    """Add the pages that lie outside docs/."""
+    for source, page in PAGES.items():
+        files.append(File.generated(config, page, content=turned((ROOT / source).read_text(), "")))
+    for script in sorted((ROOT / "examples").glob("*.py")):
+        files.append(File.generated(config, f"examples/{script.stem}.md", content=shown(script)))
+    return files
+
+
+def on_page_markdown(markdown, page, config, files):
+    """Links from docs/ to the root's files lead to their pages."""
+    return markdown if page.file.generated_by else turned(markdown, "docs/")
+
+
+def on_page_content(html, page, config, files):
+    """Docstrings name things as Sphinx does, and Markdown shows the roles."""
+    return re.sub(r":(?:mod|class|func|meth|data):<code>", "<code>", html)
+
+
+def turned(markdown: str, folder: str) -> str:
+    """Markdown of a file in a folder of the repository with its links as the site has them."""
+
+    def turn(match: re.Match) -> str:
+        target = (ROOT / folder / match[2]).resolve()
+        if not target.is_relative_to(ROOT):
+            return match[0]
+        path = target.relative_to(ROOT).as_posix()
+        if path.startswith("examples/") and path.endswith(".py"):
+            path = path.removesuffix(".py") + ".md"
+        return match[1] + PAGES.get(path, path.removeprefix("docs/")) + match[3]
+
+    return LINK.sub(turn, markdown)
+
+
+def shown(script: Path) -> str:
+    """A page of a script: its docstring's first line as title, and its code."""
+    code = script.read_text()
+    title = ast.get_docstring(ast.parse(code)).splitlines()[0].rstrip(".:")
+    return f"---\ntitle: {script.name}\n---\n\n# {script.name}\n\n{title}.\n\n```python\n{code}```\n"
