@@ -1,7 +1,7 @@
 """What mkdocs.yml needs beside the pages: files of the repository's root as pages, and links that lead to them.
 
-README.md is the home page; CONTRIBUTING.md, CHANGELOG.md and the scripts under examples/ are pages too. Links stay as the
-repository's web view needs them and are turned here.
+README.md is the home page; CONTRIBUTING.md, CHANGELOG.md and the scripts under examples/ are pages too. Links stay as
+the repository's web view needs them and are turned here.
 """
 
 import ast
