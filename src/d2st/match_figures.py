@@ -1,5 +1,7 @@
 """The picture of an alignment: two clips with their matched frames joined, and the distances of all frames."""
 
+import textwrap
+
 import matplotlib
 import numpy as np
 from matplotlib.colors import Normalize
@@ -41,7 +43,7 @@ def alignment_figure(
         _fit(sheet, picture, left + j * cell, middle, cell)
         sheet.text(left + (j + 0.5) * cell, middle + cell + LINE / 2, str(j), size=8, ha="center")
     for y, height, label in ((top, cell, labels[0]), (middle, cell, labels[1])):
-        sheet.text(left - 0.1, y + height / 2, _broken(label), size=9, ha="right")
+        sheet.text(left - 0.1, y + height / 2, "\n".join(textwrap.wrap(label, 14)), size=9, ha="right")
     sheet.text(MARGIN + LABEL / 2, matrix + rows * cell / 2, labels[0], size=9, rotation=90, ha="center")
     _join(sheet, alignment, left, top + cell, middle, cell)
     _matrix(sheet, alignment, left, matrix, cell)
@@ -112,9 +114,3 @@ def _fit(sheet: Sheet, picture: np.ndarray, x: float, y: float, cell: float) -> 
     scale = 0.95 * cell / max(picture.shape[:2])
     height, width = (side * scale for side in picture.shape[:2])
     sheet.frame(picture, x + (cell - width) / 2, y + (cell - height) / 2, width, height)
-
-
-def _broken(label: str) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(label, 14))

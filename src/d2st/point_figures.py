@@ -1,5 +1,6 @@
 """Pictures of reference points over the frames of a clip: paper figures 5 to 7."""
 
+import textwrap
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -26,10 +27,7 @@ def important_points(clip: ClipPoints, count: int = 100, title: str = "") -> Fig
         count: Points of a pathway, over all adapters.
         title: Heading of the picture.
     """
-    note = (
-        f"The {count} points of each pathway with most attention, summed over all queries. The area of a circle is "
-        "the attention; a point between two frames is drawn on both by its share."
-    )
+    note = "most attention, summed over all queries"
     return _ranked(clip, count, title, note, of_token=False)
 
 
@@ -41,14 +39,16 @@ def token_points(clip: ClipPoints, count: int = 50, title: str = "") -> Figure:
         count: Points of a pathway, over all adapters.
         title: Heading of the picture.
     """
-    note = (
-        f"The {count} points of each pathway to which the query token (star) attends most. The area of a circle is "
-        "the attention; a point between two frames is drawn on both by its share."
-    )
+    note = "most attention from the query token, the star"
     return _ranked(clip, count, title, note, of_token=True)
 
 
 def _ranked(clip: ClipPoints, count: int, title: str, note: str, of_token: bool) -> Figure:
+    count = min(count, max(len(clip.top(name, count)[0]) for name in clip.names))
+    note = (
+        f"The {count} points of each pathway, over all adapters, with {note}. The area of a circle is the attention; a "
+        "point between two frames is drawn on both by its share."
+    )
     rows = _Rows(clip, len(clip.names), title, note)
     for row, name in enumerate(clip.names):
         places, weights = clip.top(name, count, of_token)
@@ -132,7 +132,8 @@ def circles(box: FrameBox, places: Tensor, weights: Tensor, time: float, colour:
     seen = (area > 1.0) & box.holds(places[:, 1], places[:, 2])
     y, x, area = places[seen, 1], places[seen, 2], area[seen]
     box.dots(y, x, area, c=colour, alpha=0.45, linewidths=0, zorder=3)
-    box.dots(y, x, area, facecolors="none", edgecolors=INK, linewidths=0.6, zorder=3.1)
+    for width, ink in ((1.3, INK), (0.7, colour)):  # a rim that is seen on dark and on bright frames
+        box.dots(y, x, area, facecolors="none", edgecolors=ink, linewidths=width, zorder=3.1)
 
 
 def star(box: FrameBox, clip: ClipPoints) -> None:
@@ -170,13 +171,12 @@ class _Rows:
         self.top = MARGIN + (0.3 if title else 0)
         self.row = self.lines * (LINE + self.height) + 0.08
         body = LABEL + self.columns * (self.width + GAP)
-        self.sheet = Sheet(body + 2 * MARGIN, self.top + rows * self.row + 0.5)
+        lines = textwrap.wrap(note, int(body * 15.5))  # characters of the note's size to an inch
+        bottom = self.top + rows * self.row
+        self.sheet = Sheet(body + 2 * MARGIN, bottom + 0.16 * len(lines) + 0.14)
         if title:
             self.sheet.text(self.sheet.figure.get_figwidth() / 2, 0.22, title, size=12, ha="center")
-        characters = int(body * 15.5)
-        self.sheet.text(
-            MARGIN, self.top + rows * self.row + 0.06, _wrapped(note, characters), size=8, va="top", color=FAINT
-        )
+        self.sheet.text(MARGIN, bottom + 0.06, "\n".join(lines), size=8, va="top", color=FAINT)
 
     def label(self, row: int, name: str, more: str) -> None:
         middle = self.top + row * self.row + (self.row + LINE) / 2
@@ -195,9 +195,3 @@ class _Rows:
             box = self.sheet.frame(picture, x, y + LINE, self.width, self.height)
             box.shade_outside(self.clip.view.window)
             yield t, box
-
-
-def _wrapped(text: str, width: int) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(text, width))

@@ -83,13 +83,19 @@ class FrameBox:
             line.set_clip_path(self.edge)
 
     def shade_outside(self, window: Sequence[float]) -> None:
-        """Darken what lies outside of (top, left, bottom, right) in pixels."""
+        """Darken what lies outside of (top, left, bottom, right), edges in pixels, and draw the border."""
         height, width = self.shape
-        top, left, bottom, right = window
-        around = ((0, 0, width, top + 0.5), (0, bottom + 0.5, width, height), (0, top + 0.5, left + 0.5, bottom + 0.5))
-        for x0, y0, x1, y1 in (*around, (right + 0.5, top + 0.5, width, bottom + 0.5)):
-            if x1 - x0 > 0.01 and y1 - y0 > 0.01:
-                (xs, ys), (xe, ye) = self.at(y0 - 0.5, x0 - 0.5), self.at(y1 - 0.5, x1 - 0.5)
-                patch = Rectangle((xs, ys), xe - xs, ye - ys, facecolor="black", alpha=0.55, linewidth=0)
-                self.axis.add_patch(patch)
-                patch.set_clip_path(self.edge)
+        top, left, bottom, right = (edge + 0.5 for edge in window)
+        around = ((0, 0, width, top), (0, bottom, width, height), (0, top, left, bottom), (right, top, width, bottom))
+        outside = [box for box in around if box[2] - box[0] > 0.01 and box[3] - box[1] > 0.01]
+        for box in outside:
+            self._rectangle(box, facecolor="black", alpha=0.55, linewidth=0)
+        if outside:
+            self._rectangle((left, top, right, bottom), fill=False, edgecolor="white", alpha=0.7, linewidth=0.5)
+
+    def _rectangle(self, box: Sequence[float], **more) -> None:
+        """Edges (left, top, right, bottom) in pixels, 0 the edge of the first."""
+        left, top, right, bottom = (edge - 0.5 for edge in box)
+        (x0, x1), (y0, y1) = self.at([top, bottom], [left, right])
+        patch = self.axis.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, **more))
+        patch.set_clip_path(self.edge)

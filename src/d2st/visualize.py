@@ -8,10 +8,11 @@ import numpy as np
 import torch
 
 from . import animation, point_figures
-from .adapters import AdapterConfig, NoneConfig
+from .adapters import AdapterConfig, D2STConfig, NoneConfig
 from .choice import build_head, tell_untrained
 from .classify import FewShotClassifier
 from .clip_points import ClipPoints, clip_points
+from .data.kinds import is_frame_folder
 from .data.readers import reader
 from .errors import D2STError
 from .files import write_png
@@ -23,6 +24,10 @@ from .results import write_result
 from .visualize_match import match_support
 
 MOMENTS, BYTES = 48, 2**29  # of an animation: pictures, and what they may take in memory
+_NO_POINTS = (
+    "The adapter '{}' has no reference points to draw; only D²ST-Adapters have. Give --adapter with the folder of a "
+    "trained one (or d2st for an untrained one), or --support to see which frames match."
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,7 @@ class VisualizeConfig:
 
     query: str
     support: str | None = None
-    token: tuple[float, float, float] | None = None
+    token: tuple[float, ...] | None = None
     top: int = 100
     token_top: int = 50
     backbone: str | None = None
@@ -85,8 +90,7 @@ def visualize(config: VisualizeConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, the clip cannot be read, or there is nothing to draw.
     """
-    if min(config.top, config.token_top) < 1:
-        raise D2STError(f"--top {config.top} and --token-top {config.token_top} must be 1 or more.")
+    _check(config)
     torch.manual_seed(config.seed)
     encoder, frames = build_encoder(config)
     head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
@@ -97,10 +101,7 @@ def visualize(config: VisualizeConfig) -> dict:
     clip = _Clip(classifier, config.query)
     points = clip_points(encoder, clip.frames, config.token, config.precision)
     if not points.pathways and not config.support:
-        raise D2STError(
-            f"The adapter '{encoder.config.name}' has no reference points to draw; only D²ST-Adapters have. Give "
-            "--adapter with a trained one (or d2st), or --support to see which frames match."
-        )
+        raise D2STError(_NO_POINTS.format(encoder.config.name))
     out, files, result = Path(config.out), [], {"clip": clip.record(points)}
     out.mkdir(parents=True, exist_ok=True)
     if config.support:  # first, because it can be refused
@@ -117,6 +118,19 @@ def visualize(config: VisualizeConfig) -> dict:
     write_result(out / "visualize.json", replace(config, head=head.spec), result)
     print(f"Written to {out}: {', '.join(result['files'])}")
     return result
+
+
+def _check(config: VisualizeConfig) -> None:
+    """Refuse what would fail only after a model was built."""
+    query = Path(config.query)
+    if query.is_dir() and not is_frame_folder(query):
+        raise D2STError(f"'{query}' is a folder; give one clip of it, or a folder of numbered frames.")
+    if min(config.top, config.token_top) < 1:
+        raise D2STError(f"--top {config.top} and --token-top {config.token_top} must be 1 or more.")
+    if config.token is not None and len(config.token) != 3:
+        raise D2STError(f"--token {','.join(f'{n:g}' for n in config.token)} must be frame,x,y, for example 4,120,80.")
+    if not (config.support or config.adapter_path or isinstance(config.adapter, D2STConfig)):
+        raise D2STError(_NO_POINTS.format(config.adapter.name))
 
 
 class _Clip:
