@@ -28,23 +28,28 @@ def write_dataset(folder: Path) -> Path:
     from safetensors.torch import save_file
 
     rng = np.random.default_rng(0)
-    for name, colour in _COLOURS.items():
+    for name in _COLOURS:
         (folder / "data" / name).mkdir(parents=True)
         for n in range(CLIPS):
-            noise = rng.integers(-40, 40, (8 + n, SIDE, SIDE, 3))
-            write_clip(folder / "data" / name / f"{n}.mp4", np.clip(noise + np.array(colour), 0, 255).astype(np.uint8))
+            write_clip(folder / "data" / name / f"{n}.mp4", noisy(rng, name, 8 + n))
     (folder / "split.yaml").write_text(yaml.safe_dump(SPLIT))
     torch.manual_seed(0)
     save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), folder / "weights.safetensors")
     return folder
 
 
-def write_clip(path: Path, frames: np.ndarray, rate: int = 25) -> None:
+def noisy(rng: np.random.Generator, name: str, length: int) -> np.ndarray:
+    """Frames (length, SIDE, SIDE, 3) of a class."""
+    noise = rng.integers(-40, 40, (length, SIDE, SIDE, 3))
+    return np.clip(noise + np.array(_COLOURS[name]), 0, 255).astype(np.uint8)
+
+
+def write_clip(path: Path, frames: np.ndarray) -> None:
     """Encode uint8 frames (L, H, W, 3)."""
     import av
 
     with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=rate)
+        stream = container.add_stream("mpeg4", rate=25)
         stream.height, stream.width = frames.shape[1:3]
         stream.codec_context.thread_count = 1
         for frame in frames:

@@ -1,6 +1,7 @@
 """The rendered benchmark: the same for everybody, and nothing but motion tells its classes apart."""
 
 import hashlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from d2st.data.datasets import open_dataset
 from d2st.data.frames import build
 from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, render_clip, split, write, write_benchmark, write_clip
 from d2st.data.rendered.draw import CONTRAST, random_background, random_looks
+from d2st.data.rendered.long import write_long
 from d2st.data.rendered.motion import and_back, hops, stop_and_go, zigzag
 from d2st.data.rendered.shapes import COLOURS
 from d2st.data.rendered.stills import MOST, render_still
-from d2st.data.video import probe
+from d2st.data.video import iter_frames, probe
 from d2st.errors import D2STError
 
 BY_NAME = {motion.name: motion for motion in MOTIONS}
@@ -169,3 +171,20 @@ def test_a_clip_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(Exception):  # noqa: B017 (an odd height is the encoder's to refuse)
         write_clip(tmp_path / "odd.mp4", np.zeros((3, 31, 31, 3), np.uint8))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_long_videos_hold_their_events(tmp_path):
+    names, others = ["move-right", "grow"], ["jump"]
+    events = write_long(tmp_path / "a.mp4", names, others, 20, SMALL, share=0.6)
+    assert events == write_long(tmp_path / "b.mp4", names, others, 20, SMALL, share=0.6)
+    assert {event.label for event in events} <= set(names) and len(events) >= 2
+    pictures = list(iter_frames(tmp_path / "a.mp4"))
+    assert 20 * 12 <= len(pictures) <= 24 * 12
+    for before, after in pairwise(events):
+        assert before.end <= after.start
+    for event in events:
+        first, last = round(12 * event.start), round(12 * event.end)
+        assert SMALL.shortest <= last - first <= SMALL.longest
+        moved = np.abs(pictures[first].astype(int) - pictures[last - 1]).mean()
+        assert moved > 1, "an event shows its motion"
+    assert events != write_long(tmp_path / "c.mp4", names, others, 20, SMALL, number=1, share=0.6)

@@ -110,7 +110,7 @@ class FewShotClassifier:
         """
         if isinstance(support, str | Path):
             clips = open_dataset(support)
-            encoded = [self._forward(self.transform(clips.read(i, self.sample))) for i in range(len(clips))]
+            encoded = [self.encode(self.transform(clips.read(i, self.sample))) for i in range(len(clips))]
             self.support = {
                 name: stack([encoded[i] for i in own]) for name, own in zip(clips.classes, clips.by_class, strict=True)
             }
@@ -162,7 +162,17 @@ class FewShotClassifier:
 
     def encode(self, clip: Video) -> EncodedClips:
         """Frame features (T, D) and tokens (T', D') of a clip as ``predict`` takes it."""
-        return self._forward(read_any(clip, self.sample, self.transform))
+        encoded = self.encode_all(read_any(clip, self.sample, self.transform).unsqueeze(0))
+        return EncodedClips(encoded.frames[0], encoded.tokens[0])
+
+    @torch.no_grad()
+    def encode_all(self, video: Tensor) -> EncodedClips:
+        """Frame features (B, T, D) and tokens (B, T', D') of normalised clips (B, T, 3, h, w), of one pass."""
+        with autocast(self.device, self.precision):
+            maps = [self.head] if self.head.needs_maps else []
+            frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
+        tokens = tokens[0] if tokens else self.head.embed(frames)
+        return EncodedClips(frames.cpu(), tokens.cpu())
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
@@ -276,15 +286,6 @@ class FewShotClassifier:
         self.support, self.names = {}, dict(saved.names)
         for name, clips in saved.clips.items():
             self.set_class(name, clips, saved.tokens.get(name))
-
-    @torch.no_grad()
-    def _forward(self, video: Tensor) -> EncodedClips:
-        """(T, 3, h, w) normalised -> (T, D) and (T', D')."""
-        with autocast(self.device, self.precision):
-            maps = [self.head] if self.head.needs_maps else []
-            frames, *tokens = encode_batch(self.encoder, video.unsqueeze(0).to(self.device), maps)
-        tokens = tokens[0] if tokens else self.head.embed(frames)
-        return EncodedClips(frames[0].cpu(), tokens[0].cpu())
 
     def _text(self) -> Tensor | None:
         """(way, D') features of the names of the classes, for a head that uses them; each is made once."""

@@ -69,6 +69,14 @@ VERBS = {
         "where the adapters look in a clip, and which frames match, as pictures and numbers",
         positional=("query",),  # visualize clip.mp4
     ),
+    "spot": Verb(
+        "spot",
+        "SpotConfig",
+        "spot",
+        "where in a long video the actions of a support folder happen (spot SUPPORT VIDEO)",
+        lambda r: 1 if r["unreadable"] else 0 if r["complete"] else 130,
+        ("support", "video"),  # spot support/ long.mp4
+    ),
     "reproduce": Verb(
         "reproduce",
         "ReproduceConfig",
@@ -150,4 +158,7 @@ def run(name: str, arguments: Sequence[str]) -> int:
     if typed and len(typed) == len(verb.positional):
         flags = [f"--{flag}={value}" for flag, value in zip(verb.positional, typed, strict=True)]
         arguments = [*flags, *arguments[len(typed) :]]
+    elif typed and verb.positional:
+        names = " ".join(flag.upper() for flag in verb.positional)
+        raise D2STError(f"It takes {names} before any flag, and not {' '.join(typed)} alone.")
     return verb.exit_code(function(config_class(**settings(name, verb.summary, config_class, arguments))))

@@ -39,6 +39,15 @@ class Judge:
         scores = fit_score(logits, self.offsets)
         return self.calibration.confidence(scores, logits), self.calibration.unknown(scores)
 
+    def shares(self, logits: Tensor) -> Tensor:
+        """How likely each class is right (Q, way), of logits (Q, way) on the CPU; the largest is the confidence."""
+        logits = logits.double()
+        if self.calibration is None:
+            return logits.softmax(-1)
+        confidence, _ = self(logits)
+        shares = (logits / self.calibration.temperature).softmax(-1)
+        return confidence.unsqueeze(-1) * shares / shares.amax(-1, keepdim=True)
+
 
 def appoint(
     head: Head,

@@ -54,7 +54,7 @@ def open_video(path: str | os.PathLike):
             options={"protocol_whitelist": "file"},
         )
     except (av.error.FFmpegError, ValueError, OSError) as error:
-        raise VideoError(path, f"FFmpeg finds no video container in it ({_why(error)})") from error
+        raise VideoError(path, f"FFmpeg finds no video container in it ({why(error)})") from error
     with container:
         if set(container.format.name.split(",")) & _PLAYLISTS:
             raise VideoError(path, f"it is a playlist ({container.format.name}), not a video")
@@ -76,7 +76,7 @@ def scan_packets(path, container, stream) -> Scan:
     try:
         found = scan(container, stream)
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(path, f"its packets cannot be read ({_why(error)})") from error
+        raise VideoError(path, f"its packets cannot be read ({why(error)})") from error
     if found.frames == 0:
         raise VideoError(path, "its video stream holds no frames")
     return found
@@ -93,7 +93,7 @@ def decode(path, stream, packets) -> Iterator:
                 decoded += 1
                 yield frame
     except (av.error.FFmpegError, OSError) as error:
-        raise VideoError(path, f"decoding fails after {decoded} frames ({_why(error)})") from error
+        raise VideoError(path, f"decoding fails after {decoded} frames ({why(error)})") from error
     if decoded == 0:
         raise VideoError(path, f"none of its {len(packets)} frames decodes")
 
@@ -130,5 +130,6 @@ def frame_rate(stream) -> float:
     return float(stream.average_rate or stream.guessed_rate or 0)
 
 
-def _why(error: Exception) -> str:
+def why(error: Exception) -> str:
+    """FFmpeg's or the system's own words."""
     return getattr(error, "strerror", None) or str(error) or type(error).__name__

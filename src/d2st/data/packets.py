@@ -34,9 +34,8 @@ class Scan:
 def scan(container, stream) -> Scan:
     """Read all packets of an open stream."""
     packets = [packet for packet in container.demux(stream) if packet.size]
-    codec = stream.codec_context.name
-    hidden = {"vp8": _vp8_hidden, "vp9": _vp9_hidden}.get(codec, lambda packet: False)
-    shown = [not (packet.is_discard or hidden(packet)) for packet in packets]
+    codec, shows = stream.codec_context.name, shown_by(stream)
+    shown = [shows(packet) for packet in packets]
     times = [packet.pts for packet in packets]
     if None in times or len(set(times)) < len(times):
         return Scan(packets, sum(shown), [], [])
@@ -52,6 +51,12 @@ def scan(container, stream) -> Scan:
                 starts.append((i, frame))
             frame += shown[i]
     return Scan(packets, sum(shown), sorted(t for t, s in zip(times, shown, strict=True) if s), starts)
+
+
+def shown_by(stream) -> Callable[..., bool]:
+    """Whether a packet with data gives a frame: not hidden reference pictures, nor what an edit list cuts off."""
+    hidden = {"vp8": _vp8_hidden, "vp9": _vp9_hidden}.get(stream.codec_context.name, lambda packet: False)
+    return lambda packet: not (packet.is_discard or hidden(packet))
 
 
 def plan(found: Scan, wanted: np.ndarray) -> list[tuple[int, int, list[int]]]:

@@ -44,3 +44,18 @@ def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]
     if clip.is_floating_point():
         return clip.float()
     raise D2STError(f"A clip must be uint8 frames or normalised float frames; this tensor is {clip.dtype}.")
+
+
+def duration(path: str | os.PathLike) -> float | None:
+    """Seconds of a clip; None where its frame rate is not known.
+
+    Raises:
+        VideoError: it cannot be read.
+    """
+    if reader(path) is frame_file:
+        about = frame_file.read_metadata(Path(path)) or {}
+        frames, fps = int(about.get("length", 0)), float(about.get("fps", 0))
+    else:
+        about = reader(path).probe(path)
+        frames, fps = about.frames, about.fps
+    return frames / fps if frames and fps else None

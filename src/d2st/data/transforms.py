@@ -86,8 +86,13 @@ def eval_transform(
     Raises:
         D2STError: If the interpolation has another name.
     """
+    return v2.Compose([fit(size, interpolation), *normalise(mean, std)])
+
+
+def fit(size: int | tuple[int, int], interpolation: str = "bicubic") -> ClipTransform:
+    """The first part of :func:`eval_transform`, for frames that are kept in few bytes: uint8 in and out."""
     size = pair(size)
-    return v2.Compose([_Cover(size, interpolation), v2.CenterCrop(size), *normalise(mean, std)])
+    return v2.Compose([_Cover(size, interpolation), v2.CenterCrop(size)])
 
 
 def train_transform(

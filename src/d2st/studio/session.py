@@ -52,8 +52,6 @@ class Session:
         self.classifier = recognisers.classifier(self.recogniser)
         self.examples: dict[str, list[Example]] = {}
         self.answers: list[Answer] = []
-        self.looks: dict[int, str | None] = {}  # number of an answer -> where the adapters read its clip
-        self.passed_over: list[str] = []  # sentences about clips without an answer
 
     @property
     def about(self) -> str:
@@ -114,7 +112,8 @@ class Session:
         if len(uploads) > self.max_clips:
             raise D2STError(f"{len(uploads)} clips at once are too many; choose at most {self.max_clips}.")
         with self._working():
-            self._forget_answers()
+            clips.remove([answer.clip for answer in self.answers])
+            self.answers = []
             step = Step(0, len(uploads))
             yield step
             for upload in uploads:
@@ -122,7 +121,7 @@ class Session:
                     self.answers.append(self._answer(self.inbox.take(upload)))
                     step.kept += 1
                 except D2STError as error:
-                    self.passed_over.append(str(error))
+                    step.problems.append(str(error))
                 step.done += 1
                 yield step
 
@@ -143,7 +142,6 @@ class Session:
             own = [(name, e) for name, own in before.items() for e in own]
             step = Step(0, len(own))
             yield step
-            self._forget_answers()  # they are the other's
             self.recogniser, self.classifier, self.examples = recogniser, classifier, {}
             for name, example in own:
                 try:
@@ -190,21 +188,13 @@ class Session:
                 for name, own in self.classifier.support.items()
             }
 
-    def look(self, number: int) -> None:
-        """Draw where the adapters read the clip of an answer, into ``looks``.
-
-        Raises:
-            D2STError: there is no such answer.
-        """
+    def points(self, number: int) -> str | None:
+        """A picture of where the adapters read the clip of an answer; None where they have no reference points."""
         if not 0 <= number < len(self.answers):
-            raise D2STError("This answer is no longer there; recognise the clip again.")
-        with self._working(), self.recognisers.lock:
-            frames, _ = clips.read(self.classifier, self.answers[number].clip)
-            self.looks[number] = pictures.point_picture(self.classifier, frames)
-
-    def _forget_answers(self) -> None:
-        clips.remove([answer.clip for answer in self.answers])
-        self.answers, self.looks, self.passed_over = [], {}, []
+            raise D2STError("Recognise a clip first; then see where the recogniser looked.")
+        clip = self.answers[number].clip
+        with self.recognisers.lock:
+            return pictures.point_picture(self.classifier, clips.read(self.classifier, clip)[0])
 
     def _learn(self, name: str, clip: Upload, problems: list[str]) -> None:
         with self.recognisers.lock:

@@ -1,7 +1,7 @@
 """Render clips of the motion classes and write the benchmark: real H.264 files in class folders, and a split."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
@@ -128,16 +128,23 @@ def _dressed(looks: list[Look], count: int, shape: int, fill: int) -> list[Look]
 
 def write_clip(path: Path, frames: np.ndarray) -> None:
     """Write frames (T, H, W, 3) as H.264 in MP4; a file that is there is whole."""
+    write_frames(path, frames)
+
+
+def write_frames(path: Path, frames: Iterable[np.ndarray]) -> None:
+    """As :func:`write_clip`, with frames (H, W, 3) that come one by one, at least one."""
     import av
 
     def encode(part: Path) -> None:
         with av.open(str(part), "w", format="mp4") as container:
             stream = container.add_stream("h264", rate=FRAMES_PER_SECOND)
-            stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
+            stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1
             # A fixed quantiser: with crf, x264 looks ahead in a way that gives other files from the same frames.
             stream.options = {"qp": "22", "preset": "veryfast"}
             for frame in frames:
+                if not stream.codec_context.is_open:
+                    stream.height, stream.width = frame.shape[:2]
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
             container.mux(stream.encode(None))
 

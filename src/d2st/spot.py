@@ -1,0 +1,204 @@
+"""``d2st spot``: where in a long video the actions of a support folder happen."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .adapters import AdapterConfig, NoneConfig
+from .classify import FewShotClassifier
+from .data.stream import VideoStream, open_stream
+from .errors import D2STError
+from .events import count_found, of_classes, read_events, tell
+from .files import write_atomic
+from .heads import HeadSpec, TextConfig
+from .options import Precision
+from .progress import clock, video_progress
+from .recogniser import build_classifier
+from .results import write_result
+from .scores import window_scores
+from .segments import Segment, find_segments
+from .spot_output import Windows, print_segments, record
+from .stop import Stop
+from .timeline import timeline
+from .watch import watch
+from .windows import lengths_for
+
+
+@dataclass(frozen=True)
+class SpotConfig:
+    """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far.
+
+    Args:
+        support: folder with a folder of example clips for each action.
+        video: file to search.
+        classifier: folder of a saved classifier, instead of support and model; --lengths is needed then.
+        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
+        frames: frames of a window; None is the saved adapter's, or 8.
+        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
+        adapter_path: folder of a trained adapter, such as best/ of a training run.
+        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
+        text: how the names of the classes are told to a head that uses them.
+        sampling: which frames of the support clips are read; windows are always read uniformly.
+        lengths: of the windows in seconds; None takes them from the support clips.
+        calibration: file that eval --open-set --save-calibration wrote, for support sets that are too small to tell
+            what is unknown; None is the calibration.json beside the saved adapter.
+        stride: from a window to the next, as a share of its length.
+        threshold: least score of a segment, 0 to 1.
+        contrast: how much a window must stand out of its video besides fitting the support set; 0 where the video shows
+            little but these actions.
+        overlap: most overlap of segments (intersection over union) before the weaker one is dropped.
+        gap: in seconds; stretches of one class that are no further apart are one segment. None is half the shortest
+            window, less than which windows cannot tell.
+        events: CSV file of what really happens (start, end, label; seconds or mm:ss), to draw and score against.
+        format: of the output: table, jsonl (a JSON object a segment) or csv.
+        out: folder for spot.json, windows.csv and timeline.png; None writes nothing.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        workers: processes that read support clips, and threads that decode the video.
+        batch_size: windows in a forward pass.
+    """
+
+    support: str | None = None
+    video: str = ""
+    classifier: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = None
+    frames: int | None = None
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    adapter_path: str | None = None
+    head: HeadSpec | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    lengths: tuple[float, ...] | float | None = None
+    calibration: str | None = None
+    stride: float = 0.25
+    threshold: float = 0.5
+    contrast: float = 1.0
+    overlap: float = 0.2
+    gap: float | None = None
+    events: str | None = None
+    format: Literal["table", "jsonl", "csv"] = "table"
+    out: str | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = 0
+    batch_size: int = 8
+
+
+def spot(config: SpotConfig) -> dict:
+    """Find actions; what could not be decoded is told on stderr, and what was computed is written however it ends.
+
+    Returns:
+        What spot.json holds: segments, how far the video was watched, and how well events were found.
+
+    Raises:
+        D2STError: an option cannot be used, a class is left without examples, or the video cannot be read.
+    """
+    _check(config)
+    events = read_events(config.events) if config.events else []
+    with open_stream(config.video, config.workers) as video:  # refused before anything is encoded
+        classifier, support, config = build_classifier(config, calibration=config.calibration)
+        events, notes = of_classes(events, classifier.classes)
+        lengths = lengths_for(support.clips) if config.lengths is None else _given(config.lengths)
+        config = replace(config, lengths=lengths, gap=min(lengths) / 2 if config.gap is None else config.gap)
+        windows, failure, stopped = Windows(classifier.classes, config.out), None, False
+        try:
+            stopped = _watch(classifier, video, config, windows)
+        except (Exception, KeyboardInterrupt) as error:
+            if not windows.count:
+                raise
+            failure = error  # after what was computed is written
+        finally:
+            windows.close()
+    if not windows.count:
+        raise KeyboardInterrupt
+    complete = failure is None and not stopped
+    notes += video.tally.sentences()
+    if not complete:
+        whole = f" of {clock(video.duration)}" if video.duration else ""
+        notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
+    result = {"complete": complete, "watched": round(windows.until, 3), "windows": windows.count}
+    result |= {"frames": asdict(video.tally), "unreadable": list(support.unreadable)}
+    result |= _conclude(config, classifier, windows, events, notes)
+    for clip in support.unreadable:
+        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
+    if config.out:
+        write_result(Path(config.out) / "spot.json", config, result)
+    if failure:
+        raise failure
+    return result
+
+
+def _watch(classifier: FewShotClassifier, video: VideoStream, config: SpotConfig, windows: Windows) -> bool:
+    """Fill the windows; True where a signal ended it before the video did."""
+    with Stop() as stop, video_progress("watch", video.duration) as reach:
+
+        def frames() -> Iterator[tuple[float, np.ndarray]]:
+            for time, picture in video:
+                if stop.signal:
+                    return
+                reach(time)
+                yield time, picture
+
+        for seen in watch(classifier, frames(), video.fps, config.lengths, config.stride, config.batch_size):
+            windows.add(seen.spans, seen.logits)
+        return bool(stop.signal)
+
+
+def _conclude(
+    config: SpotConfig,
+    classifier: FewShotClassifier,
+    windows: Windows,
+    events: list[Segment],
+    notes: list[str],
+) -> dict:
+    """Find the segments, count them against the events, print and draw."""
+    spans, logits = windows.arrays()
+    scores = window_scores(classifier.judge, logits, config.contrast)
+    segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
+    print_segments(segments, config.format)
+    result = {"segments": [record(segment) for segment in segments]}
+    if events:
+        result["events"] = count_found(segments, [event for event in events if event.start < windows.until])
+        notes.append(tell(result["events"]))
+    for note in notes:
+        print(note, file=sys.stderr)
+    if config.out:
+        drawn = partial(timeline, spans=spans, scores=scores, classes=windows.classes, segments=segments, events=events)
+        write_atomic(Path(config.out) / "timeline.png", partial(drawn, threshold=config.threshold))
+    return result | {"notes": notes}
+
+
+def _check(config: SpotConfig) -> None:
+    if not config.video:
+        raise D2STError("Say which video to search: d2st spot SUPPORT VIDEO, or --video FILE.")
+    limits = {
+        "stride": (0.01, 1),
+        "threshold": (0, 1),
+        "contrast": (0, None),
+        "overlap": (0, 1),
+        "gap": (0, None),
+        "batch_size": (1, None),
+    }
+    if config.lengths is not None:
+        _given(config.lengths)
+    for name, (least, most) in limits.items():
+        value = getattr(config, name)
+        if value is not None and (value < least or (most is not None and value > most)):
+            allowed = f"between {least} and {most}" if most else f"{least} or more"
+            raise D2STError(f"--{name.replace('_', '-')} is {value:g}; it must be {allowed}.")
+
+
+def _given(lengths: tuple[float, ...] | float) -> tuple[float, ...]:
+    lengths = tuple(lengths) if isinstance(lengths, tuple | list) else (lengths,)
+    if not lengths or min(lengths) <= 0:
+        raise D2STError(f"--lengths must be seconds above 0, such as 2,3,4.5, and not {', '.join(map(str, lengths))}.")
+    return lengths

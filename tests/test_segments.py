@@ -1,0 +1,79 @@
+"""Suppression and merging of windows, and counting what was found."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from d2st.errors import D2STError
+from d2st.events import count_found, read_events, seconds, write_events
+from d2st.progress import clock
+from d2st.segments import Segment, find_segments, iou, merge
+
+SPAN = st.tuples(st.integers(0, 50), st.integers(1, 20)).map(lambda s: (s[0] / 2, (s[0] + s[1]) / 2))
+LABELS = ("a", "b", "c")
+SEGMENTS = st.lists(
+    st.builds(lambda s, l, v: Segment(*s, l, v), SPAN, st.sampled_from(LABELS), st.floats(0, 1)), max_size=20
+)
+
+
+@given(st.lists(st.tuples(SPAN, st.tuples(*[st.floats(0, 1)] * 3)), max_size=30), st.floats(0, 1), st.floats(0, 0.9))
+def test_suppression(windows, threshold, overlap):
+    spans = np.array([w[0] for w in windows]).reshape(-1, 2)
+    scores = np.array([w[1] for w in windows]).reshape(-1, 3)
+    alone = find_segments(spans, scores, LABELS, threshold, overlap, gap=-100)
+    for segment in alone:  # each is a window, with its best class
+        (i, *_) = np.flatnonzero((spans == (segment.start, segment.end)).all(1) & (scores.max(1) == segment.score))
+        assert scores[i].max() >= threshold and LABELS[scores[i].argmax()] in LABELS
+    kept = np.array([(s.start, s.end) for s in alone]).reshape(-1, 2)
+    for i, span in enumerate(kept):
+        assert (np.delete(iou(span, kept), i) <= overlap).all()
+    for span, row in zip(spans, scores, strict=True):  # what was dropped overlaps something that scores no less
+        if row.max() >= threshold:
+            above = np.array([s.score >= row.max() for s in alone], bool)
+            assert (above & ((iou(span, kept) > overlap) | (kept == span).all(1))).any()
+
+
+@given(SEGMENTS, st.floats(0, 3))
+def test_merging(segments, gap):
+    merged = merge(segments, gap)
+    assert merged == sorted(merged, key=lambda s: s.start)
+    for label in LABELS:
+        before, after = ([s for s in group if s.label == label] for group in (segments, merged))
+        assert all(b.start - a.end > gap for a, b in pairwise(after))
+        for segment in before:
+            (home,) = [s for s in after if s.start <= segment.start and segment.end <= s.end]
+            assert home.score >= segment.score
+        assert {s.start for s in after} <= {s.start for s in before}
+        assert {s.end for s in after} <= {s.end for s in before}
+    assert merge(merged, gap) == merged
+
+
+@given(SEGMENTS, SEGMENTS)
+def test_counting(segments, events):
+    found = count_found(segments, events)
+    assert 0 <= found["right"] <= min(len(segments), len(events))
+    assert (found["segments"], found["events"]) == (len(segments), len(events))
+    assert count_found(events, events)["right"] == len(events)
+
+
+def test_an_event_is_found_once_by_its_class_and_half_of_it():
+    events = [Segment(0, 10, "a", 1), Segment(20, 30, "b", 1)]
+    segments = [Segment(0, 9, "a", 0.9), Segment(1, 10, "a", 0.8), Segment(20, 30, "a", 1), Segment(26, 36, "b", 1)]
+    assert count_found(segments, events) == {
+        "right": 1, "segments": 4, "events": 2, "precision": 0.25, "recall": 0.5
+    }  # fmt: skip
+    assert count_found([], []) == {"right": 0, "segments": 0, "events": 0, "precision": None, "recall": None}
+
+
+def test_times_as_people_write_them(tmp_path):
+    assert [seconds(text) for text in ("12.5", "01:02.5", " 1:00:01 ")] == [12.5, 62.5, 3601]
+    assert [clock(value) for value in (0, 59.96, 62.5, 3725.3)] == ["00:00.0", "01:00.0", "01:02.5", "1:02:05.3"]
+    events = [Segment(1.25, 2.5, "a, b", 1.0), Segment(3, 4, "ü", 1.0)]
+    write_events(tmp_path / "e.csv", events)
+    assert read_events(tmp_path / "e.csv") == events
+    (tmp_path / "bad.csv").write_text("start,end,label\n1,2,a\nx,2,a\n")
+    with pytest.raises(D2STError, match="Line 3"):
+        read_events(tmp_path / "bad.csv")

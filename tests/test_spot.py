@@ -1,0 +1,164 @@
+"""``d2st spot``: from a support folder and a video to segments, in one pass; interrupted, and with broken inputs."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+
+import numpy as np
+import pytest
+import small as made
+import torch
+from PIL import Image
+
+from d2st import cli, watch
+from d2st.data.frames import uniform
+from d2st.data.stream import VideoStream, open_stream
+from d2st.data.video import read_clip
+from d2st.errors import D2STError
+from d2st.recogniser import build_classifier
+from d2st.scores import standing_out, window_scores
+from d2st.spot import SpotConfig, spot
+
+SCENES = (("pink", 25), ("white", 35), ("teal", 22), ("white", 28), ("pink", 20))  # frames, 25 a second
+
+
+@pytest.fixture(scope="module")
+def folder(small, tmp_path_factory):
+    """``support/`` with three clips of three classes, ``long.mp4`` in which they come and go, and ``events.csv``."""
+    folder = tmp_path_factory.mktemp("spot")
+    for name in ("pink", "teal", "white"):
+        (folder / "support" / name).mkdir(parents=True)
+        for n in range(3):
+            shutil.copy(small / "data" / name / f"{n}.mp4", folder / "support" / name)
+    rng, frames, events, now = np.random.default_rng(1), [], ["start,end,label"], 0.0
+    for name, count in SCENES:
+        frames.append(made.noisy(rng, name, count))
+        events.append(f"{now:.2f},00:{now + count / 25:05.2f},{name}")
+        now += count / 25
+    made.write_clip(folder / "long.mp4", np.concatenate(frames))
+    (folder / "events.csv").write_text("\n".join(events) + "\n")
+    return folder
+
+
+def config(small, folder, **more) -> SpotConfig:
+    common = made.options(small)
+    del common["data"], common["split"]
+    return SpotConfig(**{"support": str(folder / "support"), "video": str(folder / "long.mp4")} | common | more)
+
+
+def test_finds_what_happens_and_writes_it_all(small, folder, tmp_path, capsys):
+    settings = config(
+        small, folder, threshold=0, contrast=0, out=str(tmp_path / "out"), events=str(folder / "events.csv")
+    )
+    result = spot(settings)
+    assert [segment["label"] for segment in result["segments"]] == [name for name, _ in SCENES]
+    assert result["events"]["precision"] == result["events"]["recall"] == 1
+    assert result["complete"] and result["watched"] == pytest.approx(130 / 25)
+    assert result["frames"]["frames"] == 130 and result["notes"][-1].startswith("Right are 5 of 5 segments")
+    table = capsys.readouterr().out
+    assert table.count("pink") == 2 and "00:00.0" in table
+    saved = json.loads((tmp_path / "out" / "spot.json").read_text())
+    assert saved["segments"] == result["segments"] and saved["config"]["video"] == str(folder / "long.mp4")
+    rows = list(csv.DictReader((tmp_path / "out" / "windows.csv").open()))
+    assert len(rows) == result["windows"] and list(rows[0]) == ["start", "end", "pink", "teal", "white"]
+    with Image.open(tmp_path / "out" / "timeline.png") as picture:
+        assert picture.width > 1000 and picture.height > 300
+
+
+def test_every_frame_is_decoded_and_resized_once_and_windows_are_clips(small, folder, monkeypatch):
+    classifier, _, settings = build_classifier(config(small, folder))
+    resized = []
+    real = watch.fit
+    monkeypatch.setattr(watch, "fit", lambda *options: lambda frame: resized.append(1) or real(*options)(frame))
+    with open_stream(settings.video) as video:
+        seen = list(watch.watch(classifier, video, video.fps, (0.32, 0.64), 0.25, 7))
+        assert video.tally.frames == len(resized) == 130
+    spans, logits = np.concatenate([s.spans for s in seen]), np.concatenate([s.logits for s in seen])
+    every = read_clip(settings.video, lambda length, fps, rng: np.arange(length))
+    for (start, end), row in zip(spans, logits, strict=True):
+        first, last = round(start * 25), round(end * 25)
+        assert first / 25 == pytest.approx(start) and last / 25 == pytest.approx(end)
+        clip = every[first:last][uniform(classifier.frames, last - first)]
+        alone = classifier.logits(classifier.encode(classifier.transform(clip)).tokens.unsqueeze(0))[0]
+        torch.testing.assert_close(torch.from_numpy(row), alone, rtol=1e-4, atol=1e-4)
+
+
+def test_an_interrupted_run_keeps_what_it_found(small, folder, tmp_path, monkeypatch, capsys):
+    frames = VideoStream.__iter__
+
+    def interrupt(video):
+        for i, frame in enumerate(frames(video)):
+            if i == 70:
+                os.kill(os.getpid(), signal.SIGINT)
+            yield frame
+
+    monkeypatch.setattr(VideoStream, "__iter__", interrupt)
+    result = spot(
+        config(small, folder, threshold=0, contrast=0, out=str(tmp_path / "out"), events=str(folder / "events.csv"))
+    )
+    assert not result["complete"] and 1.5 < result["watched"] < 3.6 and cli.VERBS["spot"].exit_code(result) == 130
+    assert result["segments"][0]["label"] == "pink" and "only the first" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "spot.json").read_text())["segments"] == result["segments"]
+
+    def fail(video):
+        for i, frame in enumerate(frames(video)):
+            if i == 70:
+                raise MemoryError("no memory left")
+            yield frame
+
+    monkeypatch.setattr(VideoStream, "__iter__", fail)
+    with pytest.raises(MemoryError):
+        spot(config(small, folder, threshold=0, contrast=0, out=str(tmp_path / "again")))
+    assert json.loads((tmp_path / "again" / "spot.json").read_text())["segments"][0]["label"] == "pink"
+
+
+def test_other_formats(small, folder, capsys):
+    result = spot(config(small, folder, threshold=0, contrast=0, format="jsonl"))
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == result["segments"]
+    spot(config(small, folder, threshold=0, contrast=0, format="csv"))
+    assert capsys.readouterr().out.splitlines()[0] == "start,end,label,score"
+    assert spot(config(small, folder, threshold=1))["segments"] == []
+    assert "None of the actions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "more, sentence",
+    [
+        ({"video": ""}, "which video"),
+        ({"video": "none.mp4"}, "no such file"),
+        ({"video": "SUPPORT"}, "it is a folder"),
+        ({"stride": 0.0}, "--stride is 0"),
+        ({"threshold": 1.5}, "--threshold is 1.5"),
+        ({"lengths": (0.0, 1.0)}, "seconds above 0"),
+        ({"events": "none.csv"}, "cannot be read: No such file"),
+        ({"events": "WRONG"}, "Line 2 of the events"),
+        ({"events": "STRANGE"}, "name purple; the support set"),
+        ({"events": "HEADLESS"}, "no column start, end, label"),
+    ],
+)
+def test_what_cannot_be_used_is_told(small, folder, tmp_path, more, sentence):
+    (tmp_path / "WRONG").write_text("start,end,label\n5,4,pink\n")
+    (tmp_path / "STRANGE").write_text("start,end,label\n4,5,purple\n")
+    (tmp_path / "HEADLESS").write_text("4,5,pink\n")
+    paths = {"SUPPORT": folder / "support"} | {n: tmp_path / n for n in ("WRONG", "STRANGE", "HEADLESS")}
+    more = {key: str(paths.get(value, value)) if isinstance(value, str) else value for key, value in more.items()}
+    with pytest.raises(D2STError, match=sentence):
+        spot(config(small, folder, **more))
+
+
+def test_scores_say_how_well_a_window_fits_and_stands_out(small, folder):
+    judge = build_classifier(config(small, folder))[0].judge
+    rng = np.random.default_rng(0)
+    logits = rng.normal(-3, 0.2, (400, 3)).astype(np.float32)
+    logits[7, 1] += 3
+    fits = window_scores(judge, logits, 0)
+    confidence, _ = judge(torch.from_numpy(logits))
+    assert fits.max(1) == pytest.approx(confidence.numpy()) and (fits.argmax(1) == logits.argmax(1)).all()
+    outstanding = standing_out(logits)
+    assert outstanding[7, 1] > 0.99 and np.median(outstanding) == pytest.approx(1 / (1 + np.exp(2)), rel=0.1)
+    assert standing_out(logits + np.array([5, 0, -5])) == pytest.approx(outstanding, rel=1e-3)  # each class by itself
+    assert standing_out(7 * logits) == pytest.approx(outstanding, rel=1e-3)  # in whatever unit a head measures
+    assert window_scores(judge, logits, 2) == pytest.approx(fits * outstanding**2)
+    assert standing_out(np.zeros((5, 2))).max() < 0.5  # nothing stands out of a still video
