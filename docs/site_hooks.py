@@ -1,10 +1,11 @@
 """What mkdocs.yml needs beside the pages: files of the repository's root as pages, and links that lead to them.
 
-README.md is the home page; CONTRIBUTING.md, CHANGELOG.md and the scripts under examples/ are pages too. Links stay as
-the repository's web view needs them and are turned here.
+README.md is the home page; CONTRIBUTING.md, CHANGELOG.md, the scripts under examples/ and the notebook are pages too.
+Links stay as the repository's web view needs them and are turned here.
 """
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -19,6 +20,8 @@ def on_files(files, config):
     """Add the pages that lie outside docs/."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, content=turned((ROOT / source).read_text(), "")))
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text())
+    files.append(File.generated(config, "notebook.md", content="\n".join(map(cell_text, notebook["cells"]))))
     for script in sorted((ROOT / "examples").glob("*.py")):
         files.append(File.generated(config, f"examples/{script.stem}.md", content=shown(script)))
     return files
@@ -47,6 +50,21 @@ def turned(markdown: str, folder: str) -> str:
         return match[1] + PAGES.get(path, path.removeprefix("docs/")) + match[3]
 
     return LINK.sub(turn, markdown)
+
+
+def cell_text(cell: dict) -> str:
+    """A cell of the notebook as Markdown, with its outputs."""
+    source = "".join(cell["source"])
+    if cell["cell_type"] == "markdown":
+        return source + "\n"
+    parts = [f"```python\n{source}\n```"]
+    for output in cell["outputs"]:
+        data = output.get("data", {})
+        if "image/jpeg" in data:
+            parts.append(f"![output](data:image/jpeg;base64,{''.join(data['image/jpeg']).strip()})")
+        else:
+            parts.append(f"```text\n{''.join(output.get('text', data.get('text/plain', ''))).strip()}\n```")
+    return "\n\n".join(parts) + "\n"
 
 
 def shown(script: Path) -> str:
