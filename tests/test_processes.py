@@ -127,3 +127,29 @@ def test_an_evaluation_is_the_same(small, alone, tmp_path) -> None:
     assert one["bad_clips"] == two["bad_clips"] and "3.mp4" in one["bad_clips"][0]["id"]
     again = finish(start("eval", *common, "--out", str(tmp_path / "2")))  # from the cache, found by the first
     assert "Written to" in again and json.loads((tmp_path / "2" / "eval.json").read_text())["results"] == two["results"]
+
+
+def test_a_classifier_is_the_same(small, tmp_path) -> None:
+    """Weights after steps of 4 batches, and an evaluation with a broken clip, do not depend on the processes."""
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    (data / "sand" / "3.mp4").write_bytes(b"no video")
+    (tmp_path / "split.yaml").write_text("train: 60%\nval: 40%\n")
+    model = {"backbone": "test_resnet", "weights": str(small / "weights.safetensors"), "image_size": 32, "frames": 4}
+    step = {"epochs": 1, "warmup_epochs": 0.5, "clips_per_step": 8, "batch_size": 2, "mixup": 0.8, "rand_augment": 1}
+    common = {"head": "linear", "data": str(data), "split": str(tmp_path / "split.yaml"), "device": "cpu"}
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(common | model | step | {"max_bad": 0.5}))
+    results = []
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        output = finish(start("train", "--config", str(config), "--out", str(out), processes=processes))
+        assert output.count("validation clips") == 1
+        flags = ["--adapter", str(tmp_path / "1" / "final"), "--weights", model["weights"], "--out", str(out)]
+        flags += [text for name in ("data", "split") for text in (f"--{name}", common[name])]
+        finish(start("eval", *flags, processes=processes))
+        results.append(json.loads((out / "eval.json").read_text()))
+    for kind in ("adapter", "classifier"):
+        close(*(tmp_path / run / "final" / f"{kind}_model.safetensors" for run in "12"))
+    one, two = results
+    for key in ("results", "per_class", "confused", "bad_clips"):
+        assert one[key] == two[key], key

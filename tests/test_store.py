@@ -159,7 +159,7 @@ def test_kill_at_any_moment_and_go_on(videos, tmp_path, workers):
     assert len(finished) >= 10 and not (out / "index.json").exists()
     for file in finished:
         assert len(frame_file.read_clip(file, lambda length, fps, rng: range(length))) == 30  # none is half written
-    with pytest.raises(D2STError, match=r"unfinished; run 'd2st prepare' again"):
+    with pytest.raises(D2STError, match=r"unfinished; run what made it \('d2st prepare'"):
         open_dataset(out)
     report = _prepare(data, out)
     assert report["clips"] == 120 and report["kept"] >= len(finished) and report["bad"] == []
@@ -204,7 +204,7 @@ def test_two_runs_do_not_work_on_one_store(videos, tmp_path):
     command = [sys.executable, "-c", holder, str(out / "clips.lock")]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        with pytest.raises(D2STError, match="Another prepare is at work"):
+        with pytest.raises(D2STError, match="Another process is at work"):
             _prepare(videos, out)
         process.kill()
     assert _prepare(videos, out)["kept"] == 6  # the lock of a dead process is free

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import __version__
 from .data.datasets import ClipSet
+from .data.member import file_of
 from .encode import Features
 from .encoder import VideoEncoder
 from .files import write_safetensors
@@ -80,7 +81,8 @@ def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protoc
     result = digest(encoder, heads)
     result.update(json.dumps([__version__, protocol]).encode())
     for clip in clips.clips:
-        status = clip.path.stat() if clip.path.exists() else None
+        file = file_of(clip.path)
+        status = file.stat() if file.exists() else None
         about = [clip.id, clip.label, status and [status.st_size, status.st_mtime_ns]]
         result.update(json.dumps(about).encode())
     return result.hexdigest()

@@ -12,6 +12,7 @@ from d2st.data import benchmarks, frame_file, pictures
 from d2st.data.benchmarks.protocol import protocol
 from d2st.data.datasets import list_clips
 from d2st.data.findings import SHOWN, show
+from d2st.data.member import Span, span
 from d2st.data.readers import reader
 from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
@@ -142,10 +143,12 @@ def _digest(path: Path) -> str:
     if path.is_dir():
         files = pictures.frame_files(path)
         return f"{len(files)}:{_digest(files[0])}:{_digest(files[-1])}"
-    size, piece = os.path.getsize(path), 1 << 20
-    with open(path, "rb") as file:
+    inside = span(path) or Span(path, 0, os.path.getsize(path))
+    size, piece = inside.size, min(inside.size, 1 << 20)
+    with open(inside.file, "rb") as file:
+        file.seek(inside.start)
         data = file.read(piece)
-        file.seek(max(size - piece, 0))
+        file.seek(inside.start + size - piece)
         data += file.read(piece)
     return f"{size}:{hashlib.sha256(data).hexdigest()}"
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from d2st.data.member import span
 from d2st.data.packets import Scan, scan
 from d2st.errors import D2STError
 
@@ -35,8 +36,9 @@ def open_video(path: str | os.PathLike):
     import av
 
     av.logging.set_level(av.logging.PANIC)  # damage is told in this module's own sentences, with the path
+    inside = span(path)
     try:
-        status = os.stat(path)
+        status = os.stat(inside.file if inside else path)
     except (OSError, ValueError) as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else getattr(error, "strerror", error)
         raise VideoError(path, reason) from error
@@ -44,15 +46,17 @@ def open_video(path: str | os.PathLike):
         raise VideoError(path, "it is a folder, not a file")
     if not stat.S_ISREG(status.st_mode):
         raise VideoError(path, "it is not a regular file")  # opening a pipe would wait for ever
-    if status.st_size == 0:
+    if status.st_size == 0 or (inside and inside.size == 0):
         raise VideoError(path, "the file is empty")
+    if inside and inside.start + inside.size > status.st_size:
+        raise VideoError(path, "the shard ends before the clip does; pack it again")
     try:
-        # "file:" keeps a colon in a name from being taken for a protocol.
-        container = av.open(
-            "file:" + os.path.abspath(os.fspath(path)),
-            metadata_errors="ignore",
-            options={"protocol_whitelist": "file"},
-        )
+        # "file:" keeps a colon in a name from being taken for a protocol; "subfile" reads a part of a file.
+        place = "file:" + os.path.abspath(os.fspath(inside.file if inside else path))
+        if inside:
+            place = f"subfile,,start,{inside.start},end,{inside.start + inside.size},,:{place}"
+        protocols = "file,subfile" if inside else "file"
+        container = av.open(place, metadata_errors="ignore", options={"protocol_whitelist": protocols})
     except (av.error.FFmpegError, ValueError, OSError) as error:
         raise VideoError(path, f"FFmpeg finds no video container in it ({why(error)})") from error
     with container:

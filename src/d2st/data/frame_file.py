@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from d2st.data.frames import Sampler
+from d2st.data.member import SafetensorsMember, span
 from d2st.data.video import VideoError, stack
 
 SUFFIX = ".frames"
@@ -44,12 +45,12 @@ def compress(
 
 def read_metadata(path: Path) -> dict[str, str] | None:
     """What a file says about itself; None where it is missing or damaged."""
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "pt") as file:
+        with _open(path) as file:
             return file.metadata() or {}
-    except (OSError, SafetensorError):
+    except (OSError, ValueError, SafetensorError):
         return None
 
 
@@ -63,10 +64,10 @@ def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator
         VideoError: If the file is missing or damaged.
     """
     from PIL import Image
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
 
     try:
-        with safe_open(path, "np") as file:
+        with _open(path) as file:
             about, offsets = file.metadata(), file.get_tensor("offsets")
             indices = sample(len(offsets) - 1, float(about["fps"]), rng)  # (T,)
             frames, pictures = file.get_slice("frames"), {}
@@ -75,7 +76,15 @@ def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator
                 pictures[i] = np.asarray(Image.open(io.BytesIO(data)))
     except FileNotFoundError as error:
         raise VideoError(path, "the frame store lacks this file; run 'd2st prepare' again") from error
-    except (OSError, SafetensorError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, SafetensorError, KeyError, TypeError, IndexError) as error:
         reason = f"the frame store's file is damaged ({error}); delete it and run 'd2st prepare' again"
         raise VideoError(path, reason) from error
     return stack([pictures[int(i)] for i in indices])
+
+
+def _open(path: str | os.PathLike):
+    """The tensors of a file, or of a member of a shard."""
+    from safetensors import safe_open
+
+    inside = span(path)
+    return SafetensorsMember(inside) if inside else safe_open(path, "np")

@@ -73,7 +73,7 @@ def prepare(config: PrepareConfig) -> dict:
     settings = {"short_side": str(config.short_side), "format": config.format}
     settings |= {"quality": str(config.quality)} if config.format == "jpeg" else {}
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))  # one process may have all the long videos
-    with _locked(out, fabric):
+    with locked(out, fabric, "clips"):
         done = _work(fabric, _Job(out, config, settings), jobs, config)
         report = None
         if fabric.is_global_zero:
@@ -187,24 +187,24 @@ def _check(config: PrepareConfig) -> None:
 
 
 @contextmanager
-def _locked(out: Path, fabric):
+def locked(out: Path, fabric, inside: str):
     """Hold the store for one run and clear what a killed one left; the lock ends with the process, however it ends.
 
-    The first of several processes holds it for all.
+    The first of several processes holds it for all. ``inside`` is the store's folder of files.
     """
     if not fabric.is_global_zero:
         fabric.barrier()
         yield
         return
-    (out / "clips").mkdir(parents=True, exist_ok=True)
+    (out / inside).mkdir(parents=True, exist_ok=True)
     with open(out / "clips.lock", "w") as lock:
         try:
             # lockf, not flock: workers that outlive a killed run for a moment do not inherit it.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
-            raise D2STError(f"Another prepare is at work on '{out}'; wait for it, or give another --out.") from error
+            raise D2STError(f"Another process is at work on '{out}'; wait for it, or give another --out.") from error
         (out / "index.json").unlink(missing_ok=True)
-        for leftover in (out / "clips").glob("*/.*.tmp"):
+        for leftover in (out / inside).rglob(".*.tmp"):
             leftover.unlink()
         fabric.barrier()
         yield

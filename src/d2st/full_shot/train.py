@@ -1,7 +1,7 @@
 """``d2st train --head linear``: an adapter and a classifier, trained on all clips of their classes."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
@@ -23,13 +23,9 @@ from ..results import config_dict, write_result
 from ..runs import RunFolder
 from ..text import encode_names
 from ..train import groups, launch_training
-from .answers import Views, answer
-from .evaluate import half_width
 from .loss import FullShotLoss
 from .model import VideoClassifier
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from .validate import Validation
 
 
 @dataclass(frozen=True)
@@ -187,33 +183,6 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     if fabric.is_global_zero:
         write_result(folder.result, config, result)
     return result
-
-
-class Validation:
-    """Accuracy on the validation clips, each read once.
-
-    Args:
-        model: being trained.
-        clips: the validation part.
-        config: of the training run.
-        frames: T.
-    """
-
-    def __init__(self, model: VideoClassifier, clips: ClipSet, config: FullShotTrainConfig, frames: int) -> None:
-        self.model, self.clips, self.config, self.frames = model, clips, config, frames
-        self.title = f"{len(clips)} validation clips"
-
-    def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
-        """Accuracy, its interval, and the clips that could not be read: id -> reason."""
-        config = self.config
-        common = {"batch_size": config.batch_size, "workers": config.workers, "precision": config.precision}
-        how = Views(config.sampling, config.stride)
-        answers = answer(fabric, self.model, self.clips, self.frames, how, **common)
-        right = answers.right(self.clips.labels)
-        if not len(right):
-            raise D2STError(f"None of the {len(self.clips)} validation clips can be read; run 'd2st check-data'.")
-        bad = {clip["id"]: clip["reason"] for clip in answers.bad}
-        return float(right.mean()), half_width(int(right.sum()), len(right)), bad
 
 
 def _plan(config: FullShotTrainConfig, clips: int) -> Plan:

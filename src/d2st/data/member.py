@@ -1,0 +1,102 @@
+"""A clip that lies in a tar shard: a path that says where, ``shards/00012.tar/@1536+20480.mp4``.
+
+The numbers are its first byte in the shard and its size, so a clip is read without looking through the shard.
+"""
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+_NAME = re.compile(r"@(\d+)\+(\d+)(\.\w+)?")
+_TYPES = {"U8": np.uint8, "I64": np.int64}
+
+
+class Span(NamedTuple):
+    """Bytes ``start`` to ``start + size`` of a file."""
+
+    file: Path
+    start: int
+    size: int
+
+
+def member_path(shard: Path, start: int, size: int, suffix: str) -> Path:
+    """The path of a member.
+
+    Raises:
+        ValueError: numbers or a suffix that would make it another file's path.
+    """
+    path = shard / f"@{start}+{size}{suffix}"
+    if span(path) != (shard, start, size):
+        raise ValueError(f"{path} is no place in a shard")
+    return path
+
+
+def span(path: str | os.PathLike) -> Span | None:
+    """Where a member's bytes are; None for a path of any other kind."""
+    path = Path(path)
+    match = _NAME.fullmatch(path.name) if path.parent.suffix == ".tar" else None
+    return Span(path.parent, int(match[1]), int(match[2])) if match else None
+
+
+def file_of(path: Path) -> Path:
+    """The file that holds a clip: the shard of a member, else the path itself."""
+    found = span(path)
+    return found.file if found else path
+
+
+class SafetensorsMember:
+    """Tensors of a safetensors file that lies in a shard, read in slices, as ``safetensors.safe_open`` does with files.
+
+    Args:
+        found: the member.
+
+    Raises:
+        OSError: the shard cannot be read.
+        ValueError: the member holds no safetensors.
+    """
+
+    def __init__(self, found: Span) -> None:
+        self._file = open(found.file, "rb", buffering=0)  # noqa: SIM115, closed by __exit__
+        self._start, self._end = found.start, found.start + found.size
+        length = int.from_bytes(self._bytes(self._start, 8), "little")
+        self._header = json.loads(self._bytes(self._start + 8, length))
+        self._start += 8 + length
+
+    def __enter__(self) -> "SafetensorsMember":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def metadata(self) -> dict[str, str]:
+        """What the file says about itself."""
+        return self._header.get("__metadata__", {})
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        """A whole tensor."""
+        about = self._header[name]
+        return self.get_slice(name)[:].view(_TYPES[about["dtype"]]).reshape(about["shape"])
+
+    def get_slice(self, name: str) -> "_Bytes":
+        """Bytes of a tensor, read when they are asked for."""
+        first, last = self._header[name]["data_offsets"]
+        return _Bytes(self, self._start + first, last - first)
+
+    def _bytes(self, start: int, size: int) -> bytes:
+        data = os.pread(self._file.fileno(), size, start) if start + size <= self._end else b""
+        if len(data) < size:
+            raise ValueError("it ends before its tensors do")
+        return data
+
+
+class _Bytes:
+    def __init__(self, file: SafetensorsMember, start: int, size: int) -> None:
+        self._file, self._start, self._size = file, start, size
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        first, last, _ = part.indices(self._size)
+        return np.frombuffer(self._file._bytes(self._start + first, last - first), np.uint8)

@@ -1,0 +1,212 @@
+"""Put the clips of a large dataset into tar shards: ``python -m d2st.data.pack videos --out packed``.
+
+File systems that are slow with millions of small files are quick with thousands of large ones. A shard is a tar file in
+WebDataset's layout (``000000017.webm`` beside ``000000017.json`` with id, class and part), which other tools read too.
+Files are packed as they are, videos or those of a frame store. An index says at which byte of which shard a clip
+begins, so any clip can be read at any time: training on shards draws the same clips in the same order as training on
+files, with any number of processes.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import sys
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import torch
+
+from d2st.data.index import VERSION, is_store, shard_file
+from d2st.data.member import Span, span
+from d2st.data.store import locked
+from d2st.errors import D2STError
+from d2st.files import write_atomic, write_json
+from d2st.processes import gather, launch, lost_processes, share
+from d2st.progress import progress
+
+_HEADER = 512  # bytes before each file in a tar
+
+
+@dataclass(frozen=True)
+class Source:
+    """A clip to be packed, and by what a change of it is found out."""
+
+    id: str
+    name: str
+    part: str
+    path: str
+    size: int
+    mtime_ns: int
+
+
+def pack(data: str | Path, out: str | Path, split: str | Path | None = None, shard_mb: float = 1024) -> dict:
+    """Pack every clip of a dataset into shards.
+
+    Clips are put in an order that mixes the classes, by the digest of their ids. Safe to kill at any moment and to
+    run again: shards whose clips have not changed are kept. Processes that ``torchrun`` starts share the shards.
+
+    Args:
+        data: Dataset folder, list file or frame store.
+        out: Folder of the shards and their index; it is then read wherever a frame store is.
+        split: Split file or a benchmark's name; only its clips are packed, and keep their parts.
+        shard_mb: Megabytes after which a shard is closed.
+
+    Returns:
+        The report, also written to ``out/report.json``: numbers of clips and shards, shards kept, ``bytes``, and
+        ``bad`` clips with reasons.
+
+    Raises:
+        D2STError: Settings or data are unusable, another run works on the folder, or a file changes while it is packed.
+    """
+    from d2st.data.datasets import list_clips
+
+    data, out = Path(data), Path(out)
+    if shard_mb <= 0:
+        raise D2STError(f"A shard needs some megabytes, and shard_mb is {shard_mb:g}; 1024 is the default.")
+    if out.exists() and not is_store(out) and (not out.is_dir() or any(out.iterdir())):
+        raise D2STError(f"'{out}' exists and holds no shards; give --out a new folder, so that nothing is overwritten.")
+    listing, parts = list_clips(data, split, shared=True)
+    names = sorted({name for part in parts.values() for name in part} or listing.clips)
+    owner = {name: part for part, own in parts.items() for name in own}
+    sources, bad = [], []
+    for name in names:
+        for id, path in listing.clips[name].items():
+            found = _source(id, name, listing.assigned.get(id, owner.get(name, "")), path)
+            (sources if isinstance(found, Source) else bad).append(found)
+    sources.sort(key=lambda source: hashlib.sha256(source.id.encode("utf-8", "surrogateescape")).digest())
+    shards = _deal(sources, shard_mb * 1e6)
+    fabric = launch(torch.device("cpu"), patience=timedelta(days=30))
+    with locked(out, fabric, "shards"):
+        entries, kept = [], 0
+        mine = share(fabric, len(shards))
+        with progress("Packing", len(mine), "shards") as advance:
+            for number in mine:
+                written, old = _shard(out, number, shards[number], sum(map(len, shards[:number])))
+                entries, kept = entries + written, kept + old
+                advance(1)
+        with lost_processes(fabric, "Start again: finished shards are kept."):
+            everyone = gather(fabric, (entries, kept))
+        report = {
+            "clips": len(sources),
+            "shards": len(shards),
+            "kept": sum(kept for _, kept in everyone),
+            "bytes": sum(source.size for source in sources),
+            "bad": sorted(bad, key=lambda entry: entry["id"]),
+        }
+        if fabric.is_global_zero:
+            for old in (out / "shards").glob("*.*"):  # of a run with more shards
+                if old.stem.isdigit() and int(old.stem) >= len(shards):
+                    old.unlink()
+            clips = sorted((e for found, _ in everyone for e in found), key=lambda e: (e["class"], e["id"]))
+            for entry in clips:
+                if entry["id"] in listing.assigned:
+                    entry["part"] = listing.assigned[entry["id"]]
+            held = {entry["class"] for entry in clips}
+            parts = {part: [name for name in own if name in held] for part, own in parts.items() if held & set(own)}
+            write_json(out / "report.json", report)
+            settings = {"format": "shards", "shard_mb": f"{shard_mb:g}"}
+            index = {"version": VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
+            write_json(out / "index.json", index)
+        fabric.barrier()
+    return report
+
+
+def _source(id: str, name: str, part: str, path: Path) -> Source | dict:
+    """What is to be packed, or why it cannot be."""
+    inside = span(path)
+    try:
+        if path.is_dir():
+            raise OSError("it is a folder of frames; make a frame store of it first (d2st prepare) and pack that")
+        status = os.stat(inside.file if inside else path)
+    except OSError as error:
+        return {"id": id, "class": name, "source": str(path), "reason": error.strerror or str(error)}
+    return Source(id, name, part, str(path), inside.size if inside else status.st_size, status.st_mtime_ns)
+
+
+def _deal(sources: list[Source], most: float) -> list[list[Source]]:
+    """Shards of ``most`` bytes; each is closed by the clip that fills it."""
+    shards, filled = [], most
+    for source in sources:
+        if filled >= most:
+            shards.append([])
+            filled = 0
+        shards[-1].append(source)
+        filled += source.size
+    return shards
+
+
+def _shard(out: Path, number: int, sources: list[Source], first: int) -> tuple[list[dict], bool]:
+    """Index entries of a shard, written unless it is there, and whether it was."""
+    path = shard_file(out, number)
+    about = path.with_suffix(".json")
+    made = hashlib.sha256(json.dumps([first, [list(vars(source).values()) for source in sources]]).encode()).hexdigest()
+    try:
+        known = json.loads(about.read_text())
+        if known["made"] == made and known["bytes"] == path.stat().st_size:
+            return known["clips"], True
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # not there, or of a run that was killed
+    entries: list[dict] = []
+    write_atomic(path, lambda temporary: entries.extend(_write(temporary, number, sources, first)))
+    write_json(about, {"made": made, "bytes": path.stat().st_size, "clips": entries})
+    return entries, False
+
+
+def _write(path: Path, number: int, sources: list[Source], first: int) -> list[dict]:
+    entries = []
+    with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for place, source in enumerate(sources, first):
+            suffix = os.path.splitext(source.path)[1].lower()
+            entry = {"id": source.id, "class": source.name, "shard": number, "start": tar.offset + _HEADER}
+            entries.append(entry | {"size": source.size, "suffix": suffix})
+            inside = span(source.path) or Span(Path(source.path), 0, source.size)
+            try:
+                with open(inside.file, "rb") as file:
+                    file.seek(inside.start)
+                    tar.addfile(_info(f"{place:09d}{suffix}", source.size), file)
+            except OSError as error:
+                raise D2STError(
+                    f"'{source.path}' cannot be packed ({error}); start again when it is whole, finished shards are "
+                    f"kept."
+                ) from error
+            told = {"id": source.id, "class": source.name} | ({"part": source.part} if source.part else {})
+            text = json.dumps(told).encode()
+            tar.addfile(_info(f"{place:09d}.json", len(text)), io.BytesIO(text))
+    return entries
+
+
+def _info(name: str, size: int) -> tarfile.TarInfo:
+    """A file's header, without owner and time, so that the same clips give the same bytes."""
+    info = tarfile.TarInfo(name)
+    info.size = size
+    return info
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Pack a dataset; 2 where it cannot be done."""
+    parser = argparse.ArgumentParser(prog="python -m d2st.data.pack", description="Pack clips into tar shards.")
+    parser.add_argument("data", type=Path, help="Dataset folder, list file or frame store.")
+    parser.add_argument("--out", type=Path, required=True, help="Folder of the shards.")
+    parser.add_argument("--split", help="Split file or a benchmark's name; only its clips are packed.")
+    parser.add_argument("--shard-mb", type=float, default=1024, help="Megabytes after which a shard is closed (1024).")
+    given = parser.parse_args(argv)
+    try:
+        report = pack(given.data, given.out, given.split, given.shard_mb)
+    except (D2STError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 2
+    if int(os.environ.get("RANK", 0)) == 0:
+        told = f"{report['clips']} clips in {report['shards']} shards ({report['bytes'] / 1e6:.1f} MB)"
+        print(f"{told} in '{given.out}', {report['kept']} of them kept; {len(report['bad'])} clips left out.")
+        for entry in report["bad"][:10]:
+            print(f"  {entry['source']}: {entry['reason']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

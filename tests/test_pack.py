@@ -1,0 +1,119 @@
+"""Tar shards: the same clips as from files, found by their bytes, kept when packed again."""
+
+import json
+import shutil
+import tarfile
+
+import pytest
+import torch
+import yaml
+from small import SIDE
+
+from d2st.data import frames
+from d2st.data.check import CheckConfig, check
+from d2st.data.datasets import open_dataset
+from d2st.data.division import open_division
+from d2st.data.frame_file import read_metadata
+from d2st.data.index import list_store
+from d2st.data.member import member_path, span
+from d2st.data.pack import main, pack
+from d2st.data.store import PrepareConfig, prepare
+from d2st.data.video import VideoError
+from d2st.errors import D2STError
+
+SAMPLE = frames.build("uniform", 4)
+
+
+@pytest.fixture(scope="module")
+def packed(small, tmp_path_factory):
+    """The small dataset in shards of three or four clips."""
+    out = tmp_path_factory.mktemp("packed") / "shards"
+    report = pack(small / "data", out, shard_mb=0.012)
+    assert report["clips"] == 45 and 8 < report["shards"] < 20 and report["kept"] == 0
+    return out
+
+
+def test_clips_are_those_of_the_files(small, packed):
+    files, shards = (open_dataset(data, small / "split.yaml", "test") for data in (small / "data", packed))
+    assert [(c.id, c.label) for c in files.clips] == [(c.id, c.label) for c in shards.clips]
+    for index in range(len(files)):
+        assert torch.equal(files.read(index, SAMPLE), shards.read(index, SAMPLE))
+    report = check(CheckConfig(str(packed), str(small / "split.yaml"), way=2, full=True, workers=0))
+    assert report["usable"] and not report["bad"] and not report["duplicates"]
+
+
+def test_a_frame_store_is_packed_too(small, tmp_path):
+    prepare(PrepareConfig(str(small / "data"), str(tmp_path / "store"), workers=0, short_side=SIDE))
+    pack(tmp_path / "store", tmp_path / "packed", shard_mb=0.05)
+    store, packed = (open_dataset(tmp_path / name) for name in ("store", "packed"))
+    for index in range(0, len(store), 7):
+        assert torch.equal(store.read(index, SAMPLE), packed.read(index, SAMPLE))
+        assert read_metadata(store.clips[index].path) == read_metadata(packed.clips[index].path)
+    again = pack(tmp_path / "packed", tmp_path / "again", shard_mb=1)
+    assert again["shards"] == 1
+    assert torch.equal(open_dataset(tmp_path / "again").read(3, SAMPLE), store.read(3, SAMPLE))
+
+
+def test_shards_are_plain_tar_files_in_webdatasets_layout(small, packed):
+    seen, mixed = {}, 0
+    for shard in sorted((packed / "shards").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            members = tar.getmembers()
+            classes = set()
+            for clip, about in zip(members[::2], members[1::2], strict=True):
+                told = json.load(tar.extractfile(about))
+                assert clip.name.endswith(".mp4") and about.name == clip.name.replace(".mp4", ".json")
+                assert tar.extractfile(clip).read() == (small / "data" / told["id"]).read_bytes()
+                seen[told["id"]] = shard, clip.offset_data, clip.size
+                classes.add(told["class"])
+            mixed += len(classes) > 1
+    assert len(seen) == 45 and mixed > 5, "clips of a class should not lie together"
+    for clips in list_store(packed).clips.values():
+        for id, path in clips.items():
+            assert span(path) == seen[id]
+
+
+def test_packing_again_keeps_what_has_not_changed(small, tmp_path):
+    data, out = shutil.copytree(small / "data", tmp_path / "data"), tmp_path / "out"
+    first = pack(data, out, shard_mb=0.012)
+    times = {path: path.stat().st_mtime_ns for path in (out / "shards").glob("*.tar")}
+    assert pack(data, out, shard_mb=0.012)["kept"] == first["shards"]
+    assert times == {path: path.stat().st_mtime_ns for path in (out / "shards").glob("*.tar")}
+    one = open_dataset(out).clips[3].path.parent
+    one.write_bytes(one.read_bytes()[:-600])  # a shard that was cut short
+    assert pack(data, out, shard_mb=0.012)["kept"] == first["shards"] - 1
+    assert pack(data, out, shard_mb=1)["shards"] == 1 == len(list((out / "shards").glob("*.tar")))
+
+
+def test_parts_and_missing_clips_are_kept_and_told(small, tmp_path, capsys):
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    (tmp_path / "split.yaml").write_text(yaml.safe_dump({"train": "60%", "val": "40%"}))
+    (data / "red" / "9.mp4").symlink_to(data / "red" / "0.mp4")
+    flags = ["--out", str(tmp_path / "out"), "--split", str(tmp_path / "split.yaml")]
+    assert main([str(data), *flags]) == 0
+    assert "46 clips in 1 shards" in capsys.readouterr().out
+    for part in ("train", "val"):
+        files, shards = open_division(data, tmp_path / "split.yaml", part), open_division(tmp_path / "out", None, part)
+        assert [clip.id for clip in files.clips] == [clip.id for clip in shards.clips]
+    assert main([str(data), "--out", str(data)]) == 2
+    assert "holds no shards; give --out a new folder" in capsys.readouterr().err
+
+
+def test_damage_is_told_with_the_place(small, packed, tmp_path):
+    copy = shutil.copytree(packed, tmp_path / "copy")
+    clips = open_dataset(copy)
+    last = max(range(len(clips)), key=lambda i: (span(clips.clips[i].path).file, span(clips.clips[i].path).start))
+    shard = span(clips.clips[last].path).file
+    shard.write_bytes(shard.read_bytes()[: span(clips.clips[last].path).start + 10])
+    with pytest.raises(VideoError, match=r"@\d+\+\d+\.mp4' cannot be read: the shard ends before the clip does"):
+        clips.read(last, SAMPLE)
+    shard.unlink()
+    with pytest.raises(VideoError, match="no such file"):
+        clips.read(last, SAMPLE)
+    index = json.loads((copy / "index.json").read_text())
+    index["clips"][0]["suffix"] = "/../../../etc/passwd"
+    (copy / "index.json").write_text(json.dumps(index))
+    with pytest.raises(D2STError, match="is damaged"):
+        open_dataset(copy)
+    with pytest.raises(ValueError, match="no place in a shard"):
+        member_path(shard, -1, 5, ".mp4")
