@@ -3,8 +3,8 @@
     python benchmarks/shards.py --data FOLDER [--clips 60]
 
 FOLDER holds class folders with videos, or is a frame store. CPU time and wall time of one thread, files in the page
-cache, rounds in turn, the best of five: what a shard costs beside a file of its own. What it saves, on file systems with
-slow metadata, a local disk does not show.
+cache, rounds in turn, the best of five: what a shard costs beside a file of its own. What it saves on file systems
+with slow metadata a local disk does not show.
 """
 
 import argparse
