@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import pytest
+import timm
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -191,6 +192,33 @@ def test_the_saved_classifier_is_the_trained_one(small, run, tmp_path):
         d2st.VideoClassifier.from_pretrained(tmp_path, weights=weights)
     with pytest.raises(D2STError, match="without names"):
         d2st.VideoClassifier(model.encoder, 9).save_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dist", "dualpath", "aim"])
+def test_other_systems_train_with_their_own_classifiers(small, tmp_path, monkeypatch, name):
+    """DiST compares with the names' features, which are saved with it."""
+    monkeypatch.setattr("d2st.full_shot.train.encode_names", lambda names, *_: torch.eye(len(names), 64))
+    adapter = {
+        "dist": d2st.DiSTConfig(width=32, temporal_width=8, pool_layers=1, feature="video", out_features=64, stride=1),
+        "dualpath": d2st.DualPathConfig(tiles=2, spatial_frames=4),
+        "aim": d2st.AIMConfig(),
+    }[name]
+    backbone = timm.create_model("test_vit", num_classes=0, img_size=32)
+    encoder = d2st.adapt(backbone, adapter, frames=4)
+    settings = {"epochs": 1, "warmup_epochs": 0, "validate_every": 0, "batch_size": 9}
+    train_full_shot(config(small, tmp_path / "run", **settings), encoder)
+    fresh = timm.create_model("test_vit", num_classes=0, img_size=32)
+    fresh.load_state_dict(backbone.state_dict())
+    again = d2st.VideoClassifier.from_pretrained(tmp_path / "run" / "final", backbone=fresh)
+    video = torch.randn(2, 4, 3, 32, 32)
+    classifier = {"dist": "TextClassifier", "dualpath": "TwoLayers", "aim": "MeanThenLinear"}[name]
+    assert again(video).shape == (2, 9) and type(again.head).__name__ == classifier
+    state = {
+        key.removeprefix("adapter/"): value for key, value in load_file(tmp_path / "run" / "last.safetensors").items()
+    }
+    trained = encoder.adapter_state_dict()
+    assert all(torch.equal(state[key], value) for key, value in trained.items())
+    torch.testing.assert_close(again.encoder(video), encoder.eval()(video))
 
 
 @pytest.mark.parametrize(
