@@ -44,12 +44,12 @@ def noisy(rng: np.random.Generator, name: str, length: int) -> np.ndarray:
     return np.clip(noise + np.array(_COLOURS[name]), 0, 255).astype(np.uint8)
 
 
-def write_clip(path: Path, frames: np.ndarray) -> None:
+def write_clip(path: Path, frames: np.ndarray, rate: int = 25) -> None:
     """Encode uint8 frames (L, H, W, 3)."""
     import av
 
     with av.open(path, "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
+        stream = container.add_stream("mpeg4", rate=rate)
         stream.height, stream.width = frames.shape[1:3]
         stream.codec_context.thread_count = 1
         for frame in frames:

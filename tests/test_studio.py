@@ -1,16 +1,19 @@
 """``d2st studio`` without a browser: what a tab teaches and asks, its private folder, and what is refused."""
 
+import csv
 import os
 import shutil
 import socket
 import stat
 
+import numpy as np
 import pytest
+import small as small_module
 import torch
 
 import d2st
 from d2st.errors import D2STError
-from d2st.studio import StudioConfig, check, studio
+from d2st.studio import StudioConfig, cards, check, studio
 from d2st.studio.recognisers import Recognisers
 from d2st.studio.sessions import Sessions, remove_left_over
 
@@ -67,7 +70,7 @@ def test_teaches_recognises_and_explains(sessions, upload):
     assert list(tab.examples) == ["pink things", "teal"] and tab.count == 3
     assert [len(e.frames) for e in tab.examples["pink things"]] == [4, 4]
     step, _ = run(tab.recognise(upload("teal/3", b"no video", "pink/4")))
-    assert step.kept == 2 and step.problems == [
+    assert step.kept == 2 and tab.passed_over == [
         "bad.mp4: cannot be read as a video (FFmpeg finds no video container in it (Invalid data found when processing "
         "input))."
     ]
@@ -81,11 +84,30 @@ def test_teaches_recognises_and_explains(sessions, upload):
         query = classifier.encode(answer.clip.path).frames[pair.query[1]]
         assert frame == match.support_frame and picture == tab.examples["pink things"][k].frames[frame]
         assert pair.likeness == pytest.approx(torch.cosine_similarity(example, query, 0).item(), abs=1e-5)
-    assert tab.points(0).startswith("data:image/png;base64,")
+    tab.look(0)
+    assert tab.looks[0].startswith("data:image/png;base64,")
+    rows = list(csv.DictReader(cards.table(tab).splitlines()))
+    assert [(r["clip"], r["answer"]) for r in rows] == [("teal-3.mp4", "teal"), ("pink-4.mp4", "pink things")]
+    assert float(rows[0]["teal"]) == pytest.approx(tab.answers[0].prediction.scores["teal"], abs=1e-6)
     tab.remove("teal")
     assert list(tab.examples) == ["pink things"] == list(classifier.classes)
     with pytest.raises(D2STError, match="no class 'teal'"):
         tab.remove("teal")
+
+
+def test_a_clip_of_none_of_the_actions_is_unknown(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    run(tab.add("pink", upload("pink/0")))
+    assert tab.never_unknown
+    run(tab.recognise(upload("teal/0")))
+    assert not tab.answers[0].prediction.unknown and "sure" not in cards.answers(tab).split("<ol")[1]
+    run(tab.add("pink", upload("pink/1", "pink/2")))
+    run(tab.add("sand", upload("sand/0", "sand/1")))
+    assert not tab.never_unknown
+    run(tab.recognise(upload("blue/0", "pink/3")))
+    assert [a.prediction.answer for a in tab.answers] == ["unknown", "pink"]
+    page = cards.answers(tab)
+    assert "<h3>unknown</h3><span>none of the actions; most like " in page and "% sure" in page
 
 
 def test_another_recogniser_looks_at_the_examples_anew(sessions, upload):
@@ -97,7 +119,8 @@ def test_another_recogniser_looks_at_the_examples_anew(sessions, upload):
     assert step.kept == 2 and tab.recogniser == "b" and after.shape == before.shape
     assert tab.examples["pink"][0].name == "pink-0.mp4"
     run(tab.recognise(upload("pink/2")))
-    assert tab.points(0) is None  # ST-Adapter has no reference points
+    tab.look(0)
+    assert tab.looks == {0: None}  # ST-Adapter has no reference points
     with pytest.raises(D2STError, match="no recogniser 'c'; choose one of a/best, b"):
         run(tab.use("c"))
 
@@ -127,11 +150,10 @@ def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
     for act, said in (
         (lambda: tab.recognise([]), "at least one clip"),
         (lambda: tab.recognise(clip * 7), "7 clips at once are too many"),
-        (lambda: tab.points(0), "Recognise a clip first"),
+        (lambda: tab.look(0), "This answer is no longer there"),
     ):
         with pytest.raises(D2STError, match=said):
-            result = act()
-            run(result)
+            run(act())
     working = tab.recognise(upload("pink/2"))
     next(working)
     with pytest.raises(D2STError, match="still at work"):
@@ -186,6 +208,16 @@ def test_what_a_killed_studio_left_is_removed(sessions, tmp_path):
     young.mkdir()
     remove_left_over()
     assert not dead.exists() and young.exists() and sessions.folder.exists()
+
+
+def test_long_clips_are_used_and_told(sessions, upload, small):
+    _, tab = sessions.enter("", "tab")
+    pictures = np.zeros((30, 32, 32, 3), np.uint8)
+    small_module.write_clip(small / "slow.mp4", pictures, rate=1)
+    step, _ = run(tab.add("dark", upload((small / "slow.mp4").read_bytes(), name="slow.mp4")))
+    assert step.kept == 1 and step.problems == [
+        "slow.mp4: 30 seconds long, of which 4 frames are looked at; cut it to the action itself."
+    ]
 
 
 def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):

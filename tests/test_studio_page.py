@@ -118,8 +118,9 @@ def test_from_first_example_to_answers(page, small, tmp_path):
     page.get_by_text("Teach at least one action first").wait_for()
     page.get_by_role("button", name="Add examples").click()
     page.get_by_text("Give the action a name first").wait_for()
-    teach(page, "pink", data / "pink" / "0.mp4", data / "pink" / "1.mp4")
-    page.get_by_text("Add a second action").wait_for()
+    teach(page, "pink", data / "pink" / "0.mp4")
+    page.get_by_text("Give an action a second example").wait_for()
+    teach(page, "pink", data / "pink" / "1.mp4")
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     teach(page, "<i>teal & co", data / "teal" / "0.mp4", broken)
@@ -136,8 +137,13 @@ def test_from_first_example_to_answers(page, small, tmp_path):
     assert first.get_by_role("listitem").count() == 2 and first.get_by_role("meter").count() == 2
     assert page.get_by_alt_text(re.compile(r"frame \d of the clip")).count() == 8
     assert page.get_by_alt_text(re.compile(r"frame \d of 0\.mp4")).first.is_visible()
-    page.get_by_role("button", name="Show where the recogniser looked").click()
-    page.get_by_alt_text(re.compile("drawn over the frames of .*query.avi")).wait_for()
+    page.get_by_role("button", name="Where did it look in query.avi?").press("Enter")
+    page.get_by_alt_text("Points that the adapters read in query.avi").wait_for()
+    assert page.evaluate("document.activeElement.dataset.number") == "0"  # the focus is not lost with the button
+    assert page.get_by_text("broken.mp4: cannot be read as a video").count() == 2  # as an example, and now
+    with page.expect_download() as loading:
+        page.get_by_role("link", name="Save the answers as a table").click()
+    assert loading.value.path().read_text().startswith("clip,answer,label,confidence,<i>teal & co,pink\nquery.avi,")
 
     page.reload()
     page.get_by_role("heading", name="pink").first.wait_for()
@@ -168,7 +174,7 @@ def test_saved_examples_another_tab_and_another_recogniser(page, server, small, 
     page.get_by_role("option", name="plain").click()
     page.get_by_text("The recogniser is now plain.").wait_for()
     recognise(page, data / "sand" / "1.mp4")
-    page.get_by_role("button", name="Show where the recogniser looked").click()
+    page.get_by_role("button", name="Where did it look in 1.mp4?").click()
     page.get_by_text("This recogniser has no reference points").wait_for()
 
 
@@ -182,7 +188,7 @@ def test_a_clip_from_the_camera(page):
         page.locator("video[src]").wait_for(state="attached")
         page.get_by_label("Name of the action").fill("test picture")
         page.get_by_role("button", name="Add examples").click()
-        page.get_by_text(re.compile("Learned 1 clip|None of the clips")).wait_for()
+        page.get_by_role("button", name="Click to Access Webcam").wait_for()  # it was taken
         if actions(page):
             break
     assert actions(page) == ["test picture"]

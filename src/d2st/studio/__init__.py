@@ -5,6 +5,7 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from ..adapters import AdapterConfig, NoneConfig
+from ..calibration import check_rate
 from ..errors import D2STError
 from ..heads import HeadSpec, TextConfig
 from ..options import Precision
@@ -24,6 +25,10 @@ class StudioConfig:
         adapters: folder under which every saved adapter can be chosen on the page.
         head: matching head; None is the one that each saved adapter was trained with, or bi-mhm.
         text: how the names of the classes are told to a head that uses them.
+        reject_rate: share of the clips of the taught actions that may be answered "unknown"; the price of telling clips
+            that show none of them.
+        calibration: file that eval --open-set --save-calibration wrote, for telling unknown actions from few examples;
+            None is the calibration.json beside each saved adapter.
         host: address to listen on; only those of this machine (127.0.0.1, ::1, localhost) are taken.
         port: to listen on; 0 is any that is free.
         max_size: megabytes of an uploaded file.
@@ -41,6 +46,8 @@ class StudioConfig:
     adapters: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
+    reject_rate: float = 0.05
+    calibration: str | None = None
     host: str = "127.0.0.1"
     port: int = 7860
     max_size: int = 200
@@ -70,6 +77,7 @@ def studio(config: StudioConfig) -> dict:
 
 def check(config: StudioConfig) -> str:
     """The address to listen on; refuses what would open the page to others, or let nothing in."""
+    check_rate(config.reject_rate)
     try:
         address = ipaddress.ip_address("127.0.0.1" if config.host == "localhost" else config.host)
     except ValueError:

@@ -35,12 +35,14 @@ class Answer:
         clip: the clip.
         prediction: what it shows.
         pairs: one a frame.
-        notes: sentences about damage.
+        calibrated: whether the confidence says how likely the answer is right; not for a single action or example.
+        notes: sentences about the clip.
     """
 
     clip: Upload
     prediction: Prediction
     pairs: tuple[Pair, ...]
+    calibrated: bool
     notes: tuple[str, ...] = ()
 
 
@@ -72,4 +74,5 @@ def answer(
         picture = example.frames[match.support_frame] if example.frames else None
         query = (small[match.query_frame], match.query_frame)
         pairs.append(Pair(query, (picture, match.support_frame, example.name), 1 - distance.item()))
-    return Answer(clip, prediction, tuple(pairs), tuple(notes))
+    calibrated = len(examples) > 1 and classifier.never_unknown is None
+    return Answer(clip, prediction, tuple(pairs), calibrated, tuple(notes))

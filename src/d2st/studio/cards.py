@@ -1,13 +1,15 @@
 """The page's own HTML: actions, answers, progress, and what to do when there is nothing yet."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Mapping, Sequence
 from html import escape
 
-from ..prediction import Prediction
 from .answers import Answer, Pair
 from .clips import Example
 from .session import Session, Step
 
+SHOWN = 5  # actions of a ranking; the others are folded
 TITLE = """<header class="d2st-title"><h1>d2st studio</h1>
 <p>Show it a few clips of each action, then let it name the action in new clips.
 Everything stays on this computer.</p></header>"""
@@ -38,36 +40,43 @@ def actions(session: Session) -> str:
         )
     cards = [_action(name, examples) for name, examples in session.examples.items()]
     hint = ""
-    if len(session.examples) == 1:
-        hint = '<p class="d2st-hint">Add a second action: with only one, every clip is taken for it.</p>'
-    save = f'<a class="d2st-save" href="examples/{session.token}" download>Save the examples to a file</a>'
+    if session.never_unknown:
+        hint = (
+            '<p class="d2st-hint">Give an action a second example, and the studio can say when a clip shows none of '
+            "them.</p>"
+        )
+    save = f'<a class="d2st-link" href="examples/{session.token}" download>Save the examples to a file</a>'
     return f'<ul class="d2st-cards" aria-label="Actions">{"".join(cards)}</ul>{hint}{save}'
 
 
 def answers(session: Session) -> str:
-    """The answers for the query clips, each with its ranking and, folded, the frames that matched."""
+    """The answers for the query clips: ranking, frames that matched, where the adapters looked."""
+    passed_over = _list("Passed over:", session.passed_over) if session.passed_over else ""
     if not session.answers:
-        return (
+        return passed_over or (
             '<div class="d2st-empty"><h3>No answers yet</h3>'
             "<p>Choose clips that are not among the examples and press <b>Recognise</b>.</p></div>"
         )
     cards = [_answer(number, answer, session) for number, answer in enumerate(session.answers)]
-    return f'<ol class="d2st-cards" aria-label="Answers">{"".join(cards)}</ol>'
-
-
-def point_card(picture: str | None, clip: str) -> str:
-    """Where the adapters looked."""
-    if picture is None:
-        return (
-            '<p class="d2st-hint">This recogniser has no reference points: only D²ST adapters choose where in a clip '
-            "they look.</p>"
-        )
     return (
-        f'<figure class="d2st-points"><div class="d2st-scroll" tabindex="0" role="group" aria-label="Reference points">'
-        f'<img src="{picture}" alt="Points that the adapters read, drawn over the frames of {escape(clip)}"></div>'
-        "<figcaption>Circles: the points of the clip that the adapters attend to most, larger the more. The spatial "
-        "pathway has many points in few moments, the temporal one few points at every moment.</figcaption></figure>"
+        f'{passed_over}<p class="d2st-hint">Bars compare the actions with each other; how sure it is also counts that '
+        "a clip may show none of them. Pairs of frames: above the clip, underneath the frame of the examples that it "
+        "is most like, and between them how alike they are, at most 1.</p>"
+        f'<ol class="d2st-cards" aria-label="Answers">{"".join(cards)}</ol>'
+        f'<a class="d2st-link" href="answers/{session.token}" download>Save the answers as a table</a>'
     )
+
+
+def table(session: Session) -> str:
+    """The answers as CSV, a line a clip; the scores in the order of the actions."""
+    file, names = io.StringIO(), sorted({name for answer in session.answers for name in answer.prediction.scores})
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["clip", "answer", "label", "confidence", *names])
+    for answer in session.answers:
+        shown = answer.prediction
+        scores = [f"{shown.scores[name]:.6f}" if name in shown.scores else "" for name in names]
+        writer.writerow([answer.clip.name, shown.answer, shown.label, f"{shown.confidence:.6f}", *scores])
+    return file.getvalue()
 
 
 def _action(name: str, examples: Sequence[Example]) -> str:
@@ -78,29 +87,36 @@ def _action(name: str, examples: Sequence[Example]) -> str:
         strips.append(f'<p class="d2st-hint">{loose} out of a saved file, which holds no pictures.</p>')
     return (
         f'<li class="d2st-card"><div class="d2st-head"><h3>{escape(name)}</h3><span>{count}</span>'
-        f'<button type="button" data-remove="{escape(name)}" aria-label="Remove {escape(name)}">Remove</button></div>'
+        f'<button type="button" data-name="{escape(name)}" aria-label="Remove {escape(name)}">Remove</button></div>'
         f"{''.join(strips)}</li>"
     )
 
 
 def _answer(number: int, answer: Answer, session: Session) -> str:
-    prediction = answer.prediction
-    bars = "".join(
-        f'<li><span class="d2st-name">{escape(name)}</span><meter min="0" max="1" value="{share:.4f}" '
-        f'aria-label="{escape(name)}"></meter><span class="d2st-share">{100 * share:.0f} %</span></li>'
-        for name, share in prediction.scores.items()
-    )
-    notes = _list("About this clip:", answer.notes) if answer.notes else ""
+    prediction, name = answer.prediction, escape(answer.clip.name)
+    bars = [
+        f'<li><span class="d2st-name">{escape(label)}</span><meter min="0" max="1" value="{share:.4f}" '
+        f'aria-label="{escape(label)}"></meter><span class="d2st-share">{_percent(share)}</span></li>'
+        for label, share in prediction.scores.items()
+    ]
+    ranking = f'<ol class="d2st-bars" aria-label="Ranking">{"".join(bars[:SHOWN])}</ol>'
+    if bars[SHOWN:]:
+        more = f'<ol class="d2st-bars" start="{SHOWN + 1}">{"".join(bars[SHOWN:])}</ol>'
+        ranking += f"<details><summary>{len(bars) - SHOWN} more</summary>{more}</details>"
+    sure = ""
+    if prediction.unknown:
+        sure = f"<span>none of the actions; most like {escape(prediction.label)}</span>"
+    elif answer.calibrated:
+        sure = f"<span>{_percent(prediction.confidence)} sure</span>"
     return (
-        f'<li class="d2st-card"><div class="d2st-head"><h3>{escape(prediction.label)}</h3>'
-        f"<span>{escape(answer.clip.name)}</span></div>"
-        f'<ol class="d2st-bars" aria-label="Ranking">{bars}</ol>{notes}'
-        f"<details{' open' if number == 0 else ''}><summary>Which frames matched</summary>"
-        f"{_pairs(answer.pairs, prediction)}</details></li>"
+        f'<li class="d2st-card"><div class="d2st-head"><h3>{escape(prediction.answer)}</h3>{sure}'
+        f"<span>{name}</span></div>{ranking}"
+        f"{_list('About this clip:', answer.notes) if answer.notes else ''}{_pairs(answer.pairs)}"
+        f"{_look(number, name, session.looks)}</li>"
     )
 
 
-def _pairs(pairs: Sequence[Pair], prediction: Prediction) -> str:
+def _pairs(pairs: Sequence[Pair]) -> str:
     columns = []
     for pair in pairs:
         (above, query), (below, support, example) = pair.query, pair.support
@@ -114,11 +130,32 @@ def _pairs(pairs: Sequence[Pair], prediction: Prediction) -> str:
             f"<figcaption>{pair.likeness:.2f}</figcaption>{bottom}</figure>"
         )
     return (
-        f'<p class="d2st-hint">Above: the clip. Below: the frames of the examples of {escape(prediction.label)} that '
-        "they are most like. Between: how alike they are, at most 1.</p>"
-        f'<div class="d2st-scroll d2st-pairs" tabindex="0" role="group" aria-label="Matched frames">'
+        '<div class="d2st-scroll d2st-pairs" tabindex="0" role="group" aria-label="Matched frames">'
         f"{''.join(columns)}</div>"
     )
+
+
+def _look(number: int, name: str, looks: Mapping[int, str | None]) -> str:
+    """A button that asks where the adapters looked, or the picture that it brought; ``name`` is escaped."""
+    mark = f'data-number="{number}"'
+    if number not in looks:
+        return f'<button type="button" {mark} aria-label="Where did it look in {name}?">Where did it look?</button>'
+    if looks[number] is None:
+        return (
+            f'<p class="d2st-hint" tabindex="-1" {mark}>This recogniser has no reference points: only D²ST adapters '
+            "choose where in a clip they look.</p>"
+        )
+    return (
+        f'<figure class="d2st-points"><div class="d2st-scroll" tabindex="0" {mark} role="group" '
+        f'aria-label="Where it looked"><img src="{looks[number]}" alt="Points that the adapters read in {name}"></div>'
+        '<button type="button" data-larger="yes">Larger or smaller</button>'
+        "<figcaption>Circles: the places of the clip that the adapters attend to most, larger the more. The spatial "
+        "pathway has many points in few moments, the temporal one few points at every moment.</figcaption></figure>"
+    )
+
+
+def _percent(share: float) -> str:
+    return "> 99 %" if 0.995 <= share < 1 else f"{100 * share:.0f} %"
 
 
 def _strip(frames: Sequence[str], label: str) -> str:

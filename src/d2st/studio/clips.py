@@ -8,11 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from ..classify import FewShotClassifier
 from ..data.video import VideoError, VideoWarning, read_clip
 from ..errors import D2STError
+
+LONG = 4.0  # seconds between two frames that are looked at, from which a clip is called long
 
 
 @dataclass(frozen=True)
@@ -81,18 +84,28 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
     """The frames of a clip that the classifier looks at, and what to tell about them.
 
     Returns:
-        uint8 (T, 3, H, W), and sentences about damage.
+        uint8 (T, 3, H, W), and sentences about damage, or a length at which the frames lie far apart.
 
     Raises:
         D2STError: the clip cannot be read; by the name that its owner knows.
     """
+    notes = []
+
+    def sample(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
+        if fps > 0 and length / fps > LONG * classifier.frames:
+            notes.append(
+                f"{clip.name}: {length / fps:.0f} seconds long, of which {classifier.frames} frames are looked at; cut "
+                "it to the action itself."
+            )
+        return classifier.sample(length, fps, rng)
+
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            frames = read_clip(clip.path, classifier.sample)
+            frames = read_clip(clip.path, sample)
         except VideoError as error:
             raise D2STError(f"{clip.name}: cannot be read as a video ({error.reason}).") from error
-    return frames, [_plain(str(w.message), clip) for w in caught if issubclass(w.category, VideoWarning)]
+    return frames, notes + [_plain(str(w.message), clip) for w in caught if issubclass(w.category, VideoWarning)]
 
 
 def remove(clips: Sequence[Upload | None]) -> None:

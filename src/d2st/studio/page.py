@@ -11,9 +11,19 @@ from .sessions import Sessions
 
 _ENTER = "() => { const t = sessionStorage.getItem('d2st') || ''; sessionStorage.removeItem('d2st'); return [t] }"
 _KEEP = "(token) => { window.d2stToken = token; return [] }"
-_REMOVE = """element.addEventListener('click', (event) => {
-  const button = event.target.closest('button[data-remove]');
-  if (button) trigger('remove', {name: button.dataset.remove});
+# A pressed button is replaced with its cards: whoever pressed it by key goes on from what took its place.
+_PRESSED = """let pressed;
+element.addEventListener('click', (event) => {
+  const button = event.target.closest('button');
+  if (!button || !element.contains(button)) return;
+  if (button.dataset.larger) return button.closest('figure').classList.toggle('d2st-larger');
+  pressed = button.dataset.number ? `[data-number="${button.dataset.number}"]` : '[data-name]';
+  if (button.dataset.name) trigger('remove', {name: button.dataset.name});
+  if (button.dataset.number) trigger('look', {number: Number(button.dataset.number)});
+});
+watch('value', () => {
+  if (pressed && !element.contains(document.activeElement)) element.querySelector(pressed)?.focus();
+  pressed = null;
 });"""
 
 
@@ -28,8 +38,8 @@ def build(sessions: Sessions) -> gr.Blocks:
         token = gr.Textbox(visible=False)
         gr.HTML(cards.TITLE)
         with gr.Row(elem_classes="d2st-recogniser"):
-            recogniser = gr.Dropdown(names, value=names[0], label="Recogniser", visible=len(names) > 1, scale=1)
-            about = gr.HTML()
+            recogniser = gr.Dropdown(names, value=names[0], label="Recogniser", visible=len(names) > 1, min_width=300)
+            about = gr.HTML(min_width=300)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
                 gr.HTML("<h2>1. Teach</h2>")
@@ -39,8 +49,8 @@ def build(sessions: Sessions) -> gr.Blocks:
                     example_camera = _camera("Camera: example")
                 add = gr.Button("Add examples", variant="primary")
                 taught = gr.HTML(cards.status())
-                actions = gr.HTML(js_on_load=_REMOVE)
-                saved = gr.UploadButton("Open saved examples", elem_id="saved")
+                actions = gr.HTML(js_on_load=_PRESSED)
+                saved = gr.UploadButton("Open saved examples", size="sm")
             with gr.Column(min_width=320):
                 gr.HTML("<h2>2. Recognise</h2>")
                 queries = _files(f"Clips to recognise (up to {size} MB each)", "queries")
@@ -48,19 +58,15 @@ def build(sessions: Sessions) -> gr.Blocks:
                     query_camera = _camera("Camera: clip to recognise")
                 ask = gr.Button("Recognise", variant="primary")
                 asked = gr.HTML(cards.status())
-                answers = gr.HTML()
-                with gr.Group(visible=False) as looking:
-                    which = gr.Dropdown([], label="Clip", type="index")
-                    look = gr.Button("Show where the recogniser looked")
-                points = gr.HTML()
+                answers = gr.HTML(js_on_load=_PRESSED)
 
-        settings, teaching, asking = [recogniser, about], [taught, actions], [asked, answers, which, looking, points]
+        settings, teaching, asking = [recogniser, about], [taught, actions], [asked, answers]
 
         def enter(old: str, request: gr.Request):
             try:
                 new, session = sessions.enter(old, request.session_hash)
             except D2STError as error:
-                return "", gr.skip(), gr.skip(), _failed(error), *[gr.skip()] * 6
+                return "", gr.skip(), gr.skip(), _failed(error), *[gr.skip()] * 3
             return (
                 new,
                 session.recogniser,
@@ -68,14 +74,14 @@ def build(sessions: Sessions) -> gr.Blocks:
                 cards.status(),
                 cards.actions(session),
                 cards.status(),
-                *_answers(session),
+                cards.answers(session),
             )
 
-        def on_add(own: str, title: str, files: list[str] | None, camera: str | None):
+        def on_add(own: str, title: str, files: list[dict] | None, camera: dict | None):
             keep = (gr.skip(), gr.skip(), gr.skip())
             try:
                 session = sessions.get(own)
-                for step in session.add(title, [*(files or []), *([camera] if camera else [])]):
+                for step in session.add(title, _paths(files, camera)):
                     yield *keep, cards.status(step), gr.skip()
             except D2STError as error:
                 yield *keep, _failed(error), gr.skip()
@@ -91,46 +97,49 @@ def build(sessions: Sessions) -> gr.Blocks:
                 return _failed(error), gr.skip()
             return cards.status(message=f"Removed '{event.name}'."), cards.actions(session)
 
-        def on_open(own: str, file: str):
+        def on_open(own: str, file: dict):
             try:
                 session = sessions.get(own)
-                session.open_saved(file)
+                session.open_saved(*_paths(file))
             except D2STError as error:
                 return _failed(error), gr.skip()
             count = len(session.examples)
             return cards.status(message=f"Opened {count} action{'s' * (count != 1)}."), cards.actions(session)
 
-        def on_ask(own: str, files: list[str] | None, camera: str | None):
+        def on_ask(own: str, files: list[dict] | None, camera: dict | None):
             try:
                 session = sessions.get(own)
-                for step in session.recognise([*(files or []), *([camera] if camera else [])]):
-                    yield gr.skip(), gr.skip(), cards.status(step), *_answers(session)
+                for step in session.recognise(_paths(files, camera)):
+                    yield gr.skip(), gr.skip(), cards.status(step), cards.answers(session)
             except D2STError as error:
-                yield gr.skip(), gr.skip(), _failed(error), *[gr.skip()] * 4
+                yield gr.skip(), gr.skip(), _failed(error), gr.skip()
                 return
-            yield None, None, _ended(step, f"Recognised {_clips(step.kept)}."), *_answers(session)
+            yield None, None, _ended(step, f"Recognised {_clips(step.kept)}."), cards.answers(session)
 
         def on_choose(own: str, wanted: str):
             try:
                 session = sessions.get(own)
                 for step in session.use(wanted):
-                    yield gr.skip(), gr.skip(), cards.status(step), cards.actions(session)
+                    yield gr.skip(), gr.skip(), cards.status(step), gr.skip(), gr.skip(), gr.skip()
             except D2STError as error:
                 current = session.recogniser if own in sessions.open else gr.skip()
-                yield current, gr.skip(), _failed(error), gr.skip()
+                yield current, gr.skip(), _failed(error), *[gr.skip()] * 3
                 return
             said = f"The recogniser is now {wanted}."
-            yield session.recogniser, _about(session), cards.status(step, said), cards.actions(session)
+            taught = cards.status(step, said), cards.actions(session)
+            yield session.recogniser, _about(session), *taught, cards.status(), cards.answers(session)
 
-        def on_look(own: str, number: int | None):
+        def on_look(own: str, event: gr.EventData):
+            yield cards.status(message="Looking ..."), gr.skip()
             try:
                 session = sessions.get(own)
-                picture = session.points(-1 if number is None else number)
+                session.look(event.number)
             except D2STError as error:
-                return _failed(error)
-            return cards.point_card(picture, session.answers[number].clip.name)
+                yield _failed(error), gr.skip()
+                return
+            yield cards.status(), cards.answers(session)
 
-        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        quiet = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
         page.load(enter, token, [token, *settings, *teaching, *asking], js=_ENTER, **quiet).then(
             None, token, None, js=_KEEP
         )
@@ -144,8 +153,8 @@ def build(sessions: Sessions) -> gr.Blocks:
         actions.remove(on_remove, token, teaching, **quiet)
         saved.upload(on_open, [token, saved], teaching, **quiet)
         ask.click(on_ask, [token, queries, query_camera], [queries, query_camera, *asking], **quiet)
-        recogniser.select(on_choose, [token, recogniser], [*settings, *teaching], **quiet)
-        look.click(on_look, [token, which], points, **quiet)
+        recogniser.select(on_choose, [token, recogniser], [*settings, *teaching, *asking], **quiet)
+        answers.look(on_look, token, asking, **quiet)
 
         def leave(request: gr.Request) -> None:
             sessions.leave(request.session_hash)
@@ -159,22 +168,21 @@ def _files(label: str, name: str) -> gr.File:
 
 
 def _camera(label: str) -> gr.Video:
-    """Records a clip as it is: without the microphone, and without the ffmpeg program that gradio would call."""
     options = gr.WebcamOptions(mirror=False)
-    camera = gr.Video(label=label, sources=["webcam"], include_audio=False, webcam_options=options, height=260)
-    camera.preprocess = lambda payload: payload.path if payload else None
-    return camera
+    return gr.Video(label=label, sources=["webcam"], include_audio=False, webcam_options=options, height=260)
+
+
+def _paths(*fields: list[dict] | dict | None) -> list[str]:
+    """Files of fields as the browser names them; ``Inbox`` takes none but uploads.
+
+    gradio's own preparation of a recording would call the ffmpeg program.
+    """
+    files = [file for field in fields if field for file in (field if isinstance(field, list) else [field])]
+    return [file["path"] for file in files]
 
 
 def _about(session: Session) -> str:
     return f'<p class="d2st-hint">{escape(session.about)}</p>'
-
-
-def _answers(session: Session) -> tuple:
-    """Answers, the list of clips to look into, whether it is shown, and no picture yet."""
-    names = [f"{i + 1}. {answer.clip.name}" for i, answer in enumerate(session.answers)]
-    chosen = gr.Dropdown(choices=names, value=names[0] if names else None)
-    return cards.answers(session), chosen, gr.Group(visible=bool(names)), ""
 
 
 def _ended(step: Step, said: str) -> str:

@@ -5,6 +5,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..calibration_file import CalibrationFile, beside
 from ..choice import build_head, tell_untrained
 from ..classify import FewShotClassifier
 from ..encoder import VideoEncoder
@@ -25,12 +26,14 @@ class Recogniser:
         name: as the page lists it.
         encoder: on the device.
         head: the one it was trained with, or as configured.
+        calibration: of these, for telling unknown actions from few examples, where there is one.
         about: one sentence for people.
     """
 
     name: str
     encoder: VideoEncoder
     head: Head
+    calibration: str | CalibrationFile | None
     about: str
 
 
@@ -74,8 +77,15 @@ class Recognisers:
     def classifier(self, name: str) -> FewShotClassifier:
         """A classifier of a page's own, without classes, on the shared encoder and head."""
         own, config = self.get(name), self.config
-        frames = config.frames or own.encoder.frames
-        return FewShotClassifier(own.encoder, own.head, frames=frames, precision=config.precision, text=config.text)
+        return FewShotClassifier(
+            own.encoder,
+            own.head,
+            frames=config.frames,
+            precision=config.precision,
+            text=config.text,
+            reject_rate=config.reject_rate,
+            calibration=own.calibration,
+        )
 
     def _load(self, name: str) -> Recogniser:
         path = self.paths[name]
@@ -91,7 +101,8 @@ class Recognisers:
                 "it moves. Start the studio with --adapter FOLDER to use one"
             )
         about += f". It looks at {frames} frames of a clip."
-        return Recogniser(name, encoder.to(self.device), head.to(self.device), about)
+        calibration = config.calibration or beside(path, encoder, head)
+        return Recogniser(name, encoder.to(self.device), head.to(self.device), calibration, about)
 
 
 def _find(config: StudioConfig) -> dict[str, str | None]:

@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from starlette.datastructures import Headers
@@ -11,7 +12,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import D2STError
-from . import StudioConfig
+from . import StudioConfig, cards
 from .recognisers import Recognisers
 from .sessions import Sessions, remove_left_over
 
@@ -96,12 +97,11 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
 
     @app.get("/examples/{token}")
     def examples(token: str) -> Response:
-        try:
-            content = sessions.get(token).saved()
-        except D2STError as error:
-            return PlainTextResponse(str(error), 404)
-        name = {"content-disposition": 'attachment; filename="examples.safetensors"', "cache-control": "no-store"}
-        return Response(content, media_type="application/octet-stream", headers=name)
+        return _download("examples.safetensors", lambda: sessions.get(token).saved())
+
+    @app.get("/answers/{token}")
+    def answers(token: str) -> Response:
+        return _download("answers.csv", lambda: cards.table(sessions.get(token)).encode())
 
     gr.mount_gradio_app(
         app,
@@ -118,7 +118,9 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
         ssr_mode=False,
         pwa=False,
         mcp_server=False,
-        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+        theme=gr.themes.Default(
+            primary_hue="blue", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+        ),
         css=(HERE / "page.css").read_text(),
         head=f"<script>{(HERE / 'page.js').read_text()}</script>",
     )
@@ -128,6 +130,15 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
     )
     print(f"The studio is at http://{written}:{port}. Ctrl-C ends it and removes the clips it was given.", flush=True)
     server.run(sockets=[listening])
+
+
+def _download(name: str, make: Callable[[], bytes]) -> Response:
+    try:
+        content = make()
+    except D2STError as error:
+        return PlainTextResponse(str(error), 404)
+    headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -52,6 +52,9 @@ class Session:
         self.classifier = recognisers.classifier(self.recogniser)
         self.examples: dict[str, list[Example]] = {}
         self.answers: list[Answer] = []
+        self.looks: dict[int, str | None] = {}  # number of an answer -> where the adapters read its clip
+        self.never_unknown = True  # whether nothing says what a clip of none of the actions looks like
+        self.passed_over: list[str] = []  # sentences about clips without an answer
 
     @property
     def about(self) -> str:
@@ -92,12 +95,14 @@ class Session:
                     step.problems.append(str(error))
                 step.done += 1
                 yield step
+            self._examples_changed()
 
     def remove(self, name: str) -> None:
         """Forget an action and its clips."""
         with self._working():
             self.classifier.remove_class(name)
             clips.remove([example.clip for example in self.examples.pop(name)])
+            self._examples_changed()
 
     def recognise(self, uploads: Sequence[str | Path]) -> Iterator[Step]:
         """Answer for each clip, in ``answers``; those before are forgotten.
@@ -112,8 +117,7 @@ class Session:
         if len(uploads) > self.max_clips:
             raise D2STError(f"{len(uploads)} clips at once are too many; choose at most {self.max_clips}.")
         with self._working():
-            clips.remove([answer.clip for answer in self.answers])
-            self.answers = []
+            self._forget_answers()
             step = Step(0, len(uploads))
             yield step
             for upload in uploads:
@@ -121,7 +125,7 @@ class Session:
                     self.answers.append(self._answer(self.inbox.take(upload)))
                     step.kept += 1
                 except D2STError as error:
-                    step.problems.append(str(error))
+                    self.passed_over.append(str(error))
                 step.done += 1
                 yield step
 
@@ -142,6 +146,7 @@ class Session:
             own = [(name, e) for name, own in before.items() for e in own]
             step = Step(0, len(own))
             yield step
+            self._forget_answers()  # they are the other's
             self.recogniser, self.classifier, self.examples = recogniser, classifier, {}
             for name, example in own:
                 try:
@@ -151,6 +156,7 @@ class Session:
                     step.problems.append(str(error))
                 step.done += 1
                 yield step
+            self._examples_changed()
 
     def saved(self) -> bytes:
         """All examples as the one file of ``FewShotClassifier.save_support``: features, no pictures.
@@ -187,14 +193,27 @@ class Session:
                 name: [Example(f"saved example {i + 1}", None, []) for i in range(len(own.frames))]
                 for name, own in self.classifier.support.items()
             }
+            self._examples_changed()
 
-    def points(self, number: int) -> str | None:
-        """A picture of where the adapters read the clip of an answer; None where they have no reference points."""
+    def look(self, number: int) -> None:
+        """Draw where the adapters read the clip of an answer, into ``looks``.
+
+        Raises:
+            D2STError: there is no such answer.
+        """
         if not 0 <= number < len(self.answers):
-            raise D2STError("Recognise a clip first; then see where the recogniser looked.")
-        clip = self.answers[number].clip
+            raise D2STError("This answer is no longer there; recognise the clip again.")
+        with self._working(), self.recognisers.lock:
+            frames, _ = clips.read(self.classifier, self.answers[number].clip)
+            self.looks[number] = pictures.point_picture(self.classifier, frames)
+
+    def _examples_changed(self) -> None:
         with self.recognisers.lock:
-            return pictures.point_picture(self.classifier, clips.read(self.classifier, clip)[0])
+            self.never_unknown = not self.examples or self.classifier.never_unknown is not None
+
+    def _forget_answers(self) -> None:
+        clips.remove([answer.clip for answer in self.answers])
+        self.answers, self.looks, self.passed_over = [], {}, []
 
     def _learn(self, name: str, clip: Upload, problems: list[str]) -> None:
         with self.recognisers.lock:
