@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument("--adapter", help="folder of a trained adapter; without it the frozen backbone searches")
     parser.add_argument("--part", default="test", choices=("train", "val", "test"))
     parser.add_argument("--videos", type=int, default=10)
+    parser.add_argument("--first", type=int, default=0, help="number of the first video")
     parser.add_argument("--minutes", type=float, default=3)
     parser.add_argument("--shot", default="1,5")
     parser.add_argument("--out", default="runs/spotting")
@@ -40,7 +41,7 @@ def main() -> None:
     result = {"arguments": vars(args), "git": git_state(), "shots": {}}
     for shot in map(int, args.shot.split(",")):
         counts = []
-        for number in range(args.videos):
+        for number in range(args.first, args.first + args.videos):
             folder = render(Path(args.out) / args.part / str(number), args.part, number, args.minutes * 60, shot)
             config = SpotConfig(
                 support=str(folder / f"support{shot}"),
@@ -82,7 +83,10 @@ def summarise(counts: np.ndarray, samples: int = 10_000) -> dict[str, list[float
     drawn = np.random.default_rng(0).integers(0, len(counts), (samples, len(counts)))
     right, segments, events = counts[drawn].sum(1).T
     total = counts.sum(0)
-    rates = {"precision": (total[0] / total[1], right / segments), "recall": (total[0] / total[2], right / events)}
+    rates = {
+        "precision": (total[0] / total[1], right / np.maximum(segments, 1)),
+        "recall": (total[0] / total[2], right / events),
+    }
     return {name: [float(value), *np.quantile(boot, [0.025, 0.975])] for name, (value, boot) in rates.items()}
 
 

@@ -40,13 +40,9 @@ class Judge:
         return self.calibration.confidence(scores, logits), self.calibration.unknown(scores)
 
     def shares(self, logits: Tensor) -> Tensor:
-        """How likely each class is right (Q, way), of logits (Q, way) on the CPU; the largest is the confidence."""
-        logits = logits.double()
-        if self.calibration is None:
-            return logits.softmax(-1)
-        confidence, _ = self(logits)
-        shares = (logits / self.calibration.temperature).softmax(-1)
-        return confidence.unsqueeze(-1) * shares / shares.amax(-1, keepdim=True)
+        """How likely each class is (Q, way), if it is one of them, of logits (Q, way) on the CPU; they sum to 1."""
+        temperature = 1.0 if self.calibration is None else self.calibration.temperature
+        return (logits.double() / temperature).softmax(-1)
 
 
 def appoint(

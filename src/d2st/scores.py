@@ -16,18 +16,20 @@ HEIGHT = 2.0
 
 
 def window_scores(judge: Judge, logits: np.ndarray, contrast: float) -> np.ndarray:
-    """Scores of windows: how likely the support set says each class is right, times how much the window stands out.
+    """Scores of windows: the share of each class, times how much the window stands out; 0 for those that are unknown.
 
     Args:
-        judge: of the support set.
+        judge: of the support set; it says which windows are unknown, as ``predict`` does.
         logits: (N, way) of all windows of a video.
         contrast: exponent of the second factor; 0 leaves it out.
 
     Returns:
         (N, way) in 0..1.
     """
-    fits = judge.shares(torch.from_numpy(logits)).numpy()
-    return fits if contrast == 0 else fits * standing_out(logits) ** contrast
+    known = torch.from_numpy(logits)
+    _, unknown = judge(known)
+    scores = judge.shares(known).masked_fill(unknown.unsqueeze(-1), 0).numpy()
+    return scores if contrast == 0 else scores * standing_out(logits) ** contrast
 
 
 def standing_out(logits: np.ndarray) -> np.ndarray:

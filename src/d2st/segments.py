@@ -33,9 +33,9 @@ def find_segments(
 ) -> list[Segment]:
     """Non-maximum suppression over windows of all lengths, then merging of neighbours of one class.
 
-    A window stands for its best class where that scores at least ``threshold``. The best window of all is taken, the
-    windows that overlap it by more than ``overlap`` are dropped, and so on. What is left of one class and not further
-    apart than ``gap`` becomes one segment.
+    A window stands for its best class where that scores above 0 and at least ``threshold``. The best window of all is
+    taken, the windows that overlap it by more than ``overlap`` are dropped, and so on. What is left of one class and
+    not further apart than ``gap`` becomes one segment.
 
     Args:
         spans: (N, 2) starts and ends in seconds.
@@ -50,7 +50,7 @@ def find_segments(
     """
     best, labels = scores.max(1), scores.argmax(1)
     kept: list[int] = []
-    candidates = np.flatnonzero(best >= threshold)
+    candidates = np.flatnonzero((best >= threshold) & (best > 0))
     candidates = candidates[np.argsort(-best[candidates], kind="stable")]
     while len(candidates):
         first, rest = candidates[0], candidates[1:]

@@ -47,6 +47,8 @@ class SpotConfig:
         text: how the names of the classes are told to a head that uses them.
         sampling: which frames of the support clips are read; windows are always read uniformly.
         lengths: of the windows in seconds; None takes them from the support clips.
+        reject_rate: share of windows that show one of the actions that may be answered "unknown"; the price of telling
+            others.
         calibration: file that eval --open-set --save-calibration wrote, for support sets that are too small to tell
             what is unknown; None is the calibration.json beside the saved adapter.
         stride: from a window to the next, as a share of its length.
@@ -78,6 +80,7 @@ class SpotConfig:
     text: TextConfig = field(default_factory=TextConfig)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
     lengths: tuple[float, ...] | float | None = None
+    reject_rate: float = 0.05
     calibration: str | None = None
     stride: float = 0.25
     threshold: float = 0.5
@@ -105,7 +108,7 @@ def spot(config: SpotConfig) -> dict:
     _check(config)
     events = read_events(config.events) if config.events else []
     with open_stream(config.video, config.workers) as video:  # refused before anything is encoded
-        classifier, support, config = build_classifier(config, calibration=config.calibration)
+        classifier, support, config = build_classifier(config, config.reject_rate, config.calibration)
         events, notes = of_classes(events, classifier.classes)
         lengths = lengths_for(support.clips) if config.lengths is None else _given(config.lengths)
         config = replace(config, lengths=lengths, gap=min(lengths) / 2 if config.gap is None else config.gap)
