@@ -121,12 +121,13 @@ def answers(scores: OpenScores, threshold: Tensor) -> dict:
 
     ``kept``: of the known classes' queries, those not answered "unknown"; ``right``: those that got their own class;
     ``rejected``: of the others, those answered "unknown"; ``accuracy``: the mean of ``right`` and ``rejected``.
+    ``kept_low`` is what is kept in a bad episode: nine of ten keep at least as much.
     """
     kept = scores.known >= threshold.unsqueeze(-1)
     right = (kept & scores.right).double().mean(1)
     rejected = (scores.unknown < threshold.unsqueeze(-1)).double().mean(1)
     shares = {"kept": kept.double().mean(1), "right": right, "rejected": rejected, "accuracy": (right + rejected) / 2}
-    return {name: _mean(share) for name, share in shares.items()}
+    return {name: _mean(share) for name, share in shares.items()} | {"kept_low": shares["kept"].quantile(0.1).item()}
 
 
 def reliability(scores: OpenScores, found: Calibration) -> dict:
