@@ -37,19 +37,28 @@ def test_every_head_holds_out_as_one_by_one(name: str) -> None:
     held = hold_out(head, support, episode.labels, 3, text)
     assert held.known.shape == (2, 5, 3) and held.unknown.shape == (2, 6, 3)
     assert sorted(held.labels.tolist()) == [0, 0, 0, 2, 2]
+    place = episode.labels.argsort(stable=True).argsort()
     for s, own in enumerate(episode.labels.tolist()):
         left = episode.labels != own
         others = [c for c in range(3) if c != own]
         renamed = episode.labels[left] - (episode.labels[left] > own).long()
         names = None if text is None else text[:, others]
         one = head.match(support[:, left], renamed, support[:, s : s + 1], 2, names)[:, 0]
-        torch.testing.assert_close(held.unknown[:, s, others], one, rtol=1e-4, atol=1e-4)
-        assert (held.unknown[:, s, own] == -math.inf).all()
+        torch.testing.assert_close(held.unknown[:, place[s], others], one, rtol=1e-4, atol=1e-4)
+        assert (held.unknown[:, place[s], own] == -math.inf).all()
     # The third clip of class 0 is alone in its fold: the rest is the support set without it.
     last = int((episode.labels == 0).nonzero()[2])
     left = [i for i in range(6) if i != last]
     one = head.match(support[:, left], episode.labels[left], support[:, [last]], 3, text)[:, 0]
     torch.testing.assert_close(held.known[:, -1], one, rtol=1e-4, atol=1e-4)
+
+
+def test_many_classes_and_shots_are_held_out_in_part() -> None:
+    support, labels = clips((1,) * 119 + (60,))
+    held = hold_out(heads.build("prototype"), support.mean(1, keepdim=True), labels, 120)
+    assert held.known.shape == (60, 120) and sorted(held.labels.tolist()) == [119] * 60
+    assert len(held.unknown) == 40  # every third class
+    assert (held.unknown == -math.inf).sum(1).tolist() == [1] * 40
 
 
 @settings(max_examples=25, deadline=None)
@@ -72,7 +81,7 @@ def test_offsets_are_shrunk_means_and_do_not_see_the_clip_they_score() -> None:
     held = hold_out(heads.build("bi-mhm"), support, labels, 3)
     means = [held.known[held.labels == c, c].mean().item() for c in (0, 1)]
     centre = sum(means) / 2
-    expected = [3 / 4 * (means[0] - centre), 2 / 3 * (means[1] - centre), 0]
+    expected = [3 / 8 * (means[0] - centre), 2 / 6 * (means[1] - centre), 0]
     assert class_offsets(held).tolist() == pytest.approx(expected, abs=1e-5)
     assert fit_score(torch.tensor([[5.0, 1, 1], [0, 1, 3]]), class_offsets(held)).tolist() == pytest.approx(
         [5 - expected[0], 3], abs=1e-5
@@ -83,7 +92,7 @@ def test_offsets_are_shrunk_means_and_do_not_see_the_clip_they_score() -> None:
     without = held.known[others, 1].mean()
     best = int(held.known[j].argmax())
     middle = (torch.tensor(means[0]) + without) / 2
-    offset = {0: 3 / 4 * (means[0] - middle), 1: 1 / 2 * (without - middle), 2: 0}[best]
+    offset = {0: 3 / 8 * (means[0] - middle), 1: 1 / 4 * (without - middle), 2: 0}[best]
     assert known[j].item() == pytest.approx(float(held.known[j].max() - offset), abs=1e-4)
 
 

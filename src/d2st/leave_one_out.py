@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .heads import Head
 
-FOLDS = 50  # more shots are held out several at a time
+FOLDS = 50  # of more shots several are held out at a time, of more classes only so many are held out
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,8 +22,8 @@ class HeldOut:
     Attributes:
         known: (..., N, way) of the clips whose class has others, against the support without them.
         labels: (N,) their classes, 0..way-1.
-        unknown: (..., S, way) of all clips against the support without their class, whose logit is -inf; S is 0 for
-            a single class.
+        unknown: (..., M, way) of all clips, class by class, against the support without their class, whose logit is
+            -inf; M is 0 for a single class.
     """
 
     known: Tensor
@@ -61,22 +61,24 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
         order.append(out)
     none = support.new_empty(*support.shape[:-3], 0, way, dtype=torch.float32)
     known, order = torch.cat([none, *known], -2), torch.cat([labels.new_empty(0), *order])
-    unknown = none.new_full((*none.shape[:-2], len(labels) if way > 1 else 0, way), -torch.inf)
-    for c in range(way if way > 1 else 0):
+    unknown = [none]
+    for c in range(0, way, -(-way // FOLDS)) if way > 1 else ():
         others = [i for i in range(way) if i != c]
         left, out = (labels != c).nonzero().flatten(), (labels == c).nonzero().flatten()
         renamed = labels[left] - (labels[left] > c).long()
         names = None if text is None else text[..., others, :]
-        logits = head.match(support[..., left, :, :], renamed, support[..., out, :, :], way - 1, names)
-        unknown[..., out.unsqueeze(-1), torch.tensor(others, device=out.device)] = logits.float()
-    return HeldOut(known, labels[order], unknown)
+        logits = head.match(support[..., left, :, :], renamed, support[..., out, :, :], way - 1, names).float()
+        nothing = torch.full_like(logits[..., :1], -torch.inf)
+        unknown.append(torch.cat([logits[..., :c], nothing, logits[..., c:]], -1))
+    return HeldOut(known, labels[order], torch.cat(unknown, -2))
 
 
 def class_offsets(held: HeldOut) -> Tensor:
     """How much more than the others a class's own clips fit it, (..., way); 0 for classes with a single clip.
 
     A class whose clips are much alike gives its own clips high logits and others too; the offset takes that out. It is
-    the mean logit that its held-out clips have for it, less the mean of the classes, shrunk by (K - 1) / K for K shots.
+    the mean logit that its held-out clips have for it, less the mean of the classes, shrunk by (K - 1) / 2K for K
+    shots: the whole of it helps some heads and harms others, half of it hardly any (docs/unknown.md).
     """
     sums, counts = _sums(held)
     return _offsets(sums, counts)
@@ -97,7 +99,7 @@ def fit_score(logits: Tensor, offsets: Tensor) -> Tensor:
 
 
 def own_scores(held: HeldOut) -> tuple[Tensor, Tensor]:
-    """Scores (..., N) of the held-out clips as known ones, and (..., S) as unknown ones.
+    """Scores (..., N) of the held-out clips as known ones, and (..., M) as unknown ones.
 
     A known clip is scored with offsets that have not seen it.
     """
@@ -121,4 +123,4 @@ def _offsets(sums: Tensor, counts: Tensor) -> Tensor:
     some = counts > 0
     means = sums / counts.clamp_min(1)
     centre = (means * some).sum(-1, keepdim=True) / some.sum(-1, keepdim=True).clamp_min(1)
-    return (means - centre) * some * (counts - 1).clamp_min(0) / counts.clamp_min(1)
+    return (means - centre) * some * (counts - 1).clamp_min(0) / (2 * counts).clamp_min(1)

@@ -146,9 +146,9 @@ def _print(predictions: list[tuple[Path, Prediction]], classes: tuple[str, ...],
             own = [file, prediction.answer, prediction.label, f"{prediction.confidence:.6f}"]
             writer.writerow([*own, *(f"{prediction.scores[name]:.6f}" for name in classes)])
     else:
-        table = Table("clip", "answer", "confidence", *(["label", "score"] * max(1, min(config.top, len(classes)))))
+        table = Table("clip", "answer", "likeliest", "score", "confidence")
         for file, prediction in predictions:
             ranked = list(prediction.scores.items())[: max(1, config.top)]
-            answer = prediction.answer, f"{prediction.confidence:.2f}"
-            table.add_row(str(file), *answer, *(cell for name, score in ranked for cell in (name, f"{score:.3f}")))
+            names, scores = "\n".join(name for name, _ in ranked), "\n".join(f"{score:.3f}" for _, score in ranked)
+            table.add_row(str(file), prediction.answer, names, scores, f"{prediction.confidence:.2f}")
         Console().print(table)
