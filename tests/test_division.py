@@ -86,7 +86,7 @@ def test_a_class_named_train_is_a_class(tmp_path):
 
 
 def test_without_a_split_all_clips_train(root):
-    assert parts_of(root) == ["train"] and len(open_division(root)) == 10
+    assert parts_of(root) == [] and len(open_division(root)) == 10
 
 
 @given(st.integers(1, 40), st.integers(0, 2**64 - 1), st.integers(0, 4))

@@ -77,6 +77,24 @@ def test_train_and_eval_from_the_command_line(small, run, tmp_path, capsys):
     assert "3-way 1-shot" in capsys.readouterr().out
 
 
+def test_wrong_flags_are_told_with_the_help_that_lists_the_right_ones(small, run, capsys):
+    flags = ["--data", str(small / "data"), "--adapter", str(run / "best")]
+    for typed, said in (
+        (["eval", *flags, "--shot", "1"], "d2st eval --head linear --help"),
+        (["train", "--head", "linear", *flags, "--way", "5"], "d2st train --head linear --help"),
+        (["train", *flags, "--head", "line"], "train and eval also take linear"),
+        (["eval", *flags[:2], "--head", "linear"], "Say which classifier: --adapter FOLDER"),
+        (["predict", "--support", str(small / "data"), "--query", "x", "--head", "linear"], "no head named 'linear'"),
+    ):
+        assert cli.main(typed) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_data_without_parts_are_tested_as_a_whole(small, run):
+    found = evaluate_full_shot(evaluation(small, run, split=None))
+    assert found["part"] == "all" and found["clips"] == 45
+
+
 def test_validation_and_eval_agree(small, run):
     trained = json.loads((run / "train.json").read_text())
     again = evaluate_full_shot(evaluation(small, run))

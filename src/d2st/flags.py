@@ -58,7 +58,8 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
     try:
         parsed, given = parser.parse_args(arguments), parser.parse_args(arguments, defaults=False)
     except ArgumentError as error:
-        raise D2STError(f"{' '.join(str(error).split())} (d2st {verb} --help lists the flags)") from error
+        kind = "" if matching or "head" not in fields else f" --head {CLASSIFIER}"
+        raise D2STError(f"{' '.join(str(error).split())} (d2st {verb}{kind} --help lists the flags)") from error
     result = {key: value for key, value in vars(parsed).items() if key != "config"}
     if "adapter" in fields:
         chosen = vars(result["adapter"])
@@ -200,6 +201,11 @@ def _add_head(parser: ArgumentParser, arguments: list[str]) -> None:
     """Flags of the head that is asked for, else of the one saved with the adapter."""
     saved = _saved_head(arguments)
     name = _chosen("head", arguments) or (saved.name if saved else DEFAULT)
+    if name not in HEADS:
+        raise D2STError(
+            f"There is no head named '{name}'; choose one of: {', '.join(HEADS)}. (train and eval also take "
+            f"{CLASSIFIER}, which makes a classifier.)"
+        )
     known = heads.options_of(name)
     about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}. In train and eval "
     about += f"{CLASSIFIER} makes a classifier of fixed classes, with flags of its own (--head {CLASSIFIER} --help)."

@@ -54,5 +54,5 @@ def open_division(
 
 
 def parts_of(data: str | Path, split: str | Path | None = None) -> list[str]:
-    """The parts that a full-shot dataset has."""
-    return list(list_clips(Path(data), split, shared=True)[1] or ("train",))
+    """The parts that a full-shot dataset has; none where nothing divides it."""
+    return list(list_clips(Path(data), split, shared=True)[1])

@@ -31,7 +31,8 @@ class FullShotEvalConfig:
     Args:
         data: dataset folder, list file or frame store.
         split: benchmark's name, or a file that divides the clips of every class; None is the data's own parts.
-        part: train, val or test; None is test where the data have such a part, else val.
+        part: train, val or test; None is test where the data have such a part, else val; data without parts are tested
+            as a whole.
         adapter_path: folder of the trained classifier, such as best/ of a training run.
         head: linear.
         weights: local weight file of the backbone, where one was used.
@@ -82,7 +83,7 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     fabric = launch(pick_device(config.device))
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights)
     parts = parts_of(config.data, config.split)
-    part = config.part or next(name for name in ("test", "val", *parts) if name in parts)
+    part = config.part or next((name for name in ("test", "val") if name in parts), "train")
     clips = open_division(config.data, config.split, part, model.names)
     stride = model.stride if config.stride is None else config.stride
     how = Views(config.sampling or model.sampling, stride, config.views, config.crops, config.average)
@@ -98,7 +99,7 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
         precision=config.precision,
     )
     result = {
-        "part": part,
+        "part": part if parts else "all",
         "backbone": encoder.backbone_name,
         "adapter": encoder.config.label,
         "head": "linear",
