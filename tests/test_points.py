@@ -236,18 +236,23 @@ def test_points_of_an_encoder_without_any_are_none():
 
 
 def test_the_most_attended_points_come_first():
-    clip = clip_points(stills(), torch.randint(0, 255, (4, 3, 48, 96), dtype=torch.uint8), token=(1, 40, 20))
+    encoder = stills()
+    for name, parameter in encoder.adapters.named_parameters():
+        if ".points.project." in name:
+            torch.nn.init.normal_(parameter, std=1.0)  # so that some points leave the clip
+    clip = clip_points(encoder, torch.randint(0, 255, (4, 3, 48, 96), dtype=torch.uint8), token=(1, 40, 20))
     assert clip.names == ["spatial", "temporal"] and len(clip.sites) == 4
+    entries = [e for e in clip.pathways if e.pathway == "spatial"]
+    everywhere = torch.cat([clip.shifted(e).flatten(0, 1) for e in entries])
     for of_token in (False, True):
+        given = torch.cat([(e.token if of_token else e.attention).repeat(len(e.shifted)) for e in entries])
+        seen = clip.inside(everywhere)
         places, weights = clip.top("spatial", 10, of_token)
-        assert places.shape == (10, 3) and (weights.diff() <= 0).all()
-        entries = [e for e in clip.pathways if e.pathway == "spatial"]
-        most = max(entries, key=lambda e: (e.token if of_token else e.attention).max())
-        given = most.token if of_token else most.attention
-        assert weights[0] == given.max()
-        assert torch.equal(places[0], clip.shifted(most)[0, given.argmax()])
-    everything = sum(entry.shifted[..., 0].numel() for entry in clip.pathways if entry.pathway == "spatial")
-    assert len(clip.top("spatial", 10**6)[1]) == everything
+        assert places.shape == (10, 3) and torch.equal(weights, given[seen].sort(descending=True).values[:10])
+        assert torch.equal(places[0], everywhere[seen][given[seen].argmax()])
+        outside = (given[~seen].sum() / given.sum()).item()
+        assert clip.share_outside("spatial", of_token) == pytest.approx(outside)
+    assert len(clip.top("spatial", 10**6)[1]) == seen.sum() < len(everywhere)
 
 
 @pytest.mark.parametrize("token, words", [((4, 1, 1), "frames 0 to 3"), ((0, 2, 20), "x from 24 to 71")])

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import d2st
-from d2st import cli, point_figures
+from d2st import animation, cli, point_figures
 from d2st.clip_points import clip_points
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, write_clip
 from d2st.match_figures import alignment_figure
@@ -66,6 +66,17 @@ def test_every_file_is_what_its_name_says(folder, result):
     assert any((a != b).any() for a, b in itertools.pairwise(frames))
 
 
+def test_small_marks_keep_their_colour_in_a_gif(tmp_path):
+    y, x = np.mgrid[:80, :120]
+    pictures = [np.stack([y * 2, x, 200 - x], axis=-1).astype(np.uint8) for _ in range(2)]
+    for picture in pictures:
+        picture[10:14, 10:14], picture[50:54, 90:94] = (230, 159, 0), (86, 180, 233)
+    animation.write_gif(tmp_path / "a.gif", pictures, 10)
+    with Image.open(tmp_path / "a.gif") as image:
+        drawn = np.asarray(image.convert("RGB")).astype(int)
+    assert np.abs(drawn - pictures[0].astype(int)).max() < 25
+
+
 def test_numbers_are_those_of_the_clip(folder, result):
     clip = result["clip"]
     assert clip["frames"] == [(2 * k + 1) * clip["length"] // 8 for k in range(4)]
@@ -104,6 +115,7 @@ def test_circles_lie_on_their_pixels(folder):
     figure = point_figures.important_points(clip, count=20)
     width, height = point_figures.frame_size(60, 90, side=1.35)
     places, weights = clip.top("spatial", 20)
+    assert clip.inside(places).all() and 0 < clip.share_outside("spatial") < 1
     drawn = [c for c in figure.axes[0].collections if len(c.get_offsets())]
     images = [image.get_extent() for image in figure.axes[0].images]  # left, right, bottom, top in inches
     assert len(images) == 8 and images[0][1] - images[0][0] == pytest.approx(width)

@@ -19,7 +19,9 @@ def write_gif(path: Path, pictures: Sequence[np.ndarray], rate: float) -> None:
     """
     from PIL import Image
 
-    images = [Image.fromarray(picture).quantize(128, dither=Image.Dither.NONE) for picture in pictures]
+    # Median cut, Pillow's default, gives few small marks no colour of their own.
+    palette = dict(colors=256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+    images = [Image.fromarray(picture).quantize(**palette) for picture in pictures]
     duration = max(20, round(1000 / rate))  # ms; players take less than 20 for a mistake
     options = dict(format="GIF", save_all=True, append_images=images[1:], duration=duration, loop=0, optimize=True)
     write_atomic(path, lambda part: images[0].save(part, **options))

@@ -62,7 +62,7 @@ class ClipPoints:
         return in_time & (y >= top) & (y <= bottom) & (x >= left) & (x <= right)
 
     def top(self, pathway: str, count: int, of_token: bool = False) -> tuple[Tensor, Tensor]:
-        """The points that get most attention, over all adapters.
+        """The points that get most attention, over all adapters, of those that lie in what the model sees.
 
         Args:
             pathway: its name.
@@ -73,12 +73,23 @@ class ClipPoints:
             Their places in pixels of the picture (count, 3) and the attention (count,), largest first; fewer where
             there are fewer.
         """
-        entries = [entry for entry in self.pathways if entry.pathway == pathway]
-        places = torch.cat([self.shifted(entry).flatten(0, 1) for entry in entries])  # (all points, 3)
-        given = [entry.token if of_token else entry.attention for entry in entries]
-        weights = torch.cat([w.repeat(len(e.shifted)) for w, e in zip(given, entries, strict=True)])  # (all points,)
+        places, weights = self._all(pathway, of_token)
+        seen = self.inside(places)
+        places, weights = places[seen], weights[seen]
         order = weights.argsort(descending=True, stable=True)[:count]
         return places[order], weights[order]
+
+    def share_outside(self, pathway: str, of_token: bool = False) -> float:
+        """The share of attention that goes to points outside of what the model sees, 0..1; arguments as for ``top``."""
+        places, weights = self._all(pathway, of_token)
+        return (weights[~self.inside(places)].sum() / weights.sum()).item()
+
+    def _all(self, pathway: str, of_token: bool) -> tuple[Tensor, Tensor]:
+        """Places (points, 3) and attention (points,) of a pathway's points in all adapters."""
+        entries = [entry for entry in self.pathways if entry.pathway == pathway]
+        given = [entry.token if of_token else entry.attention for entry in entries]
+        places = torch.cat([self.shifted(entry).flatten(0, 1) for entry in entries])
+        return places, torch.cat([w.repeat(len(e.shifted)) for w, e in zip(given, entries, strict=True)])
 
 
 def clip_points(

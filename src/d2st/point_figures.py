@@ -52,8 +52,8 @@ def _ranked(clip: ClipPoints, count: int, title: str, note: str, of_token: bool)
     rows = _Rows(clip, len(clip.names), title, note)
     for row, name in enumerate(clip.names):
         places, weights = clip.top(name, count, of_token)
-        outside = int((~clip.inside(places)).sum())
-        rows.label(row, name, f"{outside} of {len(places)} outside" if outside else "")
+        outside = clip.share_outside(name, of_token)
+        rows.label(row, name, f"{outside:.0%} of attention\ngoes outside" if outside >= 0.005 else "")
         for t, box in rows.frames(row):
             circles(box, places, weights, t, COLOURS[name])
             if of_token and t == clip.token[0]:
@@ -127,6 +127,8 @@ def moments(clip: ClipPoints, pictures: np.ndarray, times: np.ndarray, count: in
 def circles(box: FrameBox, places: Tensor, weights: Tensor, time: float, colour: str, largest: float = LARGEST) -> None:
     """Points (k, 3) at their pixels of the frame at a time, as large as their attention (k,) and share of the frame."""
     places, weights = places.numpy(), weights.numpy()
+    if not len(weights):
+        return
     share = np.clip(1 - np.abs(places[:, 0] - time), 0, 1)
     area = largest * share * weights / weights.max()
     seen = (area > 1.0) & box.holds(places[:, 1], places[:, 2])
