@@ -68,10 +68,9 @@ def studio(config: StudioConfig) -> dict:
     host = check(config)
     if importlib.util.find_spec("gradio") is None:
         raise D2STError('The page needs gradio, which is not installed: pip install "d2st[studio]".')
-    from .recognisers import Recognisers
     from .server import serve
 
-    serve(config, host, Recognisers(config))
+    serve(config, host)
     return {}
 
 

@@ -99,7 +99,9 @@ def _answer(number: int, answer: Answer, session: Session) -> str:
         f'aria-label="{escape(label)}"></meter><span class="d2st-share">{_percent(share)}</span></li>'
         for label, share in prediction.scores.items()
     ]
-    ranking = f'<ol class="d2st-bars" aria-label="Ranking">{"".join(bars[:SHOWN])}</ol>'
+    ranking = ""
+    if len(bars) > 1:  # a single action is compared with nothing
+        ranking = f'<ol class="d2st-bars" aria-label="Ranking">{"".join(bars[:SHOWN])}</ol>'
     if bars[SHOWN:]:
         more = f'<ol class="d2st-bars" start="{SHOWN + 1}">{"".join(bars[SHOWN:])}</ol>'
         ranking += f"<details><summary>{len(bars) - SHOWN} more</summary>{more}</details>"

@@ -110,7 +110,9 @@ def build(sessions: Sessions) -> gr.Blocks:
             try:
                 session = sessions.get(own)
                 for step in session.recognise(_paths(files, camera)):
-                    yield gr.skip(), gr.skip(), cards.status(step), cards.answers(session)
+                    # Cards hold pictures: of many clips they come in ten parts, not all again for each.
+                    part = 10 * step.done // step.total > 10 * (step.done - 1) // step.total
+                    yield gr.skip(), gr.skip(), cards.status(step), cards.answers(session) if part else gr.skip()
             except D2STError as error:
                 yield gr.skip(), gr.skip(), _failed(error), gr.skip()
                 return

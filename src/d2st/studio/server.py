@@ -57,20 +57,23 @@ class Guard:
         return await self.app(scope, receive, answer)
 
 
-def serve(config: StudioConfig, host: str, recognisers: Recognisers) -> None:
+def serve(config: StudioConfig, host: str) -> None:
     """Serve the page until SIGINT or SIGTERM; the clips are removed in any case.
 
     Args:
         config: of the verb.
         host: address of this machine.
-        recognisers: loaded.
 
     Raises:
-        D2STError: the port is taken.
+        D2STError: the port is taken, or the first recogniser cannot be loaded.
     """
-    listening = _listen(host, config.port)
+    with _listen(host, config.port) as listening:
+        sessions = Sessions(Recognisers(config), config.max_size, config.max_clips)
+        _serve(listening, sessions)
+
+
+def _serve(listening: socket.socket, sessions: Sessions) -> None:
     remove_left_over()
-    sessions = Sessions(recognisers, config.max_size, config.max_clips)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         _run(listening, sessions)
