@@ -71,7 +71,7 @@ def browser():
 def page(server, browser):
     """A tab of its own; everything it asks for must be on this machine, and no script may fail."""
     context = browser.new_context(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(30_000)
     tab, asked, failed = context.new_page(), [], []
     tab.on("request", lambda request: asked.append(request.url))
     tab.on("pageerror", lambda error: failed.append(str(error)))
@@ -95,7 +95,13 @@ def teach(page, name, *paths):
     page.get_by_label("Name of the action").fill(name)
     choose(page, "examples", *paths)
     page.get_by_role("button", name="Add examples").click()
+    cleared(page)
     page.get_by_text(f"of '{name}'.").wait_for()
+
+
+def cleared(page):
+    """Wait until the page has accepted what was typed and chosen; what it said before is gone then."""
+    page.wait_for_function("document.querySelector('#name input, #name textarea').value == ''")
 
 
 def recognise(page, *paths):
@@ -188,7 +194,8 @@ def test_a_clip_from_the_camera(page):
         page.locator("video[src]").wait_for(state="attached")
         page.get_by_label("Name of the action").fill("test picture")
         page.get_by_role("button", name="Add examples").click()
-        page.get_by_role("button", name="Click to Access Webcam").wait_for()  # it was taken
+        cleared(page)
+        page.get_by_text(re.compile("Learned 1 clip|None of the clips")).wait_for()
         if actions(page):
             break
     assert actions(page) == ["test picture"]
@@ -226,6 +233,7 @@ def test_keyboard_alone(page, small):
     page.keyboard.type("teal")
     choose(page, "examples", small / "data" / "teal" / "0.mp4")
     page.get_by_label("Name of the action").press("Enter")
+    cleared(page)
     page.get_by_text("of 'teal'.").wait_for()
     page.get_by_role("button", name="Remove pink").press("Enter")
     page.get_by_text("Removed 'pink'").wait_for()

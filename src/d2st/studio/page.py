@@ -43,7 +43,9 @@ def build(sessions: Sessions) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
                 gr.HTML("<h2>1. Teach</h2>")
-                name = gr.Textbox(label="Name of the action", placeholder="for example: serve", max_lines=1)
+                name = gr.Textbox(
+                    label="Name of the action", placeholder="for example: serve", max_lines=1, elem_id="name"
+                )
                 examples = _files(f"Example clips (up to {size} MB each)", "examples")
                 with gr.Accordion("Record an example with the camera", open=False):
                     example_camera = _camera("Camera: example")
@@ -82,12 +84,13 @@ def build(sessions: Sessions) -> gr.Blocks:
             try:
                 session = sessions.get(own)
                 for step in session.add(title, _paths(files, camera)):
-                    yield *keep, cards.status(step), gr.skip()
+                    # The fields are free for the next action as soon as this one is accepted.
+                    yield *(keep if step.done else ("", None, None)), cards.status(step), gr.skip()
             except D2STError as error:
                 yield *keep, _failed(error), gr.skip()
                 return
             said = f"Learned {_clips(step.kept)} of '{' '.join(title.split())}'."
-            yield "" if step.kept else gr.skip(), None, None, _ended(step, said), cards.actions(session)
+            yield *keep, _ended(step, said), cards.actions(session)
 
         def on_remove(own: str, event: gr.EventData):
             try:
@@ -107,16 +110,18 @@ def build(sessions: Sessions) -> gr.Blocks:
             return cards.status(message=f"Opened {count} action{'s' * (count != 1)}."), cards.actions(session)
 
         def on_ask(own: str, files: list[dict] | None, camera: dict | None):
+            keep = (gr.skip(), gr.skip())
             try:
                 session = sessions.get(own)
                 for step in session.recognise(_paths(files, camera)):
                     # Cards hold pictures: of many clips they come in ten parts, not all again for each.
                     part = 10 * step.done // step.total > 10 * (step.done - 1) // step.total
-                    yield gr.skip(), gr.skip(), cards.status(step), cards.answers(session) if part else gr.skip()
+                    fields = keep if step.done else (None, None)
+                    yield *fields, cards.status(step), cards.answers(session) if part else gr.skip()
             except D2STError as error:
-                yield gr.skip(), gr.skip(), _failed(error), gr.skip()
+                yield *keep, _failed(error), gr.skip()
                 return
-            yield None, None, _ended(step, f"Recognised {_clips(step.kept)}."), cards.answers(session)
+            yield *keep, _ended(step, f"Recognised {_clips(step.kept)}."), cards.answers(session)
 
         def on_choose(own: str, wanted: str):
             try:
