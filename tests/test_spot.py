@@ -164,3 +164,15 @@ def test_scores_say_how_well_a_window_fits_and_stands_out(small, folder):
     assert standing_out(7 * logits) == pytest.approx(outstanding, rel=1e-3)  # in whatever unit a head measures
     assert window_scores(judge, logits, 2) == pytest.approx(fits * outstanding**2)
     assert standing_out(np.zeros((5, 2))).max() < 0.5  # nothing stands out of a still video
+
+
+def test_a_saved_classifier_is_told_the_lengths(small, folder, tmp_path):
+    classifier, _, settings = build_classifier(config(small, folder))
+    classifier.save_pretrained(tmp_path / "saved")
+    again = {"video": settings.video, "classifier": str(tmp_path / "saved"), "weights": settings.weights}
+    again |= {"threshold": 0, "contrast": 0, "reject_rate": 1e-9, "device": "cpu"}
+    with pytest.raises(D2STError, match="--lengths"):
+        spot(SpotConfig(**again))
+    result = spot(SpotConfig(**again, lengths=0.5))
+    assert {segment["label"] for segment in result["segments"]} == {"pink", "teal", "white"}
+    assert result["windows"] == 39  # 38 from 0 to 4.625 s in steps of 0.125 s, and one that ends with the video
