@@ -9,18 +9,16 @@ from torch import Tensor, nn
 from . import heads
 from .calibration import check_rate
 from .calibration_file import CALIBRATION, CalibrationFile
-from .choice import build_head, name_features, tell_untrained
-from .data import frames as frame_rules
+from .choice import build_head
+from .clip_encoder import ClipEncoder
 from .data.datasets import open_dataset
-from .data.readers import Video, read_any
-from .data.transforms import eval_transform
-from .encode import encode_batch
+from .data.readers import Video
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
 from .judge import NEVER, Judge, appoint
-from .options import Precision, autocast
+from .options import Precision
 from .origin import Origin
 from .prediction import Prediction, explain
 from .pretrained import CONFIG as ADAPTER_CONFIG
@@ -31,7 +29,7 @@ from .support import EncodedClips, SavedSupport, join, stack
 SUPPORT = "support.safetensors"
 
 
-class FewShotClassifier:
+class FewShotClassifier(ClipEncoder):
     """Recognises classes from example clips; classes come and go without encoding anything twice.
 
     Args:
@@ -64,34 +62,13 @@ class FewShotClassifier:
         calibration: str | Path | CalibrationFile | None = None,
     ) -> None:
         check_rate(reject_rate)
-        self.encoder = encoder.eval()
-        self.frames, self.sampling, self.precision = frames or encoder.frames, sampling, precision
-        if not isinstance(head, Head):
-            head, trained = build_head(head, encoder, self.frames)
-            if not trained:
-                tell_untrained(head)
-        self.head = head.to(self.device).eval()
-        self.sample = frame_rules.build(sampling, self.frames)
-        self.transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+        super().__init__(encoder, head, frames or encoder.frames, sampling, precision, text)
         self.support: dict[str, EncodedClips] = {}
-        self.text = text
-        self.names: dict[str, Tensor] = {}
         self.reject_rate = reject_rate
         self.calibration = CalibrationFile.read(calibration) if isinstance(calibration, str | Path) else calibration
         if self.calibration:
             self.calibration.check(Origin.of(encoder, self.head))
         self._judge: tuple[tuple, Judge] | None = None
-
-    @property
-    def device(self) -> torch.device:
-        """Where the encoder is."""
-        return next(self.encoder.parameters()).device
-
-    def to(self, device: torch.device | str) -> "FewShotClassifier":
-        """Move encoder and head to a device."""
-        self.encoder.to(device)
-        self.head.to(device)
-        return self
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -160,25 +137,17 @@ class FewShotClassifier:
             raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
         return self.match(self.encode(query))
 
-    def encode(self, clip: Video) -> EncodedClips:
-        """Frame features (T, D) and tokens (T', D') of a clip as ``predict`` takes it."""
-        encoded = self.encode_all(read_any(clip, self.sample, self.transform).unsqueeze(0))
-        return EncodedClips(encoded.frames[0], encoded.tokens[0])
-
-    @torch.no_grad()
-    def encode_all(self, video: Tensor) -> EncodedClips:
-        """Frame features (B, T, D) and tokens (B, T', D') of normalised clips (B, T, 3, h, w), of one pass."""
-        with autocast(self.device, self.precision):
-            maps = [self.head] if self.head.needs_maps else []
-            frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
-        tokens = tokens[0] if tokens else self.head.embed(frames)
-        return EncodedClips(frames.cpu(), tokens.cpu())
-
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (Q, way) of clips (Q, T', D') that the head has embedded, on the CPU, in the order of ``classes``."""
         support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
-        return self.head.match(support, labels, tokens.to(self.device), len(self.support), self._text()).float().cpu()
+        return (
+            self.head.match(
+                support, labels, tokens.to(self.device), len(self.support), self.name_features(self.classes)
+            )
+            .float()
+            .cpu()
+        )
 
     @torch.no_grad()
     def match(self, query: EncodedClips) -> Prediction:
@@ -195,7 +164,9 @@ class FewShotClassifier:
         key = (self.reject_rate, self.calibration, *self.support.items())
         if self._judge is None or self._judge[0] != key:
             support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
-            judge = appoint(self.head, support, labels, self._text(), self.reject_rate, self.calibration)
+            judge = appoint(
+                self.head, support, labels, self.name_features(self.classes), self.reject_rate, self.calibration
+            )
             self._judge = key, judge
         return self._judge[1]
 
@@ -208,7 +179,7 @@ class FewShotClassifier:
         """Write the encoded support set as one file, for :meth:`load_support` of a recogniser with the same model."""
         clips = {name: own.frames for name, own in self.support.items()}
         tokens = {name: own.tokens for name, own in self.support.items()} if self.head.needs_maps else {}
-        names = {} if self._text() is None else {name: self.names[name] for name in self.support}
+        names = {} if self.name_features(self.classes) is None else {name: self.names[name] for name in self.support}
         origin = Origin.of(self.encoder, self.head)
         return SavedSupport(origin, self.frames, self.sampling, clips, tokens, names).write(path)
 
@@ -286,15 +257,6 @@ class FewShotClassifier:
         self.support, self.names = {}, dict(saved.names)
         for name, clips in saved.clips.items():
             self.set_class(name, clips, saved.tokens.get(name))
-
-    def _text(self) -> Tensor | None:
-        """(way, D') features of the names of the classes, for a head that uses them; each is made once."""
-        new = [name for name in self.support if name not in self.names]
-        if self.head.needs_text and new:
-            self.names |= zip(new, name_features(self.head, self.encoder, new, self.text), strict=True)
-        if not self.head.needs_text or not self.support:
-            return None
-        return torch.stack([self.names[name] for name in self.support]).to(self.device)
 
     def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
         if isinstance(clips, str | Path | Tensor):

@@ -59,17 +59,17 @@ def score_open(
     """
     count, parts, fitted = len(sampler.query_labels), [], []
     for _, _, (support, labels, query, way, names) in batches(clips, sampler, head, episodes, device, text):
-        logits = head.match(support, labels, query, way, names).float()  # (E, Q + U, way)
+        logits = head.match(support, labels, query, way, names).float().cpu()  # (E, Q + U, way)
         offsets = logits.new_zeros(len(logits), way)
         if sampler.shot > 1:
-            held = hold_out(head, support, labels, way, names)
+            held = hold_out(head, support, labels, way, names).cpu()
             offsets = class_offsets(held)
             found = fit_support(held, reject_rate)
             fitted.append([found.threshold, found.slope, found.intercept, found.temperature])
         scores = fit_score(logits, offsets)  # (E, Q + U)
         parts.append((scores[:, :count], scores[:, count:], logits[:, :count], logits[:, count:]))
-    joined = [torch.cat(part).double().cpu() for part in zip(*parts, strict=True)]
-    support = Calibration(*(torch.cat(part).cpu() for part in zip(*fitted, strict=True))) if fitted else None
+    joined = [torch.cat(part).double() for part in zip(*parts, strict=True)]
+    support = Calibration(*(torch.cat(part) for part in zip(*fitted, strict=True))) if fitted else None
     return OpenScores(*joined, torch.from_numpy(sampler.query_labels), support)
 
 

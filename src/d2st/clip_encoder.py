@@ -1,0 +1,90 @@
+"""From clips, as people give them, to what a head matches: frames read, encoded and embedded, and names of classes."""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from .choice import build_head, name_features, tell_untrained
+from .data import frames as frame_rules
+from .data.readers import Video, read_any
+from .data.transforms import eval_transform
+from .encode import encode_batch
+from .encoder import VideoEncoder
+from .heads import Head, HeadSpec, TextConfig
+from .options import Precision, autocast
+from .support import EncodedClips
+
+
+class ClipEncoder:
+    """An encoder with a head, and how clips are read for them.
+
+    Args:
+        encoder: a video encoder.
+        head: name of the matching head, name and options, or the head itself.
+        frames: T, frames of a clip.
+        sampling: which frames are read.
+        precision: of the encoder's forward pass.
+        text: how the names of the classes are told to a head that uses them; None is as it was trained.
+
+    Attributes:
+        sample: frame sampler.
+        transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        names: features of the names of classes that were asked for, each made once.
+    """
+
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        head: str | HeadSpec | Head,
+        frames: int,
+        sampling: str,
+        precision: Precision,
+        text: TextConfig | None,
+    ) -> None:
+        self.encoder = encoder.eval()
+        self.frames, self.sampling, self.precision = frames, sampling, precision
+        if not isinstance(head, Head):
+            head, trained = build_head(head, encoder, self.frames)
+            if not trained:
+                tell_untrained(head)
+        self.head = head.to(self.device).eval()
+        self.sample = frame_rules.build(sampling, self.frames)
+        self.transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+        self.text = text
+        self.names: dict[str, Tensor] = {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return next(self.encoder.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move encoder and head to a device."""
+        self.encoder.to(device)
+        self.head.to(device)
+        return self
+
+    def encode(self, clip: Video) -> EncodedClips:
+        """Frame features (T, D) and tokens (T', D') of a clip as ``predict`` takes it."""
+        encoded = self.encode_all(read_any(clip, self.sample, self.transform).unsqueeze(0))
+        return EncodedClips(encoded.frames[0], encoded.tokens[0])
+
+    @torch.no_grad()
+    def encode_all(self, video: Tensor) -> EncodedClips:
+        """Frame features (B, T, D) and tokens (B, T', D') of normalised clips (B, T, 3, h, w), of one pass."""
+        with autocast(self.device, self.precision):
+            maps = [self.head] if self.head.needs_maps else []
+            frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
+        tokens = tokens[0] if tokens else self.head.embed(frames)
+        return EncodedClips(frames.cpu(), tokens.cpu())
+
+    def name_features(self, classes: Sequence[str]) -> Tensor | None:
+        """(classes, D') features of names for a head that uses them; None for the others, and for no classes."""
+        if not self.head.needs_text or not classes:
+            return None
+        new = [name for name in classes if name not in self.names]
+        if new:
+            self.names |= zip(new, name_features(self.head, self.encoder, new, self.text), strict=True)
+        return torch.stack([self.names[name] for name in classes]).to(self.device)
