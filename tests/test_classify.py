@@ -140,6 +140,7 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
     clip = small / "data" / "pink" / "0.mp4"
     for act, said in (
         (lambda: classifier.predict(clip), "knows no class yet"),
+        (lambda: classifier.never_unknown, "knows no class yet"),
         (lambda: classifier.fit({}), "at least one class"),
         (lambda: classifier.fit({"pink": []}), "Class 'pink' has no clips"),
         (lambda: classifier.fit({"pink": clip}), "must be a list"),

@@ -133,8 +133,7 @@ class FewShotClassifier(ClipEncoder):
         """
         if isinstance(query, list | tuple):
             return [self.predict(clip) for clip in query]
-        if not self.support:
-            raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
+        self._check_classes()
         return self.match(self.encode(query))
 
     @torch.no_grad()
@@ -161,6 +160,7 @@ class FewShotClassifier(ClipEncoder):
     @torch.no_grad()
     def judge(self) -> Judge:
         """From logits (Q, way) to how likely the label is right (Q,), and which clips show none of the classes (Q,)."""
+        self._check_classes()
         key = (self.reject_rate, self.calibration, *self.support.items())
         if self._judge is None or self._judge[0] != key:
             support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
@@ -257,6 +257,10 @@ class FewShotClassifier(ClipEncoder):
         self.support, self.names = {}, dict(saved.names)
         for name, clips in saved.clips.items():
             self.set_class(name, clips, saved.tokens.get(name))
+
+    def _check_classes(self) -> None:
+        if not self.support:
+            raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
 
     def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
         if isinstance(clips, str | Path | Tensor):
