@@ -17,7 +17,7 @@ COMMANDS = [command.split() for block in BLOCKS for command in re.findall(r"^d2s
 SHORTER = {
     "check-data": ["--way", "2", "--workers", "0"],
     "prepare": ["--workers", "0"],
-    "train": ["--episodes", "2", "--way", "3"],
+    "train": ["--episodes", "2", "--way", "3", "--adapter.positions", "[3]"],
     "eval": ["--episodes", "20", "--way", "3", "--shot", "1,4"],
     "export": ["--format", "pt2"],  # tests/test_export.py writes ONNX
 }
