@@ -14,12 +14,14 @@ from timm.layers import BatchNormAct2d
 from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import d2st
 from d2st.attention import window
 from d2st.bottleneck import residual_bottleneck
 from d2st.depthwise import DepthwiseConv3d
 from d2st.lean import lean
+from d2st.recompute import recomputed
 
 FAMILIES = BACKBONES | {"quickgelu": lambda: VisionTransformer(**VIT, pre_norm=True, act_layer=QuickGELU)}
 
@@ -182,12 +184,26 @@ def test_depthwise_can_be_differentiated_twice(kernel, stride, padding):
 
 def bottleneck(dtype=torch.float64):
     torch.manual_seed(0)
-    middle = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4))
-    return nn.ModuleDict({"down": nn.Linear(16, 4), "middle": middle, "up": nn.Linear(4, 16)}).to(dtype)
+    read = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4))
+    ends = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+    return nn.ModuleDict({"down": nn.Linear(16, 4), "read": read, "ends": ends, "up": nn.Linear(4, 16)}).to(dtype)
 
 
-def ordinary_bottleneck(parts, x, before, after):
-    h = parts["middle"](parts["down"](x))
+def maps(parts, u):
+    base = parts["read"](u)
+    return base, base.sin(), base.cos()
+
+
+def lean_bottleneck(parts, x, before=True, after=True):
+    def middle(u):
+        return recomputed(u, lambda u: maps(parts, u), parts["ends"], 0.5, parts["read"].parameters())
+
+    return residual_bottleneck(x, parts["down"], middle, parts["up"], before, after)
+
+
+def ordinary_bottleneck(parts, x, before=True, after=True):
+    base, *rest = maps(parts, parts["down"](x))
+    h = base + 0.5 * (parts["ends"][0](rest[0]) + parts["ends"][1](rest[1]))
     d = parts["up"](F.gelu(h) if before else h)
     return x + (F.gelu(d) if after else d)
 
@@ -196,43 +212,68 @@ def ordinary_bottleneck(parts, x, before, after):
 @pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, False)])
 def test_bottleneck(before, after, graph_before):
     parts, x = bottleneck(), torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=graph_before)
-    inputs = [*parts.parameters()] + [x] * graph_before
-    got = residual_bottleneck(x, parts["down"], parts["middle"], parts["up"], before, after)
-    expected = ordinary_bottleneck(parts, x, before, after)
+    parts["read"][0].requires_grad_(graph_before)
+    inputs = [p for p in parts.parameters() if p.requires_grad] + [x] * graph_before
+    given = x.detach().clone()
+    got, expected = lean_bottleneck(parts, x, before, after), ordinary_bottleneck(parts, x, before, after)
     assert torch.equal(got, expected)
     with torch.no_grad():
-        assert torch.equal(residual_bottleneck(x, parts["down"], parts["middle"], parts["up"], before, after), expected)
+        assert torch.equal(lean_bottleneck(parts, x, before, after), expected)
     g = torch.randn_like(x)
+    kept = g.clone()
     for _ in range(2):  # a graph that is kept can be used again
         first = torch.autograd.grad(got, inputs, g, retain_graph=True)
         for a, b in zip(first, torch.autograd.grad(expected, inputs, g, retain_graph=True), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert torch.equal(x, given) and torch.equal(g, kept) and torch.equal(got, expected), (
+        "nothing of others is overwritten"
+    )
 
 
 def test_bottleneck_can_be_differentiated_twice():
     parts, x = bottleneck(), torch.randn(1, 2, 16, dtype=torch.float64, requires_grad=True)
     results = []
-    for function in (
-        lambda: residual_bottleneck(x, *parts.values(), True, True),
-        lambda: ordinary_bottleneck(parts, x, 1, 1),
-    ):
+    for function in (lean_bottleneck, ordinary_bottleneck):
         inputs = [x, *parts.parameters()]
-        first = torch.autograd.grad(function().square().sum(), inputs, create_graph=True)
+        first = torch.autograd.grad(function(parts, x).square().sum(), inputs, create_graph=True)
         results.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in first), inputs))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
+def test_bottleneck_under_autocast_is_as_precise_as_the_ordinary_one():
+    parts, x = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True)
+    inputs, g, results = [x, *parts.parameters()], torch.randn(64, 16), []
+    for function, enabled in ((ordinary_bottleneck, False), (ordinary_bottleneck, True), (lean_bottleneck, True)):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            y = function(parts, x)
+        assert y.dtype == torch.float32
+        results.append([y, *torch.autograd.grad(y, inputs, g)])
+    for exact, ordinary, got in zip(*results, strict=True):
+        assert got.dtype == torch.float32
+        assert (got - exact).norm() <= 1.5 * (ordinary - exact).norm() + 1e-6 * exact.norm()
+
+
 def test_bottleneck_keeps_two_narrow_maps_and_its_output():
     parts, x = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True)
-    size = kept(lambda: residual_bottleneck(x, *parts.values(), True, True), *parts.parameters())
+    size = kept(lambda: lean_bottleneck(parts, x), *parts.parameters())
     assert size == 64 * (16 + 2 * 4) * 4
+
+
+def test_bottleneck_computes_again_what_gradients_need_and_no_more():
+    """``up`` and what reads the maps, not the layers at the maps' ends."""
+    parts, x, flops = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True), []
+    for function in (ordinary_bottleneck, lean_bottleneck):
+        with FlopCounterMode(display=False) as counter:
+            function(parts, x).sum().backward()
+        flops.append(counter.get_total_flops())
+    assert flops[1] - flops[0] == 2 * 64 * (4 * 4 + 4 * 16)
 
 
 def test_an_inner_gradient_is_refused_in_a_sentence():
     parts, inner = bottleneck(), []
-    parts["middle"].register_forward_pre_hook(lambda module, args: inner.append(args[0]))
-    residual_bottleneck(torch.randn(3, 16, dtype=torch.float64), *parts.values())
+    parts["read"].register_forward_pre_hook(lambda module, args: inner.append(args[0]))
+    lean_bottleneck(parts, torch.randn(3, 16, dtype=torch.float64))
     with pytest.raises(d2st.D2STError, match="what the adapter or the encoder gives"):
         inner[0].sum().backward()
 

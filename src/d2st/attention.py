@@ -168,7 +168,7 @@ class AnisotropicAttention(nn.Module):
         self.output = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Attend.
+        """Attend, up to the last layer: ``output`` is left to the caller, who can spare its second computation.
 
         Args:
             x: (B, T, N, C) normalised tokens; the last H·W of each frame are patches, the ones before (class token,
@@ -176,12 +176,12 @@ class AnisotropicAttention(nn.Module):
             grid: (H, W).
 
         Returns:
-            (B, T, N, C).
+            (B, T, N, C), what ``output`` is to read.
         """
         q, sampled, _ = self._queries(x, grid)
         k, v = self._split(self.key(sampled)), self._split(self.value(sampled))  # (B, h, n, C/h)
         y = F.scaled_dot_product_attention(q, k, v)  # (B, h, T*N, C/h)
-        return self.output(y.transpose(1, 2).flatten(2)).view_as(x)
+        return y.transpose(1, 2).flatten(2).view_as(x)
 
     def weights(self, x: Tensor, grid: tuple[int, int], rows: int) -> tuple[Tensor, Iterator[Tensor]]:
         """What ``forward`` goes through without ever holding it, for pictures: points and attention weights.

@@ -1,9 +1,10 @@
-"""``x + up(middle(down(x)))`` that keeps two maps of the bottleneck's width for the backward pass.
+"""``x + up(middle(down(x)))`` that keeps one map of the bottleneck's width for the backward pass, beside the middle's.
 
-An ordinary graph keeps the input (for the gradient of ``down``), what the last activation reads, and every map of the
-middle. Here the middle is run again in the backward pass, and so is ``up``. The input is had from the output, which a
-norm after it keeps anyway, by subtracting what was added; it differs from the true one by a rounding, and only the
-gradient of ``down``'s weight sees it.
+An ordinary graph keeps the input (for the gradient of ``down``) and what both activations read. Here what ``up`` gives
+is computed again. The input is had from the output, which a norm after it keeps anyway, by subtracting what was added;
+it differs from the true one by a rounding, and only the gradient of ``down``'s weight sees it.
+
+Maps of the input's width are written over where they can be: on a CPU fresh memory costs more than the arithmetic.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
-from torch.utils.checkpoint import checkpoint
 
 from .errors import D2STError
 
@@ -30,7 +30,7 @@ def residual_bottleneck(
     Args:
         x: (..., C).
         down: C -> C'.
-        middle: (..., C') -> (..., C'), without random numbers; it runs twice in training.
+        middle: (..., C') -> (..., C'), such as :func:`d2st.recompute.recomputed`.
         up: C' -> C.
         gelu_before_up: a GELU on what ``up`` reads.
         gelu_after_up: a GELU on what ``up`` gives.
@@ -40,48 +40,57 @@ def residual_bottleneck(
     """
     activate = (gelu_before_up, gelu_after_up)
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler decides itself what to keep
-        return x + _gelu(up(_gelu(middle(down(x)), activate[0])), activate[1])
-    taken = _Input()
-    u = _Down.apply(x, down.weight, down.bias, taken)
-    u = checkpoint(middle, u, use_reentrant=False, preserve_rng_state=False)
-    return _Up.apply(x, u, up.weight, up.bias, activate, taken)
+        return _add(_activated(up(_gelu(middle(down(x)), activate[0])), activate[1]), x)
+    handed = _Handed()
+    u = _Down.apply(x, down.weight, down.bias, handed)
+    return _Up.apply(x, middle(u), up.weight, up.bias, activate, handed)
 
 
-class _Input:
-    """Hands the input from the backward pass of ``up`` to that of ``down``, which comes later."""
+class _Handed:
+    """What the backward pass of ``up`` hands to that of ``down``, which comes later: the input, the output's gradient.
 
-    value: Tensor | None = None
+    With both at hand, ``down`` adds its share to the gradient as it multiplies.
+    """
 
-    def take(self) -> Tensor:
-        x, self.value = self.value, None
-        if x is None:
+    value: tuple[Tensor, Tensor] | None = None
+
+    def take(self) -> tuple[Tensor, Tensor]:
+        value, self.value = self.value, None
+        if value is None:
             raise D2STError(
                 "The gradient of an adapter's inner map was asked for without that of its output. Call backward on "
                 "what the adapter or the encoder gives."
             )
-        return x
+        return value
 
 
 class _Down(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, taken: _Input) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, handed: _Handed) -> Tensor:
         ctx.save_for_backward(weight)
-        ctx.taken = taken
+        ctx.handed = handed
         return F.linear(x, weight, bias)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        weight, x = ctx.saved_tensors[0].to(gradient.dtype), ctx.taken.take().to(gradient.dtype)
-        return *_linear_gradients(gradient, x, weight, ctx.needs_input_grad[0]), None
+        x, outer = ctx.handed.take()
+        weight, rows = ctx.saved_tensors[0].to(gradient.dtype), gradient.flatten(0, -2)  # (M, C')
+        dx = None
+        if ctx.needs_input_grad[0]:
+            if outer.dtype == gradient.dtype:
+                dx = torch.addmm(outer.flatten(0, -2), rows, weight).view_as(outer)
+            else:  # autocast: the stream of residuals is more precise than the products
+                dx = outer + gradient @ weight
+        return dx, rows.T @ x.to(gradient.dtype).flatten(0, -2), rows.sum(0), None
 
 
 class _Up(Function):
     @staticmethod
-    def forward(ctx, x: Tensor, u: Tensor, weight: Tensor, bias: Tensor, activate: tuple[bool, bool], taken: _Input):
+    def forward(ctx, x: Tensor, u: Tensor, weight: Tensor, bias: Tensor, activate: tuple[bool, bool], handed: _Handed):
         wide = F.linear(_gelu(u, activate[0]), weight, bias)
-        y = x + _gelu(wide, activate[1])
+        ctx.activate, ctx.handed, ctx.dtype = activate, handed, wide.dtype
+        y = _add(_activated(wide, activate[1]), x)
         ctx.save_for_backward(u, weight, bias, y)
-        ctx.activate, ctx.taken, ctx.dtype = activate, taken, wide.dtype
         return y
 
     @staticmethod
@@ -91,21 +100,29 @@ class _Up(Function):
         before, after = ctx.activate
         h = _gelu(u, before)
         wide = F.linear(h, weight, bias)
-        ctx.taken.value = y - _gelu(wide, after)
-        inner = gradient.to(ctx.dtype)
-        if after:
-            inner = torch.ops.aten.gelu_backward(inner, wide)
-        du, dw, db = _linear_gradients(inner, h, weight, True)
+        added, inner = _gelu(wide, after), gradient.to(ctx.dtype)
+        if torch.is_grad_enabled():  # to be differentiated again
+            x, inner = y - added, torch.ops.aten.gelu_backward(inner, wide) if after else inner
+        else:
+            x = torch.sub(y, added, out=added)
+            inner = torch.ops.aten.gelu_backward.grad_input(inner, wide, grad_input=wide) if after else inner
+        ctx.handed.value = x, gradient
+        rows = inner.flatten(0, -2)  # (M, C)
+        du = inner @ weight
         if before:
             du = torch.ops.aten.gelu_backward(du, u)
-        return gradient, du, dw, db, None, None
+        return None, du, rows.T @ h.flatten(0, -2), rows.sum(0), None, None
 
 
 def _gelu(x: Tensor, wanted: bool) -> Tensor:
     return F.gelu(x) if wanted else x
 
 
-def _linear_gradients(gradient: Tensor, x: Tensor, weight: Tensor, of_input: bool):
-    """Gradients of a Linear's input, weight and bias."""
-    rows = gradient.flatten(0, -2)  # (M, C_out)
-    return gradient @ weight if of_input else None, rows.T @ x.flatten(0, -2), rows.sum(0)
+def _activated(x: Tensor, wanted: bool) -> Tensor:
+    """A GELU written over its input, unless a graph needs that."""
+    return torch.ops.aten.gelu_(x) if wanted and not x.requires_grad else _gelu(x, wanted)
+
+
+def _add(x: Tensor, y: Tensor) -> Tensor:
+    """x + y, written over x where its type can hold it."""
+    return x.add_(y) if x.dtype == torch.result_type(x, y) else x + y

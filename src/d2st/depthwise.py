@@ -5,6 +5,8 @@ PyTorch hands the forward pass to oneDNN, which has a kernel for it. For the two
 operations for which there are kernels, which takes a seventh of that.
 """
 
+from operator import mul
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -69,6 +71,11 @@ class _DepthwiseConv3d(Function):
 def _input_gradient(gradient: Tensor, volume: Triple, weight: Tensor, stride: Triple, padding: Triple) -> Tensor:
     """(B, C, n_t, n_h, n_w) -> (B, C, T, H, W): the mirrored kernel over gradients ``stride`` cells apart."""
     kernel, (batch, channels, *counts) = weight.shape[2:], gradient.shape
+    if tuple(stride) == tuple(kernel) and not any(padding) and tuple(volume) == tuple(map(mul, kernel, counts)):
+        return _tiles(gradient, weight)
+    margin = [k - 1 - p for k, p in zip(kernel, padding, strict=True)]
+    if tuple(stride) == (1, 1, 1) and min(margin) >= 0:
+        return F.conv3d(gradient, weight.flip(2, 3, 4), padding=margin, groups=channels)
     lengths = [length + k - 1 for length, k in zip(volume, kernel, strict=True)]
     padded = [n + 2 * p for n, p in zip(lengths, padding, strict=True)]
     spread = gradient.new_zeros(batch, *padded, channels).permute(0, 4, 1, 2, 3)  # laid out as tokens are
@@ -76,6 +83,13 @@ def _input_gradient(gradient: Tensor, volume: Triple, weight: Tensor, stride: Tr
     spread[:, :, *where] = gradient
     inside = [slice(p, p + n) for p, n in zip(padding, lengths, strict=True)]
     return F.conv3d(spread[:, :, *inside], weight.flip(2, 3, 4), groups=channels)
+
+
+def _tiles(gradient: Tensor, weight: Tensor) -> Tensor:
+    """Windows that tile the map: each cell has its part from one of them."""
+    g = gradient.permute(0, 2, 3, 4, 1)[:, :, None, :, None, :, None]  # (B, n_t, 1, n_h, 1, n_w, 1, C)
+    w = weight[:, 0].permute(1, 2, 3, 0)[:, None, :, None]  # (k_t, 1, k_h, 1, k_w, C)
+    return (g * w).flatten(5, 6).flatten(3, 4).flatten(1, 2).permute(0, 4, 1, 2, 3)  # laid out as tokens are
 
 
 def _dense_weight_gradient(gradient: Tensor, x: Tensor, weight: Tensor, stride: Triple, padding: Triple) -> Tensor:

@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,6 +18,7 @@ from ..bottleneck import residual_bottleneck
 from ..depthwise import DepthwiseConv3d, Triple
 from ..errors import D2STError
 from ..hooks import Insertion
+from ..recompute import recomputed
 from ..sites import Backbone, Site
 from ..volume import join, split
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
@@ -197,8 +197,19 @@ class D2STAdapter(nn.Module):
 
     def _attend(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """What stands between ``down`` and ``up``, (B, T, N, C') -> (B, T, N, C')."""
+        return recomputed(
+            u,
+            functools.partial(self._read, grid=grid),
+            [pathway.attention.output for pathway in self.pathways.values()],
+            self.scale,
+            [*self.pos_embed.parameters(), *self.pathways.parameters()],
+        )
+
+    def _read(self, u: Tensor, grid: tuple[int, int]) -> list[Tensor]:
+        """Tokens for the residual connection of all pathways, and what each pathway attends to: (B, T, N, C') each."""
         u = self._embed_positions(F.gelu(u) if "down" in self.activations else u, grid)
-        return functools.reduce(torch.add, [pathway(u, grid) for pathway in self.pathways.values()]) * self.scale
+        share = self.scale * len(self.pathways)
+        return [u if share == 1 else u * share, *(pathway(u, grid) for pathway in self.pathways.values())]
 
     def _embed_positions(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """Dynamic position embedding; class and register tokens have no place on the grid and get none."""
@@ -207,7 +218,7 @@ class D2STAdapter(nn.Module):
 
 
 class Pathway(nn.Module):
-    """u + aDSTA(LN(u)): one of the adapter's pathways."""
+    """aDSTA(LN(u)) up to its last layer: one of the adapter's pathways."""
 
     def __init__(self, width: int, volume: Triple, density: Triple, groups: int, heads: int, offset_norm: bool):
         super().__init__()
@@ -216,7 +227,7 @@ class Pathway(nn.Module):
 
     def forward(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, T, N, C') -> (B, T, N, C')."""
-        return u + self.attention(self.norm(u), grid)
+        return self.attention(self.norm(u), grid)
 
 
 def _per_site(value, site: Site, backbone: Backbone, field: str):
