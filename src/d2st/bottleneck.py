@@ -39,8 +39,10 @@ def residual_bottleneck(
         (..., C).
     """
     activate = (gelu_before_up, gelu_after_up)
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler decides itself what to keep
-        return _add(_activated(up(_gelu(middle(down(x)), activate[0])), activate[1]), x)
+    if torch.compiler.is_compiling():  # a compiler decides itself what to keep and what to write over
+        return x + _gelu(up(_gelu(middle(down(x)), gelu_before_up)), gelu_after_up)
+    if not torch.is_grad_enabled():
+        return _over(up(_gelu(middle(down(x)), gelu_before_up)), gelu_after_up, x)
     handed = _Handed()
     u = _Down.apply(x, down.weight, down.bias, handed)
     return _Up.apply(x, middle(u), up.weight, up.bias, activate, handed)
@@ -89,7 +91,7 @@ class _Up(Function):
     def forward(ctx, x: Tensor, u: Tensor, weight: Tensor, bias: Tensor, activate: tuple[bool, bool], handed: _Handed):
         wide = F.linear(_gelu(u, activate[0]), weight, bias)
         ctx.activate, ctx.handed, ctx.dtype = activate, handed, wide.dtype
-        y = _add(_activated(wide, activate[1]), x)
+        y = _over(wide, activate[1], x)
         ctx.save_for_backward(u, weight, bias, y)
         return y
 
@@ -118,11 +120,8 @@ def _gelu(x: Tensor, wanted: bool) -> Tensor:
     return F.gelu(x) if wanted else x
 
 
-def _activated(x: Tensor, wanted: bool) -> Tensor:
-    """A GELU written over its input, unless a graph needs that."""
-    return torch.ops.aten.gelu_(x) if wanted and not x.requires_grad else _gelu(x, wanted)
-
-
-def _add(x: Tensor, y: Tensor) -> Tensor:
-    """x + y, written over x where its type can hold it."""
-    return x.add_(y) if x.dtype == torch.result_type(x, y) else x + y
+def _over(wide: Tensor, activate: bool, x: Tensor) -> Tensor:
+    """``x + gelu(wide)`` written over ``wide``, where its type can hold the sum (under autocast it cannot)."""
+    if activate:
+        torch.ops.aten.gelu_(wide)
+    return wide.add_(x) if wide.dtype == torch.promote_types(wide.dtype, x.dtype) else x + wide
