@@ -254,6 +254,15 @@ def test_bottleneck_under_autocast_is_as_precise_as_the_ordinary_one():
         assert (got - exact).norm() <= 1.5 * (ordinary - exact).norm() + 1e-6 * exact.norm()
 
 
+def test_bottleneck_leaves_the_layout_to_its_input():
+    """Convolutions after it round as the layout tells them to."""
+    parts, x = bottleneck(), torch.randn(2, 16, 5, dtype=torch.float64).transpose(1, 2).requires_grad_()
+    y = lean_bottleneck(parts, x)
+    (gradient,) = torch.autograd.grad(y, x, torch.randn(2, 16, 5, dtype=torch.float64).transpose(1, 2))
+    with torch.no_grad():
+        assert lean_bottleneck(parts, x).stride() == y.stride() == gradient.stride() == x.stride()
+
+
 def test_bottleneck_keeps_two_narrow_maps_and_its_output():
     parts, x = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True)
     size = kept(lambda: lean_bottleneck(parts, x), *parts.parameters())

@@ -79,9 +79,9 @@ class _Down(Function):
         weight, rows = ctx.saved_tensors[0].to(gradient.dtype), gradient.flatten(0, -2)  # (M, C')
         dx = None
         if ctx.needs_input_grad[0]:
-            if outer.dtype == gradient.dtype:
+            if outer.dtype == gradient.dtype and outer.is_contiguous():
                 dx = torch.addmm(outer.flatten(0, -2), rows, weight).view_as(outer)
-            else:  # autocast: the stream of residuals is more precise than the products
+            else:  # autocast, where the residual stream is more precise than the products; or channels first
                 dx = outer + gradient @ weight
         return dx, rows.T @ x.to(gradient.dtype).flatten(0, -2), rows.sum(0), None
 
@@ -121,7 +121,8 @@ def _gelu(x: Tensor, wanted: bool) -> Tensor:
 
 
 def _over(wide: Tensor, activate: bool, x: Tensor) -> Tensor:
-    """``x + gelu(wide)`` written over ``wide``, where its type can hold the sum (under autocast it cannot)."""
+    """``x + gelu(wide)``, laid out as x is; written over ``wide`` where type and layout allow."""
     if activate:
         torch.ops.aten.gelu_(wide)
-    return wide.add_(x) if wide.dtype == torch.promote_types(wide.dtype, x.dtype) else x + wide
+    fits = wide.dtype == torch.promote_types(wide.dtype, x.dtype) and wide.stride() == x.stride()
+    return wide.add_(x) if fits else x + wide
