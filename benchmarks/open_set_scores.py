@@ -18,8 +18,8 @@ from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.transforms import eval_transform
 from d2st.encode import encode_clips
-from d2st.openset import auroc, score_open
 from d2st.scoring import interval
+from d2st.unknown.openset import auroc, score_open
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, split, write_clip
 from d2st.data.rendered.long import write_long
-from d2st.events import write_events
 from d2st.results import git_state
 from d2st.spot import SpotConfig, spot
+from d2st.spot.events import write_events
 
 FIRST = 50_000  # number of the first support clip: none is a clip of the benchmark or of a long video
 

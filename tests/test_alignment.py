@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2st import heads
-from d2st.alignment import align, ordered_path
+from d2st.visualize.alignment import align, ordered_path
 
 
 def features(frames: int, seed: int) -> torch.Tensor:

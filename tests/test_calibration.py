@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from d2st import heads
-from d2st.calibration import fit_calibration, fit_support, lower_bound, student_t
-from d2st.calibration_file import RATES, CalibrationFile, Entry
 from d2st.errors import D2STError
-from d2st.judge import appoint
-from d2st.leave_one_out import class_offsets, fit_score, hold_out, own_scores
 from d2st.origin import Origin
+from d2st.unknown.calibration import fit_calibration, fit_support, lower_bound, student_t
+from d2st.unknown.calibration_file import RATES, CalibrationFile, Entry
+from d2st.unknown.judge import appoint
+from d2st.unknown.leave_one_out import class_offsets, fit_score, hold_out, own_scores
 
 
 def clips(shots: tuple[int, ...], seed: int = 0, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2st import figures, timeline
-from d2st.segments import Segment
+from d2st import figures
+from d2st.spot.picture import over_time, timeline
+from d2st.spot.segments import Segment
 
 
 @pytest.fixture
@@ -43,10 +44,10 @@ def test_timeline(tmp_path):
     spans = np.array([(i / 2, i / 2 + 2) for i in range(20)])
     scores = np.stack([np.linspace(0, 1, 20), np.linspace(1, 0, 20)], 1)
     found = [Segment(2, 5, "left", 0.9)]
-    timeline.timeline(tmp_path / "a.png", spans, scores, ("left", "right"), found, 0.5, [Segment(2, 4, "right", 1)])
+    timeline(tmp_path / "a.png", spans, scores, ("left", "right"), found, 0.5, [Segment(2, 4, "right", 1)])
     check(tmp_path / "a.png", 1000, 250)
     moments = np.array([0.4, 0.6, 3.3, 50.0])
-    values = timeline.over_time(spans, scores, moments)  # (4, 2)
+    values = over_time(spans, scores, moments)  # (4, 2)
     assert (values[[0, 3]] == 0).all() and (values[1] == scores[0]).all()
     around = [i for i, (start, end) in enumerate(spans) if start + 0.5 < 3.3 < end - 0.5]
     assert (values[2] == scores[around].max(0)).all()

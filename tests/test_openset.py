@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 import d2st
 from d2st import cli, heads
-from d2st.calibration import Calibration
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
 from d2st.evaluate import EvalConfig, evaluate
-from d2st.openset import OpenScores, answers, auroc, reliability, score_open, summarise_open
 from d2st.scoring import score
+from d2st.unknown.calibration import Calibration
+from d2st.unknown.openset import OpenScores, answers, auroc, reliability, score_open, summarise_open
 
 few = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
 
@@ -63,7 +63,7 @@ def features() -> tuple[torch.Tensor, np.ndarray]:
 
 @pytest.mark.parametrize("shot", [1, 3])
 def test_open_scores_are_those_of_one_episode_after_another(features, shot: int) -> None:
-    from d2st.judge import appoint
+    from d2st.unknown.judge import appoint
 
     clips, labels = features
     sampler, head = EpisodeSampler(labels, 4, shot, 2, seed=1, unseen=3), heads.build("otam")

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import d2st
-from d2st import points
 from d2st.attention import AnisotropicAttention, reference_points
-from d2st.clip_points import clip_points
 from d2st.data import frames as frame_rules
 from d2st.data.transforms import eval_transform, eval_view
 from d2st.data.video import read_clip
 from d2st.errors import D2STError
 from d2st.sites import inspect
+from d2st.visualize import points
+from d2st.visualize.clip_points import clip_points
 
 SIDES = st.integers(8, 400)
 VIT = dict(img_size=64, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2st.errors import D2STError
-from d2st.events import count_found, read_events, seconds, write_events
 from d2st.progress import clock
-from d2st.segments import Segment, find_segments, iou, merge
+from d2st.spot.events import count_found, read_events, seconds, write_events
+from d2st.spot.segments import Segment, find_segments, iou, merge
 
 SPAN = st.tuples(st.integers(0, 50), st.integers(1, 20)).map(lambda s: (s[0] / 2, (s[0] + s[1]) / 2))
 LABELS = ("a", "b", "c")

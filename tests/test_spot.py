@@ -12,14 +12,14 @@ import small as made
 import torch
 from PIL import Image
 
-from d2st import cli, watch
+from d2st import cli
 from d2st.data.frames import uniform
 from d2st.data.stream import VideoStream, open_stream
 from d2st.data.video import read_clip
 from d2st.errors import D2STError
 from d2st.recogniser import build_classifier
-from d2st.scores import standing_out, window_scores
-from d2st.spot import SpotConfig, spot
+from d2st.spot import SpotConfig, spot, watching
+from d2st.spot.scores import standing_out, window_scores
 
 SCENES = (("pink", 25), ("white", 35), ("teal", 22), ("white", 28), ("pink", 20))  # frames, 25 a second
 
@@ -70,10 +70,10 @@ def test_finds_what_happens_and_writes_it_all(small, folder, tmp_path, capsys):
 def test_every_frame_is_decoded_and_resized_once_and_windows_are_clips(small, folder, monkeypatch):
     classifier, _, settings = build_classifier(config(small, folder))
     resized = []
-    real = watch.fit
-    monkeypatch.setattr(watch, "fit", lambda *options: lambda frame: resized.append(1) or real(*options)(frame))
+    real = watching.fit
+    monkeypatch.setattr(watching, "fit", lambda *options: lambda frame: resized.append(1) or real(*options)(frame))
     with open_stream(settings.video) as video:
-        seen = list(watch.watch(classifier, video, video.fps, (0.32, 0.64), 0.25, 7))
+        seen = list(watching.watch(classifier, video, video.fps, (0.32, 0.64), 0.25, 7))
         assert video.tally.frames == len(resized) == 130
     spans, logits = np.concatenate([s.spans for s in seen]), np.concatenate([s.logits for s in seen])
     every = read_clip(settings.video, lambda length, fps, rng: np.arange(length))

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 
 import d2st
-from d2st import animation, cli, point_figures
-from d2st.clip_points import clip_points
+from d2st import cli
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, write_clip
-from d2st.match_figures import alignment_figure
+from d2st.visualize import animation, point_figures
+from d2st.visualize.clip_points import clip_points
+from d2st.visualize.match_figures import alignment_figure
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +204,7 @@ def test_an_unreadable_example_is_passed_over(folder, tmp_path, capsys):
 
 def test_alignment_of_clips_of_other_sizes():
     from d2st import heads
-    from d2st.alignment import align
+    from d2st.visualize.alignment import align
 
     found = align(heads.build("bi-mhm"), torch.randn(5, 8), torch.randn(3, 8))
     query, support = np.zeros((3, 40, 90, 3), np.uint8), np.zeros((5, 90, 40, 3), np.uint8)

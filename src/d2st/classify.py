@@ -7,8 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from . import heads
-from .calibration import check_rate
-from .calibration_file import CALIBRATION, CalibrationFile
 from .choice import build_head
 from .clip_encoder import ClipEncoder
 from .data.datasets import open_dataset
@@ -17,7 +15,6 @@ from .encoder import VideoEncoder
 from .errors import D2STError
 from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
-from .judge import NEVER, Judge, appoint
 from .options import Precision
 from .origin import Origin
 from .prediction import Prediction, explain
@@ -25,6 +22,9 @@ from .pretrained import CONFIG as ADAPTER_CONFIG
 from .pretrained import WEIGHTS as ADAPTER_WEIGHTS
 from .pretrained import find, load
 from .support import EncodedClips, SavedSupport, join, stack
+from .unknown.calibration import check_rate
+from .unknown.calibration_file import CALIBRATION, CalibrationFile
+from .unknown.judge import NEVER, Judge, appoint
 
 SUPPORT = "support.safetensors"
 

@@ -9,18 +9,18 @@ import numpy as np
 import torch
 
 from . import figures
-from .alignment import align
 from .classify import FewShotClassifier
-from .clip_points import clip_points
 from .data.datasets import ClipSet
 from .data.rendered import MOTIONS, split
 from .data.video import read_clip
 from .files import write_png
-from .match_figures import alignment_figure
-from .point_figures import shifted_points
 from .prediction import Prediction
 from .report import Report, percent
 from .results import write_result
+from .visualize.alignment import align
+from .visualize.clip_points import clip_points
+from .visualize.match_figures import alignment_figure
+from .visualize.point_figures import shifted_points
 
 if TYPE_CHECKING:
     from .demo import DemoConfig

@@ -20,11 +20,11 @@ from .errors import D2STError
 from .eval_table import print_result
 from .heads import CLIPFSAR, Head, HeadSpec, TextConfig
 from .mixing import best, search_mixing
-from .open_eval import OpenSet
 from .options import Precision, build_encoder, pick_device
 from .processes import launch
 from .results import plain, write_result
 from .scoring import Scores, interval, score
+from .unknown.open_eval import OpenSet
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

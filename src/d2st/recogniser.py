@@ -8,7 +8,6 @@ from typing import Literal, Protocol, TypeVar
 import numpy as np
 import torch
 
-from .calibration_file import beside
 from .choice import build_head, tell_untrained
 from .classify import FewShotClassifier
 from .data.datasets import ClipSet, open_dataset
@@ -16,6 +15,7 @@ from .encode import Features, encode_clips
 from .errors import D2STError
 from .heads import HeadSpec, TextConfig
 from .options import EncoderOptions, Precision, build_encoder, pick_device
+from .unknown.calibration_file import beside
 
 
 class SupportOptions(EncoderOptions, Protocol):

@@ -12,8 +12,8 @@ from ..data import frames as frame_rules
 from ..data.datasets import open_dataset
 from ..data.transforms import eval_transform
 from ..encoder import VideoEncoder, adapt
-from ..points import sampled_points
 from ..pretrained import load
+from ..visualize.points import sampled_points
 
 AXES = ("time", "height", "width")
 

@@ -5,10 +5,10 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from ..adapters import AdapterConfig, NoneConfig
-from ..calibration import check_rate
 from ..errors import D2STError
 from ..heads import HeadSpec, TextConfig
 from ..options import Precision
+from ..unknown.calibration import check_rate
 
 
 @dataclass(frozen=True)

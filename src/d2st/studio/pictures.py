@@ -7,8 +7,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..classify import FewShotClassifier
-from ..clip_points import clip_points
-from ..point_figures import important_points
+from ..visualize.clip_points import clip_points
+from ..visualize.point_figures import important_points
 
 HEIGHT = 96  # pixels of a small frame
 

@@ -5,7 +5,6 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..calibration_file import CalibrationFile, beside
 from ..choice import build_head, tell_untrained
 from ..classify import FewShotClassifier
 from ..encoder import VideoEncoder
@@ -13,6 +12,7 @@ from ..errors import D2STError
 from ..heads import Head
 from ..options import build_encoder, pick_device
 from ..pretrained import CONFIG
+from ..unknown.calibration_file import CalibrationFile, beside
 from . import StudioConfig
 
 KEPT = 2  # loaded at a time; a page that goes back to another loads it again

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from d2st.segments import Segment
+from d2st.spot.segments import Segment
 
 from .classes import MOTIONS
 from .write import FRAMES_PER_SECOND, RenderConfig, render_clip, write_frames

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .data.transforms import View, eval_transform, eval_view
-from .encoder import VideoEncoder
-from .errors import D2STError
-from .options import Precision, autocast
+from ..data.transforms import View, eval_transform, eval_view
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..options import Precision, autocast
 from .points import PathwayPoints, cells_to_pixels, sampled_points
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..heads import Head
 from .calibration import Calibration, fit_support
 from .calibration_file import CalibrationFile
-from .heads import Head
 from .leave_one_out import class_offsets, fit_score, hold_out
 
 # With fewer held-out clips, or two classes (of which one is left when the other is held out), a calibration on

@@ -5,18 +5,18 @@ from pathlib import Path
 
 import numpy as np
 
+from ..classify import FewShotClassifier
+from ..data.datasets import Clip, ClipSet, open_dataset
+from ..data.index import is_store
+from ..data.kinds import EXTENSIONS, is_frame_folder
+from ..data.readers import reader
+from ..errors import D2STError
+from ..files import write_png
+from ..heads import bi_mhm, frame_distances
+from ..recogniser import SupportOptions, fit_clips
 from .alignment import align
-from .classify import FewShotClassifier
 from .clip_points import ClipPoints
-from .data.datasets import Clip, ClipSet, open_dataset
-from .data.index import is_store
-from .data.kinds import EXTENSIONS, is_frame_folder
-from .data.readers import reader
-from .errors import D2STError
-from .files import write_png
-from .heads import bi_mhm, frame_distances
 from .match_figures import alignment_figure
-from .recogniser import SupportOptions, fit_clips
 
 LISTS = {".txt", ".csv"}
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from .heads import Head, frame_distances
-from .heads.bi_mhm import BiMHM
-from .heads.otam import OTAM
+from ..heads import Head, frame_distances
+from ..heads.bi_mhm import BiMHM
+from ..heads.otam import OTAM
 
 Pairs = tuple[tuple[int, int], ...]
 

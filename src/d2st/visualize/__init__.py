@@ -7,21 +7,21 @@ from typing import Literal
 import numpy as np
 import torch
 
+from ..adapters import AdapterConfig, D2STConfig, NoneConfig
+from ..choice import build_head, tell_untrained
+from ..classify import FewShotClassifier
+from ..data.kinds import is_frame_folder
+from ..data.readers import reader
+from ..errors import D2STError
+from ..files import write_png
+from ..heads import HeadSpec, TextConfig
+from ..options import Precision, build_encoder, pick_device
+from ..progress import progress
+from ..results import write_result
 from . import animation, point_figures
-from .adapters import AdapterConfig, D2STConfig, NoneConfig
-from .choice import build_head, tell_untrained
-from .classify import FewShotClassifier
 from .clip_points import ClipPoints, clip_points
-from .data.kinds import is_frame_folder
-from .data.readers import reader
-from .errors import D2STError
-from .files import write_png
-from .heads import HeadSpec, TextConfig
-from .options import Precision, build_encoder, pick_device
-from .points_record import points_record
-from .progress import progress
-from .results import write_result
-from .visualize_match import match_support
+from .match import match_support
+from .record import points_record
 
 MOMENTS, BYTES = 48, 2**29  # of an animation: pictures, and what they may take in memory
 _NO_POINTS = (

@@ -10,7 +10,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from .progress import clock
+from ..progress import clock
 from .segments import Segment
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torchvision.transforms import v2
 
-from .classify import FewShotClassifier
-from .data.transforms import fit, normalise
+from ..classify import FewShotClassifier
+from ..data.transforms import fit, normalise
 from .windows import cut
 
 

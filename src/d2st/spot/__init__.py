@@ -9,23 +9,23 @@ from typing import Literal
 
 import numpy as np
 
-from .adapters import AdapterConfig, NoneConfig
-from .classify import FewShotClassifier
-from .data.stream import VideoStream, open_stream
-from .errors import D2STError
+from ..adapters import AdapterConfig, NoneConfig
+from ..classify import FewShotClassifier
+from ..data.stream import VideoStream, open_stream
+from ..errors import D2STError
+from ..files import write_atomic
+from ..heads import HeadSpec, TextConfig
+from ..options import Precision
+from ..progress import clock, video_progress
+from ..recogniser import build_classifier
+from ..results import write_result
+from ..stop import Stop
 from .events import count_found, of_classes, read_events, tell
-from .files import write_atomic
-from .heads import HeadSpec, TextConfig
-from .options import Precision
-from .progress import clock, video_progress
-from .recogniser import build_classifier
-from .results import write_result
+from .output import Windows, print_segments, record
+from .picture import timeline
 from .scores import window_scores
 from .segments import Segment, find_segments
-from .spot_output import Windows, print_segments, record
-from .stop import Stop
-from .timeline import timeline
-from .watch import watch
+from .watching import watch
 from .windows import lengths_for
 
 

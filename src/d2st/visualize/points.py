@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .attention import AnisotropicAttention, cell_coordinates, reference_points
-from .encoder import VideoEncoder
+from ..attention import AnisotropicAttention, cell_coordinates, reference_points
+from ..encoder import VideoEncoder
 
 _WEIGHTS = 2**22  # attention weights held at once: 16 MiB
 

@@ -6,11 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..data.episodes import EpisodeSampler
+from ..heads import Head
+from ..scoring import batches, interval
 from .calibration import Calibration, fit_support
-from .data.episodes import EpisodeSampler
-from .heads import Head
 from .leave_one_out import class_offsets, fit_score, hold_out
-from .scoring import batches, interval
 
 BINS = 10
 

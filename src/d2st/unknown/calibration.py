@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .errors import D2STError
+from ..errors import D2STError
 from .leave_one_out import HeldOut, own_scores
 
 TEMPERATURES = torch.logspace(-2, 2, 81, dtype=torch.float64)  # in units of the logits' spread between classes

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..data.episodes import EpisodeSampler
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..heads import Head
+from ..origin import Origin
 from .calibration import check_rate
 from .calibration_file import CalibrationFile, Entry, beside
-from .data.episodes import EpisodeSampler
-from .encoder import VideoEncoder
-from .errors import D2STError
-from .heads import Head
 from .openset import score_open, summarise_open
-from .origin import Origin
 
 if TYPE_CHECKING:
-    from .evaluate import EvalConfig
+    from ..evaluate import EvalConfig
 
 
 class OpenSet:

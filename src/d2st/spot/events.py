@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import D2STError
+from ..errors import D2STError
 from .segments import Segment, iou
 
 _COLUMNS = ["start", "end", "label"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .files import write_atomic
+from ..files import write_atomic
 
 
 def write_gif(path: Path, pictures: Sequence[np.ndarray], rate: float) -> None:

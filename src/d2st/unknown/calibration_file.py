@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import __version__
+from .. import __version__
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..files import write_json
+from ..heads import Head
+from ..origin import Origin
+from ..pretrained import find
 from .calibration import Calibration, fit_calibration
-from .encoder import VideoEncoder
-from .errors import D2STError
-from .files import write_json
-from .heads import Head
-from .origin import Origin
-from .pretrained import find
 
 CALIBRATION = "calibration.json"
 FORMAT = 1

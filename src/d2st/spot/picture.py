@@ -9,8 +9,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from .figures import AFTER, BEFORE
-from .progress import clock
+from ..figures import AFTER, BEFORE
+from ..progress import clock
 from .segments import Segment
 
 TRUTH = "#e8590c"

@@ -8,7 +8,7 @@ background.
 import numpy as np
 import torch
 
-from .judge import Judge
+from ..unknown.judge import Judge
 
 # Chosen on rendered videos of validation classes (docs/spot.md): the height above the video's median, in robust
 # standard deviations, at which a window is as likely to stand out as not.

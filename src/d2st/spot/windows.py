@@ -12,9 +12,9 @@ from math import ceil, floor, log
 import torch
 from torch import Tensor
 
-from .data.datasets import ClipSet
-from .data.readers import duration
-from .errors import D2STError
+from ..data.datasets import ClipSet
+from ..data.readers import duration
+from ..errors import D2STError
 
 # Timestamps are rounded (Matroska: to milliseconds); a frame this much ahead of a moment, in seconds, counts as shown.
 _EPSILON = 1e-6

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .heads import Head
+from ..heads import Head
 
 FOLDS = 50  # of more shots several are held out at a time, of more classes only so many are held out
 
