@@ -50,7 +50,8 @@ class _Recomputed(Function):
     def forward(ctx, read: Read, scale: float, count: int, u: Tensor, *parameters: Tensor) -> Tensor:
         ctx.read, ctx.scale, ctx.count, ctx.precision = read, scale, count, _precision(u.device.type)
         ctx.save_for_backward(u, *parameters)
-        return _fused(read(u), parameters[:count], scale)
+        # Detached, because here its views have no graph, which hooks on modules take for a leaf's.
+        return _fused(read(u.detach()), parameters[:count], scale)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
