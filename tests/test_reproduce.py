@@ -285,7 +285,7 @@ def test_the_small_version_from_clips_to_report(tmp_path, monkeypatch):
     written = json.loads((tmp_path / "mini.json").read_text())
     assert [len(cell["seeds"]) for cell in written["cells"]] == [1, 1]
     offsets = written["offsets"]["trained"]
-    assert {(entry["pathway"]) for entry in offsets} == {"spatial", "temporal"} and len(offsets) == 8
+    assert {(entry["pathway"]) for entry in offsets} == {"spatial", "temporal"} and len(offsets) == 6
     for entry in offsets:
         assert all(
             0 <= shared <= moved + 1e-3 <= reach + 2e-3

@@ -33,7 +33,7 @@ class ReproduceConfig:
         dry_run: print the commands and run nothing.
         lanes: trainings side by side; None is 1, or 2 in the small version.
         threads: of PyTorch in each; None leaves it to PyTorch, or is 1 in the small version.
-        episodes: training episodes of the small version's cells; None is its recipe's.
+        episodes: training episodes of every cell of the small version; None is as its tables say.
         test_episodes: test episodes of the small version.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.

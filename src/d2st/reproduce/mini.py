@@ -33,16 +33,17 @@ TRAINED = "4/D2ST-Adapter/1-shot"  # the cell whose offsets are measured
 
 def tables() -> tuple[list[dict], list[dict]]:
     """The small version's tables in the form of :mod:`d2st.paper`, and its leads."""
-    plan = yaml.safe_load((Path(__file__).parent / "mini.yaml").read_text(encoding="utf-8"))
+    plan = _plan()
     for table in plan["tables"]:
         table["columns"] = [{"name": "1-shot", "shot": 1}]
         for row in table["rows"]:
             row["numbers"] = [row.pop("number", None)]
             row["backbone"] = "stills"
-            rate = plan["lr"].get(row.get("method"))
-            if rate is not None and "lr" not in row.get("flags", {}):
-                row["flags"] = {**row.get("flags", {}), "lr": rate}
     return plan["tables"], plan["leads"]
+
+
+def _plan() -> dict:
+    return yaml.safe_load((Path(__file__).parent / "mini.yaml").read_text(encoding="utf-8"))
 
 
 def mini(config: "ReproduceConfig") -> dict:
@@ -96,14 +97,16 @@ def mini(config: "ReproduceConfig") -> dict:
 def mini_run(cell: Cell, seed: int, config: "ReproduceConfig") -> Run:
     """The training and the test of a cell of the small version."""
     out, setting = Path(config.out), cell.setting
-    dataset, method, flags = setting["dataset"], setting["method"], dict(setting.get("flags", {}))
+    dataset, method, own, plan = setting["dataset"], setting["method"], dict(setting.get("flags", {})), _plan()
+    if config.episodes and method != "none":
+        own["episodes"] = config.episodes
+    flags = {"episodes": plan["episodes"], **plan["methods"].get(method, {}), **own}
     part = setting.get("part", "test")
-    name = run_name(dataset, setting["backbone"], method, flags, seed, *([part] if part != "test" else []))
+    name = run_name(dataset, setting["backbone"], method, own, seed, *([part] if part != "test" else []))
     folder = out / name
     where = ["--data", str(_data(out, dataset)["data"]), "--split", str(_data(out, dataset)["split"])]
     train = ["train", "--config", "recipes/mini.yaml"]
     train += ["--config", f"recipes/methods/{METHODS.get(method, method)}.yaml", *flag_list(flags), *where]
-    train += ["--episodes", str(config.episodes)] if config.episodes and "episodes" not in flags else []
     train += ["--seed", str(seed), *config.common(), "--out", str(folder)]
     test = ["eval", *where, "--part", part, "--shot", "1,5", "--episodes", str(config.test_episodes)]
     if method == "none":

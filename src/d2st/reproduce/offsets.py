@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..adapters import D2STConfig
 from ..attention import ShiftedPoints
 from ..data import frames as frame_rules
 from ..data.datasets import open_dataset
@@ -32,9 +31,10 @@ def measure(adapters: list[Path], data: dict[str, Path], backbone: str, clips: i
         axis (time, height, width) the mean |offset| (``moved``), how much of it all clips share (``shared``: the mean
         over points of |mean offset over clips|), and how far an offset can reach (``reach``).
     """
+    encoders = [load(folder) for folder in adapters]
     torch.manual_seed(0)
-    untrained = adapt(backbone, D2STConfig())
-    trained = [_of(load(folder), data, clips) for folder in adapters]
+    untrained = adapt(backbone, encoders[0].config)
+    trained = [_of(encoder, data, clips) for encoder in encoders]
     merged = []
     for same in zip(*trained, strict=True):
         means = {key: np.mean([entry[key] for entry in same], axis=0).round(3).tolist() for key in ("moved", "shared")}
