@@ -281,8 +281,12 @@ def test_bottleneck_computes_again_what_gradients_need_and_no_more():
 
 def test_an_inner_gradient_is_refused_in_a_sentence():
     parts, inner = bottleneck(), []
-    parts["read"].register_forward_pre_hook(lambda module, args: inner.append(args[0]))
-    lean_bottleneck(parts, torch.randn(3, 16, dtype=torch.float64))
+
+    def middle(u):
+        inner.append(u)
+        return parts["read"](u)
+
+    residual_bottleneck(torch.randn(3, 16, dtype=torch.float64), parts["down"], middle, parts["up"])
     with pytest.raises(d2st.D2STError, match="what the adapter or the encoder gives"):
         inner[0].sum().backward()
 
