@@ -2,6 +2,10 @@
 
 import os
 
+# One thread for every process of the tests, said before torch is imported: what they compute is small, and threads that
+# wait for each other crawl where anything else runs.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import pytest
 
 
