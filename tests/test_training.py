@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import d2st
+from d2st import clip_transforms
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.frames import build
@@ -18,7 +19,7 @@ from d2st.data.transforms import train_transform
 from d2st.errors import D2STError
 from d2st.loss import EpisodicLoss
 from d2st.steps import Steps
-from d2st.train import TrainConfig, _transforms, train
+from d2st.train import TrainConfig, train
 
 
 def config(folder, out, **more) -> TrainConfig:
@@ -73,7 +74,7 @@ def test_augment_says_which_clips_are_jittered(small, tmp_path) -> None:
 
     for augment, support_varies in (("queries", False), ("all", True)):
         settings = config(small, tmp_path, transforms="released", augment=augment, flip=False)
-        support, query = _transforms(settings, encoder)
+        support, query = clip_transforms.training(settings, encoder)
         spread = [max(seen) - min(seen) for seen in (colours(support), colours(query))]
         assert (spread[0] > 0.2) == support_varies and spread[1] > 0.2
 

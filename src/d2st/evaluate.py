@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from torch import Tensor
 
+from . import clip_transforms
 from .adapters import AdapterConfig, NoneConfig
 from .cache import cached_features
 from .choice import build_head, build_heads, name_features, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
-from .data.transforms import eval_transform, released_eval_transform
-from .encode import Features, Transform, encode_clips, encode_together
+from .encode import Features, encode_clips, encode_together
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .eval_table import print_result
@@ -23,7 +24,7 @@ from .mixing import best, search_mixing
 from .options import Precision, build_encoder, pick_device
 from .processes import launch
 from .results import plain, write_result
-from .scoring import Scores, interval, score
+from .scoring import interval, score
 from .unknown.open_eval import OpenSet
 
 if TYPE_CHECKING:
@@ -119,6 +120,46 @@ def evaluate(config: EvalConfig) -> dict:
         D2STError: an option, the data or the split cannot be used.
     """
     shots = (config.shot,) if isinstance(config.shot, int) else config.shot
+    _check(config)
+    openset = OpenSet(config)
+    fabric = launch(pick_device(config.device))
+    clips = open_dataset(config.data, config.split, config.part)
+    protocol = {"queries": config.queries, "seed": config.seed, "classes": clips.classes}
+    protocol["unseen"] = openset.unseen(len(clips.classes))
+    for shot in shots:  # refuses a split with too few clips before anything is encoded
+        EpisodeSampler(clips.labels, config.way, shot, **protocol)
+    torch.manual_seed(config.seed)  # of what is untrained
+    encoder, frames = build_encoder(config)
+    encoder.to(fabric.device)
+    heads, left_out = _heads(config, encoder, frames, clips)
+    if config.heads is None:
+        config = replace(config, head=heads[0].spec)  # in what is written, with every option of it
+    texts = [name_features(head, encoder, clips.classes, config.text) for head in heads]
+    heads = [head.to(fabric.device) for head in heads]
+    features = _features(config, fabric, encoder, heads, frames, clips)
+    samplers = [EpisodeSampler(clips.labels[features.clips], config.way, shot, **protocol) for shot in shots]
+    result = {
+        "part": config.part,
+        "backbone": encoder.backbone_name,
+        "adapter": encoder.config.label,
+        "trainable_parameters": encoder.parameter_count()[0],
+        "clips": len(features.clips),
+        "bad_clips": features.bad,
+        "problems": list(clips.problems),
+        "results": _score(config, openset, encoder, heads, texts, features, samplers, fabric.device),
+    }
+    if config.heads is not None:
+        result |= {"left_out": left_out, "heads": [plain(head.spec) for head in heads]}
+    print_result(result, clips.classes)
+    if config.save_calibration and fabric.is_global_zero:
+        print(f"The calibration is written to {openset.save(encoder, heads[0])}.")
+    if config.out and fabric.is_global_zero:
+        path = write_result(Path(config.out) / "eval.json", config, result)
+        print(f"Written to {path}.")
+    return result
+
+
+def _check(config: EvalConfig) -> None:
     if config.episodes < 1:
         raise D2STError(f"An evaluation needs at least one episode, not {config.episodes}.")
     if config.views < 1 or (config.views > 1 and config.test_frames == "centre"):
@@ -128,44 +169,47 @@ def evaluate(config: EvalConfig) -> dict:
             f"The mixing exponent is part of the model and is searched on validation classes (part val), not on "
             f"{config.part}; give what was found there with --head.mixing."
         )
-    openset = OpenSet(config)
-    fabric = launch(pick_device(config.device))
-    device = fabric.device
-    clips = open_dataset(config.data, config.split, config.part)
-    protocol = {"queries": config.queries, "seed": config.seed, "classes": clips.classes}
-    protocol["unseen"] = openset.unseen(len(clips.classes))
-    for shot in shots:  # refuses a split with too few clips before anything is encoded
-        EpisodeSampler(clips.labels, config.way, shot, **protocol)
-    torch.manual_seed(config.seed)  # of what is untrained
-    encoder, frames = build_encoder(config)
-    encoder.to(device)
+
+
+def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSet) -> tuple[list[Head], dict[str, str]]:
+    """The heads to evaluate, and of ``--heads`` those that cannot be: name -> reason."""
+    saved = {"saved": config.adapter_path, "weights": config.weights}
     if config.heads is None:
-        head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
+        head, trained = build_head(config.head, encoder, frames, **saved)
         if not trained:
             tell_untrained(head)
-        chosen, left_out = [head], {}
-        config = replace(config, head=head.spec)
+        heads, left_out = [head], {}
     else:
-        saved = config.adapter_path, config.weights
-        names = clips.classes, config.text
-        chosen, left_out = build_heads(config.heads, config.head, encoder, frames, *saved, *names)
-    if config.search_mixing and not any(isinstance(head, CLIPFSAR) for head in chosen):
+        named = {"classes": clips.classes, "text": config.text}
+        heads, left_out = build_heads(config.heads, config.head, encoder, frames, **saved, **named)
+    if config.search_mixing and not any(isinstance(head, CLIPFSAR) for head in heads):
         raise D2STError("Only the head clip-fsar has a mixing exponent to search; give --head clip-fsar.")
-    texts = [name_features(head, encoder, clips.classes, config.text) for head in chosen]
-    chosen = [head.to(device) for head in chosen]
-    features = _features(config, fabric, encoder, chosen, frames, clips)
-    labels, first, results = clips.labels[features.clips], {}, []
-    for head, text in zip(chosen, texts, strict=True):
+    return heads, left_out
+
+
+def _score(
+    config: EvalConfig,
+    openset: OpenSet,
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    texts: Sequence[Tensor | None],
+    features: Features,
+    samplers: Sequence[EpisodeSampler],
+    device: torch.device,
+) -> list[dict]:
+    """The result of each head with each sampler, as JSON."""
+    first, results = {}, []
+    for head, text in zip(heads, texts, strict=True):
         embedded = features.embedded(head)
         calibration = openset.saved(encoder, head) if config.open_set else None
-        for shot in shots:
-            sampler = EpisodeSampler(labels, config.way, shot, **protocol)
+        for sampler in samplers:
+            shot = sampler.shot
             scores = score(embedded, sampler, head, config.episodes, device, text)
-            result = {"head": head.spec.name, "way": config.way, "shot": shot, **summarise(scores, clips.classes)}
+            result = {"head": head.spec.name, "way": config.way, "shot": shot, **scores.summary(sampler.classes)}
             if shot in first:
                 apart = scores.accuracies - first[shot]  # of the same episodes, so much narrower than the two intervals
                 width = interval(apart) if len(apart) > 1 else None
-                result["difference"] = {"to": chosen[0].spec.name, "mean": float(apart.mean()), "interval": width}
+                result["difference"] = {"to": heads[0].spec.name, "mean": float(apart.mean()), "interval": width}
             first.setdefault(shot, scores.accuracies)
             if config.search_mixing and isinstance(head, CLIPFSAR):
                 found = search_mixing(embedded, sampler, head, config.episodes, text, device)
@@ -173,60 +217,13 @@ def evaluate(config: EvalConfig) -> dict:
             if config.open_set:
                 result["open_set"] = openset(embedded, sampler, head, device, text, calibration)
             results.append(result)
-    counts = {"clips": len(features.clips), "bad_clips": features.bad, "problems": list(clips.problems)}
-    model = {
-        "backbone": encoder.backbone_name,
-        "adapter": encoder.config.label,
-        "trainable_parameters": encoder.parameter_count()[0],
-    }
-    result = {"part": config.part, **model, **counts, "results": results}
-    if config.heads is not None:
-        result |= {"left_out": left_out, "heads": [plain(head.spec) for head in chosen]}
-    print_result(result, clips.classes)
-    if config.save_calibration and fabric.is_global_zero:
-        print(f"The calibration is written to {openset.save(encoder, chosen[0])}.")
-    if config.out and fabric.is_global_zero:
-        path = write_result(Path(config.out) / "eval.json", config, result)
-        print(f"Written to {path}.")
-    return result
-
-
-def summarise(scores: Scores, classes: tuple[str, ...]) -> dict:
-    """Scores as JSON: accuracies are 0..1, the confusion matrix counts queries by true and predicted class."""
-    drawn = scores.confusion.sum(1) > 0
-    per_class = {name: float(a) if d else None for name, a, d in zip(classes, scores.per_class, drawn, strict=True)}
-    return {
-        "episodes": len(scores.accuracies),
-        "accuracy": scores.mean,
-        "interval": scores.interval if len(scores.accuracies) > 1 else None,
-        "per_class": per_class,
-        "confusion": scores.confusion.tolist(),
-    }
-
-
-def fixed_transform(config, encoder: VideoEncoder) -> Transform:
-    """The deterministic transform of the config's family (``transforms``) for an encoder."""
-    if config.transforms == "released":
-        return released_eval_transform(encoder.mean, encoder.std, *released_size(encoder))
-    return eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
-
-
-def released_size(encoder: VideoEncoder) -> tuple[int, int]:
-    """Crop and resize side of the released transforms: 224 out of 256, or the same ratio.
-
-    Raises:
-        D2STError: the encoder's frames are not square.
-    """
-    height, width = encoder.image_size
-    if height != width:
-        raise D2STError(f"The released transforms make squares and the encoder wants {height}x{width}; choose plain.")
-    return height, round(height * 256 / 224)
+    return results
 
 
 def _features(
-    config: EvalConfig, fabric: "Fabric", encoder: VideoEncoder, chosen: Sequence[Head], frames: int, clips: ClipSet
+    config: EvalConfig, fabric: "Fabric", encoder: VideoEncoder, heads: Sequence[Head], frames: int, clips: ClipSet
 ) -> Features:
-    sample, transform = frame_rules.build(config.sampling, frames), fixed_transform(config, encoder)
+    sample, transform = frame_rules.build(config.sampling, frames), clip_transforms.fixed(config, encoder)
     seed = config.seed if config.test_frames == "random" else None
 
     def encode(indices: Sequence[int]) -> Features:
@@ -235,7 +232,7 @@ def _features(
             clips,
             sample,
             transform,
-            heads=chosen,
+            heads=heads,
             indices=indices,
             views=config.views,
             seed=seed,
@@ -252,4 +249,4 @@ def _features(
         return together()
     device = fabric.device.type
     protocol = [frames, config.sampling, seed, config.views, config.transforms, config.precision, device]
-    return cached_features(fabric, Path(config.out), encoder, chosen, clips, protocol, together)
+    return cached_features(fabric, Path(config.out), encoder, heads, clips, protocol, together)

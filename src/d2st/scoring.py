@@ -1,6 +1,6 @@
 """Few-shot accuracy over thousands of episodes, as batched tensor work on encoded clips."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +40,17 @@ class Scores:
         """(classes,) share of right queries of each true class; nan for a class that was never drawn."""
         drawn = self.confusion.sum(1)
         return np.divide(np.diag(self.confusion), drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
+
+    def summary(self, classes: Sequence[str]) -> dict:
+        """As JSON: accuracies are 0..1, null for a class never drawn; the confusion matrix counts queries."""
+        shares = (None if np.isnan(share) else float(share) for share in self.per_class)
+        return {
+            "episodes": len(self.accuracies),
+            "accuracy": self.mean,
+            "interval": self.interval if len(self.accuracies) > 1 else None,
+            "per_class": dict(zip(classes, shares, strict=True)),
+            "confusion": self.confusion.tolist(),
+        }
 
 
 def interval(values: np.ndarray) -> float:

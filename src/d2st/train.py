@@ -4,22 +4,20 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from torch import nn
 
-from . import schedules
+from . import clip_transforms, schedules
 from .adapters import AdapterConfig, D2STConfig
 from .choice import build_head, name_features
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
 from .data.loading import EpisodeClips
-from .data.transforms import ClipTransform, released_query_transform, released_support_transform, train_transform
 from .encoder import VideoEncoder
 from .errors import D2STError
-from .evaluate import released_size
 from .heads import HeadSpec, TextConfig
 from .loop import run
 from .loss import EpisodicLoss
+from .optimizer import parameter_groups
 from .options import Precision, build_encoder, pick_device
 from .plan import Plan
 from .processes import launch, world_size
@@ -168,9 +166,9 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     fabric.barrier()
     episode = (config.way, config.shot, config.queries)
     model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
-    optimizer = torch.optim.Adam(groups(model, config), lr=config.lr)
+    optimizer = torch.optim.Adam(parameter_groups(model, config), lr=config.lr)
     sample = frame_rules.build(config.sampling, frames)
-    episodes = EpisodeClips(clips, sampler, sample, *_transforms(config, encoder))
+    episodes = EpisodeClips(clips, sampler, sample, *clip_transforms.training(config, encoder))
     validation = Validation(validation_clips, config, encoder, head, sample) if validation_clips else None
     state = run(fabric, config, plan, folder, model, optimizer, rate, episodes, validation)
     result = {
@@ -235,29 +233,3 @@ def _schedule(config: TrainConfig) -> schedules.Schedule:
     if config.schedule == "step":
         return schedules.step(*common, config.decay_at, config.decay)
     raise D2STError(f"There is no schedule '{config.schedule}'; choose step or cosine.")
-
-
-def _transforms(config: TrainConfig, encoder: VideoEncoder) -> tuple[ClipTransform, ClipTransform]:
-    """Of support and of query clips."""
-    if config.transforms == "released":
-        size = released_size(encoder)
-        common = encoder.mean, encoder.std, *size
-        augmented = released_query_transform(*common, flip=config.flip)
-        return augmented if config.augment == "all" else released_support_transform(*common), augmented
-    common = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
-    transform = train_transform(*common, flip=config.flip, jitter=config.jitter)
-    return transform, transform
-
-
-def groups(model: nn.Module, config, head: str = "head.") -> list[dict]:
-    """Parameter groups by weight decay and by share of the learning rate, as a training config says.
-
-    Names of the head's parameters start with ``head``.
-    """
-    found: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            decay = 0.0 if any(word in name for word in config.no_decay) else config.weight_decay
-            share = config.head_lr if name.startswith(head) else 1.0
-            found.setdefault((decay, share), []).append(parameter)
-    return [{"params": own, "weight_decay": decay, "lr_share": share} for (decay, share), own in found.items()]

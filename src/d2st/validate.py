@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from . import clip_transforms
 from .choice import name_features
 from .data.datasets import ClipSet
 from .data.episodes import EpisodeSampler
 from .data.frames import Sampler
 from .encode import Features, encode_clips, encode_together
 from .encoder import VideoEncoder
-from .evaluate import fixed_transform
 from .heads import Head
 from .scoring import score
 
@@ -39,7 +39,7 @@ class Validation:
         self.clips, self.config, self.encoder, self.head, self.sample = clips, config, encoder, head, sample
         self.way = min(config.way, len(clips.classes))
         self.title = f"{self.way}-way {config.shot}-shot validation"
-        self.transform = fixed_transform(config, encoder)
+        self.transform = clip_transforms.fixed(config, encoder)
         self._sampler(clips.labels)
         self.text = name_features(head, encoder, clips.classes, config.text)
 

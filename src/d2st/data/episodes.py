@@ -112,7 +112,7 @@ class EpisodeSampler:
                 f"or choose fewer shots or queries."
             )
         self.way, self.shot, self.queries, self.seed, self.count = way, shot, queries, seed, count
-        self.unseen = unseen
+        self.unseen, self.classes = unseen, tuple(names)
         self.by_class = [np.flatnonzero(labels == i) for i in range(count)]
         self.support_labels = np.repeat(np.arange(way), shot)
         self.query_labels = np.repeat(np.arange(way), queries)

@@ -16,13 +16,14 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import TextConfig
 from ..loop import run
+from ..optimizer import parameter_groups
 from ..options import Precision, build_encoder
 from ..plan import Plan
 from ..processes import world_size
 from ..results import config_dict, write_result
 from ..runs import RunFolder
 from ..text import encode_names
-from ..train import groups, launch_training
+from ..train import launch_training
 from .loss import FullShotLoss
 from .model import VideoClassifier
 from .validate import Validation
@@ -163,7 +164,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
         folder.open(config_dict(config), config.overwrite)
     fabric.barrier()
     model = FullShotLoss(classifier, len(clips.classes), config.label_smoothing, config.mixup, config.cutmix)
-    optimizer = torch.optim.AdamW(groups(model, config, "model.head."), lr=config.lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config, "model.head."), lr=config.lr)
     batches = ClipBatches(clips, config.batch_size, sample, transform, config.seed)
     validation = Validation(classifier, validation_clips, config, frames) if validation_clips else None
     state = run(fabric, config, plan, folder, model, optimizer, rate, batches, validation)
