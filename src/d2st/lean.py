@@ -40,10 +40,12 @@ def _keeps_graph(x: Tensor) -> bool:
 
 
 class LeanQuickGELU(QuickGELU):
-    """``x * sigmoid(1.702 * x)``, keeping x alone."""
+    """``x * sigmoid(1.702 * x)``, keeping x alone, in one map of memory where three are usual."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return _QuickGELU.apply(x) if _keeps_graph(x) else super().forward(x)
+        if torch.compiler.is_compiling():
+            return super().forward(x)
+        return _QuickGELU.apply(x) if _keeps_graph(x) else _quick_gelu(x)
 
 
 class LeanConv2d(nn.Conv2d):
@@ -90,17 +92,22 @@ def _frozen_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:
     return _BatchNorm.apply(x, norm.weight, norm.bias, norm.running_mean, norm.running_var, norm.eps)
 
 
+def _quick_gelu(x: Tensor) -> Tensor:
+    return (1.702 * x).sigmoid_().mul_(x)
+
+
 class _QuickGELU(Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.save_for_backward(x)
-        return (1.702 * x).sigmoid_().mul_(x)
+        return _quick_gelu(x)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         scaled = 1.702 * ctx.saved_tensors[0]  # x * sigmoid(1.702 x) is SiLU with both axes scaled
         if not torch.is_grad_enabled():
-            return torch.ops.aten.silu_backward(gradient, scaled)  # PyTorch cannot differentiate it
+            # Written over, because fresh memory costs more than the arithmetic. PyTorch cannot differentiate it.
+            return torch.ops.aten.silu_backward.grad_input(gradient, scaled, grad_input=scaled)
         gate = torch.sigmoid(scaled)
         return gradient * gate * (1 + scaled * (1 - gate))
 
