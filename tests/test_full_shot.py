@@ -77,6 +77,39 @@ def test_train_and_eval_from_the_command_line(small, run, tmp_path, capsys):
     assert "3-way 1-shot" in capsys.readouterr().out
 
 
+def test_predict_from_the_command_line(small, run, tmp_path, capsys):
+    """By a classifier what eval says of the same clips; with examples to match with, few-shot as ever."""
+    clips = sorted((small / "data").rglob("*.mp4"))[:4]
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video")
+    model = ["--adapter", str(run / "best"), "--weights", str(small / "weights.safetensors"), "--device", "cpu"]
+    query = ["--query", *map(str, clips), str(broken)]
+    assert cli.main(["predict", *model, *query, "--out", str(tmp_path), "--format", "jsonl"]) == 1
+    printed, told = capsys.readouterr()
+    lines = [json.loads(line) for line in printed.splitlines()]
+    found = json.loads((tmp_path / "predict.json").read_text())
+    assert found["predictions"] == lines and [clip["id"] for clip in found["unreadable"]] == [str(broken)]
+    assert "Passed over" in told
+    assert [line["clip"] for line in lines] == [str(clip) for clip in clips]
+    classifier = d2st.VideoClassifier.from_pretrained(run / "best", weights=small / "weights.safetensors")
+    whole = evaluate_full_shot(evaluation(small, run, data=str(small / "data"), split=None, out=str(tmp_path)))
+    assert whole["clips"] == len(list((small / "data").rglob("*.mp4")))
+    answers = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
+    capsys.readouterr()
+    for line in lines:
+        top = next(answer["top"] for answer in answers if line["clip"].endswith(answer["id"]))
+        assert line["scores"] == pytest.approx(top, abs=1e-5) and line["label"] in classifier.names
+        assert line["confidence"] == max(line["scores"].values())
+
+    assert cli.main(["predict", *model, "--query", str(clips[0]), "--format", "csv"]) == 0
+    header, row = capsys.readouterr().out.splitlines()
+    assert header == "clip,label,confidence" and row.startswith(f"{clips[0]},{lines[0]['label']},")
+    assert cli.main(["predict", *model, "--query", str(clips[0]), "--support", str(small / "data")]) == 0
+    assert "answer" in capsys.readouterr().out
+    assert cli.main(["predict", "--head", "linear", "--query", str(clips[0])]) == 2
+    assert "--adapter FOLDER" in capsys.readouterr().err
+
+
 def test_wrong_flags_are_told_with_the_help_that_lists_the_right_ones(small, run, capsys):
     flags = ["--data", str(small / "data"), "--adapter", str(run / "best")]
     for typed, said in (

@@ -59,8 +59,9 @@ VERBS = {
         "predict",
         "PredictConfig",
         "predict",
-        "support folder and query clips in, labels out",
+        "support folder and query clips in, labels out; or a classifier's (--head linear)",
         lambda r: 1 if r["unreadable"] else 0,
+        classifier=("full_shot.predict", "FullShotPredictConfig", "predict_full_shot"),
     ),
     "visualize": Verb(
         "visualize",

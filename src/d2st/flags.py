@@ -20,6 +20,7 @@ from .heads import FILLED, HEADS, HeadSpec, TextConfig
 from .heads.saved import saved_spec
 
 CLASSIFIER = "linear"  # the head that is no matching head
+MATCHING = {"support", "classifier"}  # flags that give examples to match with
 
 
 def settings(verb: str, summary: str, config_class: type, arguments: Sequence[str]) -> dict[str, object]:
@@ -75,20 +76,25 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
 
 
 def for_classifier(arguments: Sequence[str]) -> bool:
-    """Whether arguments ask for a classifier: by ``--head linear``, or by the folder of one where no head is named."""
+    """Whether arguments ask for a classifier: by ``--head linear``, or by the folder of one without a head or examples
+    to match with.
+    """
     arguments = normalise(arguments)
     head = path = None
+    matching = False
     for flag, value in itertools.pairwise(arguments):
         if flag == "--config":
             content = _read(value)
             head, path = content.get("head", head), content.get("adapter_path", path)
+            matching |= not MATCHING.isdisjoint(content)
         elif flag == "--head.name":
             head = value
         elif flag == "--adapter_path":
             path = value
+        matching |= flag.removeprefix("--") in MATCHING
     if head is not None:
         return head == CLASSIFIER
-    return path is not None and is_classifier(path)
+    return path is not None and not matching and is_classifier(path)
 
 
 def normalise(arguments: Sequence[str], switches: set[str] = frozenset()) -> list[str]:

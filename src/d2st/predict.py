@@ -86,7 +86,7 @@ def predict(config: PredictConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, a class is left without examples, or no query clip can be read.
     """
-    files = _query_files((config.query,) if isinstance(config.query, str) else config.query)
+    files = query_files((config.query,) if isinstance(config.query, str) else config.query)
     classifier, support, config = build_classifier(config, config.reject_rate, config.calibration)
     unreadable = list(support.unreadable)
     if config.save:
@@ -110,7 +110,12 @@ def predict(config: PredictConfig) -> dict:
     return result
 
 
-def _query_files(query: tuple[str, ...]) -> list[Path]:
+def query_files(query: tuple[str, ...]) -> list[Path]:
+    """The video files that paths of clips and folders name.
+
+    Raises:
+        D2STError: a path that does not exist, or a folder without videos.
+    """
     files = []
     for path in map(Path, query):
         found = [path]

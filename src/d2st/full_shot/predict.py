@@ -1,0 +1,124 @@
+"""``d2st predict --head linear``: which of the classes that a classifier was trained on clips show."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+from rich.table import Table
+
+from ..data.datasets import Clip, ClipSet
+from ..errors import D2STError
+from ..options import Precision, pick_device
+from ..predict import query_files
+from ..processes import launch
+from ..results import write_result
+from .answers import Views, answer
+from .model import VideoClassifier
+
+
+@dataclass(frozen=True)
+class FullShotPredictConfig:
+    """Recognition by a classifier that ``d2st train --head linear`` trained; no examples are needed. Exit code 1 says
+    that some clips could not be read.
+
+    Args:
+        query: clip to recognise, folder of clips, or several of these.
+        adapter_path: folder of the trained classifier, such as best/ of a training run.
+        head: linear.
+        weights: local weight file of the backbone, where one was used.
+        frames: frames of a clip; None is as trained.
+        sampling: which frames are read; None is the rule of the training.
+        stride: of the rule stride, frames from one to the next; None is that of the training.
+        views: times that each clip is read, at other frames.
+        crops: cuts of every picture along its longer side, from end to end; one is the centre.
+        average: what is averaged over views and crops: probabilities or logits.
+        format: of the output: table, jsonl (a JSON object a line) or csv.
+        top: classes listed for each clip in the table, at most five.
+        out: folder for predict.json, which also says how it was made; None writes nothing.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        workers: processes that read clips.
+        batch_size: views in a forward pass.
+    """
+
+    query: tuple[str, ...] | str
+    adapter_path: str | None = None
+    head: Literal["linear"] = "linear"
+    weights: str | None = None
+    frames: int | None = None
+    sampling: Literal["uniform", "stride", "tsn", "rate50", "rate35"] | None = None
+    stride: int | None = None
+    views: int = 1
+    crops: int = 1
+    average: Literal["probabilities", "logits"] = "probabilities"
+    format: Literal["table", "jsonl", "csv"] = "table"
+    top: int = 3
+    out: str | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = 0
+    batch_size: int = 8
+
+
+def predict_full_shot(config: FullShotPredictConfig) -> dict:
+    """Classify clips; those that cannot be read are told on stderr, listed, and passed over.
+
+    Returns:
+        What predict.json holds: for each clip the class, its probability (0..1) and the five likeliest classes; and
+        the unreadable clips.
+
+    Raises:
+        D2STError: an option cannot be used, there is no classifier, or no clip can be read.
+    """
+    if not config.adapter_path:
+        raise D2STError("Say which classifier: --adapter FOLDER, such as best/ of a run of d2st train --head linear.")
+    files = query_files((config.query,) if isinstance(config.query, str) else config.query)
+    fabric = launch(pick_device(config.device))
+    model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
+    stride = model.stride if config.stride is None else config.stride
+    answers = answer(
+        fabric,
+        model,
+        ClipSet(model.names, tuple(Clip(file, 0, str(file)) for file in files)),  # labels are what is asked for
+        config.frames or model.encoder.frames,
+        Views(config.sampling or model.sampling, stride, config.views, config.crops, config.average),
+        batch_size=config.batch_size,
+        workers=config.workers,
+        precision=config.precision,
+    )
+    if not len(answers.clips):
+        raise D2STError(f"None of the query clips can be read; the first: {files[0]}: {answers.bad[0]['reason']}.")
+    predictions = []
+    for clip, classes, scores in zip(answers.clips, answers.top, answers.scores, strict=True):
+        likeliest = {model.names[c]: float(score) for c, score in zip(classes, scores, strict=True)}
+        label, confidence = next(iter(likeliest.items()))
+        predictions.append({"clip": str(files[clip]), "label": label, "confidence": confidence, "scores": likeliest})
+    _print(predictions, config)
+    for clip in answers.bad:
+        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
+    result = {"predictions": predictions, "unreadable": answers.bad}
+    if config.out and fabric.is_global_zero:
+        write_result(Path(config.out) / "predict.json", config, result)
+    return result
+
+
+def _print(predictions: Iterable[dict], config: FullShotPredictConfig) -> None:
+    if config.format == "jsonl":
+        for prediction in predictions:
+            print(json.dumps(prediction))
+    elif config.format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["clip", "label", "confidence"])
+        writer.writerows([p["clip"], p["label"], f"{p['confidence']:.6f}"] for p in predictions)
+    else:
+        table = Table("clip", "likeliest", "probability")
+        for prediction in predictions:
+            ranked = list(prediction["scores"].items())[: max(1, config.top)]
+            names, scores = "\n".join(name for name, _ in ranked), "\n".join(f"{score:.3f}" for _, score in ranked)
+            table.add_row(prediction["clip"], names, scores)
+        Console().print(table)
