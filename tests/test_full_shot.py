@@ -77,7 +77,7 @@ def test_train_and_eval_from_the_command_line(small, run, tmp_path, capsys):
     assert "3-way 1-shot" in capsys.readouterr().out
 
 
-def test_predict_from_the_command_line(small, run, tmp_path, capsys):
+def test_predict_from_the_command_line(small, run, tmp_path, capsys, monkeypatch):
     """By a classifier what eval says of the same clips; with examples to match with, few-shot as ever."""
     clips = sorted((small / "data").rglob("*.mp4"))[:4]
     broken = tmp_path / "broken.mp4"
@@ -101,6 +101,10 @@ def test_predict_from_the_command_line(small, run, tmp_path, capsys):
         assert line["scores"] == pytest.approx(top, abs=1e-5) and line["label"] in classifier.names
         assert line["confidence"] == max(line["scores"].values())
 
+    monkeypatch.setenv("COLUMNS", "400")
+    named = shutil.copy(clips[0], tmp_path / "serve [bold].mp4")
+    assert cli.main(["predict", *model, "--query", str(named)]) == 0
+    assert "serve [bold].mp4" in capsys.readouterr().out
     assert cli.main(["predict", *model, "--query", str(clips[0]), "--format", "csv"]) == 0
     header, row = capsys.readouterr().out.splitlines()
     assert header == "clip,label,confidence" and row.startswith(f"{clips[0]},{lines[0]['label']},")

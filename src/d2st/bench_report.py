@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
 from .compare import Point, accuracy_against_parameters
+from .console import plain_console
 from .options import DEFAULT_BACKBONE
 from .report import Report
 from .results import write_result
@@ -26,7 +26,7 @@ def print_table(config: "BenchConfig", result: dict) -> None:
         table.add_column(name, justify="left" if name == "adapter" else "right", no_wrap=name == "adapter")
     for line in lines:
         table.add_row(*line)
-    console = Console()
+    console = plain_console()
     console.print(table)
     for note in _notes(config, result):
         console.print(note, highlight=False)

@@ -3,6 +3,8 @@
 from rich.console import Console
 from rich.table import Table
 
+from .console import plain_console
+
 
 def print_result(result: dict, classes: tuple[str, ...]) -> None:
     """Print accuracies by class for one head, by head for several.
@@ -11,7 +13,7 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
         result: what eval.json holds.
         classes: evaluated.
     """
-    console, several = Console(), "left_out" in result
+    console, several = plain_console(), "left_out" in result
     console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
     console.print(_by_head(result) if several else _by_class(result["results"], classes))
     console.print(f"95 % intervals over {result['results'][0]['episodes']} episodes.")

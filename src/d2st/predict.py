@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
 from .adapters import AdapterConfig, NoneConfig
+from .console import plain_console
 from .data.datasets import Clip, ClipSet
 from .data.listing import EXTENSIONS
 from .errors import D2STError
@@ -156,4 +156,4 @@ def _print(predictions: list[tuple[Path, Prediction]], classes: tuple[str, ...],
             ranked = list(prediction.scores.items())[: max(1, config.top)]
             names, scores = "\n".join(name for name, _ in ranked), "\n".join(f"{score:.3f}" for _, score in ranked)
             table.add_row(str(file), prediction.answer, names, scores, f"{prediction.confidence:.2f}")
-        Console().print(table)
+        plain_console().print(table)

@@ -159,10 +159,11 @@ def _write_answers(path: Path, answers: Answers, clips: ClipSet) -> None:
 
 
 def _print(result: dict) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    from ..console import plain_console
+
+    console = plain_console()
     if not result["clips"]:
         console.print("None of the clips can be read.")
     else:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
 from rich.table import Table
 
+from ..console import plain_console
 from ..data.datasets import Clip, ClipSet
 from ..errors import D2STError
 from ..options import Precision, pick_device
@@ -121,4 +121,4 @@ def _print(predictions: Iterable[dict], config: FullShotPredictConfig) -> None:
             ranked = list(prediction["scores"].items())[: max(1, config.top)]
             names, scores = "\n".join(name for name, _ in ranked), "\n".join(f"{score:.3f}" for _, score in ranked)
             table.add_row(prediction["clip"], names, scores)
-        Console().print(table)
+        plain_console().print(table)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
+from ..console import plain_console
 from ..progress import clock
 from .segments import Segment
 
@@ -72,9 +72,9 @@ def print_segments(segments: Sequence[Segment], format: str) -> None:
         writer.writeheader()
         writer.writerows(record(segment) for segment in segments)
     elif not segments:
-        Console().print("None of the actions was found.")
+        plain_console().print("None of the actions was found.")
     else:
         table = Table("start", "end", "label", "score")
         for segment in segments:
             table.add_row(clock(segment.start), clock(segment.end), segment.label, f"{segment.score:.3f}")
-        Console().print(table)
+        plain_console().print(table)
