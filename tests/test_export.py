@@ -150,7 +150,7 @@ def test_refusals_are_sentences(small, trained, tmp_path, monkeypatch, capsys):
     assert 'onnxscript, which is not installed: pip install "d2st[export]"' in capsys.readouterr().err
     pt2 = ["export", "--format", "pt2", "--out", str(tmp_path)]
     assert cli.main([*pt2, "--classifier", str(trained), "--frames", "8"]) == 2
-    assert "its own encoder: leave out --frames." in capsys.readouterr().err
+    assert "its own way of reading clips: leave out --frames." in capsys.readouterr().err
     with pytest.raises(d2st.D2STError, match=r"'encoder\.bin' must end in \.onnx or \.pt2"):
         translate.translate(encoder_of("st"), tmp_path / "encoder.bin")
     monkeypatch.setattr(torch.export, "export", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no such thing")))

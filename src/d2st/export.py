@@ -12,12 +12,12 @@ from .adapters import AdapterConfig, NoneConfig
 from .choice import DEFAULT
 from .classify import FewShotClassifier
 from .encoder import VideoEncoder
-from .errors import D2STError
 from .files import write_together
 from .heads import HeadSpec
 from .heads.saved import saved_spec
 from .options import build_encoder
 from .pretrained import find
+from .recogniser import refuse_ignored
 from .results import plain, write_result
 from .translate import describe, import_onnx, translate
 
@@ -92,10 +92,7 @@ def export(config: ExportConfig) -> dict:
 def _classifier(config: ExportConfig) -> FewShotClassifier | None:
     if config.classifier is None:
         return None
-    own = {name: getattr(config, name) for name in ("backbone", "image_size", "frames", "adapter_path")}
-    given = [f"--{name}".replace("_", "-").removesuffix("-path") for name, value in own.items() if value is not None]
-    if given or not isinstance(config.adapter, NoneConfig):
-        raise D2STError(f"A saved classifier has its own encoder: leave out {', '.join(given) or '--adapter'}.")
+    refuse_ignored(config)
     return FewShotClassifier.from_pretrained(config.classifier, weights=config.weights)
 
 

@@ -1,7 +1,7 @@
 """The classifier that a verb's config describes, with the classes of its support set."""
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
 
@@ -16,6 +16,8 @@ from .errors import D2STError
 from .heads import HeadSpec, TextConfig
 from .options import EncoderOptions, Precision, build_encoder, pick_device
 from .unknown.calibration_file import beside
+
+OWN = ("backbone", "image_size", "frames", "adapter", "adapter_path", "head", "text", "sampling")  # of a classifier
 
 
 class SupportOptions(EncoderOptions, Protocol):
@@ -65,8 +67,7 @@ def build_classifier(
         raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
     device = pick_device(config.device)
     if config.classifier:
-        if config.head:
-            raise D2STError("A saved classifier has its own head: leave out --head.")
+        refuse_ignored(config)
         classifier = FewShotClassifier.from_pretrained(
             config.classifier,
             weights=config.weights,
@@ -74,6 +75,7 @@ def build_classifier(
             reject_rate=reject_rate,
             calibration=calibration,
         )
+        config = replace(config, head=classifier.head.spec, sampling=classifier.sampling)
         return classifier.to(device), Support(), config
     kept = Path(config.support).suffix == ".safetensors"
     clips = None if kept else open_dataset(config.support)  # refuses before anything is built
@@ -98,6 +100,24 @@ def build_classifier(
     for note in clips.notes:
         print(note, file=sys.stderr)
     return classifier, support, config
+
+
+def refuse_ignored(config: object) -> None:
+    """Refuse options of a verb's config, a dataclass with a saved ``classifier``, which that has decided already.
+
+    Raises:
+        D2STError: one is not its default.
+    """
+    given = []
+    for option in fields(config):
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        if option.name in OWN and getattr(config, option.name) != default:
+            given.append("--" + option.name.removesuffix("_path").replace("_", "-"))
+    if given:
+        raise D2STError(
+            f"The saved classifier '{config.classifier}' has its own encoder and head, and its own way of reading "
+            f"clips: leave out {', '.join(dict.fromkeys(given))}."
+        )
 
 
 def encode_with(classifier: FewShotClassifier, clips: ClipSet, config: SupportOptions) -> Features:
