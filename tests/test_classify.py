@@ -1,6 +1,7 @@
 """``FewShotClassifier`` and ``d2st predict``."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
@@ -13,9 +14,12 @@ import d2st
 from d2st.classify import FewShotClassifier
 from d2st.data.video import VideoError, read_clip
 from d2st.errors import D2STError
-from d2st.heads import HeadSpec
+from d2st.heads import HeadSpec, TextConfig
+from d2st.origin import Origin
 from d2st.predict import PredictConfig, predict
 from d2st.prediction import Prediction
+from d2st.support import SavedSupport
+from d2st.unknown.calibration_file import RATES, CalibrationFile, Entry
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +139,31 @@ def test_a_support_set_of_another_model_is_refused(small, encoder, support, tmp_
         classifier.load_support(file)
 
 
+def test_a_support_set_that_does_not_fit_leaves_the_classes_as_they_were(small, encoder, tmp_path) -> None:
+    classifier = FewShotClassifier(encoder).fit({"pink": [small / "data" / "pink" / "0.mp4"]})
+    good, path = SavedSupport.read(classifier.save_support(tmp_path / "good.safetensors")), tmp_path / "bad.safetensors"
+    own = good.clips["pink"]
+    for clips, said in (
+        ({"sand": own, "teal": own[..., 1:]}, "cannot be read .its classes have features of different shapes"),
+        ({"sand": own[0]}, "cannot be read"),
+        ({"sand": own[:0]}, "cannot be read .not as many clips"),
+        ({"sand": own[..., 1:]}, "is not what this recogniser would have written"),
+    ):
+        dataclasses.replace(good, clips=clips).write(path)
+        with pytest.raises(D2STError, match=said):
+            classifier.load_support(path)
+        assert classifier.classes == ("pink",)
+
+
+def test_a_calibration_does_not_outlive_its_classifier(small, encoder, tmp_path) -> None:
+    weights, head = small / "weights.safetensors", FewShotClassifier(encoder).head
+    found = CalibrationFile(Origin.of(encoder, head), (Entry(3, 1, 1, 1.0, 0.0, 1.0, (0.0,) * len(RATES)),))
+    FewShotClassifier(encoder, calibration=found).save_pretrained(tmp_path)
+    assert FewShotClassifier.from_pretrained(tmp_path, weights=weights).calibration == found
+    FewShotClassifier(encoder, "otam").save_pretrained(tmp_path)
+    assert FewShotClassifier.from_pretrained(tmp_path, weights=weights).calibration is None
+
+
 def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path) -> None:
     classifier = FewShotClassifier(encoder)
     clip = small / "data" / "pink" / "0.mp4"
@@ -167,7 +196,7 @@ def config(small_folder, support, **more) -> PredictConfig:
     )
 
 
-def test_predict_prints_every_format(small, support, capsys, tmp_path) -> None:
+def test_predict_prints_every_format(small, support, capsys, tmp_path, monkeypatch) -> None:
     query = (str(small / "data" / "teal"), str(small / "data" / "sand" / "4.mp4"))
     result = predict(config(small, support, query=query, format="jsonl", workers=1, out=str(tmp_path / "out")))
     records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -177,8 +206,12 @@ def test_predict_prints_every_format(small, support, capsys, tmp_path) -> None:
     rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert [(r["clip"], r["label"]) for r in rows] == [(r["clip"], r["label"]) for r in records]
     assert float(rows[0]["teal"]) == pytest.approx(records[0]["scores"]["teal"], abs=1e-5)
-    predict(config(small, support, query=query[1], top=2))
-    assert "sand" in capsys.readouterr().out
+    monkeypatch.setenv("COLUMNS", "400")
+    named = shutil.copy(query[1], tmp_path / "serve [bold] :star:.mp4")  # what rich would take for its own
+    (support / "sand").rename(support / "Pushing [something]")
+    predict(config(small, support, query=str(named), top=2))
+    printed = capsys.readouterr().out
+    assert "serve [bold] :star:.mp4" in printed and printed.count("Pushing [something]") == 2
 
 
 def test_predict_passes_over_what_it_cannot_read_and_says_so(small, support, capsys, tmp_path) -> None:
@@ -200,12 +233,29 @@ def test_predict_from_a_saved_classifier(small, support, capsys, tmp_path) -> No
     first = predict(config(small, support, save=str(tmp_path / "saved")))
     weights = str(small / "weights.safetensors")
     query = str(small / "data" / "teal")
-    second = predict(PredictConfig(query, classifier=str(tmp_path / "saved"), weights=weights, device="cpu"))
-    assert first == second
+    saved = {"classifier": str(tmp_path / "saved"), "weights": weights, "device": "cpu", "out": str(tmp_path)}
+    assert predict(PredictConfig(query, **saved)) == first
+    written = json.loads((tmp_path / "predict.json").read_text())["config"]
+    assert (written["head"]["name"], written["sampling"]) == ("bi-mhm", "uniform")
     file = str(tmp_path / "saved" / "support.safetensors")
     assert predict(config(small, file)) == first
     with pytest.raises(D2STError, match="was encoded by"):
         predict(config(small, file, head="otam"))
+
+
+def test_predict_refuses_what_a_saved_classifier_has_decided(small, tmp_path) -> None:
+    saved = PredictConfig(str(small / "data" / "teal"), classifier="saved", weights="weights.safetensors")
+    for more, flag in (
+        ({"adapter_path": "best"}, "--adapter"),
+        ({"adapter": d2st.STConfig()}, "--adapter"),
+        ({"backbone": "test_resnet"}, "--backbone"),
+        ({"image_size": 32, "frames": 8}, "--image-size, --frames"),
+        ({"sampling": "rate50"}, "--sampling"),
+        ({"head": "otam"}, "--head"),
+        ({"text": TextConfig(names="clean")}, "--text"),
+    ):
+        with pytest.raises(D2STError, match=f"The saved classifier 'saved' has its own .*: leave out {flag}\\."):
+            predict(dataclasses.replace(saved, **more))
 
 
 def test_predict_refuses_with_a_sentence(small, support, tmp_path) -> None:

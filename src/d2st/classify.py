@@ -198,6 +198,8 @@ class FewShotClassifier(ClipEncoder):
         folder = heads.save(self.head, self.encoder.save_pretrained(folder))
         if self.calibration:
             self.calibration.write(folder)
+        else:
+            (folder / CALIBRATION).unlink(missing_ok=True)  # of another model that was here
         self.save_support(folder / SUPPORT)
         return folder
 
@@ -247,16 +249,22 @@ class FewShotClassifier(ClipEncoder):
             frames: (K, T, D) features of the encoder.
             tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
         """
+        self.support[name] = self._embedded(frames, tokens)
+
+    def _embedded(self, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
         if tokens is None:
             tokens = self.head.embed(frames.to(self.device)).cpu()
-        self.support[name] = EncodedClips(frames, tokens)
+        return EncodedClips(frames, tokens)
 
+    @torch.no_grad()
     def _take(self, saved: SavedSupport, path: str | Path) -> None:
         """Take a support set that was read from a path, where it is of this model."""
         saved.check(path, Origin.of(self.encoder, self.head), self.frames, self.sampling)
-        self.support, self.names = {}, dict(saved.names)
-        for name, clips in saved.clips.items():
-            self.set_class(name, clips, saved.tokens.get(name))
+        whole = not self.head.needs_maps or saved.tokens.keys() == saved.clips.keys()
+        if not whole or any(clips.shape[-1] != self.encoder.num_features for clips in saved.clips.values()):
+            raise D2STError(f"The support set '{path}' is not what this recogniser would have written; save it again.")
+        support = {name: self._embedded(clips, saved.tokens.get(name)) for name, clips in saved.clips.items()}
+        self.support, self.names = support, dict(saved.names)
 
     def _check_classes(self) -> None:
         if not self.support:

@@ -90,8 +90,12 @@ class SavedSupport:
                 part: {name: tensors[f"{i}.{part}"] for i, name in enumerate(classes) if f"{i}.{part}" in tensors}
                 for part in ("frames", "tokens", "name")
             }
-            if [len(parts["frames"][name]) for name in classes] != shots:
+            if [len(parts["frames"][name]) for name in classes] != shots or 0 in shots:
                 raise ValueError("not as many clips as it says")
+            for part, dimensions in {"frames": 3, "tokens": 3, "name": 1}.items():
+                own = parts[part].values()
+                if any(tensor.ndim != dimensions for tensor in own) or len({tensor.shape[-2:] for tensor in own}) > 1:
+                    raise ValueError("its classes have features of different shapes")
             origin = Origin(*(about[key] for key in ("backbone", "adapter", "head", "fingerprint")))
             settings = int(about["frames"]), about["sampling"]
         except FileNotFoundError as error:
