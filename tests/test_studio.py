@@ -5,6 +5,9 @@ import os
 import shutil
 import socket
 import stat
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -117,13 +120,37 @@ def test_another_recogniser_looks_at_the_examples_anew(sessions, upload):
     before = tab.classifier.support["pink"].frames
     step, _ = run(tab.use("b"))
     after = tab.classifier.support["pink"].frames
-    assert step.kept == 2 and tab.recogniser == "b" and after.shape == before.shape
+    assert step.kept == 2 and tab.recogniser.name == "b" and after.shape == before.shape
     assert tab.examples["pink"][0].name == "pink-0.mp4"
     run(tab.recognise(upload("pink/2")))
     tab.look(0)
     assert tab.looks == {0: None}  # ST-Adapter has no reference points
     with pytest.raises(D2STError, match="no recogniser 'c'; choose one of a/best, b"):
         run(tab.use("c"))
+
+
+def test_a_change_of_recogniser_that_does_not_end_changes_nothing(sessions, upload, monkeypatch):
+    _, tab = sessions.enter("", "tab")
+    run(tab.add("pink", upload("pink/0", "pink/1")))
+    run(tab.recognise(upload("pink/2")))
+    before = tab.recogniser, tab.classifier, {name: list(own) for name, own in tab.examples.items()}, list(tab.answers)
+    steps = tab.use("b")
+    next(steps), next(steps)
+    steps.close()  # as when the page is reloaded
+    assert (tab.recogniser, tab.classifier, tab.examples, tab.answers) == before
+    with monkeypatch.context() as patched, pytest.raises(MemoryError):
+        patched.setattr("d2st.studio.pictures.small_frames", lambda frames: (_ for _ in ()).throw(MemoryError()))
+        run(tab.use("b"))
+    assert (tab.recogniser, tab.classifier, tab.examples, tab.answers) == before
+    step, _ = run(tab.use("b"))
+    assert step.kept == 2 and not tab.answers
+
+
+def test_a_recogniser_in_use_is_not_loaded_again(sessions, recognisers, monkeypatch):
+    _, tab = sessions.enter("", "tab")
+    monkeypatch.setattr("d2st.studio.recognisers.KEPT", 1)
+    recognisers.get("b")
+    assert list(recognisers.loaded) == ["b"] and recognisers.get("a/best") is tab.recogniser
 
 
 def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
@@ -146,7 +173,8 @@ def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
         "larger than 1 MB",
     ]
     assert os.path.exists(outside)
-    step, _ = run(tab.add("pink", clip))  # it was moved away
+    os.unlink(*clip)
+    step, _ = run(tab.add("pink", clip))
     assert step.problems == ["pink-0.mp4: the upload is no longer there; choose the file again."]
     for act, said in (
         (lambda: tab.recognise([]), "at least one clip"),
@@ -177,7 +205,6 @@ def test_tabs_do_not_mix_and_their_clips_go_with_them(sessions, upload):
     run(tab.add("pink", upload("pink/0")))
     run(tab.recognise(upload("pink/1")))
     assert not other.examples and len(list(tab.inbox.folder.iterdir())) == 2
-    assert not [p for p in sessions.uploads.rglob("*") if p.is_file()]
     run(tab.recognise(upload("pink/2")))
     assert len(list(tab.inbox.folder.iterdir())) == 2  # the query before is gone
     tab.remove("pink")
@@ -194,12 +221,63 @@ def test_tabs_do_not_mix_and_their_clips_go_with_them(sessions, upload):
     with pytest.raises(D2STError, match="was forgotten; reload it"):
         sessions.get(token)
     assert sessions.enter(token, "late")[0] != token
-    (unused,) = upload("pink/3")
-    os.utime(unused, (0, 0))
-    sessions.sweep()
-    assert not os.path.exists(unused)
     sessions.close()
     assert not sessions.folder.exists()
+
+
+def test_one_upload_serves_as_often_as_it_was_chosen(sessions, upload):
+    """The web server keeps a file by its content: the same clip in both fields, or in two tabs, is one path."""
+    (_, tab), (_, other) = sessions.enter("", "tab"), sessions.enter("", "other")
+    clip = upload("pink/0")
+    run(tab.add("pink", clip))
+    step, _ = run(tab.recognise(clip))
+    run(other.add("pink", clip))
+    assert step.kept == 1 and tab.answers[0].prediction.label == "pink" and other.count == 1
+    tab.remove("pink")
+    run(other.use("b"))
+    assert other.count == 1
+
+
+def test_old_uploads_go_and_nothing_ends_the_sweep(sessions, upload, monkeypatch):
+    _, tab = sessions.enter("", "tab")
+    (old,), (gone,), (new,) = upload("pink/0"), upload("pink/1", name="gone.mp4"), upload("pink/2")
+    run(tab.add("pink", [old]))
+    look = Path.stat
+
+    def stat(path, **more):
+        found = look(path, **more)
+        if path.name == "gone.mp4":
+            os.unlink(path)  # by whom it belongs to, in this moment
+        return found
+
+    for path in (old, gone):
+        os.utime(path, (0, 0))
+    monkeypatch.setattr(Path, "stat", stat)
+    sessions.sweep()
+    assert not os.path.exists(old) and not os.path.exists(gone) and os.path.exists(new)
+    os.utime(os.path.dirname(old), (0, 0))
+    sessions.sweep()
+    assert not os.path.exists(os.path.dirname(old)) and os.path.exists(new)
+    run(tab.use("b"))  # a session's own clips stay
+    assert tab.count == 1
+
+
+def test_a_tab_that_is_closed_before_it_was_opened_is_forgotten(sessions, recognisers):
+    """Others come and go while a tab waits for its recogniser."""
+    opening = threading.Thread(target=sessions.enter, args=("", "tab"), daemon=True)
+    with recognisers.lock:
+        opening.start()
+        for _ in range(500):
+            if sessions.tabs:
+                break
+            time.sleep(0.01)
+        assert list(sessions.tabs) == ["tab"]
+        sessions.leave("tab")
+    opening.join()
+    assert len(sessions.open) == 1
+    sessions.grace = 0
+    sessions.sweep()
+    assert not sessions.open and not sessions.left
 
 
 def test_what_a_killed_studio_left_is_removed(sessions, tmp_path):

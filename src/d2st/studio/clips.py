@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,8 @@ class Example:
 
 
 class Inbox:
-    """Takes uploads into a folder.
+    """Takes uploads into a folder. The web server keeps one file for the same content, whoever uploads it how often, so
+    that the upload itself stays.
 
     Args:
         uploads: where the web server puts them; nothing from elsewhere is taken.
@@ -59,24 +61,25 @@ class Inbox:
         self.uploads, self.folder, self.max_size = uploads, folder, max_size
 
     def take(self, path: str | Path) -> Upload:
-        """Move one upload.
+        """Take one upload, which can be taken again.
 
         Raises:
             D2STError: it is too large, gone, or no upload.
         """
-        source = Path(path)
-        name = source.name
-        if not source.resolve().is_relative_to(self.uploads.resolve()):
+        name, source = Path(path).name, Path(path).resolve()
+        if not source.is_relative_to(self.uploads.resolve()):
             raise D2STError(f"{name}: this file was not uploaded here.")
         if not source.is_file():
             raise D2STError(f"{name}: the upload is no longer there; choose the file again.")
         if source.stat().st_size > self.max_size * 10**6:
-            source.unlink()
             raise D2STError(f"{name}: larger than {self.max_size} MB; cut the clip to the action itself.")
         # FFmpeg tells a few formats by their extension, and takes a % in a name for a pattern of many files.
         ending = source.suffix if re.fullmatch(r"\.\w{1,8}", source.suffix, re.ASCII) else ""
         kept = self.folder / f"{secrets.token_hex(8)}{ending.lower()}"
-        os.replace(source, kept)
+        try:
+            os.link(source, kept)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(source, kept)
         return Upload(name, kept)
 
 

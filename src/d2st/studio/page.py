@@ -71,7 +71,7 @@ def build(sessions: Sessions) -> gr.Blocks:
                 return "", gr.skip(), gr.skip(), _failed(error), *[gr.skip()] * 3
             return (
                 new,
-                session.recogniser,
+                session.recogniser.name,
                 _about(session),
                 cards.status(),
                 cards.actions(session),
@@ -129,12 +129,12 @@ def build(sessions: Sessions) -> gr.Blocks:
                 for step in session.use(wanted):
                     yield gr.skip(), gr.skip(), cards.status(step), gr.skip(), gr.skip(), gr.skip()
             except D2STError as error:
-                current = session.recogniser if own in sessions.open else gr.skip()
+                current = session.recogniser.name if own in sessions.open else gr.skip()
                 yield current, gr.skip(), _failed(error), *[gr.skip()] * 3
                 return
             said = f"The recogniser is now {wanted}."
             taught = cards.status(step, said), cards.actions(session)
-            yield session.recogniser, _about(session), *taught, cards.status(), cards.answers(session)
+            yield session.recogniser.name, _about(session), *taught, cards.status(), cards.answers(session)
 
         def on_look(own: str, event: gr.EventData):
             yield cards.status(message="Looking ..."), gr.skip()
@@ -189,7 +189,7 @@ def _paths(*fields: list[dict] | dict | None) -> list[str]:
 
 
 def _about(session: Session) -> str:
-    return f'<p class="d2st-hint">{escape(session.about)}</p>'
+    return f'<p class="d2st-hint">{escape(session.recogniser.about)}</p>'
 
 
 def _ended(step: Step, said: str) -> str:

@@ -1,6 +1,7 @@
 """The recognisers a page can choose among: saved adapters, or the frozen backbone where there are none."""
 
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from ..pretrained import CONFIG
 from ..unknown.calibration_file import CalibrationFile, beside
 from . import StudioConfig
 
-KEPT = 2  # loaded at a time; a page that goes back to another loads it again
+KEPT = 2  # loaded without a page that uses them, so that going back to one is quick
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Recogniser:
 
 
 class Recognisers:
-    """Loads recognisers when they are first asked for.
+    """Loads recognisers when they are first asked for, each once for all pages that use it.
 
     Args:
         config: of the verb.
@@ -56,6 +57,7 @@ class Recognisers:
         self.paths = _find(config)
         self.names = list(self.paths)
         self.loaded: OrderedDict[str, Recogniser] = OrderedDict()
+        self.used: weakref.WeakValueDictionary[str, Recogniser] = weakref.WeakValueDictionary()  # by pages, or loaded
         self.get(self.names[0])
 
     def get(self, name: str) -> Recogniser:
@@ -67,16 +69,16 @@ class Recognisers:
         if name not in self.paths:
             raise D2STError(f"There is no recogniser '{name}'; choose one of {', '.join(self.names)}.")
         with self.lock:
-            if name not in self.loaded:
-                self.loaded[name] = self._load(name)
+            own = self.used.get(name) or self._load(name)
+            self.loaded[name] = self.used[name] = own
             self.loaded.move_to_end(name)
             while len(self.loaded) > KEPT:
                 self.loaded.popitem(last=False)
-            return self.loaded[name]
+            return own
 
-    def classifier(self, name: str) -> FewShotClassifier:
-        """A classifier of a page's own, without classes, on the shared encoder and head."""
-        own, config = self.get(name), self.config
+    def classifier(self, own: Recogniser) -> FewShotClassifier:
+        """A classifier of a page's own, without classes, on the encoder and head of a recogniser."""
+        config = self.config
         return FewShotClassifier(
             own.encoder,
             own.head,

@@ -6,8 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import Tensor
-
+from ..classify import FewShotClassifier
 from ..errors import D2STError
 from . import clips, pictures
 from .answers import Answer, answer
@@ -48,18 +47,13 @@ class Session:
         self.token = token
         self.recognisers, self.inbox, self.max_clips = recognisers, inbox, max_clips
         self.busy = threading.Lock()
-        self.recogniser = recognisers.names[0]
+        self.recogniser = recognisers.get(recognisers.names[0])
         self.classifier = recognisers.classifier(self.recogniser)
         self.examples: dict[str, list[Example]] = {}
         self.answers: list[Answer] = []
         self.looks: dict[int, str | None] = {}  # number of an answer -> where the adapters read its clip
         self.never_unknown = True  # whether nothing says what a clip of none of the actions looks like
         self.passed_over: list[str] = []  # sentences about clips without an answer
-
-    @property
-    def about(self) -> str:
-        """The recogniser, in a sentence."""
-        return self.recognisers.get(self.recogniser).about
 
     @property
     def count(self) -> int:
@@ -84,25 +78,26 @@ class Session:
                 f"{len(uploads)} more clips would make {self.count + len(uploads)}, and this page keeps "
                 f"{self.max_clips}; choose fewer, or remove an action."
             )
-        with self._working():
+        with self._changing_examples():
             step = Step(0, len(uploads))
             yield step
             for upload in uploads:
                 try:
-                    self._learn(name, self.inbox.take(upload), step.problems)
+                    clip = self.inbox.take(upload)
+                    with self._or_removed(clip):
+                        example = self._learn(self.classifier, name, clip, step.problems)
+                    self.examples.setdefault(name, []).append(example)
                     step.kept += 1
                 except D2STError as error:
                     step.problems.append(str(error))
                 step.done += 1
                 yield step
-            self._examples_changed()
 
     def remove(self, name: str) -> None:
         """Forget an action and its clips."""
-        with self._working():
+        with self._changing_examples():
             self.classifier.remove_class(name)
             clips.remove([example.clip for example in self.examples.pop(name)])
-            self._examples_changed()
 
     def recognise(self, uploads: Sequence[str | Path]) -> Iterator[Step]:
         """Answer for each clip, in ``answers``; those before are forgotten.
@@ -130,7 +125,8 @@ class Session:
                 yield step
 
     def use(self, recogniser: str) -> Iterator[Step]:
-        """Change to another recogniser, which looks at all examples anew.
+        """Change to another recogniser, which looks at all examples anew; nothing is changed before it has seen them
+        all.
 
         Raises:
             D2STError: it cannot be loaded, or examples have no clips to look at.
@@ -138,25 +134,28 @@ class Session:
         loose = [name for name, own in self.examples.items() if any(e.clip is None for e in own)]
         if loose:
             raise D2STError(
-                f"{', '.join(loose)} came out of a saved file, which only the recogniser '{self.recogniser}' can "
+                f"{', '.join(loose)} came out of a saved file, which only the recogniser '{self.recogniser.name}' can "
                 "read; remove them to change to another."
             )
-        with self._working():
-            classifier, before = self.recognisers.classifier(recogniser), self.examples
-            own = [(name, e) for name, own in before.items() for e in own]
+        with self._changing_examples():
+            other = self.recognisers.get(recogniser)
+            classifier, examples, unreadable = self.recognisers.classifier(other), {}, []
+            own = [(name, example.clip) for name, own in self.examples.items() for example in own]
             step = Step(0, len(own))
             yield step
-            self._forget_answers()  # they are the other's
-            self.recogniser, self.classifier, self.examples = recogniser, classifier, {}
-            for name, example in own:
+            for name, clip in own:
                 try:
-                    self._learn(name, example.clip, step.problems)
+                    example = self._learn(classifier, name, clip, step.problems)
+                    examples.setdefault(name, []).append(example)
                     step.kept += 1
                 except D2STError as error:
+                    unreadable.append(clip)
                     step.problems.append(str(error))
                 step.done += 1
                 yield step
-            self._examples_changed()
+            self._forget_answers()  # they are the other's
+            clips.remove(unreadable)
+            self.recogniser, self.classifier, self.examples = other, classifier, examples
 
     def saved(self) -> bytes:
         """All examples as the one file of ``FewShotClassifier.save_support``: features, no pictures.
@@ -167,11 +166,11 @@ class Session:
         if not self.examples:
             raise D2STError("There is nothing to save yet: teach an action first.")
         path = self.inbox.folder / "examples.safetensors"
-        try:
-            with self.recognisers.lock:
+        with self.recognisers.lock:  # until the file is gone: another request of this tab takes the same name
+            try:
                 return self.classifier.save_support(path).read_bytes()
-        finally:
-            path.unlink(missing_ok=True)
+            finally:
+                path.unlink(missing_ok=True)
 
     def open_saved(self, upload: str | Path) -> None:
         """Take the actions of a saved file, and forget those before.
@@ -179,7 +178,7 @@ class Session:
         Raises:
             D2STError: it cannot be read, or another recogniser saved it. The actions before are kept.
         """
-        with self._working():
+        with self._changing_examples():
             file = self.inbox.take(upload)
             try:
                 with self.recognisers.lock:
@@ -193,7 +192,6 @@ class Session:
                 name: [Example(f"saved example {i + 1}", None, []) for i in range(len(own.frames))]
                 for name, own in self.classifier.support.items()
             }
-            self._examples_changed()
 
     def look(self, number: int) -> None:
         """Draw where the adapters read the clip of an answer, into ``looks``.
@@ -207,32 +205,41 @@ class Session:
             frames, _ = clips.read(self.classifier, self.answers[number].clip)
             self.looks[number] = pictures.point_picture(self.classifier, frames)
 
-    def _examples_changed(self) -> None:
-        with self.recognisers.lock:
-            self.never_unknown = not self.examples or self.classifier.never_unknown is not None
-
     def _forget_answers(self) -> None:
         clips.remove([answer.clip for answer in self.answers])
         self.answers, self.looks, self.passed_over = [], {}, []
 
-    def _learn(self, name: str, clip: Upload, problems: list[str]) -> None:
+    def _learn(self, classifier: FewShotClassifier, name: str, clip: Upload, problems: list[str]) -> Example:
         with self.recognisers.lock:
-            frames, notes = self._read(clip)
-            self.classifier.add_class(name, [self.classifier.transform(frames)])
-        self.examples.setdefault(name, []).append(Example(clip.name, clip, pictures.small_frames(frames)))
+            frames, notes = clips.read(classifier, clip)
+            example = Example(clip.name, clip, pictures.small_frames(frames))
+            classifier.add_class(name, [classifier.transform(frames)])
         problems += notes
+        return example
 
     def _answer(self, clip: Upload) -> Answer:
-        with self.recognisers.lock:
-            frames, notes = self._read(clip)
+        with self.recognisers.lock, self._or_removed(clip):
+            frames, notes = clips.read(self.classifier, clip)
             return answer(self.classifier, clip, frames, self.examples, notes)
 
-    def _read(self, clip: Upload) -> tuple[Tensor, list[str]]:
+    @contextmanager
+    def _or_removed(self, clip: Upload) -> Iterator[None]:
+        """A clip that turns out to be of no use is deleted."""
         try:
-            return clips.read(self.classifier, clip)
+            yield
         except D2STError:
             clips.remove([clip])
             raise
+
+    @contextmanager
+    def _changing_examples(self) -> Iterator[None]:
+        """Work that may also end early: the page was reloaded, or an error came."""
+        with self._working():
+            try:
+                yield
+            finally:
+                with self.recognisers.lock:
+                    self.never_unknown = not self.examples or self.classifier.never_unknown is not None
 
     @contextmanager
     def _working(self) -> Iterator[None]:

@@ -1,11 +1,13 @@
 """The tabs that have the page open, and the private folder with their clips."""
 
+import os
 import secrets
 import shutil
 import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -15,7 +17,7 @@ from .recognisers import Recognisers
 from .session import Session
 
 GRACE = 120.0  # seconds that a closed tab's clips are kept, for a reload or a lost connection
-UNUSED = 3600.0  # seconds after which an upload that was chosen and never used is deleted
+UPLOAD = 3600.0  # seconds after which an upload is deleted; what a session took of it stays in the session's folder
 MOST = 32  # tabs at a time
 
 
@@ -60,13 +62,15 @@ class Sessions:
                 if len(self.open) >= MOST:
                     raise D2STError(f"{MOST} pages are open, which is the most; close one and reload this.")
                 token = secrets.token_urlsafe(24)
-                folder = self.folder / secrets.token_hex(8)
-                folder.mkdir(mode=0o700)
-                inbox = Inbox(self.uploads, folder, self.max_size)
-                self.open[token] = Session(self.recognisers, inbox, self.max_clips, token)
             self.tabs[tab] = token
             self.left.pop(token, None)
-            return token, self.open[token]
+            session = self.open.get(token)
+        if session is None:  # outside of the lock: a recogniser may have to be loaded, or another tab's work to end
+            folder = self.folder / secrets.token_hex(8)
+            folder.mkdir(mode=0o700)
+            inbox = Inbox(self.uploads, folder, self.max_size)
+            self.open[token] = session = Session(self.recognisers, inbox, self.max_clips, token)
+        return token, session
 
     def get(self, token: str) -> Session:
         """The session of a token.
@@ -87,18 +91,25 @@ class Sessions:
                 self.left[token] = time.monotonic()
 
     def sweep(self) -> None:
-        """End the sessions whose grace is over, and delete uploads that nobody used."""
+        """End the sessions whose grace is over, and delete old uploads."""
         now = time.monotonic()
         with self.lock:
-            over = [token for token, since in self.left.items() if now - since >= self.grace]
+            over = [token for token, since in self.left.items() if now - since >= self.grace and token in self.open]
             ended = [self.open.pop(token) for token in over]
             for token in over:
                 del self.left[token]
         for session in ended:
             shutil.rmtree(session.inbox.folder, ignore_errors=True)
-        for file in self.uploads.rglob("*"):
-            if file.is_file() and time.time() - file.stat().st_mtime > UNUSED:
-                file.unlink(missing_ok=True)
+        before = time.time() - UPLOAD
+        for folder, _, names in os.walk(self.uploads, topdown=False):
+            for path in [Path(folder, name) for name in names]:
+                with suppress(OSError):  # gone in this moment: the thread that sweeps must go on
+                    if path.stat().st_mtime < before:
+                        path.unlink()
+            if Path(folder) != self.uploads:
+                with suppress(OSError):  # not empty
+                    if os.stat(folder).st_mtime < before:
+                        os.rmdir(folder)
 
     def close(self) -> None:
         """End all sessions and remove the folder."""
