@@ -28,6 +28,7 @@ from d2st.reproduce.run import execute, finished
 from d2st.reproduce.table import MISSING, entries
 
 EVERY = [cell for name in paper.TABLES for cell in cells(paper.read(name))]
+ONE = next(cell for cell in EVERY if cell.name == "1/D2ST-Adapter (ViT-B)/SSv2-Full 1-shot")
 FULL_SHOT = [cell for cell in EVERY if "top" in cell.setting]
 
 
@@ -57,6 +58,10 @@ def test_the_verbs_take_every_command(parsed, variant, tmp_path):
     assert all(len(same) == 1 for same in runs.values()), "two trainings share a folder"
     once = {tuple(flag for flag in run.train if "seed18" not in flag) for (run,) in runs.values()}
     assert len(once) == len(runs), "a training is done twice"
+    if variant == "released":  # Tables 7 and 8 show numbers of Table 1 again
+        again = [c for c in EVERY if c.row == "2,4,4 & 8,2,2" and c.column in ("SSv2-Full", "8 frames")]
+        names = {run_of(c, variant, 18, tmp_path, tmp_path).name for c in [ONE, *again]}
+        assert len(again) == 2 and len(names) == 1
     # Parsing takes long, so the same kind of command is tried once.
     kinds = {(run.train[4], *(f for f in run.train if f.startswith("--"))): run for (run,) in runs.values()}
     for run in kinds.values():
@@ -98,7 +103,9 @@ def test_full_shot_cells_are_trained_and_tested_by_recipes_of_their_own(monkeypa
 
 
 def test_only_chooses_cells():
-    assert {cell.table for cell in chosen(EVERY, ["4/"])} >= {"4"}
+    assert {cell.table for cell in chosen(EVERY, ["4/"])} == {"4"} == {cell.table for cell in chosen(EVERY, ["4"])}
+    assert {cell.table for cell in chosen(EVERY, ["1/D2ST"])} == {"1"}, "not of Table 11"
+    assert {cell.column for cell in chosen(EVERY, ["2,2/8 frames"])} == {"8 frames"}
     found = chosen(EVERY, ["4/d2st*ssv2"])
     assert {(cell.table, cell.row) for cell in found} == {("4", "D2ST-Adapter")} and len(found) == 2
     with pytest.raises(D2STError, match="names no cell"):
@@ -145,8 +152,60 @@ def test_an_incomplete_split_is_refused_before_any_training(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_absent_data_set_is_named_with_its_folders(tmp_path):
+    with pytest.raises(D2STError, match=r"no folder \S+/ssv2 or \S+/ssv2-full, no \S+/kinetics or \S+/kinetics100; "):
+        reproduce(ReproduceConfig("4", data=str(tmp_path), out=str(tmp_path / "runs")))
+    (tmp_path / "ssv2").mkdir()
+    with pytest.raises(D2STError, match=r"no folder \S+/kinetics or \S+/kinetics100; .*--only '4/\*SSv2-Full'"):
+        reproduce(ReproduceConfig("4", data=str(tmp_path), out=str(tmp_path / "runs")))
+    with pytest.raises(D2STError, match="holds no videos"):
+        reproduce(ReproduceConfig("4", data=str(tmp_path), out=str(tmp_path / "runs"), only="4/*SSv2-Full"))
+
+
+def test_results_are_collected_on_another_machine(tmp_path):
+    """Other places, workers and device are the same run; another precision is none."""
+    there = run_of(ONE, "released", 18, tmp_path / "store", tmp_path / "x", ("--device", "cuda", "--workers", "8"))
+    assert there.train[-6:-2] == ("--device", "cuda", "--workers", "8")
+    result(tmp_path / there.name, {1: 0.66, 5: 0.81})
+    (tmp_path / there.name / "commands.json").write_text(json.dumps(there.lines))
+    written = reproduce(ReproduceConfig("1", out=str(tmp_path), only=ONE.name))  # needs no videos
+    assert [cell["ours"] for cell in written["tables"]["1"]] == [66]
+    with pytest.raises(D2STError, match="run of other commands"):
+        reproduce(ReproduceConfig("1", out=str(tmp_path), only=ONE.name, precision="bf16"))
+    for out in (tmp_path / "a", tmp_path / "b"):
+        cell = cells(small_version.tables()[0][1])[-1]
+        run = small_version.mini_run(cell, 0, ReproduceConfig("mini", out=str(out), workers=len(out.name)))
+        (tmp_path / run.name).mkdir(parents=True, exist_ok=True)
+        assert not finished(run, tmp_path)
+        (tmp_path / run.name / "commands.json").write_text(json.dumps(run.lines))
+    config = ReproduceConfig("mini", out=str(tmp_path), test_episodes=10)
+    with pytest.raises(D2STError, match="run of other commands"):
+        finished(small_version.mini_run(cell, 0, config), tmp_path)
+
+
+def test_a_number_on_other_clips_has_a_note(tmp_path, capsys):
+    found = [c for c in EVERY if c.table == "4" and c.row in ("ST-Adapter", "D2ST-Adapter") and c.setting["shot"] == 1]
+    runs = {cell: [run_of(cell, "released", 18, tmp_path, tmp_path)] for cell in found}
+    lost = ["Part 'test' of Kinetics-100 has 2317 clips here and 2400 as published."]
+    for cell, (run,) in runs.items():
+        kinetics = cell.setting["dataset"] == "kinetics100"
+        bad = [{"id": "a.mp4", "reason": "no frames"}] if kinetics and cell.row == "ST-Adapter" else []
+        result(tmp_path / run.name, {1: 0.5}, problems=lost if kinetics else [], bad_clips=bad)
+    reproduce(ReproduceConfig("4", out=str(tmp_path), only=tuple(cell.name for cell in found)))
+    text = (tmp_path / "table4.md").read_text()
+    assert "| ST-Adapter | SSv2-Full 1-shot | 52.2 | 50.0 | 0.4 |" in text
+    assert "| ST-Adapter | Kinetics 1-shot | 73.0 | 50.0 [1] |" in text
+    assert "| D2ST-Adapter | Kinetics 1-shot | 75.8 | 50.0 [2] |" in text
+    assert f"\n\n[1] Not on the published clips: {lost[0]} 1 test clip could not be read.\n" in text
+    assert text.endswith(f"\n\n[2] Not on the published clips: {lost[0]}\n") and text in capsys.readouterr().out
+    written = json.loads((tmp_path / "table4.json").read_text())["cells"]
+    assert [cell["problems"] for cell in written if cell["row"] == "D2ST-Adapter"] == [[], lost]
+
+
 def test_tables_show_what_is_there_and_what_is_missing(tmp_path, monkeypatch, capsys):
     """Results of some cells are there; the others' commands fail here, for want of data."""
+    (tmp_path / "ssv2").mkdir()
+    (tmp_path / "kinetics").mkdir()
     monkeypatch.setattr("d2st.reproduce._refuse_incomplete", lambda *_: None)
     monkeypatch.setattr("d2st.reproduce.run._commands", lambda run, *_: "no videos here")
     config = ReproduceConfig("4", data=str(tmp_path), out=str(tmp_path), seeds=(1, 2, 3))
@@ -179,7 +238,7 @@ def test_runs_are_done_once_and_go_on_after_a_failure(small, tmp_path, capsys):
     with pytest.raises(D2STError, match="run of other commands"):
         finished(Run("good", None, ("--help",), 0), tmp_path)
     assert execute([good], tmp_path) == {}
-    assert "1 done before" in capsys.readouterr().out
+    assert "Trainings: 0, tests: 1; done before: 1." in capsys.readouterr().out
 
 
 def test_a_signal_stops_the_trainings_with_their_state_saved(small, tmp_path, capsys):
@@ -239,6 +298,13 @@ def test_the_small_version_has_the_papers_numbers():
     names = {cell.name for table in tables for cell in cells(table)}
     assert all(f"{name}/1-shot" in names for lead in leads for name in lead["plus"] + lead["minus"])
     assert small_version.TRAINED in names
+
+
+def test_the_small_version_counts_what_it_runs(capsys):
+    reproduce(ReproduceConfig("mini", dry_run=True))
+    lines = capsys.readouterr().out.splitlines()
+    trainings, tests = (sum(line.startswith(f"d2st {verb}") for line in lines) for verb in ("train", "eval"))
+    assert (trainings, tests) == (96, 98) and lines[-1].startswith("# Trainings: 96, tests: 98;")
 
 
 def test_every_cell_of_the_small_version_can_be_built(parsed, tmp_path):

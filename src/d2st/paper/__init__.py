@@ -3,8 +3,8 @@
 A file has ``table``, ``title``, ``columns`` and ``rows``; ``numbers`` of a row go with the columns. A column is
 accuracy in percent (5-way, mean over 10,000 test episodes) or has a ``unit``. What ``setting``, a row and a column
 say together is how a cell can be run again: ``dataset``, ``backbone``, ``method``, ``shot``, the ``shots`` of its
-test, and further ``flags`` of ``d2st train``. In full-shot cells ``top`` (1: Acc@1) stands for ``shot``. A row without
-``method`` is there to compare with.
+test, and further ``flags`` of ``d2st train``; ``columns`` of a row is what it says in single columns alone. In
+full-shot cells ``top`` (1: Acc@1) stands for ``shot``. A row without ``method`` is there to compare with.
 """
 
 from pathlib import Path

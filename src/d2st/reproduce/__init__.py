@@ -1,5 +1,6 @@
 """``d2st reproduce``: the paper's tables as commands, and what came out of them beside the paper's numbers."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -104,13 +105,14 @@ def reproduce(config: ReproduceConfig) -> dict:
         return {"tables": {}, "failed": {}}
     if not runs:
         raise D2STError("None of these cells can be run; see --dry-run.")
-    if config.data is None:
-        raise D2STError("Say where the videos are: --data FOLDER with ssv2, kinetics, hmdb51 or ucf101 in it.")
     needed = {}
     for cell, of_cell in runs.items():
         if not all(finished(run, out) for run in of_cell):
             dataset = cell.setting["dataset"]
             needed[dataset] = max(needed.get(dataset, 0), cell.setting.get("shot", 0))
+    if needed and config.data is None:
+        raise D2STError("Say where the videos are: --data FOLDER with ssv2, kinetics, hmdb51 or ucf101 in it.")
+    _refuse_absent(needed, places, runs)
     for dataset, shot in needed.items():
         _refuse_incomplete(dataset, places[dataset], shot, config.variant)
     failed = execute(once, out, config.lanes or 1, config.threads)
@@ -130,6 +132,17 @@ def _place(data: str, dataset: str) -> Path:
     """Folder of a data set: named like the benchmark, or like the videos that it is made of."""
     own = Path(data) / dataset
     return own if own.exists() else Path(data) / benchmarks.load(dataset).videos
+
+
+def _refuse_absent(needed: Iterable[str], places: dict[str, Path], cells: Iterable[Cell]) -> None:
+    """A data set whose folder is not there at all, told before the others are searched."""
+    gone = {dataset: places[dataset] for dataset in needed if not places[dataset].exists()}
+    if not gone:
+        return
+    folders = ", no ".join(" or ".join(dict.fromkeys(map(str, (p, p.with_name(n))))) for n, p in gone.items())
+    there = next((cell for cell in cells if places[cell.setting["dataset"]].exists()), None)
+    such = f", such as --only '{there.table}/*{there.column.split()[0]}'" if there else ""
+    raise D2STError(f"There is no folder {folders}; put the videos there, or leave their cells out with --only{such}.")
 
 
 def _refuse_incomplete(dataset: str, data: Path, shot: int, variant: str) -> None:

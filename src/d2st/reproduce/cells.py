@@ -18,6 +18,7 @@ BACKBONES = {
     "vit-b16": ("vit-b16", None),
     "vit-l14": ("vit-b16", "vit_large_patch14_clip_quickgelu_224.openai"),
 }
+LAYOUT = {"name", "numbers", "unit", "columns"}  # keys of rows and columns that are no part of a setting
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,8 @@ def cells(table: dict) -> list[Cell]:
                 f"{len(table['columns'])} columns; give one each, or null."
             )
         for column, number in zip(table["columns"], row["numbers"], strict=True):
-            setting = _merged(table.get("setting", {}), row, column)
+            own = row.get("columns", {}).get(column["name"], {})
+            setting = _merged(table.get("setting", {}), row, column, own)
             asked = setting.keys() & {"shot", "top"}
             runnable = "unit" not in column and asked and {"dataset", "backbone", "method"} <= setting.keys()
             found.append(
@@ -106,16 +108,19 @@ def cells(table: dict) -> list[Cell]:
 def chosen(found: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
     """Cells whose name holds one of the patterns (``*`` and ``?`` stand for anything); all where there are none.
 
+    A pattern that is the name of a table, or begins with it and a slash, is of that table: "1/D2ST" is not "11/D2ST".
+
     Raises:
         D2STError: a pattern names no cell.
     """
     found, only = list(found), list(only)
+    tables = {cell.table for cell in found}
     for pattern in only:
-        if not any(_matches(cell, pattern) for cell in found):
+        if not any(_matches(cell, pattern, tables) for cell in found):
             raise D2STError(
                 f"--only {pattern!r} names no cell here; they are called TABLE/ROW/COLUMN, such as '{found[0].name}'."
             )
-    return [cell for cell in found if not only or any(_matches(cell, pattern) for pattern in only)]
+    return [cell for cell in found if not only or any(_matches(cell, pattern, tables) for pattern in only)]
 
 
 def run_of(cell: Cell, variant: str, seed: int, data: Path, out: Path, common: tuple[str, ...] = ()) -> Run:
@@ -181,13 +186,14 @@ def flag_list(flags: dict[str, object]) -> list[str]:
 
 
 def _merged(*parts: dict) -> dict:
-    merged = {key: value for part in parts for key, value in part.items() if key not in ("name", "numbers", "unit")}
+    merged = {key: value for part in parts for key, value in part.items() if key not in LAYOUT}
     flags = {key: value for part in parts for key, value in part.get("flags", {}).items()}
     return merged | ({"flags": flags} if flags else {})
 
 
-def _matches(cell: Cell, pattern: str) -> bool:
-    return fnmatch(cell.name.lower(), f"*{pattern.lower()}*")
+def _matches(cell: Cell, pattern: str, tables: set[str]) -> bool:
+    table, _, rest = pattern.lower().partition("/")
+    return fnmatch(cell.name.lower(), f"{table}/{rest}*" if table in tables else f"*{pattern.lower()}*")
 
 
 def _method(method: str, dataset: str, variant: str) -> str:

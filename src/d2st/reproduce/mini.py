@@ -19,7 +19,7 @@ from ..results import provenance, write_result
 from .cells import Cell, Run, cells, chosen, flag_list, run_name
 from .mini_report import report
 from .offsets import measure
-from .run import RESULT, execute
+from .run import RESULT, counted, execute
 from .table import values_of, write_text
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def mini(config: "ReproduceConfig") -> dict:
     if config.dry_run:
         for run in once:
             print("\n".join(run.lines) + "\n")
-        print(f"# {len(once)} trainings with their tests; this verb renders and prepares {out / 'data'} before them")
+        print(f"# {counted(once)}; this verb renders and prepares {out / 'data'} before them")
         return {"tables": {}, "failed": {}}
     for kind in sorted({cell.setting["dataset"] for cell in found}):
         _prepare_data(kind, out / "data" / kind, config)

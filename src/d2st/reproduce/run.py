@@ -1,7 +1,9 @@
 """Run trainings and tests as commands of their own, several side by side; what is done is not done again."""
 
+import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -16,20 +18,37 @@ from ..stop import Stop
 from .cells import Run
 
 COMMANDS, LOG, RESULT = "commands.json", "log.txt", "test/eval.json"
+# Flags that say where something lies or what computes it, and not what.
+FREE = {"--data", "--out", "--workers", "--device"}
+PATHS = {"--split", "--adapter"}  # a name, or a path that ends in one
 
 
 def finished(run: Run, out: Path) -> bool:
-    """Whether the test of a run is there.
+    """Whether the test of a run is there, on whatever machine it was done.
 
     Raises:
         D2STError: the folder holds a run of other commands.
     """
     folder = out / run.name
-    if (folder / COMMANDS).exists() and json.loads((folder / COMMANDS).read_text()) != run.lines:
-        raise D2STError(
-            f"{folder} holds a run of other commands ({folder / COMMANDS}); give another --out, or remove that folder."
-        )
+    if (folder / COMMANDS).exists():
+        there = json.loads((folder / COMMANDS).read_text())
+        if [_meant(line) for line in there] != [_meant(line) for line in run.lines]:
+            raise D2STError(
+                f"{folder} holds a run of other commands ({folder / COMMANDS}); give another --out, or remove that "
+                f"folder."
+            )
     return (folder / RESULT).exists()
+
+
+def counted(runs: Sequence[Run]) -> str:
+    """How many commands runs are: "Trainings: 96, tests: 98"."""
+    return f"Trainings: {sum(run.train is not None for run in runs)}, tests: {len(runs)}"
+
+
+def _meant(line: str) -> list[str]:
+    """A command line less what does not change its result."""
+    pairs = itertools.pairwise(["", *shlex.split(line)])
+    return [Path(word).name if before in PATHS else word for before, word in pairs if not {before, word} & FREE]
 
 
 def execute(runs: Sequence[Run], out: Path, lanes: int = 1, threads: int | None = None) -> dict[str, str]:
@@ -48,7 +67,7 @@ def execute(runs: Sequence[Run], out: Path, lanes: int = 1, threads: int | None 
         SystemExit: after SIGINT or SIGTERM; trainings that were under way have saved their state.
     """
     left = [run for run in runs if not finished(run, out)]
-    print(f"{len(runs)} trainings with their tests, {len(runs) - len(left)} done before.", flush=True)
+    print(f"{counted(runs)}; done before: {len(runs) - len(left)}.", flush=True)
     failed: dict[str, str] = {}
     lock, begun = threading.Lock(), time.monotonic()
     with Stop() as stop, ThreadPoolExecutor(lanes) as pool:

@@ -32,8 +32,23 @@ def values_of(cell: Cell, runs: Sequence[Run], out: Path) -> tuple[dict[int, flo
     return found, estimate if len(found) > 1 else Estimate(estimate.mean, episodes)
 
 
+def problems_of(runs: Sequence[Run], out: Path) -> list[str]:
+    """Sentences about clips that the trainings and tests of a cell did without, each once."""
+    found: dict[str, None] = {}
+    for run in runs:
+        for path, what in ((out / run.name / "train.json", "training"), (out / run.name / RESULT, "test")):
+            made = json.loads(path.read_text()) if path.exists() else {}
+            found |= dict.fromkeys(made.get("problems", ()))
+            if bad := made.get("bad_clips"):
+                found[f"{len(bad)} {what} clip{'s' * (len(bad) > 1)} could not be read."] = None
+    return list(found)
+
+
 def entries(cells: Sequence[Cell], runs: Mapping[Cell, Sequence[Run]], out: Path) -> list[dict]:
-    """Cells as JSON: paper's number, ours with interval and seeds, difference; ours is None where it is missing."""
+    """Cells as JSON: paper's number, ours with interval and seeds, difference; ours is None where it is missing.
+
+    ``problems`` says what is not as published about the clips of ours (:func:`problems_of`).
+    """
     found = []
     for cell in cells:
         seeds, ours = values_of(cell, runs[cell], out) if cell in runs else ({}, None)
@@ -49,6 +64,7 @@ def entries(cells: Sequence[Cell], runs: Mapping[Cell, Sequence[Run]], out: Path
                 "ours": ours.mean if ours else None,
                 "interval": ours.interval if ours else None,
                 "difference": ours.mean - cell.paper if ours and cell.paper is not None else None,
+                "problems": problems_of(runs.get(cell, ()), out) if ours else [],
                 "runs": [run.name for run in runs.get(cell, ())],
             }
         )
@@ -56,7 +72,8 @@ def entries(cells: Sequence[Cell], runs: Mapping[Cell, Sequence[Run]], out: Path
 
 
 def markdown(title: str, source: str, found: Sequence[dict], paper: str = "paper") -> str:
-    """A table, a line for each cell that can be run or has a number in the paper."""
+    """A table, a line for each cell that can be run or has a number in the paper; notes where clips were others."""
+    notes = list(dict.fromkeys(" ".join(entry["problems"]) for entry in found if entry["problems"]))
     lines = [f"## {title}", "", source, "", f"| | | {paper} | ours | ± | difference | seeds |"]
     lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for entry in found:
@@ -64,9 +81,13 @@ def markdown(title: str, source: str, found: Sequence[dict], paper: str = "paper
         if entry["unit"]:
             there = f"{there} {entry['unit']}"
         ours = _number(entry["ours"], MISSING if entry["runnable"] else "not run")
+        if entry["problems"]:
+            ours += f" [{notes.index(' '.join(entry['problems'])) + 1}]"
         interval, difference = _number(entry["interval"], ""), _number(entry["difference"], "", "+")
         seeds = len(entry["seeds"]) or ""
         lines.append(f"| {entry['row']} | {entry['column']} | {there} | {ours} | {interval} | {difference} | {seeds} |")
+    for number, note in enumerate(notes, 1):
+        lines += ["", f"[{number}] Not on the published clips: {note}"]
     return "\n".join(lines) + "\n"
 
 
