@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from torchvision.transforms import v2
 
 import d2st
 from d2st import cli, recipes
 from d2st.adapters import SYSTEMS
+from d2st.data.augment import full_shot_transform
 from d2st.full_shot.train import _plan
 
 FOLDER = recipes.FOLDER / "full-shot"
@@ -69,6 +71,16 @@ def test_recipes_have_the_published_numbers(read, name):
     config = read("train", name)
     found = config.frames, config.epochs, config.warmup_epochs, config.clips_per_step, config.lr, config.weight_decay
     assert found == pytest.approx(PUBLISHED[name])
+
+
+def test_aim_draws_as_strongly_as_imgaug(read):
+    """n=4 of which all are done, m=7 of 30: here each draw is done half of the time."""
+    config = read("train", "ssv2-aim")
+    chosen = {"rand_augment": config.rand_augment, "magnitude": config.magnitude}
+    steps = full_shot_transform(32, (0.5,) * 3, (0.5,) * 3, flip=False, **chosen).transforms
+    draws = [step for step in steps if isinstance(step, v2.RandomApply)]
+    assert sum(step.p for step in draws) == 4
+    assert {(step.transforms[0].magnitude, step.transforms[0].num_magnitude_bins) for step in draws} == {(7, 31)}
 
 
 def test_d2st_has_the_settings_of_st_adapter():
