@@ -25,7 +25,7 @@ _HOME = {
     "FewShotClassifier": "classify",
     "D2STError": "errors",
 }
-_MODULES = ("adapters", "attention", "data", "heads", "official")
+_MODULES = ("adapters", "attention", "data", "heads", "official", "text")
 
 __all__ = [*_HOME, *_MODULES]
 

@@ -12,6 +12,8 @@ from safetensors import SafetensorError, safe_open
 from . import __version__
 from .data.datasets import ClipSet
 from .data.member import file_of
+from .data.readers import state
+from .data.video import VideoError
 from .encode import Features
 from .encoder import VideoEncoder
 from .files import write_safetensors
@@ -53,10 +55,13 @@ def cached_features(
         return found
     features = encode()
     if fabric.is_global_zero:
-        folder.mkdir(parents=True, exist_ok=True)
         tensors = {"values": features.values, "clips": torch.from_numpy(np.ascontiguousarray(features.clips))}
         tensors |= {f"tokens/{name}": tokens for name, tokens in features.tokens.items()}
-        write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
+        except OSError as error:  # a full disk takes nothing of what was computed
+            print(f"The features are not kept for the next time: {error}")
     return features
 
 
@@ -81,8 +86,9 @@ def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protoc
     result = digest(encoder, heads)
     result.update(json.dumps([__version__, protocol]).encode())
     for clip in clips.clips:
-        file = file_of(clip.path)
-        status = file.stat() if file.exists() else None
-        about = [clip.id, clip.label, status and [status.st_size, status.st_mtime_ns]]
-        result.update(json.dumps(about).encode())
+        try:
+            found = state(file_of(clip.path))
+        except (OSError, VideoError):
+            found = None  # reading it will say why
+        result.update(json.dumps([clip.id, clip.label, found]).encode())
     return result.hexdigest()

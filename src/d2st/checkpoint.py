@@ -23,7 +23,7 @@ class TrainState:
         best_accuracy: on the validation part, 0..1; None before the first validation.
         best_at: after how many that was.
         seconds: spent on training, over all starts of the run.
-        bad: clips that could not be read: id -> reason.
+        bad: clips that could not be read, of training and validation, at any start of the run: id -> reason.
         clips: digest of the training clips.
     """
 

@@ -80,7 +80,7 @@ class FewShotClassifier(ClipEncoder):
 
         Args:
             support: class name -> clips, as many as there are; or a folder of class folders, a list file or a frame
-                store (``d2st.data.open_dataset``).
+                store (``d2st.data.datasets.open_dataset``).
 
         Raises:
             D2STError: no classes, a class without clips, or a clip that cannot be read. The classes before are kept.

@@ -15,7 +15,7 @@ from .data.frames import Sampler
 from .data.video import VideoError
 from .encoder import VideoEncoder
 from .heads import Head
-from .options import Precision, autocast
+from .options import Precision, autocast, check_loading
 from .processes import gather, lost_processes, share
 from .progress import progress
 
@@ -109,7 +109,11 @@ def encode_clips(
         workers: processes that read clips; 0 reads in this one.
         device: where the encoder is.
         precision: of the forward pass.
+
+    Raises:
+        D2STError: numbers of workers or clips that no loader can work with.
     """
+    check_loading(workers, batch_size)
     device = torch.device(device)
     indices = np.arange(len(clips.clips)) if indices is None else np.asarray(indices)
     loader = DataLoader(

@@ -22,6 +22,7 @@ from .eval_table import print_result
 from .heads import CLIPFSAR, Head, HeadSpec, TextConfig
 from .mixing import best, search_mixing
 from .options import Precision, build_encoder, pick_device
+from .origin import digest
 from .processes import launch
 from .results import plain, write_result
 from .scoring import interval, score
@@ -143,6 +144,7 @@ def evaluate(config: EvalConfig) -> dict:
         "backbone": encoder.backbone_name,
         "adapter": encoder.config.label,
         "trainable_parameters": encoder.parameter_count()[0],
+        "fingerprint": digest(encoder, heads).hexdigest(),  # of the weights: a folder's may be others by tomorrow
         "clips": len(features.clips),
         "bad_clips": features.bad,
         "problems": list(clips.problems),

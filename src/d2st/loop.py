@@ -14,6 +14,7 @@ from .checkpoint import TrainState
 from .data.datasets import ClipSet
 from .data.loading import Loaded
 from .errors import D2STError
+from .options import check_loading
 from .plan import Plan
 from .processes import lost_processes
 from .progress import progress
@@ -68,6 +69,7 @@ def run(
     """
     from lightning_fabric.loggers import TensorBoardLogger
 
+    check_loading(config.workers)
     model, optimizer = fabric.setup(bare, optimizer)
     state = TrainState(clips=_digest(units.clips))
     if folder.state.exists():

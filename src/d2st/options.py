@@ -78,6 +78,18 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
+def check_loading(workers: int, batch_size: int = 1) -> None:
+    """Refuse numbers that no loader can work with.
+
+    Raises:
+        D2STError: fewer than 0 workers, or fewer than 1 clip in a batch.
+    """
+    if workers < 0:
+        raise D2STError(f"workers={workers}: give the number of processes that read clips, or 0 to read in this one.")
+    if batch_size < 1:
+        raise D2STError(f"batch_size={batch_size}: give at least 1 clip in a forward pass.")
+
+
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
     """Mixed precision for a forward pass; ``"fp32"`` does nothing.
 

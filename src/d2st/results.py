@@ -42,6 +42,12 @@ def plain(value: object) -> object:
 
 def provenance(config: object) -> dict:
     """What a result was made with: command, config, versions, git state, time."""
+    made = circumstances()
+    return {"command": made.pop("command"), "config": config_dict(config), **made}
+
+
+def circumstances() -> dict:
+    """Command, versions and time of now, and the git state when this process began."""
     versions = {"d2st": __version__, "python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -50,9 +56,8 @@ def provenance(config: object) -> dict:
             continue
     return {
         "command": shlex.join(sys.argv),
-        "config": config_dict(config),
         "versions": versions,
-        "git": git_state(),
+        "git": _GIT,
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
     }
 
@@ -70,6 +75,9 @@ def git_state() -> dict | None:
         return {"commit": git("rev-parse", "HEAD"), "changed": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+_GIT = git_state()  # now, at import: a commit that is made while a run goes on is not the run's
 
 
 def write_result(path: str | Path, config: object, result: dict) -> Path:

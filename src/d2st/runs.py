@@ -5,10 +5,11 @@ import json
 from pathlib import Path
 
 from .errors import D2STError
-from .files import write_atomic, write_json
+from .files import clear_leftovers, hold, to_json, write_atomic, write_json
+from .results import circumstances
 
 # Settings that do not change what a run computes, so that it may go on with others.
-FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes"}
+FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes", "max_bad"}
 
 
 class RunFolder:
@@ -17,7 +18,8 @@ class RunFolder:
     Attributes:
         path: the folder. In it: ``config.json``, ``metrics.jsonl`` (a line a step and a validation),
             ``last.safetensors`` (the state that a resumed run goes on from), ``best`` and ``final`` (adapter, and
-            head or classifier), ``bad_clips.json``, ``train.json`` (the result), ``tensorboard``.
+            head or classifier), ``bad_clips.json``, ``train.json`` (the result), ``starts.jsonl`` (command, versions
+            and git state of each start), ``tensorboard``.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -26,31 +28,38 @@ class RunFolder:
         self.state, self.result = self.path / "last.safetensors", self.path / "train.json"
         self.best, self.final = self.path / "best", self.path / "final"
         self.bad, self.tensorboard = self.path / "bad_clips.json", self.path / "tensorboard"
+        self.starts = self.path / "starts.jsonl"
 
     def open(self, config: dict, overwrite: bool = False) -> None:
-        """Take the folder for a configuration, which it then says in ``config.json``.
+        """Take the folder for this process and a configuration, which it then says in ``config.json``.
 
         Args:
             config: the resolved configuration, JSON-able.
             overwrite: remove what another run left here.
 
         Raises:
-            D2STError: the folder holds a run with another configuration; the settings that differ are named.
+            D2STError: another process trains in the folder, or it holds a run with another configuration; the
+                settings that differ are named.
         """
         self.path.mkdir(parents=True, exist_ok=True)
+        self.lock = hold(self.path, "run.lock")  # until the process, or this object, ends
         for folder in (self.path, self.best, self.final):
-            for leftover in folder.glob(".*.tmp"):  # of a process that was killed while writing
-                leftover.unlink(missing_ok=True)
+            clear_leftovers(folder)
         if overwrite:
             self._clear()
         elif self.config.exists():
             self._compare(config)
+        elif self.state.exists():
+            raise D2STError(
+                f"The folder '{self.path}' holds the state of a run, {self.state.name}, without its "
+                f"{self.config.name}, which says of what run. Give another out, or overwrite to start over."
+            )
         write_json(self.config, config)
+        self._append(self.starts, circumstances())
 
     def log(self, **record: object) -> None:
         """Append a line to ``metrics.jsonl``."""
-        with self.metrics.open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        self._append(self.metrics, record)
 
     def trim(self, unit: str, done: int) -> None:
         """Drop metrics of units ("episode") after ``done``, which a resumed run computes again, and torn lines."""
@@ -65,6 +74,11 @@ class RunFolder:
             if record[unit] <= done:
                 kept.append(line + "\n")
         write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
+
+    @staticmethod
+    def _append(path: Path, record: dict) -> None:
+        with path.open("a") as file:
+            file.write(to_json(record) + "\n")
 
     def _compare(self, config: dict) -> None:
         try:
@@ -81,9 +95,9 @@ class RunFolder:
             )
 
     def _clear(self) -> None:
-        files = [self.config, self.metrics, self.state, self.result, self.bad, *self.tensorboard.glob("events.*")]
+        files = [self.state, self.metrics, self.result, self.bad, self.starts, *self.tensorboard.glob("events.*")]
         for folder in (self.best, self.final):
             pairs = itertools.product(("adapter", "head", "classifier"), ("config.json", "model.safetensors"))
             files += [folder / f"{kind}_{file}" for kind, file in pairs]
-        for file in files:
+        for file in (*files, self.config):  # last, so that no state is ever without its configuration
             file.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ from .errors import D2STError
 from .files import write_json
 from .stop import Stop
 
+BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # the base of all of them has no public name
+
 
 class Steps:
     """What a run does between reading and ending; see ``loop.run`` for what it is built from."""
@@ -19,8 +21,11 @@ class Steps:
         self.fabric, self.config, self.plan, self.folder, self.logger = fabric, config, plan, folder, logger
         self.bare, self.model, self.optimizer, self.rate = bare, model, optimizer, rate
         self.state, self.clips, self.stopped = state, clips, 0
+        self.bad: dict[str, str] = {}  # training clips that could not be read since this start: id -> reason
+        self.counts = torch.zeros(fabric.world_size, device=fabric.device)  # of these in each process, when last told
         self.saved = self.ticked = time.monotonic()
         model.train()
+        self._remember_statistics()
 
     def step(self, loaded, stop: Stop) -> str:
         """One optimiser step; gives a note for the progress bar."""
@@ -31,7 +36,7 @@ class Steps:
         for i in range(mine):
             with fabric.no_backward_sync(self.model, enabled=i < mine - 1):
                 seen.append(self._unit(next(loaded), mine))
-        news = [float(len(self.state.bad)), float(stop.signal)]
+        news = [float(len(self.bad)), float(stop.signal)]
         stats = torch.cat([torch.stack(seen).flatten(), torch.tensor(news, device=fabric.device)])
         stats = fabric.all_gather(stats).reshape(fabric.world_size, -1)  # (W, 2 * units of a process + 2)
         self.stopped = int(stats[:, -1].max())
@@ -47,6 +52,7 @@ class Steps:
         self.optimizer.step()
         self.optimizer.zero_grad()
         state.done = last
+        self._remember_statistics()
         self._check_bad(stats[:, -2])
         loss, accuracy = losses.mean().item(), accuracies.mean().item()
         record = {"loss": loss, "accuracy": accuracy, "lr": lr, "gradient_norm": float(norm)}
@@ -58,7 +64,7 @@ class Steps:
         if loaded.failure:
             self.rescue()
             raise D2STError(f"{loaded.failure} The state at {self._now()} is in {self.folder.state}.")
-        self.state.bad |= loaded.bad
+        self.bad |= loaded.bad
         torch.manual_seed(torch_seed(generator(self.config.seed, loaded.index, MODEL)))  # drop-out and its like
         video = loaded.video.to(self.fabric.device, non_blocking=True)
         loss, accuracy = self.model(video, loaded.classes.to(self.fabric.device))
@@ -84,8 +90,12 @@ class Steps:
 
     def validate(self, validation) -> None:
         """Score on the validation part and keep the model if it is the best so far."""
-        mean, interval, bad = validation(self.fabric)
-        self.state.bad |= bad
+        try:
+            mean, interval, bad = validation(self.fabric)
+        except D2STError:
+            self.rescue()
+            raise
+        self._tell_bad(bad)
         self._log({"validation_accuracy": mean, "validation_interval": interval}, "validation")
         best = self.state.best_accuracy is None or mean > self.state.best_accuracy
         if best:
@@ -117,25 +127,43 @@ class Steps:
     def rescue(self) -> None:
         """Save the last whole step after an error in the middle of one."""
         self.optimizer.zero_grad()
+        for buffer, value in self.statistics:
+            buffer.copy_(value)
         self.save(now=True)
 
+    def _remember_statistics(self) -> None:
+        """Keep what BatchNorms in training have counted, for ``rescue``: a step that is not finished moves it, too."""
+        norms = (module for module in self.bare.modules() if isinstance(module, BatchNorm) and module.training)
+        self.statistics = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+
     def _check_bad(self, counts: torch.Tensor) -> None:
-        """Tell about unreadable clips; stop when there are too many."""
-        if self.fabric.world_size > 1 and counts.max() > 0:
+        """Tell about training clips that could not be read; stop when there are too many."""
+        if torch.equal(counts, self.counts):
+            return
+        if self.fabric.world_size > 1:
             everyone = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(everyone, self.state.bad)
+            torch.distributed.all_gather_object(everyone, self.bad)
             for bad in everyone:
-                self.state.bad |= bad
-        bad = self.state.bad
-        if bad and self.fabric.is_global_zero:
-            write_json(self.folder.bad, [{"id": id, "reason": reason} for id, reason in sorted(bad.items())])
-        if len(bad) > self.config.max_bad * self.clips:
+                self.bad |= bad
+            counts = torch.full_like(counts, len(self.bad))
+        self.counts = counts
+        self._tell_bad(self.bad)
+        if len(self.bad) > self.config.max_bad * self.clips:
             self.save(now=True)
             raise D2STError(
-                f"{len(bad)} clips could not be read, more than max_bad = {self.config.max_bad:.0%} of {self.clips}; "
-                f"they are listed in {self.folder.bad}. The state at {self._now()} is kept. Repair the "
+                f"{len(self.bad)} clips could not be read, more than max_bad = {self.config.max_bad:.0%} of "
+                f"{self.clips}; they are listed in {self.folder.bad}. The state at {self._now()} is kept. Repair the "
                 f"data, or start again with a larger max_bad."
             )
+
+    def _tell_bad(self, bad: dict[str, str]) -> None:
+        """Note clips that could not be read in the state and in the folder."""
+        if bad.items() <= self.state.bad.items():
+            return
+        self.state.bad |= bad
+        if self.fabric.is_global_zero:
+            listed = [{"id": id, "reason": reason} for id, reason in sorted(self.state.bad.items())]
+            write_json(self.folder.bad, listed)
 
     def _log(self, record: dict[str, float], group: str) -> None:
         if self.fabric.is_global_zero:

@@ -188,6 +188,10 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
 
 
 def _plan(config: TrainConfig) -> Plan:
+    if config.validation_episodes < 1:
+        raise D2STError(
+            f"A validation needs at least one episode, not {config.validation_episodes}; validate_every 0 is without."
+        )
     every = config.validate_every if config.validate_every is not None else max(1, config.episodes // 10)
     return Plan("episode", "episodes", config.episodes, config.episodes_per_step, every, config.gradient_scale)
 

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+import torch
+
 from . import clip_transforms
 from .choice import name_features
 from .data.datasets import ClipSet
@@ -10,6 +13,7 @@ from .data.episodes import EpisodeSampler
 from .data.frames import Sampler
 from .encode import Features, encode_clips, encode_together
 from .encoder import VideoEncoder
+from .errors import D2STError
 from .heads import Head
 from .scoring import score
 
@@ -37,16 +41,20 @@ class Validation:
         self, clips: ClipSet, config: "TrainConfig", encoder: VideoEncoder, head: Head, sample: Sampler
     ) -> None:
         self.clips, self.config, self.encoder, self.head, self.sample = clips, config, encoder, head, sample
-        self.way = min(config.way, len(clips.classes))
-        self.title = f"{self.way}-way {config.shot}-shot validation"
+        way = min(config.way, len(clips.classes))
+        self.title = f"{way}-way {config.shot}-shot validation"
         self.transform = clip_transforms.fixed(config, encoder)
-        self._sampler(clips.labels)
+        EpisodeSampler(clips.labels, way, config.shot, config.queries, config.seed, clips.classes)  # or says what lacks
         self.text = name_features(head, encoder, clips.classes, config.text)
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
         """Accuracy, its interval, and the clips that could not be read: id -> reason. Leaves the head in eval mode.
 
-        The processes share the encoding; each of them then knows the result.
+        The processes share the encoding; each of them then knows the result. Classes that are left with too few clips
+        are left out.
+
+        Raises:
+            D2STError: fewer than two classes can be read.
         """
         self.head.eval()
 
@@ -63,13 +71,23 @@ class Validation:
                 precision=self.config.precision,
             )
 
-        features = encode_together(fabric, len(self.clips), encode)
-        sampler = self._sampler(self.clips.labels[features.clips])
-        embedded = features.embedded(self.head)
-        episodes = self.config.validation_episodes
-        scores = score(embedded, sampler, self.head, episodes, fabric.device, self.text)
+        config, features = self.config, encode_together(fabric, len(self.clips), encode)
+        labels, embedded, text = self.clips.labels[features.clips], features.embedded(self.head), self.text
+        enough = np.bincount(labels, minlength=len(self.clips.classes)) >= config.shot + config.queries  # (classes,)
+        if not enough.all():
+            fabric.print(f"Left out of the validation, too few of their clips can be read: {self._names(~enough)}.")
+            kept = enough[labels]  # (N,)
+            labels, embedded = (np.cumsum(enough) - 1)[labels[kept]], embedded[torch.from_numpy(kept)]
+            text = None if text is None else text[torch.from_numpy(enough)]
+        if enough.sum() < 2:
+            raise D2STError(
+                f"No validation is possible: {len(features.bad)} of {len(self.clips)} validation clips cannot be read. "
+                f"Repair them ('d2st check-data --full' lists them) and start again."
+            )
+        way = min(config.way, int(enough.sum()))
+        sampler = EpisodeSampler(labels, way, config.shot, config.queries, config.seed)
+        scores = score(embedded, sampler, self.head, config.validation_episodes, fabric.device, text)
         return scores.mean, scores.interval, {clip["id"]: clip["reason"] for clip in features.bad}
 
-    def _sampler(self, labels) -> EpisodeSampler:
-        config = self.config
-        return EpisodeSampler(labels, self.way, config.shot, config.queries, config.seed, self.clips.classes)
+    def _names(self, which: np.ndarray) -> str:
+        return ", ".join(name for name, wanted in zip(self.clips.classes, which, strict=True) if wanted)

@@ -46,6 +46,18 @@ def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]
     raise D2STError(f"A clip must be uint8 frames or normalised float frames; this tensor is {clip.dtype}.")
 
 
+def state(path: str | os.PathLike) -> tuple[int, int]:
+    """Bytes and modification time in ns of a clip, by which a changed one is found out.
+
+    Raises:
+        OSError, VideoError: it is not there.
+    """
+    if os.path.isdir(path):
+        return pictures.state(path)
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
 def duration(path: str | os.PathLike) -> float | None:
     """Seconds of a clip; None where its frame rate is not known.
 

@@ -1,8 +1,6 @@
 """Make a frame store: a dataset decoded once, so that training reads single frames in milliseconds."""
 
-import fcntl
 import json
-import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +10,14 @@ from typing import Literal
 
 import torch
 
-from d2st.data import frame_file, pictures
+from d2st.data import frame_file
 from d2st.data.index import VERSION, clip_file, is_store
 from d2st.data.listing import Listing
-from d2st.data.readers import reader
+from d2st.data.readers import reader, state
 from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
-from d2st.files import write_json, write_safetensors
+from d2st.files import clear_leftovers, hold, write_json, write_safetensors
 from d2st.processes import gather, launch, lost_processes, share
 from d2st.progress import progress
 
@@ -162,8 +160,7 @@ def _print(report: dict) -> None:
 def _state(path: Path) -> dict[str, str]:
     """By what a changed video is found out."""
     try:
-        status = os.stat(path)
-        size, time = pictures.state(path) if path.is_dir() else (status.st_size, status.st_mtime_ns)
+        size, time = state(path)
     except (OSError, VideoError):
         return {}  # reading it will say why
     return {"size": str(size), "mtime_ns": str(time)}
@@ -197,14 +194,8 @@ def locked(out: Path, fabric, inside: str):
         yield
         return
     (out / inside).mkdir(parents=True, exist_ok=True)
-    with open(out / "clips.lock", "w") as lock:
-        try:
-            # lockf, not flock: workers that outlive a killed run for a moment do not inherit it.
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            raise D2STError(f"Another process is at work on '{out}'; wait for it, or give another --out.") from error
+    with hold(out, "clips.lock"):
         (out / "index.json").unlink(missing_ok=True)
-        for leftover in (out / inside).rglob(".*.tmp"):
-            leftover.unlink()
+        clear_leftovers(out / inside, "**")
         fabric.barrier()
         yield

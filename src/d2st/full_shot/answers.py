@@ -13,7 +13,7 @@ from ..data import frames as frame_rules
 from ..data.augment import CropsTransform
 from ..data.datasets import ClipSet
 from ..data.video import VideoError
-from ..options import Precision, autocast
+from ..options import Precision, autocast, check_loading
 from ..processes import gather, lost_processes, share
 from ..progress import progress
 from .model import VideoClassifier
@@ -116,6 +116,7 @@ def answer(
     Raises:
         D2STError: a setting that does not exist, or another process was lost.
     """
+    check_loading(workers, batch_size)
     encoder, indices = model.encoder, share(fabric, len(clips))
     size = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
     loader = DataLoader(

@@ -10,7 +10,7 @@ import yaml
 
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
-from d2st.files import write_atomic
+from d2st.files import clear_leftovers, write_atomic
 
 from .classes import LOOKS, MOTIONS, Motion, split
 from .draw import Look, Track, draw, random_background, random_looks
@@ -187,8 +187,7 @@ def write_benchmark(
     for file, content in ((record, stamp), (folder / "split.yaml", parts)):
         text = yaml.safe_dump(content, sort_keys=False)
         write_atomic(file, lambda part, text=text: part.write_text(text))
-    for leftover in folder.glob("clips/*/.*.tmp"):  # of a process that was killed while writing
-        leftover.unlink()
+    clear_leftovers(folder, "clips/*")
     todo, done = [], 0
     for part, names in parts.items():
         for name in names:
