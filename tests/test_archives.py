@@ -66,10 +66,27 @@ def test_ssv2s_numbered_pieces_are_one_archive(tmp_path):
     assert len(pieces) > 2 and all(map(archives.is_archive, pieces))
     assert archives.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert _content(tmp_path / "out") == files
-    with pytest.raises(D2STError, match=r"v2-00' cannot be unpacked .* download it again"):
+    with pytest.raises(
+        D2STError, match=r"v2-00' cannot be unpacked .* the pieces '.*v2-00' to '.*' are here: download"
+    ):
         archives.unpack(pieces[:-2], tmp_path / "again")
+    with pytest.raises(D2STError, match=r"The pieces before '.*v2-02' are missing"):
+        archives.unpack(pieces[2:], tmp_path / "again")
     with pytest.raises(D2STError, match=r"The piece between '.*v2-01' and '.*v2-03' is missing"):
         archives.unpack([*pieces[:2], *pieces[3:]], tmp_path / "again")
+
+
+def test_pieces_with_letters_and_with_three_digits(tmp_path):
+    pieces = _cut(_tar(tmp_path / "whole", files={"a.avi": random.Random(0).randbytes(12000)}), "a.tar.gz.", 100)
+    assert len(pieces) > 101
+    for i, piece in enumerate(pieces):
+        pieces[i] = piece.rename(tmp_path / f"a.tar.gz.{i:03d}")
+    assert archives.unpack(pieces, tmp_path / "digits") == (1, 0)
+    for i, piece in enumerate(pieces):
+        pieces[i] = piece.rename(tmp_path / f"a.tar.gz.{chr(97 + i // 26)}{chr(97 + i % 26)}")
+    assert archives.unpack(pieces, tmp_path / "letters") == (1, 0)
+    with pytest.raises(D2STError, match=r"The piece between '.*az' and 'a.tar.gz.bb' is missing"):
+        archives.unpack(pieces[:26] + pieces[27:], tmp_path / "again")
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/etc/out.txt", "a/../../out.txt", "C:/out.txt", "..\\out.txt"])

@@ -25,32 +25,46 @@ from d2st.files import write_atomic
 _ARCHIVE = re.compile(r".+\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)|rar|7z)", re.IGNORECASE)
 # 20bn-something-something-v2-00 to -19, and a.tar.gz.00, a.tar.gz.aa: one tar archive, cut
 _PIECE = re.compile(
-    r"(20bn-something-something-v2|.+\.(?:tar|tgz|tar\.(?:gz|bz2|xz)))[-.](?:\d{2,3}|[a-z]{2})", re.IGNORECASE
+    r"(20bn-something-something-v2|.+\.(?:tar|tgz|tar\.(?:gz|bz2|xz)))[-.](\d{2,3}|[a-z]{2})", re.IGNORECASE
 )
 _FOREIGN = (".rar", ".7z")
 
 
 def is_archive(path: Path) -> bool:
     """Whether a file is an archive, or a piece of one, by its name."""
-    return bool(_ARCHIVE.fullmatch(path.name) or _PIECE.fullmatch(path.name))
+    return bool(_ARCHIVE.fullmatch(path.name) or _piece(path))
+
+
+def _piece(path: Path) -> re.Match | None:
+    return None if _ARCHIVE.fullmatch(path.name) else _PIECE.fullmatch(path.name)
 
 
 def advice(archives: Sequence[Path]) -> str:
-    """A sentence: which archives are not unpacked and the command that unpacks them; empty where there are none."""
+    """Beside nothing else: which archives are not unpacked and the command that does it; empty where there are none."""
     if not archives:
         return ""
+    return f"Archives that are not unpacked: {len(archives)} ({_shown(archives)}); unpack with: {_command(archives)}"
+
+
+def note(archives: Sequence[Path]) -> str:
+    """Beside clips, which may be what they held."""
+    return f"{len(archives)} archives are not read ({_shown(archives)}); if not unpacked yet: {_command(archives)}"
+
+
+def _shown(archives: Sequence[Path]) -> str:
+    return ", ".join(f"'{path.name}'" for path in archives[:3]) + (", ..." if len(archives) > 3 else "")
+
+
+def _command(archives: Sequence[Path]) -> str:
     foreign = [path for path in archives if path.suffix.lower() in _FOREIGN]
-    shown = ", ".join(f"'{path.name}'" for path in archives[:3]) + (", ..." if len(archives) > 3 else "")
     folder = shlex.quote(str((foreign or archives)[0].parent))
     if not foreign:
-        command = f"python -m d2st.data.archives {folder} --out {folder}"
-    else:
-        extension = foreign[0].suffix
-        tool = "7z x -aos" if extension.lower() == ".7z" else "unrar x -o-"
-        # HMDB51 is an archive of archives, one a class
-        each = f'for f in *{extension}; do {tool} "$f"; done'
-        command = f"cd {folder} && " + (each if len(foreign) > 1 else f"{tool} {shlex.quote(foreign[0].name)}")
-    return f"Archives that are not unpacked: {len(archives)} ({shown}); unpack with: {command}"
+        return f"python -m d2st.data.archives {folder} --out {folder}"
+    extension = foreign[0].suffix
+    tool = "7z x -aos" if extension.lower() == ".7z" else "unrar x -o-"
+    # HMDB51 is an archive of archives, one a class
+    each = f'for f in *{extension}; do {tool} "$f"; done'
+    return f"cd {folder} && " + (each if len(foreign) > 1 else f"{tool} {shlex.quote(foreign[0].name)}")
 
 
 def unpack(archive: Path | Sequence[Path], out: Path) -> tuple[int, int]:
@@ -67,8 +81,11 @@ def unpack(archive: Path | Sequence[Path], out: Path) -> tuple[int, int]:
         D2STError: If the archive is damaged, of another kind, or has a member that would leave ``out``.
     """
     pieces = [archive] if isinstance(archive, Path) else list(archive)
-    for before, after in itertools.pairwise(pieces):
-        if before.name[-2:].isdigit() and int(after.name[-2:]) != int(before.name[-2:]) + 1:
+    numbered = [(_number(found[2]), piece) for piece in pieces if (found := _piece(piece))]
+    if numbered and numbered[0][0] > 1:  # some count from 1
+        raise D2STError(f"The pieces before '{pieces[0]}' are missing; download them.")
+    for (number, before), (following, after) in itertools.pairwise(numbered):
+        if following != number + 1:
             raise D2STError(f"The piece between '{before}' and '{after.name}' is missing; download it.")
     members = _zip_members(pieces[0]) if pieces[0].suffix.lower() == ".zip" else _tar_members(pieces)
     written = kept = 0
@@ -82,8 +99,17 @@ def unpack(archive: Path | Sequence[Path], out: Path) -> tuple[int, int]:
             write_atomic(target, lambda path, content=content: _copy(content, path))
             written += 1
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise D2STError(f"Archive '{pieces[0]}' cannot be unpacked ({error}); download it again.") from error
+        todo = "download it again."
+        if numbered:
+            first, last = pieces[0].name, pieces[-1].name
+            todo = f"the pieces '{first}' to '{last}' are here: download what is missing, else these again."
+        raise D2STError(f"Archive '{pieces[0]}' cannot be unpacked ({error}); {todo}") from error
     return written, kept
+
+
+def _number(ending: str) -> int:
+    """Place of a piece: 07 is 7, ab is 1."""
+    return int(ending) if ending.isdigit() else 26 * (ord(ending[0].lower()) - 97) + ord(ending[1].lower()) - 97
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
@@ -147,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = sorted(p for p in given.data.rglob("*") if p.is_file()) if given.data.is_dir() else [given.data]
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in filter(is_archive, found):
-        piece = None if _ARCHIVE.fullmatch(path.name) else _PIECE.fullmatch(path.name)
+        piece = _piece(path)
         groups[f"{path.parent}/{piece[1]}" if piece else str(path)].append(path)
     foreign = [path for paths in groups.values() for path in paths if path.suffix.lower() in _FOREIGN]
     try:
