@@ -13,8 +13,10 @@ from test_pictures import extract
 from d2st import cli
 from d2st.data import archives, benchmarks, frames
 from d2st.data.benchmarks import key
+from d2st.data.benchmarks.protocol import protocol
 from d2st.data.check import CheckConfig, check
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset
+from d2st.data.division import open_division
 from d2st.data.store import PrepareConfig, prepare
 from d2st.errors import D2STError
 from d2st.evaluate import EvalConfig, evaluate
@@ -48,6 +50,11 @@ def test_full_shot_sets_hold_the_classes_of_the_few_shot_ones():
             assert {key(n) for n in wanted} <= names
 
 
+def test_the_size_of_a_full_shot_set_is_told():
+    told = protocol(benchmarks.load("ssv2"), {"val": {"Closing something": 2}}, [1], 1)
+    assert told[1] == "Part 'val' of SSv2: 1 of 174 classes, 2 of 24,777 clips."
+
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
@@ -77,11 +84,29 @@ def test_spellings_of_a_class_are_one(name):
             assert key(spelled) == key(title)
 
 
+def test_mistyped_names_and_swapped_arguments_are_recognised(lay, monkeypatch):
+    for typed, meant in (("ssv2_full", "ssv2-full"), ("kinetics-400", "kinetics400"), ("ucf-101", "ucf101")):
+        with pytest.raises(
+            D2STError, match=f"'{typed}' does not exist; did you mean '{meant}'\\? Else give a YAML file"
+        ):
+            open_dataset(".", typed)
+        with pytest.raises(D2STError, match=f"no benchmark '{typed}'; did you mean '{meant}'\\? Else choose one of"):
+            benchmarks.load(typed)
+    root = lay("Archery/v_Archery_g01_c01.avi")
+    monkeypatch.chdir(root)
+    with pytest.raises(
+        D2STError, match=r"'ucf101' is a benchmark's name, which is the split \(check-data NAME FOLDER\)"
+    ):
+        check(CheckConfig("ucf101", str(root), workers=0))
+
+
 def test_unknown_names_are_refused():
-    with pytest.raises(D2STError, match=r"no benchmark 'ucf'; choose one of ssv2-full, "):
-        benchmarks.load("ucf")
-    with pytest.raises(D2STError, match=r"'ucf' does not exist; .* or a benchmark's name \(ssv2-full, "):
-        open_dataset(".", "ucf")
+    with pytest.raises(D2STError, match=r"no benchmark 'sth'; choose one of ssv2-full, "):
+        benchmarks.load("sth")
+    with pytest.raises(
+        D2STError, match=r"'sth' does not exist; give a YAML file, .* or a benchmark's name \(ssv2-full, "
+    ):
+        open_dataset(".", "sth")
 
 
 @pytest.fixture(scope="module")
@@ -193,6 +218,22 @@ def test_kinetics_in_one_folder_with_its_annotations(lay):
         open_dataset(root, "kinetics400", "test")
 
 
+def test_annotated_clips_that_are_not_there_are_counted(lay):
+    names = [f"{i:011d}" for i in range(4)]
+    root = lay(*(f"train/{name}_000000_000010.mp4" for name in names[:2]), f"val/{names[3]}_000000_000010.mp4")
+    with pytest.raises(
+        D2STError, match=r"None of the 3 clips .* class and a part of Kinetics-400: put its train.csv and"
+    ):
+        open_division(root, "kinetics400")
+    header = "label,youtube_id,time_start,time_end,split\n"
+    (root / "train.csv").write_text(header + "".join(f"yoga,{name},0,10,train\n" for name in names[:3]))
+    (root / "val.csv").write_text(f"{header}yoga,{names[3]},0,10,val\n")
+    with pytest.warns(DataWarning, match=r"Part 'train' of Kinetics-400 has 2 of its 3 clips here"):
+        assert len(open_division(root, "kinetics400")) == 2
+    report = check(CheckConfig(str(root), "kinetics400", workers=0))
+    assert report["missing"] == [names[2]] and len(report["problems"]) == 1
+
+
 def _annotate(folder: Path, prefix: str = "", **sets: dict[str, str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, templates in sets.items():
@@ -215,7 +256,8 @@ def test_ssv2_by_its_own_annotations(lay, pattern):
     # SSv2-Full trains on clips of the training set and tests on those of the validation set
     assert _open(root, "ssv2-full", "train") == {"Closing something": [pattern.format(1)]}
     assert _open(root, "ssv2-full") == {"Digging something out of something": [pattern.format(4)]}
-    full_shot = open_dataset(root, "ssv2", "val", warn=False)
+    with pytest.warns(DataWarning, match=r"Part 'val' of SSv2 has 2 of its 24,777 clips here"):
+        full_shot = open_dataset(root, "ssv2", "val")
     assert _ids(full_shot) == {"Closing something": [pattern.format(3)], full_shot.classes[1]: [pattern.format(4)]}
     (root / "labels/something-something-v2-train.json").write_text("[{")
     with pytest.raises(D2STError, match=r"something-something-v2-train.json' cannot be read"):
@@ -261,7 +303,7 @@ def test_a_part_without_its_list_goes_by_labels(lay):
     root = lay(*(f"videos/{i}.webm" for i in range(4)))
     template = {"0": "Closing [something]", "1": "Holding [something]"}
     _annotate(root, train=template, validation={"2": "Tipping [something] over", "3": "Holding [something]"})
-    _official(root, "ssv2-full", lambda i, title: i - 67013)  # clips 0 to 3 are of val0
+    _official(root, "ssv2-full", lambda i, title: (i - 67013) % 100000)  # clips 0 to 3 are of val0
     for part in ("train", "test"):
         (root / f"{part}_few_shot.txt").unlink()
     assert _open(root, "ssv2-full", "val") == {"val0": ["0", "1", "2", "3"]}
@@ -289,6 +331,43 @@ def test_lists_of_another_benchmark_are_not_taken_for_its_own(lay):
     assert _ids(found) == {"Squeezing something": ["Squeezing something/0.webm"]}
     assert any("is not the list of SSv2-Small" in note for note in found.notes)
     assert found.problems[1].startswith("Which clips were chosen only the official list test_few_shot.txt tells")
+
+
+def test_lists_of_two_benchmarks_with_the_same_numbers_lie_beside_each_other(lay):
+    root = lay("0.webm", f"{KINETICS[0]}.mp4")
+    _official(root / "config/ssv2_small", "ssv2-small", lambda i, title: i)
+    first = lambda i: f"{i:011d}_0_10" if i else KINETICS[0]  # noqa: E731
+    _official(root / "config/kinetics100", "kinetics100", lambda i, title: f"train_256/{title}/{first(i)}.mp4")
+    for name, path in (("ssv2-small", "0"), ("kinetics100", f"train_256/air_drumming/{KINETICS[0]}.mp4")):
+        assert _open(root, name, "train") == {benchmarks.load(name).classes["train"][0]: [path]}
+
+
+def test_a_list_without_some_of_its_clips_is_taken_and_the_rest_told(lay):
+    root = lay("videos/a/x0.mp4", "videos/a/x6300.mp4", "x9999.mp4")
+    _official(root, "kinetics100", lambda i, title: f"train_256/{title}/x{i}.mp4")
+    lines = (root / "train_few_shot.txt").read_text().splitlines()
+    (root / "train_few_shot.txt").write_text("\n".join(line for line in lines if not line.startswith("train63//")))
+    found = open_dataset(root, "kinetics100", "train", warn=False)
+    assert [clip.path.name for clip in found.clips] == ["x0.mp4"]
+    assert "Part 'train' of Kinetics-100 has 1 clips here and 6400 as published" in found.problems[0]
+    assert "1 of" not in found.problems[1] and "6299 of 6300 clips of list" in " ".join(found.problems)
+
+
+def test_the_replacement_of_a_broken_clip_is_used(lay):
+    copies = [f"{folder}/{KINETICS[0]}.mp4" for folder in ("replacement_for_corrupted_k400", "k400_256", "a")]
+    root = lay(*copies)
+    (root / "val.csv").write_text(f"label,youtube_id,split\nbusking,{KINETICS[0][:11]},val\n")
+    assert _open(root, "kinetics100") == {"busking": [copies[0]]}
+
+
+def test_archives_beside_clips_are_told_where_clips_are_lacking(lay, monkeypatch):
+    root = lay("kick/1.avi")
+    (root / "kick.rar").write_bytes(b"x")
+    notes = open_dataset(root, "hmdb51", warn=False).notes
+    assert any(note.startswith("1 archives are not read ('kick.rar'); if not unpacked yet: cd ") for note in notes)
+    few = benchmarks.Benchmark("hmdb51", "HMDB51", "hmdb51", {"test": ["kick"]}, {"test": {"kick": 1}})
+    monkeypatch.setattr("d2st.data.benchmarks.load", lambda name: few)
+    assert open_dataset(root, "hmdb51").notes == ()
 
 
 def test_of_several_copies_one_is_used(lay):
@@ -408,3 +487,27 @@ def test_full_shot_stores_keep_their_parts(lay, tmp_path):
     assert report["protocol"][1] == "Part 'val' of Kinetics-400: 2 of 400 classes, 4 clips." and not report["usable"]
     report = check(CheckConfig(str(tmp_path / "store"), workers=0))
     assert report["usable"] and report["parts"]["train"]["clips"] == 4
+
+
+def test_a_full_shot_store_serves_the_few_shot_benchmarks(lay, tmp_path):
+    names = "Closing something", "Digging something out of something"
+    root = lay(*(f"{part}/{name}/{i}.webm" for part in ("train", "val") for name in names for i in range(2)))
+    prepare(PrepareConfig(str(root), str(tmp_path / "store"), "ssv2", workers=0))
+    for data in (root, tmp_path / "store"):  # SSv2-Full trains on clips of the training set and tests on the others
+        assert _open(data, "ssv2-full", "train") == {names[0]: [f"train/{names[0]}/{i}.webm" for i in range(2)]}
+        assert _open(data, "ssv2-full") == {names[1]: [f"val/{names[1]}/{i}.webm" for i in range(2)]}
+    prepare(PrepareConfig(str(root), str(tmp_path / "few"), "ssv2-full", workers=0))
+    with pytest.raises(D2STError, match=r"store does not say which .* make one with 'd2st prepare --split ssv2'"):
+        open_division(tmp_path / "few", "ssv2")
+
+
+def test_a_store_with_more_clips_than_were_chosen_is_told(lay, tmp_path):
+    root = lay("busking/1.mp4", "busking/2.mp4")
+    prepare(PrepareConfig(str(root), str(tmp_path / "store"), "kinetics100", workers=0))
+    problems = open_dataset(tmp_path / "store", "kinetics100", "test", warn=False).problems
+    assert not any("Which clips were chosen" in problem for problem in problems)
+    index = json.loads((tmp_path / "store/index.json").read_text())
+    index["clips"] = [entry | {"id": f"busking/{i}.mp4"} for i, entry in enumerate(index["clips"] * 51)]
+    (tmp_path / "store/index.json").write_text(json.dumps(index))
+    problems = open_dataset(tmp_path / "store", "kinetics100", "test", warn=False).problems
+    assert any("Which clips were chosen only the official list test_few_shot.txt tells" in text for text in problems)

@@ -173,6 +173,34 @@ def test_official_lists(tmp_path):
         open_dataset(root, _split(lists, "test: train_few_shot.txt\n"), "test")
 
 
+def test_lists_whose_paths_start_elsewhere_find_their_clips_by_name(tmp_path):
+    root = _touch(tmp_path / "data", "k400/air drumming/a.webm", "k400/air drumming/b.mp4", "k400/archery/c.mp4")
+    (tmp_path / "train.txt").write_text("train0//train_256/air_drumming/a.mp4\ntrain0//val_256/air_drumming/c.mp4\n")
+    (tmp_path / "test.txt").write_text("test0//c.mp4\n")
+    split = _split(tmp_path, "train: train.txt\ntest: test.txt\n")
+    train = open_dataset(root, split, "train", warn=False)
+    assert [clip.path.name for clip in train.clips] == ["a.webm"]  # c is of another class
+    assert [clip.path.name for clip in open_dataset(root, split, "test", warn=False).clips] == ["c.mp4"]
+    assert "1 of 2 clips of list" in train.problems[0]
+    assert train.notes == (
+        "No path of the lists is in the data; 2 clips were found by name, such as 'train_256/air_drumming/a.mp4' as "
+        "'k400/air drumming/a.webm'.",
+    )
+    _touch(root, "val_256/air_drumming/c.mp4")  # where one path is there, the others are not guessed
+    (tmp_path / "test.txt").write_text("test0//archery/c.mp4\n")
+    with pytest.raises(
+        D2STError, match=r"has no clips in the data: 2 clips of the lists are not there, such as 'train_"
+    ):
+        open_dataset(root, split, "train")
+
+
+def test_of_two_clips_of_a_name_none_is_guessed(tmp_path):
+    root = _touch(tmp_path / "data", "a/clap/1.mp4", "b/clap/1.mp4", "a/clap/2.mp4", "a/clap/2.avi")
+    split = _split(tmp_path, "clap/1.mp4 clap\nclap/2.mp4 clap\n", "list.txt")
+    assert _ids(open_dataset(root, split, warn=False)) == {"clap": ["clap/2.mp4"]}
+    assert open_dataset(root, split, warn=False).clips[0].path == root / "a/clap/2.mp4"
+
+
 @pytest.mark.parametrize("slash", ["/", "//"])
 def test_lists_of_bare_ids(tmp_path, slash):
     root = _touch(tmp_path / "data", "7.webm", "12.mp4", "12.5.webm", "notes.txt")

@@ -134,6 +134,10 @@ def test_list_files_open_the_store_of_a_folder(videos, tmp_path):
     report = _prepare(videos, tmp_path / "listed", split=str(lists))
     assert report["clips"] == 3
     assert open_dataset(tmp_path / "listed", None, "test").classes == ("wave",)  # the store knows its parts
+    (lists / "test.txt").write_text("test0//d\n")
+    (lists / "train.txt").write_text("train0//256/clap/a.mp4\ntrain1//256/jump/b.mp4\n")
+    for data in (videos, tmp_path / "store"):  # by name, where no path is there
+        assert open_dataset(data, lists, "train").classes == ("clap", "jump")
 
 
 _RUN = """

@@ -10,6 +10,8 @@ import torch
 from d2st.data import benchmarks
 from d2st.data.archives import advice, is_archive
 from d2st.data.benchmarks.find import apply, list_benchmark
+from d2st.data.benchmarks.shelf import Shelf
+from d2st.data.by_name import ByName
 from d2st.data.frames import Sampler
 from d2st.data.index import finder, is_store, list_store
 from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
@@ -153,12 +155,21 @@ def list_clips(data: Path, split: str | Path | None, shared: bool = False) -> tu
         return listing, benchmark.classes
     split = None if split is None else Path(split)
     if is_store(data):
-        return split_classes(lambda: list_store(data), split, finder(data), shared)
+        find = finder(data)
+        by_name = ByName(lambda: (id for clips in list_store(data).clips.values() for id in clips), find)
+        return split_classes(lambda: list_store(data), split, find, shared, by_name)
     if data.is_file():
         find = Folder(data.parent).find
         return split_classes(lambda: read_list(data, find), split, find, shared)
     if data.is_dir():
         if shared and split is None and (divided := scan_parts(data)):
             return divided
-        return split_classes(lambda: scan_folder(data), split, Folder(data).find, shared)
-    raise D2STError(f"Data '{data}' does not exist; give a folder of class folders, a list file or a frame store.")
+        find = Folder(data).find
+        by_name = ByName(lambda: (item.id for item in Shelf(data).items), find)
+        return split_classes(lambda: scan_folder(data), split, find, shared, by_name)
+    raise D2STError(
+        f"Data '{data}' does not exist; "
+        + f"'{data}' is a benchmark's name, which is the split (check-data NAME FOLDER); "
+        * (str(data) in benchmarks.NAMES)
+        + "give a folder of class folders, a list file or a frame store."
+    )

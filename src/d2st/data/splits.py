@@ -7,6 +7,7 @@ from pathlib import Path
 import yaml
 
 from d2st.data import benchmarks
+from d2st.data.by_name import ByName
 from d2st.data.listing import PARTS, Listing, read_list
 from d2st.data.shares import divide, shares
 from d2st.errors import D2STError
@@ -15,7 +16,11 @@ LISTS = (".txt", ".csv", ".tsv", ".list")
 
 
 def split_classes(
-    everything: Callable[[], Listing], split: Path | None, find: Callable[[str], Path | None], shared: bool = False
+    everything: Callable[[], Listing],
+    split: Path | None,
+    find: Callable[[str], Path | None],
+    shared: bool = False,
+    by_name: ByName | None = None,
 ) -> tuple[Listing, dict[str, list[str]]]:
     """Apply a split to what was found.
 
@@ -27,6 +32,7 @@ def split_classes(
         find: Looks up the lines of list files in the data.
         shared: Whether parts may have the same classes and divide their clips; the listing then says which part each
             clip is assigned to.
+        by_name: Looks up the lines of lists none of whose paths is in the data.
 
     Returns:
         The clips (from the lists where the split is made of lists) and the class names of each part.
@@ -44,10 +50,10 @@ def split_classes(
                 f"Split folder '{split}' must hold one list file each for train, val and test, such as "
                 f"train_few_shot.txt; found {', '.join(p.name for found in files.values() for p in found) or 'none'}."
             )
-        listing, parts = _from_lists({part: found[0] for part, found in files.items() if found}, find, shared)
+        files = {part: found[0] for part, found in files.items() if found}
+        listing, parts = _looked_up(lambda find: _from_lists(files, find, shared), find, by_name)
     elif split.suffix.lower() in LISTS:
-        listing = read_list(_exists(split), find)
-        parts = listing.parts
+        listing, parts = _looked_up(lambda find: _one_list(_exists(split), find), find, by_name)
     else:
         parts = _read_yaml(_exists(split))
         files = {part: names for part, names in parts.items() if isinstance(names, str)}
@@ -57,7 +63,8 @@ def split_classes(
         elif files and len(files) < len(parts):
             raise D2STError(f"Split '{split}' mixes lists of class names with list files; use one kind for all parts.")
         elif files:
-            listing, parts = _from_lists({part: split.parent / name for part, name in files.items()}, find, shared)
+            files = {part: split.parent / name for part, name in files.items()}
+            listing, parts = _looked_up(lambda find: _from_lists(files, find, shared), find, by_name)
         else:
             listing = everything()
     _check(parts, listing, split)
@@ -79,6 +86,26 @@ def _divided(
     for clips in listing.clips.values():
         listing.assigned |= divide(list(clips), percent)
     return listing, {part: list(listing.clips) for part in percent}
+
+
+def _looked_up(read, find, by_name: ByName | None) -> tuple[Listing, dict[str, list[str]]]:
+    """What lists name, by path; where not one path is there, by name."""
+    listing, parts = read(find)
+    if by_name is None or any(listing.clips.values()):
+        return listing, parts
+    listing, parts = read(by_name)
+    if by_name.found:
+        line, id = next(iter(by_name.found.items()))
+        listing.notes.append(
+            f"No path of the lists is in the data; {len(by_name.found)} clips were found by name, such as '{line}' as "
+            f"'{id}'."
+        )
+    return listing, parts
+
+
+def _one_list(file: Path, find) -> tuple[Listing, dict[str, list[str]]]:
+    listing = read_list(file, find)
+    return listing, listing.parts
 
 
 def _from_lists(files: dict[str, Path], find, shared: bool) -> tuple[Listing, dict[str, list[str]]]:
@@ -138,6 +165,13 @@ def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) ->
                 f"Part '{part}' of split '{split}' names {_quoted(unknown)} and the data has no such class; {hint}"
             )
         empty = [name for name in names if not listing.clips[name] and not listing.assigned]
+        if empty and listing.missing:
+            raise D2STError(
+                f"Class {_quoted(empty)} of part '{part}' has no clips in the data: {len(listing.missing)} clips of "
+                f"the lists are not there, such as '{listing.missing[0]}'. Paths start from the data folder; correct "
+                "them, add the clips or take the class out. (Official lists in the data folder, with the benchmark's "
+                "name as the split, find clips in any layout.)"
+            )
         if empty:
             raise D2STError(
                 f"Class {_quoted(empty)} of part '{part}' has no clips in the data; add clips or take the class out."
@@ -146,9 +180,9 @@ def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) ->
 
 def _exists(file: Path) -> Path:
     if not file.is_file():
-        names = ", ".join(benchmarks.NAMES)
+        names, meant = ", ".join(benchmarks.NAMES), benchmarks.meant(str(file))
         raise D2STError(
-            f"Split '{file}' does not exist; give a YAML file, a list file or a benchmark's name ({names})."
+            f"Split '{file}' does not exist; {meant}give a YAML file, a list file or a benchmark's name ({names})."
         )
     return file
 

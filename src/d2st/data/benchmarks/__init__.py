@@ -5,6 +5,7 @@ Facts about each stand in a YAML file here. Where the clips lie on a disk is fou
 
 import re
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 from d2st.errors import D2STError
@@ -26,6 +27,7 @@ class Benchmark:
             share no class, parts of a full-shot one have the same.
         counts: Part -> class -> published number of clips; empty for full-shot benchmarks.
         sets: Part -> the set of ``videos`` that its clips come from, where it matters.
+        sizes: Part -> published number of clips of a full-shot benchmark, where there is one.
         chosen: Whether the official lists choose some clips of each class; else a class has all of its clips.
     """
 
@@ -35,6 +37,7 @@ class Benchmark:
     classes: dict[str, list[str]]
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     sets: dict[str, str] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
     chosen: bool = False
 
     @property
@@ -56,13 +59,14 @@ def load(name: str) -> Benchmark:
     import yaml
 
     if name not in NAMES:
-        raise D2STError(f"There is no benchmark '{name}'; choose one of {', '.join(NAMES)}.")
+        raise D2STError(f"There is no benchmark '{name}'; {meant(name)}choose one of {', '.join(NAMES)}.")
     text = (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
     # BaseLoader keeps every class name a string.
     facts = yaml.load(text, Loader=yaml.BaseLoader)
     common = {"name": name, "title": facts["title"], "videos": facts["videos"], "sets": facts.get("sets", {})}
     if isinstance(facts["classes"], list):
-        return Benchmark(classes={part: list(facts["classes"]) for part in common["sets"]}, **common)
+        sizes = {part: int(size) for part, size in facts.get("clips", {}).items()}
+        return Benchmark(classes={part: list(facts["classes"]) for part in common["sets"]}, sizes=sizes, **common)
     counts = {part: {name: int(n) for name, n in found.items()} for part, found in facts["classes"].items()}
     return Benchmark(
         classes={part: list(found) for part, found in counts.items()}, counts=counts, chosen="chosen" in facts, **common
@@ -72,3 +76,10 @@ def load(name: str) -> Benchmark:
 def key(name: str) -> str:
     """What all spellings of a class name share: "Brush Hair", "brush_hair" and "BrushHair" give "brushhair"."""
     return re.sub(r"[^a-z0-9]", "", name.casefold())
+
+
+def meant(name: str) -> str:
+    """What someone who mistyped a benchmark's name is asked, to stand in a sentence; empty where nothing is near."""
+    names = {key(known): known for known in NAMES}
+    close = [key(name)] if key(name) in names else get_close_matches(key(name), names, n=2)
+    return f"did you mean {' or '.join(repr(names[found]) for found in close)}? Else " if close else ""

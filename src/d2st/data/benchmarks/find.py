@@ -1,6 +1,5 @@
 """Find the clips of a benchmark below a folder, however they lie there, and say what differs from the published one."""
 
-import re
 from collections import Counter, defaultdict
 from dataclasses import replace
 from difflib import get_close_matches
@@ -8,12 +7,14 @@ from pathlib import Path
 
 from d2st.data import archives
 from d2st.data.benchmarks import Benchmark, key
-from d2st.data.benchmarks.labels import labeller
+from d2st.data.benchmarks.labels import FILES, Label, annotations, labeller
+from d2st.data.benchmarks.lists import official_lists, take_list
 from d2st.data.benchmarks.shelf import Item, Shelf
-from d2st.data.listing import Listing, read_list
+from d2st.data.listing import Listing
 from d2st.errors import D2STError
 
-_LINE = re.compile(r"(train|val|test)(\d+)//?\S")
+# Parts of a full-shot benchmark -> sets of its videos.
+_SETS = {"train": "train", "val": "validation"}
 
 
 def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
@@ -28,7 +29,8 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
         root: The folder.
 
     Raises:
-        D2STError: If the folder holds no clips at all, or its lists or annotations contradict themselves.
+        D2STError: If the folder holds no clips at all, no clip of a full-shot benchmark, or its lists or annotations
+            contradict themselves.
     """
     if not root.is_dir():
         raise D2STError(f"Data '{root}' is no folder; give the one that holds the videos of {benchmark.title}.")
@@ -40,10 +42,14 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
         )
     lists, others = official_lists(benchmark, shelf)
     unlisted = [part for part in benchmark.classes if part not in lists]
-    listing = _from_labels(benchmark, shelf) if unlisted else Listing(_no_clips(benchmark), benchmark.classes)
+    annotated = annotations(benchmark, shelf) if unlisted else {}
+    listing = (
+        _from_labels(benchmark, shelf, annotated) if unlisted else Listing(_no_clips(benchmark), benchmark.classes)
+    )
     for part, path in lists.items():
-        _take_list(listing, benchmark, part, path, shelf)
-    listing.part_problems = shortfalls(benchmark, listing)
+        take_list(listing, benchmark, part, path, shelf)
+    sizes = _annotated(listing, benchmark, annotated, shelf) if benchmark.full_shot and annotated else {}
+    listing.part_problems = shortfalls(benchmark, listing, sizes)
     for part, told in listing.part_problems.items():
         if part in unlisted and (benchmark.chosen or f"{part}0" in benchmark.classes[part]):
             what = "clips were chosen" if benchmark.chosen else "clips its nameless classes have"
@@ -53,28 +59,58 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
             )
     if others and unlisted:
         listing.notes.append(
-            f"'{others[0]}' is not the list of {benchmark.title}, whose classes have other numbers of clips; give its "
+            f"'{others[0]}' is not the list of {benchmark.title}, whose clips or numbers of clips are others; give its "
             "folder as the split to use it as it is."
         )
-    if shelf.archives:
-        listing.notes.append(archives.advice(shelf.archives))
+    if shelf.archives and (listing.part_problems or not all(listing.clips.values())):
+        listing.notes.append(archives.note(shelf.archives))
     return listing
 
 
 def apply(benchmark: Benchmark, listing: Listing) -> Listing:
-    """A listing of other origin (a frame store) under the benchmark's class names; clips of other classes stay."""
-    spelled = {key(name): name for names in benchmark.classes.values() for name in names}
-    clips: dict[str, dict[str, Path]] = {name: {} for name in spelled.values()}
+    """A listing of other origin (a frame store) under the benchmark's class names; clips of other classes stay.
+
+    A store of a full-shot benchmark serves the few-shot ones of the same videos: its own parts only say which of the
+    data set's sets a clip is from.
+
+    Raises:
+        D2STError: If the benchmark is full-shot and the listing does not say of which part its clips are.
+    """
+    if benchmark.full_shot and not listing.assigned:
+        raise D2STError(
+            f"The frame store does not say which of its clips are for training on {benchmark.title}, and which for "
+            f"validation; make one with 'd2st prepare --split {benchmark.name}'."
+        )
+    spelled = {key(name): (name, part) for part, names in benchmark.classes.items() for name in names}
+    clips: dict[str, dict[str, Path]] = {name: {} for name, _ in spelled.values()}
     for name, found in listing.clips.items():
-        clips.setdefault(spelled.get(key(name), name), {}).update(found)
-    named = replace(listing, clips=clips, parts=benchmark.classes)
+        name, part = spelled.get(key(name), (name, ""))
+        where = "" if benchmark.full_shot else benchmark.sets.get(part, "")
+        sets = {id: _SETS.get(listing.assigned.get(id, ""), where) for id in found}
+        kept = {id: path for id, path in found.items() if not where or sets[id] == where}
+        clips.setdefault(name, {}).update(kept)
+    assigned = listing.assigned if benchmark.full_shot else {}
+    named = replace(listing, clips=clips, parts=benchmark.classes, assigned=assigned)
     named.part_problems = shortfalls(benchmark, named)
+    for part, counts in benchmark.counts.items():
+        if benchmark.chosen and any(len(clips[name]) > count for name, count in counts.items()):
+            named.part_problems[part].append(
+                f"Which clips were chosen only the official list {part}_few_shot.txt tells; give the folder of the "
+                "lists as the split. Without it all clips of a class are used, and results do not compare."
+            )
     return named
 
 
-def shortfalls(benchmark: Benchmark, listing: Listing) -> dict[str, list[str]]:
-    """Part -> sentences about its classes that have not their published number of clips; for few-shot benchmarks."""
+def shortfalls(benchmark: Benchmark, listing: Listing, sizes: dict[str, int] | None = None) -> dict[str, list[str]]:
+    """Part -> sentences about its classes that have not their published number of clips.
+
+    Of full-shot benchmarks only the number of clips of a part is known, as published or from annotations (``sizes``).
+    """
     found: dict[str, list[str]] = {}
+    assigned = Counter(listing.assigned.values())
+    for part, size in (benchmark.sizes or sizes or {}).items():
+        if assigned[part] < size:
+            found[part] = [f"Part '{part}' of {benchmark.title} has {assigned[part]:,} of its {size:,} clips here."]
     for part, counts in benchmark.counts.items():
         have = {name: len(listing.clips[name]) for name in counts}
         for word, odd in (
@@ -92,47 +128,22 @@ def shortfalls(benchmark: Benchmark, listing: Listing) -> dict[str, list[str]]:
     return found
 
 
-def official_lists(benchmark: Benchmark, shelf: Shelf) -> tuple[dict[str, Path], list[Path]]:
-    """The benchmark's official lists below the root (part -> file), told by their numbers of clips, and other lists."""
-    folders, others = defaultdict(dict), []
-    for path in shelf.texts:
-        part = path.name.removesuffix("_few_shot.txt")
-        if part in benchmark.counts:
-            if _fits(path, part, benchmark):
-                folders[path.parent][part] = path
-            else:
-                others.append(path)
-    return max(folders.values(), key=len, default={}), others
+def _annotated(listing: Listing, benchmark: Benchmark, annotated: dict[str, Label], shelf: Shelf) -> dict[str, int]:
+    """Note annotated clips that are not there; part of a full-shot benchmark -> number of annotated clips."""
+    known = {key(name) for names in benchmark.classes.values() for name in names}
+    part_of = {where: part for part, where in benchmark.sets.items()}
+    there = {name for item in shelf.items for name in (item.name, item.youtube)}
+    sizes: Counter[str] = Counter()
+    for id, (given, where) in annotated.items():
+        if where in part_of and key(given) in known:
+            sizes[part_of[where]] += 1
+            if id not in there:
+                listing.missing.append(id)
+    return sizes
 
 
-def _fits(path: Path, part: str, benchmark: Benchmark) -> bool:
-    try:
-        matches = [_LINE.match(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise D2STError(f"List '{path}' cannot be read ({error}); expected a text file in UTF-8.") from error
-    counts = Counter(int(match[2]) for match in matches if match and match[1] == part)
-    return [counts[i] for i in range(len(counts))] == list(benchmark.counts[part].values())
-
-
-def _take_list(listing: Listing, benchmark: Benchmark, part: str, path: Path, shelf: Shelf) -> None:
-    """Give the classes of a part the clips of an official list, and no others."""
-    names, found = benchmark.classes[part], read_list(path, shelf.find)
-    spelled = {key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
-    for name in names:
-        listing.clips[name] = {}
-    for given, clips in found.clips.items():
-        if key(given) not in spelled:
-            raise D2STError(
-                f"List '{path}' has clips in a folder '{given}', which is no class of part '{part}' of "
-                f"{benchmark.title}; use the list as it was published."
-            )
-        listing.clips[spelled[key(given)]].update(clips)
-    listing.problems += found.problems
-    listing.missing += found.missing
-
-
-def _from_labels(benchmark: Benchmark, shelf: Shelf) -> Listing:
-    label = labeller(benchmark, shelf)
+def _from_labels(benchmark: Benchmark, shelf: Shelf, annotated: dict[str, Label]) -> Listing:
+    label = labeller(benchmark, annotated)
     spelled = {key(name): (name, part) for part, names in benchmark.classes.items() for name in names}
     part_of = {where: part for part, where in benchmark.sets.items()}
     listing = Listing(_no_clips(benchmark), benchmark.classes)
@@ -154,6 +165,12 @@ def _from_labels(benchmark: Benchmark, shelf: Shelf) -> Listing:
         listing.clips[name][item.id] = item.path
         if benchmark.full_shot:
             listing.assigned[item.id] = part
+    if benchmark.full_shot and not listing.assigned:
+        raise D2STError(
+            f"None of the {len(shelf.items):,} clips in '{shelf.root}' could be given a class and a part of "
+            f"{benchmark.title}: put its {FILES[benchmark.videos]} into the folder, or sort the clips into train/CLASS "
+            "and val/CLASS (docs/data.md)."
+        )
     for name in (name for name, clips in listing.clips.items() if not clips):
         close = get_close_matches(key(name), strangers, n=1, cutoff=0.85)
         if close:
@@ -163,8 +180,8 @@ def _from_labels(benchmark: Benchmark, shelf: Shelf) -> Listing:
     if again:
         which = min(again[0], key=lambda item: item.rank).id
         listing.notes.append(
-            f"{len(again)} clips lie there in several copies and one of each is used (videos before frames, 256-pixel "
-            f"copies before others), such as '{which}'."
+            f"{len(again)} clips lie there in several copies and one of each is used (videos before frames, Kinetics' "
+            f"replacements and 256-pixel copies before others), such as '{which}'."
         )
     if used < len(shelf.items):
         left = len(shelf.items) - used

@@ -20,13 +20,21 @@ _UCF = re.compile(r"v_(\w+)_g\d+_c\d+")
 _HMDB = re.compile(r"(.+)_(?:h|u|f|l)_(?:cm|nm)_np\d+_[a-z]{2}_(?:goo|med|bad)_\d+", re.IGNORECASE)
 
 
-def labeller(benchmark: Benchmark, shelf: Shelf) -> Callable[[Item], Label | None]:
+def annotations(benchmark: Benchmark, shelf: Shelf) -> dict[str, Label]:
+    """What the data set's own annotation files below the root say of its clips, by their ids.
+
+    Raises:
+        D2STError: If such a file cannot be read.
+    """
+    return _READERS[benchmark.videos](shelf.texts) if benchmark.videos in _READERS else {}
+
+
+def labeller(benchmark: Benchmark, annotated: dict[str, Label]) -> Callable[[Item], Label | None]:
     """A function from clips to their labels; None for a clip that nothing labels.
 
     Official annotations come first, then the nearest folder with the name of a class (its set is that of a folder named
     train or val), then file names as UCF101 and HMDB51 give them.
     """
-    annotated = _READERS[benchmark.videos](shelf.texts) if benchmark.videos in _READERS else {}
     known = {key(name) for names in benchmark.classes.values() for name in names}
 
     def label(item: Item) -> Label | None:
@@ -95,4 +103,6 @@ def kinetics_annotations(texts: list[Path]) -> dict[str, Label]:
     return found
 
 
+# What the files are called.
+FILES = {"ssv2": "train.json and validation.json", "kinetics": "train.csv and val.csv (or validate.csv)"}
 _READERS = {"ssv2": ssv2_annotations, "kinetics": kinetics_annotations}

@@ -17,7 +17,8 @@ def protocol(benchmark: Benchmark, readable: dict[str, dict[str, int]], shots: l
         have = [readable.get(part, {}).get(name, 0) for name in names]
         there = sum(count > 0 for count in have)
         if benchmark.full_shot:
-            told.append(f"Part '{part}' of {benchmark.title}: {there} of {len(names)} classes, {sum(have):,} clips.")
+            clips = f"{sum(have):,} of {benchmark.sizes[part]:,}" if part in benchmark.sizes else f"{sum(have):,}"
+            told.append(f"Part '{part}' of {benchmark.title}: {there} of {len(names)} classes, {clips} clips.")
             continue
         published = list(benchmark.counts[part].values())
         if have == published:

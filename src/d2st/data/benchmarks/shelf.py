@@ -56,8 +56,12 @@ class Item:
 
     @property
     def rank(self) -> tuple:
-        """Of several copies the smallest is used: videos before frames, 256-pixel copies before originals."""
-        return self.frames, not any("256" in folder for folder in self.folders), self.id
+        """Of several copies the smallest is used: videos before frames, 256-pixel copies before originals.
+
+        What ``replacement_for_corrupted_k400`` holds comes before the broken files of Kinetics-400 that it replaces.
+        """
+        replaces, small = (any(word in folder for folder in self.folders) for word in ("replacement", "256"))
+        return self.frames, not replaces, not small, self.id
 
 
 class Shelf:

@@ -1,0 +1,78 @@
+"""The official few-shot lists, which say what clips a part has: ``train_few_shot.txt`` and so on."""
+
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+
+from d2st.data.benchmarks import Benchmark, key
+from d2st.data.benchmarks.shelf import Shelf
+from d2st.data.listing import Listing, read_list
+from d2st.errors import D2STError
+
+_LINE = re.compile(r"(train|val|test)(\d+)//?(\S.*)")
+_NUMBER = re.compile(r"(?:.*/)?\d+(?:\.[a-zA-Z]\w*)?")
+
+
+def official_lists(benchmark: Benchmark, shelf: Shelf) -> tuple[dict[str, Path], list[Path]]:
+    """The benchmark's official lists below the root (part -> file), and those that are not its own."""
+    folders: dict[Path, dict[str, Path]] = defaultdict(dict)
+    whole: Counter[Path] = Counter()
+    others = []
+    for path in shelf.texts:
+        part = path.name.removesuffix("_few_shot.txt")
+        if part in benchmark.counts:
+            clips = _clips(path, part)
+            published = _as_published(clips, part, benchmark)
+            if published or _with_fewer_clips(clips, part, benchmark):
+                folders[path.parent][part] = path
+                whole[path.parent] += published
+            else:
+                others.append(path)
+    best = max(folders, key=lambda folder: (len(folders[folder]), whole[folder]), default=None)
+    return folders.get(best, {}), others
+
+
+def take_list(listing: Listing, benchmark: Benchmark, part: str, path: Path, shelf: Shelf) -> None:
+    """Give the classes of a part the clips of an official list, and no others."""
+    names, found = benchmark.classes[part], read_list(path, shelf.find)
+    spelled = {key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
+    for name in names:
+        listing.clips[name] = {}
+    for given, clips in found.clips.items():
+        if key(given) not in spelled:
+            raise D2STError(
+                f"List '{path}' has clips in a folder '{given}', which is no class of part '{part}' of "
+                f"{benchmark.title}; use the list as it was published."
+            )
+        listing.clips[spelled[key(given)]].update(clips)
+    listing.problems += found.problems
+    listing.missing += found.missing
+
+
+def _clips(path: Path, part: str) -> list[tuple[int, str]]:
+    """(class number, path) of every line of a part."""
+    try:
+        matches = [_LINE.match(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise D2STError(f"List '{path}' cannot be read ({error}); expected a text file in UTF-8.") from error
+    return [(int(match[2]), match[3].strip()) for match in matches if match and match[1] == part]
+
+
+def _as_published(clips: list[tuple[int, str]], part: str, benchmark: Benchmark) -> bool:
+    """By the numbers of clips, and by their names: SSv2-Small and Kinetics-100 have the same numbers of clips.
+
+    The clips of SSv2, and of no other data set, are called by numbers.
+    """
+    counts = Counter(number for number, _ in clips)
+    numbers = all(_NUMBER.fullmatch(path) for _, path in clips)
+    same = [counts[i] for i in range(len(counts))] == list(benchmark.counts[part].values())
+    return same and numbers == (benchmark.videos == "ssv2")
+
+
+def _with_fewer_clips(clips: list[tuple[int, str]], part: str, benchmark: Benchmark) -> bool:
+    """A list that its user took clips out of is known by its class folders."""
+    counts, classes = Counter(number for number, _ in clips), benchmark.classes[part]
+    folders = {(number, path.rpartition("/")[0].rpartition("/")[2]) for number, path in clips}
+    if not clips or not {(number, key(name)) for number, name in folders} <= set(enumerate(map(key, classes))):
+        return False
+    return all(count <= benchmark.counts[part][classes[number]] for number, count in counts.items())
