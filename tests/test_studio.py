@@ -129,6 +129,27 @@ def test_another_recogniser_looks_at_the_examples_anew(sessions, upload):
         run(tab.use("c"))
 
 
+def test_one_example_of_several_is_removed(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    run(tab.add("pink", upload("pink/0")))
+    assert "from pink" not in cards.actions(tab)
+    run(tab.add("pink", upload("teal/0", "pink/1")))
+    before, wrong = tab.classifier.support["pink"], tab.examples["pink"][1]
+    assert f'data-name="pink" data-key="{wrong.key}" aria-label="Remove teal-0.mp4 from pink"' in cards.actions(tab)
+    assert tab.remove_example("pink", wrong.key) == "teal-0.mp4"
+    assert [e.name for e in tab.examples["pink"]] == ["pink-0.mp4", "pink-1.mp4"] and not wrong.clip.path.exists()
+    after = tab.classifier.support["pink"]
+    assert torch.equal(after.frames, before.frames[[0, 2]]) and torch.equal(after.tokens, before.tokens[[0, 2]])
+    for name, key in (("pink", wrong.key), ("sand", wrong.key)):
+        with pytest.raises(D2STError, match=f"This example of '{name}' is no longer there"):
+            tab.remove_example(name, key)
+    first, last = tab.examples["pink"]
+    tab.remove_example("pink", first.key)
+    assert tab.never_unknown
+    with pytest.raises(D2STError, match=r"pink-1\.mp4 is the only example of 'pink'; remove the action"):
+        tab.remove_example("pink", last.key)
+
+
 def test_a_change_of_recogniser_that_does_not_end_changes_nothing(sessions, upload, monkeypatch):
     _, tab = sessions.enter("", "tab")
     run(tab.add("pink", upload("pink/0", "pink/1")))

@@ -154,6 +154,10 @@ def test_from_first_example_to_answers(page, small, tmp_path):
     page.reload()
     page.get_by_role("heading", name="pink").first.wait_for()
     assert actions(page) == ["pink", "<i>teal & co"] and answers(page) == ["<i>teal & co", "pink"]
+    page.get_by_role("button", name="Remove 0.mp4 from pink").click()
+    page.get_by_text("Removed 0.mp4 from 'pink'").wait_for()
+    assert page.get_by_role("img", name="Frames of 1.mp4").count() == 1
+    assert page.get_by_role("img", name="Frames of 0.mp4").count() == 1  # that of the other action
     page.get_by_role("button", name="Remove <i>teal & co").click()
     page.get_by_text("Removed '<i>teal & co'").wait_for()
     assert actions(page) == ["pink"]

@@ -31,7 +31,7 @@ def status(step: Step | None = None, message: str = "", wrong: bool = False) -> 
 
 
 def actions(session: Session) -> str:
-    """The actions taught so far, each with a button to remove it."""
+    """The actions taught so far, each with a button to remove it, and one beside each of several clips."""
     if not session.examples:
         return (
             '<div class="d2st-empty"><h3>No actions yet</h3><ol><li>Type the name of an action.</li>'
@@ -81,7 +81,7 @@ def table(session: Session) -> str:
 
 def _action(name: str, examples: Sequence[Example]) -> str:
     count = f"{len(examples)} clip{'s' * (len(examples) != 1)}"
-    strips = [_strip(e.frames, f"Frames of {e.name}") for e in examples if e.frames]
+    strips = [_example(name, e, len(examples) > 1) for e in examples if e.frames]
     loose = len(examples) - len(strips)
     if loose:
         strips.append(f'<p class="d2st-hint">{loose} out of a saved file, which holds no pictures.</p>')
@@ -90,6 +90,17 @@ def _action(name: str, examples: Sequence[Example]) -> str:
         f'<button type="button" data-name="{escape(name)}" aria-label="Remove {escape(name)}">Remove</button></div>'
         f"{''.join(strips)}</li>"
     )
+
+
+def _example(action: str, example: Example, several: bool) -> str:
+    strip, button = _strip(example.frames, f"Frames of {example.name}"), ""
+    if several:
+        label = escape(f"Remove {example.name} from {action}")
+        button = (
+            f'<button type="button" data-name="{escape(action)}" data-key="{example.key}" aria-label="{label}" '
+            f'title="{label}">×</button>'
+        )
+    return f'<div class="d2st-example">{strip}{button}</div>'
 
 
 def _answer(number: int, answer: Answer, session: Session) -> str:

@@ -46,6 +46,11 @@ class Example:
     clip: Upload | None
     frames: list[str]
 
+    @property
+    def key(self) -> str:
+        """What sets its clip apart from all others; empty without a clip."""
+        return self.clip.path.stem if self.clip else ""
+
 
 class Inbox:
     """Takes uploads into a folder. The web server keeps one file for the same content, whoever uploads it how often, so

@@ -18,7 +18,7 @@ element.addEventListener('click', (event) => {
   if (!button || !element.contains(button)) return;
   if (button.dataset.larger) return button.closest('figure').classList.toggle('d2st-larger');
   pressed = button.dataset.number ? `[data-number="${button.dataset.number}"]` : '[data-name]';
-  if (button.dataset.name) trigger('remove', {name: button.dataset.name});
+  if (button.dataset.name) trigger('remove', {name: button.dataset.name, key: button.dataset.key || ''});
   if (button.dataset.number) trigger('look', {number: Number(button.dataset.number)});
 });
 watch('value', () => {
@@ -95,10 +95,14 @@ def build(sessions: Sessions) -> gr.Blocks:
         def on_remove(own: str, event: gr.EventData):
             try:
                 session = sessions.get(own)
-                session.remove(event.name)
+                if event.key:
+                    said = f"Removed {session.remove_example(event.name, event.key)} from '{event.name}'."
+                else:
+                    session.remove(event.name)
+                    said = f"Removed '{event.name}'."
             except D2STError as error:
                 return _failed(error), gr.skip()
-            return cards.status(message=f"Removed '{event.name}'."), cards.actions(session)
+            return cards.status(message=said), cards.actions(session)
 
         def on_open(own: str, file: dict):
             try:

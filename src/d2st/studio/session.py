@@ -99,6 +99,32 @@ class Session:
             self.classifier.remove_class(name)
             clips.remove([example.clip for example in self.examples.pop(name)])
 
+    def remove_example(self, name: str, key: str) -> str:
+        """Forget one of several examples of an action.
+
+        Args:
+            name: of the action.
+            key: of the example.
+
+        Returns:
+            The name of its file.
+
+        Raises:
+            D2STError: it is no longer there, or the only one.
+        """
+        with self._changing_examples():
+            own = self.examples.get(name, [])
+            number = next((i for i, example in enumerate(own) if example.key == key), None)
+            if number is None:
+                raise D2STError(f"This example of '{name}' is no longer there.")
+            if len(own) == 1:
+                raise D2STError(f"{own[0].name} is the only example of '{name}'; remove the action instead.")
+            kept, encoded = [i for i in range(len(own)) if i != number], self.classifier.support[name]
+            self.classifier.set_class(name, encoded.frames[kept], encoded.tokens[kept])
+            self.examples[name] = [own[i] for i in kept]
+            clips.remove([own[number].clip])
+            return own[number].name
+
     def recognise(self, uploads: Sequence[str | Path]) -> Iterator[Step]:
         """Answer for each clip, in ``answers``; those before are forgotten.
 
