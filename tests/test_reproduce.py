@@ -131,6 +131,7 @@ def test_dry_run_prints_lines_to_paste(capsys, tmp_path, monkeypatch):
         (["3"], "no table '3'"),
         (["4"], "where the videos are"),
         (["2"], "where the videos are"),
+        (["4", "--data", "nowhere"], "no folder nowhere. Say where"),
         (["6/OTAM: MoLo", "--data", "x"], "can be run"),
         ([], "what"),
     ],

@@ -110,8 +110,9 @@ def reproduce(config: ReproduceConfig) -> dict:
         if not all(finished(run, out) for run in of_cell):
             dataset = cell.setting["dataset"]
             needed[dataset] = max(needed.get(dataset, 0), cell.setting.get("shot", 0))
-    if needed and config.data is None:
-        raise D2STError("Say where the videos are: --data FOLDER with ssv2, kinetics, hmdb51 or ucf101 in it.")
+    if needed and (config.data is None or not Path(config.data).is_dir()):
+        absent = f"There is no folder {config.data}. " if config.data else ""
+        raise D2STError(f"{absent}Say where the videos are: --data FOLDER with ssv2, kinetics, hmdb51 or ucf101 in it.")
     _refuse_absent(needed, places, runs)
     for dataset, shot in needed.items():
         _refuse_incomplete(dataset, places[dataset], shot, config.variant)
