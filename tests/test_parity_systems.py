@@ -334,9 +334,10 @@ def test_dist(name):
     state = goldens.weights(tensors, dtype)
     if "text" in name:
         model = d2st.VideoClassifier(encoder, tensors["mid/text_features"])
-    left = d2st.official.load(model, state, "dist")
-    assert not [key for key in left if key.startswith(("dist_net.", "visual.")) and key != "visual.proj"]
-    assert ("logit_scale" in left) == (model is encoder)
+    for prefix in ("", "backbone.base_encoder."):  # the CLIP model alone, and as published checkpoints have it
+        left = d2st.official.load(model, {prefix + key: value for key, value in state.items()}, "dist")
+        assert not [key for key in left if key.startswith(("dist_net.", "visual.")) and key != "visual.proj"]
+        assert ("logit_scale" in left) == (model is encoder)
     y = model(video)
     (y * tensors["c"]).sum().backward()
     check(y, tensors["out/y"], TOLERANCE[dtype], "y")

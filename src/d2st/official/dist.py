@@ -1,5 +1,7 @@
 """alibaba-mmai-research/DiST: the whole CLIP model and the networks beside its image tower."""
 
+from torch import Tensor
+
 from .names import CLIP_VIT, Release, Rules
 
 _MODULE: Rules = (
@@ -49,4 +51,10 @@ _SPARE = (
     r"dist_net\.(aggregated_cls_token$|adapooling_nets\.\d+\.(temporal_|positional_|output_map_cls_|ln_out_temp_))"
 )
 
-RELEASE = Release(module=_MODULE, encoder=lambda encoder: _ENCODER, spare=_SPARE)
+
+def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The CLIP model alone, out of the framework's model that published checkpoints are of."""
+    return {key.removeprefix("backbone.base_encoder."): tensor for key, tensor in state.items()}
+
+
+RELEASE = Release(module=_MODULE, encoder=lambda encoder: _ENCODER, spare=_SPARE, prepare=_prepare)
