@@ -14,9 +14,11 @@ from timm.layers import BatchNormAct2d
 from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
 import d2st
+from d2st.adapters.d2st import D2STAdapter
 from d2st.attention import window
 from d2st.bottleneck import residual_bottleneck
 from d2st.depthwise import DepthwiseConv3d
@@ -142,7 +144,7 @@ def test_half_precision_autocast(family):
     for name in ("adapters.blocks_0.down.weight", "adapters.layer1_0.down.weight"):
         if name in exact:
             assert F.cosine_similarity(exact[name].flatten(), rough[name].flatten(), dim=0) > 0.95
-    assert all(gradient.isfinite().all() for gradient in rough.values())
+    assert rough.keys() == exact.keys() and all(gradient.isfinite().all() for gradient in rough.values())
 
 
 def test_compiles_with_quickgelu():
@@ -196,7 +198,7 @@ def maps(parts, u):
 
 def lean_bottleneck(parts, x, before=True, after=True):
     def middle(u):
-        return recomputed(u, lambda u: maps(parts, u), parts["ends"], 0.5, parts["read"].parameters())
+        return recomputed(u, lambda u: maps(parts, u), parts["ends"], 0.5, [parts["read"]])
 
     return residual_bottleneck(x, parts["down"], middle, parts["up"], before, after)
 
@@ -239,6 +241,32 @@ def test_bottleneck_can_be_differentiated_twice():
         results.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in first), inputs))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_bottleneck_called_with_other_parameters_than_its_own(trained):
+    """functional_call takes them away again before the backward pass."""
+    torch.manual_seed(0)
+    densities = {"spatial": (1, 2, 2), "temporal": (2, 1, 1)}
+    adapter = D2STAdapter(16, 4, volume=(2, 3, 3), densities=densities, groups=2, heads=2).double()
+    others = {name: torch.randn_like(p).requires_grad_(trained) for name, p in adapter.named_parameters()}
+    x, c = torch.randn(2, 2, 2, 10, 16, dtype=torch.float64)
+    x.requires_grad_()
+    y = functional_call(adapter, others, (x, (3, 3)))
+    got = torch.autograd.grad((y * c).sum(), [x, *others.values()] if trained else x)
+    adapter.load_state_dict(others)
+    y = adapter(x, (3, 3))
+    expected = torch.autograd.grad((y * c).sum(), [x, *adapter.parameters()] if trained else x)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_hooks_keep_what_up_gave():
+    parts, x, given = bottleneck(), torch.randn(3, 16, dtype=torch.float64), []
+    parts["up"].register_forward_hook(lambda module, args, output: given.extend([output, output.clone()]))
+    with torch.no_grad():
+        lean_bottleneck(parts, x)
+    assert torch.equal(*given)
 
 
 def test_bottleneck_under_autocast_is_as_precise_as_the_ordinary_one():

@@ -27,6 +27,8 @@ def residual_bottleneck(
 ) -> Tensor:
     """``x + gelu(up(gelu(middle(down(x)))))``, each GELU where it is asked for.
 
+    Hooks on ``down`` and ``up`` run in passes that record no gradients; in the others the weights alone are used.
+
     Args:
         x: (..., C).
         down: C -> C'.
@@ -42,7 +44,8 @@ def residual_bottleneck(
     if torch.compiler.is_compiling():  # a compiler decides itself what to keep and what to write over
         return x + _gelu(up(_gelu(middle(down(x)), gelu_before_up)), gelu_after_up)
     if not torch.is_grad_enabled():
-        return _over(up(_gelu(middle(down(x)), gelu_before_up)), gelu_after_up, x)
+        wide = up(_gelu(middle(down(x)), gelu_before_up))
+        return _over(wide.clone() if up._forward_hooks else wide, gelu_after_up, x)  # a hook may have kept it
     handed = _Handed()
     u = _Down.apply(x, down.weight, down.bias, handed)
     return _Up.apply(x, middle(u), up.weight, up.bias, activate, handed)

@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.func import functional_call
 
 Read = Callable[[Tensor], Sequence[Tensor]]
 
 
 def recomputed(
-    u: Tensor, read: Read, layers: Sequence[nn.Linear], scale: float, parameters: Iterable[nn.Parameter]
+    u: Tensor, read: Read, layers: Sequence[nn.Linear], scale: float, modules: Iterable[nn.Module]
 ) -> Tensor:
     """``base + scale * sum(layer(map))`` for ``base, *maps = read(u)``, which keeps ``u`` alone.
 
@@ -26,7 +27,7 @@ def recomputed(
             training.
         layers: C' -> C', each with a bias.
         scale: a factor.
-        parameters: all that ``read`` uses.
+        modules: whose parameters, but for those of ``layers``, ``read`` uses, all of them and no others.
 
     Returns:
         (..., C').
@@ -34,7 +35,9 @@ def recomputed(
     ends = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
     if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler decides itself what to keep
         return _fused(read(u), ends, scale)
-    return _Recomputed.apply(read, scale, len(ends), u, *ends, *(p for p in parameters if p.requires_grad))
+    reader, known = _Reader(read, modules), {id(end) for end in ends}
+    own = {name: p for name, p in reader.named_parameters() if id(p) not in known}
+    return _Recomputed.apply(reader, tuple(own), scale, len(ends), u, *ends, *own.values())
 
 
 def _fused(maps: Sequence[Tensor], ends: Sequence[Tensor], scale: float) -> Tensor:
@@ -45,39 +48,61 @@ def _fused(maps: Sequence[Tensor], ends: Sequence[Tensor], scale: float) -> Tens
     return torch.add(base, total, alpha=scale)
 
 
+class _Reader(nn.Module):
+    """``read`` as a module, which can be called with other parameters than it has by now."""
+
+    def __init__(self, read: Read, modules: Iterable[nn.Module]):
+        super().__init__()
+        self.read, self.parts = read, nn.ModuleList(modules)
+
+    def forward(self, u: Tensor) -> Sequence[Tensor]:
+        return self.read(u)
+
+
 class _Recomputed(Function):
     @staticmethod
-    def forward(ctx, read: Read, scale: float, count: int, u: Tensor, *parameters: Tensor) -> Tensor:
-        ctx.read, ctx.scale, ctx.count, ctx.precision = read, scale, count, _precision(u.device.type)
+    def forward(
+        ctx, reader: _Reader, names: tuple[str, ...], scale: float, count: int, u: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.reader, ctx.names, ctx.scale, ctx.count = reader, names, scale, count
+        ctx.precision = _precision(u.device.type)
         ctx.save_for_backward(u, *parameters)
         # Detached, because here its views have no graph, which hooks on modules take for a leaf's.
-        return _fused(read(u.detach()), parameters[:count], scale)
+        return _fused(reader.read(u.detach()), parameters[:count], scale)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         u, *parameters = ctx.saved_tensors
+        ends, own = parameters[: ctx.count], parameters[ctx.count :]
         twice = torch.is_grad_enabled()  # the gradients will be differentiated
         u = u if twice else u.detach().requires_grad_()
         with torch.enable_grad(), ctx.precision():
-            base, *maps = ctx.read(u.view_as(u))  # a view, because some hooks on modules refuse a leaf
+            # With the parameters of the forward pass: those of functional_call are gone from the modules by now. A view
+            # of u, because some hooks on modules refuse a leaf.
+            base, *maps = functional_call(ctx.reader, dict(zip(ctx.names, own, strict=True)), (u.view_as(u),))
         scaled = gradient * ctx.scale
         rows = scaled.flatten(0, -2)  # (M, C')
         of_maps, of_ends = [], []
-        for y, weight in zip(maps, parameters[: ctx.count : 2], strict=True):
+        for y, weight in zip(maps, ends[::2], strict=True):
             of_maps.append(scaled @ weight.to(scaled.dtype))
             of_ends += [rows.T @ y.to(rows.dtype).flatten(0, -2), rows.sum(0)]
         du, *of_trained = torch.autograd.grad(
             (base, *maps),
-            (u, *parameters[ctx.count :]),
+            (u, *(p for p in own if p.requires_grad)),
             [g.to(y.dtype) for g, y in zip((gradient, *of_maps), (base, *maps), strict=True)],
             create_graph=twice,
-            allow_unused=True,
         )
-        return None, None, None, du, *of_ends, *of_trained
+        trained = iter(of_trained)
+        of_own = [next(trained) if p.requires_grad else None for p in own]
+        return None, None, None, None, du, *of_ends, *of_own
 
 
 def _precision(device: str) -> Callable[[], AbstractContextManager]:
-    """What brings back the autocast that is in force now."""
+    """What brings back the autocast that is in force now.
+
+    Without its cache, in which the forward pass, that has no graph, may have left weights without one.
+    """
     if not torch.amp.is_autocast_available(device):
         return nullcontext
-    return partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+    dtype, enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+    return partial(torch.autocast, device, dtype, enabled, cache_enabled=False)

@@ -202,7 +202,7 @@ class D2STAdapter(nn.Module):
             functools.partial(self._read, grid=grid),
             [pathway.attention.output for pathway in self.pathways.values()],
             self.scale,
-            [*self.pos_embed.parameters(), *self.pathways.parameters()],
+            [self.pos_embed, self.pathways],
         )
 
     def _read(self, u: Tensor, grid: tuple[int, int]) -> list[Tensor]:
