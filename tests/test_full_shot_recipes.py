@@ -103,7 +103,7 @@ def test_weight_decay_spares_what_the_authors_spare(method):
     from timm.models.vision_transformer import VisionTransformer
 
     recipe = given(f"ssv2-{method}")
-    config = SYSTEMS[method](**{k: v for k, v in recipe["adapter"].items() if k not in ("name", "width")})
+    config = SYSTEMS[method](**{k: v for k, v in recipe["adapter"].items() if k not in ("name", "width", "projection")})
     backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, num_classes=0)
     encoder = d2st.adapt(backbone, config, frames=recipe["frames"])
     trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}

@@ -272,8 +272,9 @@ def test_framesets_and_their_codes(name):
         antialias = details[-1] == "aa"
         if kind.startswith("images"):
             frames = int(kind.removeprefix("images"))
-            passage = dualpath.DualPassage(64, frames, d2st.DualPathConfig(antialias=antialias))
-            images = passage.images(tensors[f"in/clip{frames}"].transpose(1, 2))
+            video = tensors[f"in/clip{frames}"].transpose(1, 2)
+            passage = dualpath.DualPassage(64, frames, video.shape[3:], d2st.DualPathConfig(antialias=antialias))
+            images = passage.images(video)
             check(images, expected, 1e-6, key)
         elif kind == "tpe":
             grid, count = int(details[0].removeprefix("grid")), int(details[1].removeprefix("tt"))

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from families import FRAMES, VIT, VITS, clips, move
+from families import FRAMES, VIT, VITS, clips, gradients, move
+from safetensors.torch import save_file
 from timm.models.resnet import BasicBlock, ResNet
 from timm.models.vision_transformer import VisionTransformer
 
@@ -59,6 +60,70 @@ def test_st_adapter_averages_before_the_last_norm_and_aim_after_it():
 def test_frames_not_square(config):
     encoder = d2st.adapt(VisionTransformer(**VIT | dict(img_size=(32, 48))), config, frames=FRAMES)
     assert encoder(clips(size=(32, 48))).shape[2] == encoder.num_features
+
+
+def test_frames_of_another_size_on_a_backbone_that_takes_all():
+    backbone = VisionTransformer(**VIT, dynamic_img_size=True)
+    encoder = d2st.adapt(backbone, d2st.DiSTConfig(width=32), frames=FRAMES)
+    assert encoder(clips(size=(40, 64))).shape == (2, FRAMES // 2, 32)
+    encoder = d2st.adapt(VisionTransformer(**VIT, dynamic_img_size=True), d2st.DualPathConfig(tiles=2), frames=FRAMES)
+    with pytest.raises(d2st.D2STError, match=r"DualPathConfig.*32x32 px, not 40x64.*image_size=\(40, 64\)"):
+        encoder(clips(size=(40, 64)))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        d2st.STConfig(temporal_embedding=True, train_class_token=True, train_final_norm=True),
+        d2st.STConfig(places="end"),
+        d2st.DSTConfig(activate="branches", activation="gelu", fusion="sum"),
+        d2st.D2STConfig(
+            fusion="sum", offset_norm=False, activations=("fusion",), temporal_embedding=False,
+            train_class_token=False, train_final_norm=False,
+        ),
+        d2st.AIMConfig(drop_path_axis="clip"),
+        d2st.DualPathConfig(tiles=2, input_adapter=False, width=12),
+    ],
+    ids=lambda config: config.name,
+)  # fmt: skip
+def test_settings_beside_the_defaults(config, tmp_path):
+    encoder, video = adapt(config), clips()
+    got = gradients(encoder.train(), video)
+    assert len(got) == len(encoder.trainable_parameters()) and all(g.isfinite().all() for g in got.values())
+    encoder.eval().save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    again = d2st.load(tmp_path, backbone=VITS["clip-vit"]())
+    assert again.config == config
+    with torch.no_grad():
+        assert torch.equal(again(video), encoder(video))
+
+
+def test_st_adapter_at_the_end_of_the_last_block_does_not_reach_the_class_token():
+    got = gradients(adapt(d2st.STConfig(places="end")), clips())
+    without = {name.split(".")[1] for name, gradient in got.items() if gradient.abs().max() == 0}
+    assert without == {"blocks_2"}
+
+
+def test_dualpath_by_name_with_clips_projection(tmp_path):
+    name, config = "vit_xsmall_patch16_clip_224.tinyclip_yfcc15m", d2st.DualPathConfig(tiles=2, projection=True)
+    options, video = {"frames": FRAMES, "image_size": 32}, clips(batch=1)
+    encoder = d2st.adapt(name, config, pretrained=False, **options)
+    head = encoder.backbone.get_classifier()
+    assert encoder.num_features == 2 * head.out_features == 1024 and not head.weight.requires_grad
+    with torch.no_grad():
+        projected = encoder(video)
+        encoder.passage.config = d2st.DualPathConfig(tiles=2)
+        torch.testing.assert_close(projected, head(encoder(video).unflatten(2, (2, -1))).flatten(2))
+
+    save_file(encoder.backbone.state_dict(), tmp_path / "clip.safetensors")
+    encoder = d2st.adapt(name, config, pretrained=tmp_path / "clip.safetensors", **options)
+    move(encoder)
+    encoder.save_pretrained(tmp_path)
+    again = d2st.load(tmp_path, weights=tmp_path / "clip.safetensors")
+    with torch.no_grad():
+        assert torch.equal(again(video), encoder(video))
+    with pytest.raises(d2st.D2STError, match="without the projection of a CLIP"):  # classes are not a projection
+        d2st.adapt("vit_tiny_patch16_224", config, pretrained=False, **options)
 
 
 @pytest.mark.parametrize("config", [d2st.VanillaConfig(), d2st.STConfig(), d2st.DSTConfig(), d2st.AIMConfig()])

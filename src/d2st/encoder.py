@@ -53,17 +53,17 @@ def adapt(
         raise D2STError(
             f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before."
         )
-    name, source = "", None
+    config, name, source = config or D2STConfig(), "", None
     if isinstance(model, str):
         name, source = model, pretrained if isinstance(pretrained, bool) else Path(pretrained).name
-        model = backbones.build(name, pretrained, image_size)
+        model = backbones.build(name, pretrained, image_size, config.keeps_classifier)
         for note in model.pretrained_cfg.get("notes") or ():
             if pretrained is True and "quickgelu" in note.lower() and "quickgelu" not in name:
                 warnings.warn(f"{name}: {note} (e.g. {name.replace('_clip_', '_clip_quickgelu_', 1)}).", stacklevel=2)
     elif image_size is not None:
         backbones.resize(model, backbones.nominal_size(model, image_size))
     backbone = inspect(model, backbones.nominal_size(model, image_size))
-    encoder = VideoEncoder(backbone, config or D2STConfig(), frames, name, source)
+    encoder = VideoEncoder(backbone, config, frames, name, source)
     return encoder.to(next(model.parameters())).eval()
 
 

@@ -30,6 +30,11 @@ class AdapterConfig:
     classifies_by_text: ClassVar[bool] = False  # its full-shot classifier takes features of the classes' names
 
     @property
+    def keeps_classifier(self) -> bool:
+        """Whether it reads the layer that the published weights have behind the features, such as CLIP's projection."""
+        return False
+
+    @property
     def label(self) -> str:
         """Name, and the settings that are not the defaults, to tell systems apart in tables: "d2st ratio=0.5"."""
         changed = (f for f in fields(self) if getattr(self, f.name) != f.default)

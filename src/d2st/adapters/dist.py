@@ -101,7 +101,7 @@ class DiSTPassage(Passage):
     def __init__(self, config: DiSTConfig, backbone: Backbone, frames: int, patch: tuple[int, int]):
         site, sparse, width = backbone.sites[0], frames // config.stride, config.width
         super().__init__(config.out_features or _CLIP_WIDTH.get(site.channels, site.channels))
-        self.frames, self.stride, self.prefix, self.grid = frames, config.stride, site.prefix, site.grid
+        self.frames, self.stride, self.prefix = frames, config.stride, site.prefix
         self.stem = nn.Conv3d(
             3,
             config.temporal_width,
@@ -149,7 +149,7 @@ class DiSTPassage(Passage):
             levels = [self._read(x) for x in block_tokens(model, images)]  # (B, t, N, C) a block
         x, r, u = self.stem(video.transpose(1, 2)), 0.0, 0.0  # (B, Ct, T, H, W)
         for layer, tokens in zip(self.layers, levels, strict=True):
-            x, r, u = layer(x, r, tokens, self.grid)
+            x, r, u = layer(x, r, tokens, tuple(x.shape[3:]))
         z = r + u  # (B, t, N, Ci)
         s, g = self.frame_token.expand(*z.shape[:2], -1), self.clip_token
         g = None if g is None else g.expand(len(z), -1, -1)

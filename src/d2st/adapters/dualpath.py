@@ -47,8 +47,8 @@ class DualPathConfig(AdapterConfig):
             release's code runs on them; at its time there was none.
         input_adapter: an adapter before attention in the temporal path (in the released code, not in the paper).
         dropout: inside the adapters, in training.
-        projection: give features after CLIP's projection, which timm has as the model's classifier (released; needs a
-            backbone built with it), instead of those before it.
+        projection: give features after CLIP's projection, which timm has as the model's classifier (released; a model
+            that is passed must have been built with it), instead of those before it.
         train_class_token: train the class token along.
         train_positions: train the backbone's position table along.
     """
@@ -66,6 +66,11 @@ class DualPathConfig(AdapterConfig):
     train_positions: bool = True
 
     name: ClassVar[str] = "dualpath"
+
+    @property
+    def keeps_classifier(self) -> bool:
+        """CLIP's projection, where it is asked for."""
+        return self.projection
 
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """Positions of the framesets before the first block, and two or three insertions a block."""
@@ -92,13 +97,15 @@ class DualPathConfig(AdapterConfig):
         """Framesets and frames in, their features side by side out."""
         features, head = backbone.num_features, backbone.model.get_classifier()
         if self.projection:
-            if not isinstance(head, nn.Linear):
+            architecture = (getattr(backbone.model, "pretrained_cfg", None) or {}).get("architecture") or "clip"
+            if not isinstance(head, nn.Linear) or "clip" not in architecture:
                 raise D2STError(
                     f"DualPathConfig(projection=True): this {type(backbone.model).__name__} was built without the "
-                    f"projection. Build it with it, e.g. timm.create_model(name, num_classes=512) for CLIP ViT-B."
+                    f"projection of a CLIP. Name a CLIP ViT, or build it with its projection, e.g. "
+                    f"timm.create_model(name, num_classes=512) for CLIP ViT-B."
                 )
             features = head.out_features
-        return DualPassage(features, frames, self)
+        return DualPassage(features, frames, backbone.image_size, self)
 
     def classifier(self, encoder: "VideoEncoder", classes: int | Tensor) -> nn.Module:
         """Two layers on the features of framesets and frames, each averaged (released)."""
@@ -185,9 +192,9 @@ class FramesetPositions(nn.Module):
 class DualPassage(Passage):
     """(B, T, 3, H, W) -> framesets and frames -> (B, spatial_frames, 2D)."""
 
-    def __init__(self, features: int, frames: int, config: DualPathConfig):
+    def __init__(self, features: int, frames: int, image_size: tuple[int, int], config: DualPathConfig):
         super().__init__(2 * features)
-        self.frames, self.config = frames, config
+        self.frames, self.image_size, self.config = frames, image_size, config
 
     def images(self, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, I, 3, H, W): framesets, then frames."""
@@ -195,6 +202,13 @@ class DualPassage(Passage):
             raise D2STError(
                 f"DualPathConfig: this encoder is laid out for clips of {self.frames} frames, not {video.shape[1]}. "
                 f"Adapt the backbone with frames={video.shape[1]}."
+            )
+        size = tuple(video.shape[3:])
+        if size != self.image_size:
+            raise D2STError(
+                f"DualPathConfig: the positions of this encoder's framesets are laid out for frames of "
+                f"{self.image_size[0]}x{self.image_size[1]} px, not {size[0]}x{size[1]}. Adapt the backbone with "
+                f"image_size={size}."
             )
         step = self.frames // self.config.spatial_frames
         return torch.cat([make_framesets(video, self.config.tiles, self.config.antialias), video[:, ::step]], dim=1)

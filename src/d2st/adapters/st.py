@@ -30,8 +30,8 @@ class STConfig(AdapterConfig):
     """ST-Adapter.
 
     The first number of the authors' names counts adapters: "12x384" (Kinetics-400) is ``places="mlp"``, "24x384"
-    (Something-Something) is ``places="both"``. Under a class-token read-out the last block's adapter before the MLP
-    changes nothing, because no token is mixed after it; its gradient is zero, as in the release.
+    (Something-Something) is ``places="both"``. Under a class-token read-out the last block's adapter before the MLP,
+    or at the end, changes nothing, because no token is mixed after it; its gradient is zero, as in the release.
 
     Args:
         width: bottleneck width; None is ratio's, or as released: 384 on ViTs (at most half the channels), a quarter of
