@@ -3,6 +3,8 @@
 import copy
 import io
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import timm
@@ -128,6 +130,43 @@ def test_frames_not_square():
     assert dynamic(clips(size=(40, 64))).shape == (2, FRAMES, 32)
 
 
+def test_threads_encode_clips_of_different_lengths():
+    torch.manual_seed(0)
+    encoder = d2st.adapt(BACKBONES["clip-vit"](), d2st.STConfig(), frames=FRAMES)  # with hooks that remember something
+    for parameter in encoder.adapters.parameters():
+        torch.nn.init.normal_(parameter)
+    videos = [clips(frames=frames) for frames in (4, FRAMES)]
+    expected, together = [encoder(video) for video in videos], threading.Barrier(2, timeout=60)
+
+    def meet(module, args):
+        together.wait()
+
+    encoder.backbone.blocks[1].attn.register_forward_pre_hook(meet)
+    with ThreadPoolExecutor(2) as pool:
+        for got, alone in zip(pool.map(encoder, videos), expected, strict=True):
+            torch.testing.assert_close(got, alone)
+
+
+def test_an_interrupted_forward_leaves_nothing_in_copies():
+    encoder, video = d2st.adapt(BACKBONES["clip-vit"](), d2st.STConfig(), frames=FRAMES), clips()
+    expected, size = encoder(video), len(pickle.dumps(encoder))
+
+    def interrupt(module, args):
+        raise KeyboardInterrupt
+
+    handle = encoder.backbone.blocks[1].attn.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        encoder(video)
+    handle.remove()
+    assert len(pickle.dumps(encoder)) == size
+    assert torch.equal(copy.deepcopy(encoder)(video), expected)
+
+
+def test_no_clips():
+    encoder = encoder_of("clip-vit")
+    assert encoder(clips(batch=0)).shape == (0, FRAMES, encoder.num_features)
+
+
 def test_clips_do_not_mix():
     encoder, video = encoder_of("clip-vit"), clips(batch=3)
     with torch.no_grad():
@@ -155,6 +194,12 @@ def test_refusals_are_sentences():
         d2st.adapt(encoder.backbone)
     with pytest.raises(d2st.D2STError, match=r"\(B, T, 3, H, W\)"):
         encoder(torch.zeros(2, 3, SIZE, SIZE))
+    with pytest.raises(
+        d2st.D2STError, match=r"VisionTransformer takes frames of 32x32 px, not 48x32.*image_size=\(48, 32"
+    ):
+        encoder(clips(size=(48, 32)))
+    with pytest.raises(d2st.D2STError, match=r"multiples of its patches' \(8x8 px\), not 32x36"):
+        d2st.adapt(VisionTransformer(**VIT, dynamic_img_size=True), frames=FRAMES)(clips(size=(32, 36)))
     with pytest.raises(d2st.D2STError, match="divide"):
         encoder_of("vit", groups=3)
     with pytest.raises(d2st.D2STError, match="no bottleneck"):

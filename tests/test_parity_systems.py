@@ -69,7 +69,7 @@ def load_block(encoder, tensors, system):
 
 def run_block(encoder, x, images=8):
     """The first block and its hooks on tokens (B*I, N, C)."""
-    encoder.clip.frames = images
+    encoder.clip.set(images, encoder.image_size)
     return encoder.backbone.blocks[0](x)
 
 

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 import timm
+from timm.layers import PatchEmbed
 from timm.models import load_state_dict
 from torch import nn
 
@@ -98,6 +99,33 @@ def resize(model: nn.Module, image_size: tuple[int, int]) -> None:
             "img_size."
         )
     model.set_input_size(img_size=image_size)
+
+
+def check_size(model: nn.Module, size: tuple[int, int]) -> None:
+    """Refuse frames that the patch embedding of a model does not take.
+
+    Args:
+        model: a timm model; one without timm's usual patch embedding takes frames of all sizes.
+        size: (height, width) of the frames in pixels.
+
+    Raises:
+        D2STError: another size than the model's, where that is fixed, or one that patches do not divide.
+    """
+    embed = getattr(model, "patch_embed", None)
+    if not isinstance(embed, PatchEmbed) or embed.img_size is None or size == tuple(embed.img_size):
+        return
+    if embed.strict_img_size:
+        own = embed.img_size
+        raise D2STError(
+            f"{type(model).__name__} takes frames of {own[0]}x{own[1]} px, not {size[0]}x{size[1]}. Resize the clips, "
+            f"or adapt the backbone with image_size={size}."
+        )
+    height, width = embed.patch_size
+    if (size[0] % height or size[1] % width) and not embed.dynamic_img_pad:
+        raise D2STError(
+            f"{type(model).__name__} takes frames whose sides are multiples of its patches' ({height}x{width} px), not "
+            f"{size[0]}x{size[1]}. Resize the clips."
+        )
 
 
 def nominal_size(model: nn.Module, image_size: ImageSize = None) -> tuple[int, int]:

@@ -91,7 +91,7 @@ class VideoEncoder(nn.Module):
         self.backbone_name, self.weights_source = name, source
         self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
-        self.clip = Clip(frames, self.image_size, self.image_size)
+        self.clip = Clip(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
         self.passage = config.passage(backbone, frames)
@@ -109,7 +109,7 @@ class VideoEncoder(nn.Module):
         self.crop_pct = cfg.get("crop_pct") or 1.0
 
     def forward(self, video: Tensor) -> Tensor:
-        """Encode clips.
+        """Encode clips. Threads may do so at once, also clips of different shapes.
 
         Args:
             video: (B, T, 3, H, W), normalised with ``mean`` and ``std``.
@@ -119,7 +119,8 @@ class VideoEncoder(nn.Module):
             config says.
 
         Raises:
-            D2STError: wrong shape, or a number of frames that the adapter cannot take.
+            D2STError: wrong shape, a number of frames that the adapter cannot take, or a frame size that the backbone
+                cannot.
         """
         return self.passage(self.backbone, self.images(video), video)
 
@@ -147,9 +148,9 @@ class VideoEncoder(nn.Module):
         if video.ndim != 5 or video.shape[2] != 3:
             raise D2STError(f"A video batch must be (B, T, 3, H, W); this one is {tuple(video.shape)}.")
         images = self.passage.images(video)  # (B, I, 3, H, W)
-        count, size = images.shape[1], tuple(images.shape[3:])
-        if (count, size) != (self.clip.frames, self.clip.image_size):
-            self.clip.frames, self.clip.image_size = count, size
+        size = tuple(images.shape[3:])
+        backbones.check_size(self.backbone, size)
+        self.clip.set(images.shape[1], size)
         return images
 
     def train(self, mode: bool = True) -> "VideoEncoder":
@@ -162,7 +163,11 @@ class VideoEncoder(nn.Module):
         return self
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Recompute the backbone's blocks in the backward pass instead of keeping their activations."""
+        """Recompute the backbone's blocks in the backward pass instead of keeping their activations.
+
+        They are recomputed as parts of clips of the shape that was encoded last. So call backward before clips of
+        another number of frames or another frame size are encoded; otherwise PyTorch raises its CheckpointError.
+        """
         self.backbone.set_grad_checkpointing(enable)
 
     def trainable_parameters(self) -> list[nn.Parameter]:

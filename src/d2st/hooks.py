@@ -8,9 +8,11 @@ Hooks are plain objects, so that deepcopy, pickle and torch.compile follow them.
 or go after the first call, hence the ``enabled`` attribute, which it guards.
 """
 
+import threading
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from .errors import D2STError
@@ -39,13 +41,54 @@ class Insertion(NamedTuple):
     uses: str | None = None
 
 
-@dataclass
 class Clip:
-    """Shape of the clips now passing through, shared by all hooks of one encoder and set at each forward."""
+    """What the hooks of one encoder share: the shape of the clips now passing through, set at each forward.
 
-    frames: int
-    image_size: tuple[int, int]
-    nominal: tuple[int, int]
+    Each thread has its own. Blocks that are computed again in a backward pass, which may run in a thread of autograd's,
+    see the shape that was set last.
+
+    Args:
+        frames: images of a clip.
+        image_size: (H, W) in pixels that the encoder is laid out for.
+
+    Attributes:
+        nominal: that image size.
+        shape: (images of a clip, (H, W) in pixels) set last.
+        stream: what a :class:`StreamHook` remembers within a block.
+    """
+
+    def __init__(self, frames: int, image_size: tuple[int, int]):
+        self.nominal, self.shape, self.stream = image_size, (frames, image_size), None
+        self._thread = threading.local()
+
+    @property
+    def here(self) -> "Clip | threading.local":
+        """What belongs to this thread; a compiler traces one at a time, and makes constants of what it finds."""
+        return self if torch.compiler.is_compiling() else self._thread
+
+    @property
+    def frames(self) -> int:
+        return getattr(self.here, "shape", self.shape)[0]
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        return getattr(self.here, "shape", self.shape)[1]
+
+    def set(self, frames: int, image_size: tuple[int, int]) -> None:
+        """Tell the hooks what comes."""
+        shape = frames, image_size
+        if not torch.compiler.is_compiling():
+            self._thread.shape = shape
+        if shape != self.shape:  # compiled code would be guarded against a change
+            self.shape = shape
+
+    def __getstate__(self) -> dict:
+        """Copies and pickles are of no thread, nor hold activations of one."""
+        return {"nominal": self.nominal, "shape": self.shape}
+
+    def __setstate__(self, state: dict) -> None:
+        Clip.__init__(self, state["shape"][0], state["nominal"])
+        self.shape = state["shape"]
 
 
 @dataclass
@@ -121,13 +164,12 @@ class StreamHook(Hook):
     block's input, which is kept anyway, so that nothing is held longer under gradient checkpointing.
     """
 
-    stream: Tensor | None = None
-
     def enter(self, norm: nn.Module, args: tuple) -> None:
-        self.stream = args[0]
+        self.clip.here.stream = args[0]
 
     def leave(self, branch: nn.Module, args: tuple, output: Tensor) -> Tensor:
-        x, self.stream = self.stream, None
+        here = self.clip.here
+        x, here.stream = here.stream, None
         return self.adapt(x + output) - x if self.enabled else output
 
 
