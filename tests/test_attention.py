@@ -118,6 +118,15 @@ def test_sampling_is_trilinear_and_zero_outside():
                 torch.testing.assert_close(got[n, channel], torch.as_tensor(expected))
 
 
+def test_half_precision_reads_where_the_points_are():
+    torch.manual_seed(0)
+    attention = AnisotropicAttention(4, (1, 56, 56), (1, 8, 8), groups=1, heads=1)
+    volume = (torch.arange(56) % 2).expand(1, 4, 1, 56, 56).bfloat16()  # between cells it reads how far between
+    points = torch.rand(1, 1, 1, 8, 8, 3) * 2 - 1
+    got, expected = attention._sample(volume, points), attention._sample(volume.double(), points.double())
+    assert got.dtype == torch.bfloat16 and (got - expected).abs().max() < 0.005
+
+
 def test_class_token_asks_but_is_never_sampled():
     torch.manual_seed(0)
     attention = AnisotropicAttention(8, (2, 3, 3), (2, 2, 2), groups=2, heads=2)
