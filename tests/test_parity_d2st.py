@@ -36,7 +36,7 @@ def golden_gradients(tensors, dtype):
     return (dtype == torch.float32 and goldens.weights(tensors, None, "g32/")) or goldens.weights(tensors, None, "g/")
 
 
-def check_gradients(parameters, theirs, dtype):
+def check_gradients(parameters, theirs, dtype, tolerance=0.0):
     """Every parameter's gradient against the golden's, relative to its largest entry."""
     scale = max(value.abs().max() for value in theirs.values()).item()
     assert parameters.keys() <= theirs.keys()
@@ -45,7 +45,7 @@ def check_gradients(parameters, theirs, dtype):
         error = (parameter.grad.double() - expected.double()).abs().max().item()
         # The key's bias cancels in the softmax: its gradient is rounding, compared on the scale of the others.
         size = scale if name.endswith("key.bias") else expected.abs().max().item()
-        limit = max(TOLERANCE[dtype], stored_precision(expected)) * size
+        limit = max(TOLERANCE[dtype], stored_precision(expected), tolerance) * size
         assert error <= limit, f"{name}: {error:.2e} > {limit:.2e}"
 
 
@@ -150,11 +150,11 @@ def test_encoder_distances_logits_and_loss(name, dtype):
         error = goldens.relative_error(value, tensors[key + suffix])
         assert error <= TOLERANCE[dtype], f"{key}: {error:.2e}"
 
-    if not (dtype == torch.float32 and name.startswith("resnet18")):
-        # There the reference's own float32 gradients are 1.2e-3 away from its float64 ones (json, stats).
-        theirs = golden_gradients(tensors, dtype)
-        check_gradients({f"classification_layer.{k}": p for k, p in classifier.named_parameters()}, theirs, dtype)
-        check_gradients(trained, d2st.official.translate(encoder, theirs), dtype)
+    # The reference's own float32 gradients of ResNet-18 are 1.2e-3 away from its float64 ones (json, stats).
+    rough = 3e-3 if dtype == torch.float32 and name.startswith("resnet18") else 0.0
+    theirs, linear = golden_gradients(tensors, dtype), dict(classifier.named_parameters())
+    check_gradients({f"classification_layer.{k}": p for k, p in linear.items()}, theirs, dtype, rough)
+    check_gradients(trained, d2st.official.translate(encoder, theirs), dtype, rough)
     if dtype == torch.float64 and (theirs := goldens.weights(tensors, None, "go/")):
         for parameter, gradient in zip(trained.values(), otam_gradients, strict=True):
             parameter.grad = gradient

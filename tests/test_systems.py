@@ -24,6 +24,8 @@ CONFIGS = {
 FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
 VIT_ONLY = {"aim", "dualpath", "dist"}
 NO_IDENTITY = {"dualpath", "dist"}  # these do not start as the frozen backbone, by design
+ONE_LENGTH = {"dualpath", "dist"}  # laid out for clips of as many frames as were said
+ONE_SIZE = {*VITS, "clip-resnet", "swin"}  # position tables or windows are laid out for one size of frames
 CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
 REFUSED = [("dualpath", "dinov3"), ("dist", "siglip")]  # no position table, no class token
 PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if (s not in VIT_ONLY or f in VITS) and (s, f) not in REFUSED]
@@ -94,8 +96,12 @@ def test_contract(system, family):
             parameter.mul_(0.5)
         assert system == "none" or not torch.equal(other(video), before), "the copy runs the original's adapters"
         assert torch.equal(encoder(video), before), "changing the copy changed the original"
+        assert torch.equal(copy.deepcopy(encoder)(video), before)
         other.load_adapter_state_dict(encoder.adapter_state_dict())
         assert torch.equal(other(video), before), "the adapter's file does not hold all that was trained"
+        frames, size = 5 if system not in ONE_LENGTH else FRAMES, (SIZE, SIZE if family in ONE_SIZE else 48)
+        features = encoder(clips(batch=1, frames=frames, size=size))
+        assert features.shape == (1, FEATURES.get(system, frames), encoder.num_features) and features.isfinite().all()
 
 
 @pytest.mark.parametrize("family", BACKBONES)
@@ -154,12 +160,14 @@ def refused(config, family):
         d2st.adapt(BACKBONES[family](), config, frames=FRAMES, image_size=SIZE)
 
 
-@pytest.mark.parametrize("system", CONFIGS)
-def test_files(system, tmp_path):
-    encoder, video = encoder_of(system, "clip-vit"), clips()
+@pytest.mark.parametrize(
+    ("system", "family"), [(s, "clip-vit") for s in CONFIGS] + [("dst", f) for f in BACKBONES if f != "clip-vit"]
+)
+def test_files(system, family, tmp_path):
+    encoder, video = encoder_of(system, family), clips()
     encoder.save_pretrained(tmp_path)
     torch.manual_seed(0)
-    again = d2st.load(tmp_path, backbone=BACKBONES["clip-vit"]())
+    again = d2st.load(tmp_path, backbone=BACKBONES[family]())
     assert again.config == encoder.config
     with torch.no_grad():
         assert torch.equal(again(video), encoder(video))
