@@ -95,7 +95,7 @@ def test_mistyped_names_and_swapped_arguments_are_recognised(lay, monkeypatch):
     root = lay("Archery/v_Archery_g01_c01.avi")
     monkeypatch.chdir(root)
     with pytest.raises(
-        D2STError, match=r"'ucf101' is a benchmark's name, which is the split \(check-data NAME FOLDER\)"
+        D2STError, match=r"'ucf101' does not exist; that is a benchmark's name, which goes to --split \(check-"
     ):
         check(CheckConfig("ucf101", str(root), workers=0))
 

@@ -167,9 +167,8 @@ def list_clips(data: Path, split: str | Path | None, shared: bool = False) -> tu
         find = Folder(data).find
         by_name = ByName(lambda: (item.id for item in Shelf(data).items), find)
         return split_classes(lambda: scan_folder(data), split, find, shared, by_name)
+    named = "that is a benchmark's name, which goes to --split (check-data NAME FOLDER); "
     raise D2STError(
-        f"Data '{data}' does not exist; "
-        + f"'{data}' is a benchmark's name, which is the split (check-data NAME FOLDER); "
-        * (str(data) in benchmarks.NAMES)
-        + "give a folder of class folders, a list file or a frame store."
+        f"Data '{data}' does not exist; {named * (str(data) in benchmarks.NAMES)}give a folder of class folders, a "
+        "list file or a frame store."
     )
