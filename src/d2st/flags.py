@@ -209,12 +209,12 @@ def _add_head(parser: ArgumentParser, arguments: list[str]) -> None:
     name = _chosen("head", arguments) or (saved.name if saved else DEFAULT)
     if name not in HEADS:
         raise D2STError(
-            f"There is no head named '{name}'; choose one of: {', '.join(HEADS)}. (train and eval also take "
-            f"{CLASSIFIER}, which makes a classifier.)"
+            f"There is no head named '{name}'; choose one of: {', '.join(HEADS)}. (train, eval and predict also "
+            f"take {CLASSIFIER}, which makes a classifier.)"
         )
     known = heads.options_of(name)
-    about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}. In train and eval "
-    about += f"{CLASSIFIER} makes a classifier of fixed classes, with flags of its own (--head {CLASSIFIER} --help)."
+    about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}. In train, eval and "
+    about += f"predict {CLASSIFIER} makes a classifier of fixed classes, with flags of its own (--head {CLASSIFIER} --help)."
     parser.add_argument("--head.name", default=name, choices=list(HEADS), help=about)
     parser.add_class_arguments(HEADS[name], "head", skip=set(FILLED) & known.keys())
     if saved and saved.name == name:
