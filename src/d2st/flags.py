@@ -213,8 +213,8 @@ def _add_head(parser: ArgumentParser, arguments: list[str]) -> None:
             f"take {CLASSIFIER}, which makes a classifier.)"
         )
     known = heads.options_of(name)
-    about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}. In train, eval and "
-    about += f"predict {CLASSIFIER} makes a classifier of fixed classes, with flags of its own (--head {CLASSIFIER} --help)."
+    about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}. In train, eval "
+    about += f"and predict {CLASSIFIER} is a classifier of fixed classes: --head {CLASSIFIER} --help lists its flags."
     parser.add_argument("--head.name", default=name, choices=list(HEADS), help=about)
     parser.add_class_arguments(HEADS[name], "head", skip=set(FILLED) & known.keys())
     if saved and saved.name == name:
