@@ -267,9 +267,13 @@ def test_intervals():
     assert pooled([[1.0], [2.0]]) is None
     spread = pooled([[1.0, 3.0], [10.0, 10.0, 10.0]])
     assert spread.freedom == 3 and spread.deviation == pytest.approx(np.sqrt(2 / 3))
-    difference = contrast([(1, [5.0, 7.0]), (-1, [1.0, 1.0])], Spread(1.0, 9))
+    one, other = Spread(1.0, 9), Spread(2.0, 3)
+    difference = contrast([(1, [5.0, 7.0], one), (-1, [1.0, 1.0], one)])
     assert difference.mean == 5 and difference.interval == pytest.approx(2.262 * np.sqrt(1 / 2 + 1 / 2))
-    assert [verdict(contrast([(1, [x]), (-1, [0.0])], Spread(1.0, 9))) for x in (4, 3, -4)] == [
+    # Welch and Satterthwaite: 2.5² / (0.5² / 9 + 2² / 3) = 4.6 degrees of freedom, taken as 4
+    difference = contrast([(1, [5.0, 7.0], one), (-1, [1.0, 1.0], other)])
+    assert difference.interval == pytest.approx(2.776 * np.sqrt(1 / 2 + 4 / 2))
+    assert [verdict(contrast([(1, [x], one), (-1, [0.0], one)])) for x in (4, 3, -4)] == [
         "holds",
         "cannot be told apart",
         "reversed",
@@ -281,7 +285,8 @@ def test_differences_of_equals_are_told_apart_in_one_case_of_twenty():
     wrong = 0
     for _ in range(400):
         groups = rng.normal(0, 1.3, (10, 3))
-        wrong += verdict(contrast([(1, groups[0]), (-1, groups[1])], pooled(groups))) != "cannot be told apart"
+        spread = pooled(groups)
+        wrong += verdict(contrast([(1, groups[0], spread), (-1, groups[1], spread)])) != "cannot be told apart"
     assert 8 <= wrong <= 34  # 20 expected
 
 
@@ -330,7 +335,8 @@ def test_the_report_says_which_orders_hold():
     said = {(pair["better"], pair["worse"]): pair["verdict"] for pair in judged["orders"]}
     assert said["aDSTA-T", "aDSTA-S"] == "holds" and said["aDSTA-S & aDSTA-T", "aDSTA-T"] == "reversed"
     assert said["aDSTA-T", "aDSTA-Uniform"] == "cannot be told apart" and len(said) == 6
-    assert judged["spread"] == {"deviation": 1.0, "freedom": 8} and "| 5 | 3 | 2 | 1 | 0 |" in text
+    assert judged["spread"] == {"motions, D2ST-Adapter": {"deviation": 1.0, "freedom": 8}}
+    assert "| 5 | 3 | 2 | 1 | 0 |" in text and "| motions, D2ST-Adapter | 1.00 | 8 | 1.9 |" in text
     values[found[0].name] = {}
     text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
     assert "| aDSTA-S | 55.2 | missing |" in text and "| 5 | 0 | 2 | 1 | 3 |" in text

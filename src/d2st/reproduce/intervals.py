@@ -62,16 +62,23 @@ def pooled(groups: Sequence[Sequence[float]]) -> Spread | None:
     return Spread(math.sqrt(sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / freedom), freedom)
 
 
-def contrast(terms: Sequence[tuple[float, Sequence[float]]], spread: Spread) -> Estimate:
+def contrast(terms: Sequence[tuple[float, Sequence[float], Spread]]) -> Estimate:
     """A weighted sum of cell means, such as a difference (weights 1 and -1), with its unpaired interval.
 
+    Where cells have different spreads the degrees of freedom are Welch's and Satterthwaite's, rounded down.
+
     Args:
-        terms: weight and values by seed of each cell.
-        spread: of the seeds.
+        terms: weight, values by seed and the seeds' spread of each cell.
     """
-    mean = sum(weight * float(np.mean(values)) for weight, values in terms)
-    variance = sum(weight**2 / len(values) for weight, values in terms) * spread.deviation**2
-    return Estimate(mean, t_quantile(spread.freedom) * math.sqrt(variance))
+    mean = sum(weight * float(np.mean(values)) for weight, values, _ in terms)
+    shares: dict[Spread, float] = {}
+    for weight, values, spread in terms:
+        shares[spread] = shares.get(spread, 0.0) + weight**2 / len(values) * spread.deviation**2
+    variance = sum(shares.values())
+    if not variance:
+        return Estimate(mean, 0.0)
+    freedom = variance**2 / sum(share**2 / spread.freedom for spread, share in shares.items())
+    return Estimate(mean, t_quantile(int(freedom + 1e-9)) * math.sqrt(variance))
 
 
 def verdict(difference: Estimate) -> str:

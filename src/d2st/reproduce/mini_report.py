@@ -12,16 +12,18 @@ from .table import MISSING
 VERDICTS = ("holds", "reversed", "cannot be told apart")
 HOW = """\
 A cell is trained once for each seed; seeds change the training episodes, the frames drawn and the adapters' first
-weights. All cells are tested on the same episodes, so what differs between two cells is the training. Trainings that
-differ by their seed alone scatter with a standard deviation of {deviation:.2f} points at 1-shot, pooled over all cells
-({freedom} degrees of freedom; a few seeds of one cell would say little about their own scatter). ± is the half width of
-the 95 % interval of a mean over seeds with that deviation; of two cells with three seeds each a difference below
-{least:.1f} points cannot be told apart. The interval over test episodes of a single training is narrower and would
-call differences real that another seed turns round. No interval here speaks of other classes than the test's.
+weights. All cells are tested on the same episodes, so what differs between two cells is the training. A few seeds of
+one cell say little about their own scatter, so it is pooled over cells that scatter alike:
+
+{spreads}
+
+± is the half width of the 95 % interval of a mean over seeds with that deviation. The interval over test episodes of a
+single training is narrower and would call differences real that another seed turns round. No interval here speaks of
+other classes than the test's.
 
 For each pair of rows of a table, ordered as in the paper, the order holds if the interval of the difference (unpaired,
-Student's t) lies above zero, and is reversed if it lies below. Of {pairs} pairs about one in twenty may be called wrong
-by chance."""
+Student's t with Welch's degrees of freedom) lies above zero, and is reversed if it lies below. Of {pairs} pairs about
+one in twenty may be called wrong by chance."""
 
 
 def report(
@@ -47,29 +49,45 @@ def report(
         moved: what :func:`d2st.reproduce.offsets.measure` gives, or nothing.
     """
     judged = {table["table"] for table in tables if table.get("judged", True)}
-    # A training that fills several cells counts once.
-    groups = {tuple(sorted(values[cell.name].items())) for cell in found if cell.table in judged}
-    spread = pooled([[value for _, value in group] for group in groups])
-    orders = [pair for table in tables if table["table"] in judged for pair in _orders(table, found, values, spread)]
-    lead = [_lead(one, values, spread) for one in leads]
+    spreads = _spreads([cell for cell in found if cell.table in judged], values)
+    own = {cell.name: spreads.get(_stratum(cell)) for cell in found}
+    orders = [pair for table in tables if table["table"] in judged for pair in _orders(table, found, values, own)]
+    lead = [_lead(one, values, own) for one in leads]
     lines = ["# The paper's ablations on the rendered benchmark", "", facts, ""]
-    if spread:
-        about = {"deviation": spread.deviation, "freedom": spread.freedom, "pairs": len(orders)}
-        least = t_quantile(spread.freedom) * spread.deviation * (2 / 3) ** 0.5
-        lines += [HOW.format(least=least, **about), ""]
+    if spreads:
+        shown = [
+            f"| {name} | {spread.deviation:.2f} | {spread.freedom} |"
+            + f" {t_quantile(spread.freedom) * spread.deviation * (2 / 3) ** 0.5:.1f} |"
+            for name, spread in spreads.items()
+        ]
+        head = ["| cells | standard deviation of trainings, points | degrees of freedom | least difference |"]
+        lines += [HOW.format(spreads="\n".join([*head, "| --- | ---: | ---: | ---: |", *shown]), pairs=len(orders)), ""]
     lines += _summary(orders, lead)
     for table in tables:
-        lines += _section(table, [cell for cell in found if cell.table == table["table"]], values, five, spread, orders)
+        lines += _section(table, [cell for cell in found if cell.table == table["table"]], values, five, own, orders)
     lines += _leads(lead) + _families(families) + _offsets(moved)
     cells = [
         {"cell": cell.name, "paper": cell.paper, "seeds": dict(values[cell.name]), "five_shot": dict(five[cell.name])}
         for cell in found
     ]
-    about = {"deviation": spread.deviation, "freedom": spread.freedom} if spread else None
+    about = {name: {"deviation": spread.deviation, "freedom": spread.freedom} for name, spread in spreads.items()}
     return "\n".join(lines) + "\n", {"cells": cells, "orders": orders, "leads": lead, "spread": about}
 
 
-def _orders(table: dict, found: Sequence[Cell], values: Mapping, spread: Spread | None) -> list[dict]:
+def _stratum(cell: Cell) -> str:
+    """Cells that scatter alike: a training of D2ST-Adapter begins late, and some seeds later than others."""
+    return f"{cell.setting['dataset']}, {'D2ST-Adapter' if cell.setting['method'] == 'd2st' else 'other methods'}"
+
+
+def _spreads(found: Sequence[Cell], values: Mapping) -> dict[str, Spread]:
+    groups: dict[str, set] = {}
+    for cell in found:  # a training that fills several cells counts once
+        groups.setdefault(_stratum(cell), set()).add(tuple(sorted(values[cell.name].items())))
+    spreads = {name: pooled([[value for _, value in group] for group in own]) for name, own in groups.items()}
+    return {name: spread for name, spread in sorted(spreads.items()) if spread}
+
+
+def _orders(table: dict, found: Sequence[Cell], values: Mapping, spreads: Mapping) -> list[dict]:
     """Every pair of rows that the paper orders, and whether the order is there."""
     rows = [cell for cell in found if cell.table == table["table"] and cell.paper is not None]
     pairs = []
@@ -78,21 +96,20 @@ def _orders(table: dict, found: Sequence[Cell], values: Mapping, spread: Spread 
             continue
         better, worse = (one, other) if one.paper > other.paper else (other, one)
         entry = {"table": table["table"], "better": better.row, "worse": worse.row, "paper": better.paper - worse.paper}
-        pairs.append(entry | _judge([(1, values[better.name]), (-1, values[worse.name])], spread))
+        pairs.append(entry | _judge([(1, better.name), (-1, worse.name)], values, spreads))
     return pairs
 
 
-def _lead(lead: dict, values: Mapping, spread: Spread | None) -> dict:
-    terms = [
-        (sign, values.get(f"{name}/1-shot", {})) for sign, key in ((1, "plus"), (-1, "minus")) for name in lead[key]
-    ]
-    return {"name": lead["name"], "paper": lead["paper"]} | _judge(terms, spread)
+def _lead(lead: dict, values: Mapping, spreads: Mapping) -> dict:
+    terms = [(sign, f"{name}/1-shot") for sign, key in ((1, "plus"), (-1, "minus")) for name in lead[key]]
+    return {"name": lead["name"], "paper": lead["paper"]} | _judge(terms, values, spreads)
 
 
-def _judge(terms: list[tuple[int, Mapping[int, float]]], spread: Spread | None) -> dict:
-    if spread is None or not all(by_seed for _, by_seed in terms):
+def _judge(terms: list[tuple[int, str]], values: Mapping, spreads: Mapping) -> dict:
+    """Of a sum of cells, each with its sign and name."""
+    if not all(values.get(name) and spreads.get(name) for _, name in terms):
         return {"ours": None, "interval": None, "verdict": MISSING}
-    difference = contrast([(sign, list(by_seed.values())) for sign, by_seed in terms], spread)
+    difference = contrast([(sign, list(values[name].values()), spreads[name]) for sign, name in terms])
     return {"ours": difference.mean, "interval": difference.interval, "verdict": verdict(difference)}
 
 
@@ -105,7 +122,7 @@ def _summary(orders: Sequence[dict], lead: Sequence[dict]) -> list[str]:
     return [*lines, ""]
 
 
-def _section(table, cells, values, five, spread, orders) -> list[str]:
+def _section(table, cells, values, five, spreads, orders) -> list[str]:
     if not cells:
         return []
     name = table["table"]
@@ -113,7 +130,7 @@ def _section(table, cells, values, five, spread, orders) -> list[str]:
     lines += [f"Paper: {table['paper']}.", ""] if "paper" in table else []
     lines += ["| | paper | 1-shot | ± | seeds | 5-shot |", "| --- | ---: | ---: | ---: | --- | ---: |"]
     for cell in cells:
-        seeds, more = list(values[cell.name].values()), list(five[cell.name].values())
+        seeds, more, spread = list(values[cell.name].values()), list(five[cell.name].values()), spreads[cell.name]
         width = t_quantile(spread.freedom) * spread.deviation / len(seeds) ** 0.5 if spread and seeds else None
         one = "-" if cell.setting["method"] == "none" or width is None else f"{width:.1f}"
         mean = f"{np.mean(seeds):.1f}" if seeds else MISSING
@@ -149,7 +166,7 @@ def _families(families: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str
         "## By family of motions",
         "",
         "Mean 1-shot accuracy over the test classes of a family. The last column is D2ST-Adapter less ST-Adapter, ±",
-        "from the scatter of the seeds in that family alone; families have one to three test classes.",
+        "from the scatter of their seeds in that family alone; families have one to three test classes.",
         "",
         f"| family | {' | '.join(families)} | D2ST less ST |",
         f"| --- |{' ---: |' * (len(families) + 1)}",
@@ -157,10 +174,9 @@ def _families(families: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str
     for name in names:
         means = [f"{np.mean(by[name]):.1f}" if by.get(name) else MISSING for by in families.values()]
         one, other = (families.get(row, {}).get(name) for row in ("D2ST-Adapter", "ST-Adapter"))
-        spread = pooled([by[name] for by in families.values() if by.get(name)])
-        lead = ""
-        if one and other and spread:
-            difference = contrast([(1, one), (-1, other)], spread)
+        spreads, lead = (pooled([one or []]), pooled([other or []])), ""
+        if all(spreads):
+            difference = contrast([(1, one, spreads[0]), (-1, other, spreads[1])])
             lead = f"{difference.mean:+.1f} ± {difference.interval:.1f}"
         lines.append(f"| {name} | {' | '.join(means)} | {lead} |")
     return [*lines, ""]
