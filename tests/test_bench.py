@@ -38,7 +38,7 @@ def test_flops_of_a_frozen_vit_are_those_of_its_matrix_products():
 @pytest.mark.parametrize("groups", [1, 2, 8])
 def test_flops_of_grouped_convolutions_backwards(groups):
     """Each of the two gradients costs what the forward did."""
-    rules = {torch.ops.aten.convolution_backward: measure._convolution_backward_flops}
+    rules = measure._flop_rules()
     convolution, x = torch.nn.Conv3d(8, 16, (3, 1, 3), stride=2, groups=groups), torch.randn(2, 8, 9, 8, 7)
     with FlopCounterMode(display=False, custom_mapping=rules) as counter:
         y = convolution(x.requires_grad_())
@@ -46,6 +46,18 @@ def test_flops_of_grouped_convolutions_backwards(groups):
         y.sum().backward()
     assert forward == 2 * y.numel() * 9 * 8 // groups
     assert counter.get_total_flops() == 3 * forward
+
+
+def test_flops_of_attention_in_one_piece():
+    """Two products forwards; backwards the weights once more and four gradients, whatever torch's own counter knows."""
+    batch, heads, queries, keys, width = 2, 3, 5, 7, 8
+    q, k, v = (torch.randn(batch, heads, n, width, requires_grad=True) for n in (queries, keys, keys))
+    product = 2 * batch * heads * queries * keys * width
+    with FlopCounterMode(display=False, custom_mapping=measure._flop_rules()) as counter:
+        y = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+        assert counter.get_total_flops() == 2 * product
+        y.sum().backward()
+    assert counter.get_total_flops() == (2 + 5) * product
 
 
 @pytest.mark.parametrize("config", [d2st.NoneConfig(), d2st.D2STConfig(), d2st.DiSTConfig(width=32)], ids=str)
