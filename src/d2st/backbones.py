@@ -10,6 +10,7 @@ from torch import nn
 
 from .assets import SHIPPED
 from .errors import D2STError
+from .finite import check_weights
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -30,7 +31,7 @@ def build(
             projection.
 
     Raises:
-        D2STError: unknown name, weights that cannot be had or do not fit.
+        D2STError: unknown name, weights that cannot be had, do not fit or are not finite.
     """
     shipped = SHIPPED.get(name)
     kwargs = {} if classifier else {"num_classes": 0}
@@ -59,6 +60,9 @@ def build(
         model.pretrained_cfg = {**model.pretrained_cfg, **shipped["pretrained_cfg"]}
     if not isinstance(pretrained, bool):
         load_weights(model, Path(pretrained))
+    if pretrained is not False:
+        origin = name if pretrained is True else repr(str(pretrained))
+        check_weights(model.state_dict(), f"The backbone weights {origin}", "copy them again, or take others")
     return model
 
 

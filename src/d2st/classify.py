@@ -13,6 +13,7 @@ from .data.datasets import open_dataset
 from .data.readers import Video
 from .encoder import VideoEncoder
 from .errors import D2STError
+from .finite import check_finite, check_logits
 from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
 from .options import Precision
@@ -87,7 +88,9 @@ class FewShotClassifier(ClipEncoder):
         """
         if isinstance(support, str | Path):
             clips = open_dataset(support)
-            encoded = [self.encode(self.transform(clips.read(i, self.sample))) for i in range(len(clips))]
+            encoded = [
+                self.encode(self.transform(clips.read(i, self.sample)), clip.id) for i, clip in enumerate(clips.clips)
+            ]
             self.support = {
                 name: stack([encoded[i] for i in own]) for name, own in zip(clips.classes, clips.by_class, strict=True)
             }
@@ -140,13 +143,10 @@ class FewShotClassifier(ClipEncoder):
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (Q, way) of clips (Q, T', D') that the head has embedded, on the CPU, in the order of ``classes``."""
         support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
-        return (
-            self.head.match(
-                support, labels, tokens.to(self.device), len(self.support), self.name_features(self.classes)
-            )
-            .float()
-            .cpu()
-        )
+        names = self.name_features(self.classes)
+        found = self.head.match(support, labels, tokens.to(self.device), len(self.support), names).float().cpu()
+        check_logits(found)
+        return found
 
     @torch.no_grad()
     def match(self, query: EncodedClips) -> Prediction:
@@ -249,11 +249,12 @@ class FewShotClassifier(ClipEncoder):
             frames: (K, T, D) features of the encoder.
             tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
         """
-        self.support[name] = self._embedded(frames, tokens)
+        self.support[name] = self._embedded(name, frames, tokens)
 
-    def _embedded(self, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
+    def _embedded(self, name: str, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
         if tokens is None:
             tokens = self.head.embed(frames.to(self.device)).cpu()
+        check_finite([frames, tokens], [f"{name}, {i}" for i in range(len(frames))], self.precision)
         return EncodedClips(frames, tokens)
 
     @torch.no_grad()
@@ -263,7 +264,7 @@ class FewShotClassifier(ClipEncoder):
         whole = not self.head.needs_maps or saved.tokens.keys() == saved.clips.keys()
         if not whole or any(clips.shape[-1] != self.encoder.num_features for clips in saved.clips.values()):
             raise D2STError(f"The support set '{path}' is not what this recogniser would have written; save it again.")
-        support = {name: self._embedded(clips, saved.tokens.get(name)) for name, clips in saved.clips.items()}
+        support = {name: self._embedded(name, clips, saved.tokens.get(name)) for name, clips in saved.clips.items()}
         self.support, self.names = support, dict(saved.names)
 
     def _check_classes(self) -> None:

@@ -12,6 +12,7 @@ from .data.readers import Video, read_any
 from .data.transforms import eval_transform
 from .encode import encode_batch
 from .encoder import VideoEncoder
+from .finite import check_finite
 from .heads import Head, HeadSpec, TextConfig
 from .options import Precision, autocast
 from .support import EncodedClips
@@ -66,19 +67,39 @@ class ClipEncoder:
         self.head.to(device)
         return self
 
-    def encode(self, clip: Video) -> EncodedClips:
-        """Frame features (T, D) and tokens (T', D') of a clip as ``predict`` takes it."""
-        encoded = self.encode_all(read_any(clip, self.sample, self.transform).unsqueeze(0))
+    def encode(self, clip: Video, name: str | None = None) -> EncodedClips:
+        """Frame features (T, D) and tokens (T', D') of a clip as ``predict`` takes it.
+
+        Args:
+            clip: a path or frames.
+            name: of frames, for errors.
+
+        Raises:
+            D2STError: it cannot be read, or its features are not finite.
+        """
+        name = name or ("given as frames" if isinstance(clip, Tensor) else str(clip))
+        encoded = self.encode_all(read_any(clip, self.sample, self.transform).unsqueeze(0), [name])
         return EncodedClips(encoded.frames[0], encoded.tokens[0])
 
     @torch.no_grad()
-    def encode_all(self, video: Tensor) -> EncodedClips:
-        """Frame features (B, T, D) and tokens (B, T', D') of normalised clips (B, T, 3, h, w), of one pass."""
+    def encode_all(self, video: Tensor, names: Sequence[str] | None = None) -> EncodedClips:
+        """Frame features (B, T, D) and tokens (B, T', D') of normalised clips (B, T, 3, h, w), of one pass.
+
+        Args:
+            video: the clips.
+            names: theirs, for errors; None numbers them.
+
+        Raises:
+            D2STError: features are not finite.
+        """
         with autocast(self.device, self.precision):
             maps = [self.head] if self.head.needs_maps else []
             frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
         tokens = tokens[0] if tokens else self.head.embed(frames)
-        return EncodedClips(frames.cpu(), tokens.cpu())
+        found = EncodedClips(frames.cpu(), tokens.cpu())
+        names = [f"number {i}" for i in range(len(video))] if names is None else names
+        check_finite([found.frames, found.tokens], names, self.precision, video=video)
+        return found
 
     def name_features(self, classes: Sequence[str]) -> Tensor | None:
         """(classes, D') features of names for a head that uses them; None for the others, and for no classes."""

@@ -13,7 +13,9 @@ from .data.datasets import ClipSet
 from .data.episodes import clip_generator
 from .data.frames import Sampler
 from .data.video import VideoError
+from .data.workers import from_workers
 from .encoder import VideoEncoder
+from .finite import check_finite
 from .heads import Head
 from .options import Precision, autocast, check_loading
 from .processes import gather, lost_processes, share
@@ -111,7 +113,8 @@ def encode_clips(
         precision: of the forward pass.
 
     Raises:
-        D2STError: numbers of workers or clips that no loader can work with.
+        D2STError: numbers of workers or clips that no loader can work with, features that are not finite, or a worker
+            that was killed.
     """
     check_loading(workers, batch_size)
     device = torch.device(device)
@@ -128,11 +131,13 @@ def encode_clips(
     heads = [head for head in heads if head.needs_maps]
     rows: list[tuple[Tensor, ...] | str] = []
     with progress("encode", len(indices) * views, "clips") as advance, autocast(device, precision):
-        for batch in loader:
+        for batch in from_workers(loader):
             readable = [clip for clip in batch if not isinstance(clip, str)]
             if readable:
                 video = torch.stack(readable).to(device, non_blocking=True)  # (B, T, 3, H, W)
                 parts = [part.cpu() for part in encode_batch(encoder, video, heads)]
+                places = [(len(rows) + i) // views for i, clip in enumerate(batch) if not isinstance(clip, str)]
+                check_finite(parts, [clips.clips[indices[place]].id for place in places], precision)
                 encoded = zip(*parts, strict=True)  # B of ((T, D), tokens of each head)
             rows += [clip if isinstance(clip, str) else next(encoded) for clip in batch]
             advance(len(batch))

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from .data.episodes import EpisodeSampler
+from .finite import check_logits
 from .heads import CLIPFSAR
 from .scoring import batches
 
@@ -38,8 +39,9 @@ def search_mixing(
         Exponent -> mean accuracy, 0..1; see :func:`best`.
     """
     right = np.zeros(len(values))
-    for _, _, arguments in batches(clips, sampler, head, episodes, device, text):
+    for part, _, arguments in batches(clips, sampler, head, episodes, device, text):
         names, looks = head.parts(*arguments)  # (E, Q, way)
+        check_logits(names + looks, "episode", first=part.start)
         for i, value in enumerate(values):
             predicted = (value * names + (1 - value) * looks).argmax(-1).cpu().numpy()
             right[i] += (predicted == sampler.query_labels).sum()

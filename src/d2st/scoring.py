@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .data.episodes import VIEWS, EpisodeSampler, generator
+from .finite import check_logits
 from .heads import Head
 
 BUDGET = 32 * 2**20  # bytes that a head works on in one batch of episodes; larger falls out of the CPU's caches
@@ -100,11 +101,16 @@ def score(
         episodes: number of episodes, at least 1.
         device: where the head works; the clips are moved there once.
         text: (classes, D') features of the names of all the sampler's classes, for a head that uses text.
+
+    Raises:
+        D2STError: logits that are not finite.
     """
     count = sampler.count
     accuracies, confusion = np.empty(episodes), np.zeros((count, count), dtype=np.int64)
     for part, classes, arguments in batches(clips, sampler, head, episodes, device, text):
-        predicted = head.match(*arguments).argmax(-1).cpu().numpy()[:, : len(sampler.query_labels)]  # (E, Q)
+        logits = head.match(*arguments)[:, : len(sampler.query_labels)]  # (E, Q, way)
+        check_logits(logits, "episode", first=part.start)
+        predicted = logits.argmax(-1).cpu().numpy()  # (E, Q)
         accuracies[part] = (predicted == sampler.query_labels).mean(1)
         true, said = classes[:, sampler.query_labels], np.take_along_axis(classes, predicted, 1)  # (E, Q), (E, Q)
         confusion += np.bincount((true * count + said).ravel(), minlength=count**2).reshape(count, count)

@@ -11,15 +11,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from . import backbones
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .files import write_safetensors
+from .finite import check_weights
 from .heads.spec import TextConfig
 from .prompts import prompts
+from .tensor_file import read_tensors
 from .tower import build_tower, clip_name, encode_tokens, tokenize
 
 
@@ -53,16 +54,16 @@ def encode_names(
     source = f"file {_digest_of_file(Path(config.weights))}" if config.weights else f"tag {tag}"
     key = hashlib.sha256(json.dumps([1, name, source, counts, tokens.tolist()]).encode()).hexdigest()
     path = _cache_folder(cache) / f"text-{key[:16]}.safetensors"
-    try:
-        with safe_open(path, "pt") as file:
-            if file.metadata()["key"] == key:
-                return file.get_tensor("features")
-    except FileNotFoundError:
-        pass
-    except (SafetensorError, KeyError, TypeError, OSError):
-        print(f"The text features in {path} cannot be read; the names are encoded again.")
+    if path.exists():
+        try:
+            tensors, about = read_tensors(path, what="text features", remedy="the names are encoded again")
+            if about["key"] == key:
+                return tensors["features"]
+        except (D2STError, KeyError):
+            print(f"The text features in {path} cannot be read; the names are encoded again.")
     encoded = encode_tokens(build_tower(name, tag, config.weights), tokens)  # (N, D')
     features = torch.stack([_average(of) for of in encoded.split(counts)])
+    check_weights(zip(classes, features, strict=True), "The features of names", "check the text tower's weights")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(path, {"features": features}, {"key": key})
     return features

@@ -14,6 +14,7 @@ from torch import Tensor
 from . import __version__
 from .encoder import VideoEncoder
 from .errors import D2STError
+from .finite import check_finite
 from .results import plain
 
 FORMAT = 1
@@ -54,7 +55,8 @@ def translate(encoder: VideoEncoder, file: str | Path, about: dict | None = None
     clip = about["input"]["shape"][1:]  # (T, 3, H, W)
     video = torch.randn(2, *clip, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        encoder.eval()(video)  # tells the hooks the number of frames before anything is traced
+        features = encoder.eval()(video)  # tells the hooks the number of frames before anything is traced
+    check_finite(features, ["random", "random"], "fp32")
     try:
         run, runner = writers[file.suffix](encoder, video, about, file)
     except D2STError:

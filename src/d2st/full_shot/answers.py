@@ -13,6 +13,8 @@ from ..data import frames as frame_rules
 from ..data.augment import CropsTransform
 from ..data.datasets import ClipSet
 from ..data.video import VideoError
+from ..data.workers import from_workers
+from ..finite import check_finite
 from ..options import Precision, autocast, check_loading
 from ..processes import gather, lost_processes, share
 from ..progress import progress
@@ -114,7 +116,7 @@ def answer(
         precision: of the forward pass.
 
     Raises:
-        D2STError: a setting that does not exist, or another process was lost.
+        D2STError: a setting that does not exist, scores that are not finite, or a process that was lost.
     """
     check_loading(workers, batch_size)
     encoder, indices = model.encoder, share(fabric, len(clips))
@@ -131,7 +133,7 @@ def answer(
     kept, scores, bad = [], [], []
     with progress("classify", len(indices), "clips") as advance, autocast(fabric.device, precision):
         first = 0
-        for batch in loader:
+        for batch in from_workers(loader):
             videos = []
             for clip, video in zip(indices[first : first + len(batch)], batch, strict=True):
                 if isinstance(video, str):
@@ -141,6 +143,8 @@ def answer(
                     videos.append(video)
             if videos:
                 scores.append(_scores(model, torch.stack(videos), how, batch_size, fabric.device))
+                names = [clips.clips[clip].id for clip in kept[-len(videos) :]]
+                check_finite(scores[-1], names, precision, "scores")
             first += len(batch)
             advance(len(batch))
     model.train(was_training)

@@ -52,5 +52,6 @@ def watch(
     windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
     while batch := list(islice(windows, batch_size)):
         clips = prepare(torch.stack([window.frames for window in batch]).to(classifier.device))  # (B, T, 3, h, w)
-        logits = classifier.logits(classifier.encode_all(clips).tokens)
+        names = [f"{window.start:.2f} to {window.end:.2f} s" for window in batch]
+        logits = classifier.logits(classifier.encode_all(clips, names).tokens)
         yield Seen(np.array([(window.start, window.end) for window in batch]), logits.numpy())

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..finite import check_logits
 from ..heads import Head
 
 FOLDS = 50  # of more shots several are held out at a time, of more classes only so many are held out
@@ -61,6 +62,7 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
         order.append(out)
     none = support.new_empty(*support.shape[:-3], 0, way, dtype=torch.float32)
     known, order = torch.cat([none, *known], -2), torch.cat([labels.new_empty(0), *order])
+    check_logits(known, "example" if known.ndim == 2 else "support set")
     unknown = [none]
     for c in range(0, way, -(-way // FOLDS)) if way > 1 else ():
         others = [i for i in range(way) if i != c]

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..data.episodes import EpisodeSampler
+from ..finite import check_logits
 from ..heads import Head
 from ..scoring import batches, interval
 from .calibration import Calibration, fit_support
@@ -58,8 +59,9 @@ def score_open(
         reject_rate: for the thresholds that are fitted to the support sets.
     """
     count, parts, fitted = len(sampler.query_labels), [], []
-    for _, _, (support, labels, query, way, names) in batches(clips, sampler, head, episodes, device, text):
+    for part, _, (support, labels, query, way, names) in batches(clips, sampler, head, episodes, device, text):
         logits = head.match(support, labels, query, way, names).float().cpu()  # (E, Q + U, way)
+        check_logits(logits, "episode", first=part.start)
         offsets = logits.new_zeros(len(logits), way)
         if sampler.shot > 1:
             held = hold_out(head, support, labels, way, names).cpu()

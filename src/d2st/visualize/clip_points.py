@@ -13,6 +13,7 @@ from torch import Tensor
 from ..data.transforms import View, eval_transform, eval_view
 from ..encoder import VideoEncoder
 from ..errors import D2STError
+from ..finite import check_finite
 from ..options import Precision, autocast
 from .points import PathwayPoints, cells_to_pixels, sampled_points
 
@@ -116,6 +117,8 @@ def clip_points(
     device = next(encoder.parameters()).device
     with autocast(device, precision):
         found, features = sampled_points(encoder, transform(frames).to(device), None if token is None else place)
+    shown = [torch.cat([entry.shifted.flatten(), entry.attention]) for entry in found]
+    check_finite([features.float().cpu()[None], *(numbers[None] for numbers in shown)], ["to be shown"], precision)
     return ClipPoints(
         frames.permute(0, 2, 3, 1).numpy(),
         view,
