@@ -1,0 +1,281 @@
+"""Checks settings against the annotations and bounds of their fields, where a config is made.
+
+A config is a dataclass whose ``__post_init__`` calls :func:`check_fields`; its fields are annotated with what they
+take, and numbers say their bounds with :func:`option`. Files that hold a config are read with :func:`build`. What is no
+field of a dataclass, such as an option of a head's constructor, goes through :func:`checked`.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import numbers
+import os
+import reprlib
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from .errors import D2STError
+
+T = TypeVar("T")
+UNIONS = Union, types.UnionType
+_WRONG = object()  # what a value becomes that an annotation does not allow
+_NAMES = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 120
+_SHORT.maxtuple = _SHORT.maxlist = _SHORT.maxdict = 12
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What every number in a value must be: above ``above``, ``least`` or more, ``most`` or less, below ``below``."""
+
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    finite: bool = True
+
+    def allow(self, number: float) -> bool:
+        """Whether a number is within; one that is not finite never is, unless ``finite`` is off."""
+        return (
+            (not self.finite or _is_finite(number))
+            and (self.above is None or number > self.above)
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f" from {self.least} to {self.most}"
+        words = {"above": "above", "least": "of at least", "most": "at most", "below": "below"}
+        said = [f"{word} {getattr(self, name)}" for name, word in words.items() if getattr(self, name) is not None]
+        return f" {' and '.join(said)}" if said else ""
+
+
+FINITE = Bounds()
+
+
+def option(
+    default: object = dataclasses.MISSING,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    finite: bool = True,
+) -> Any:
+    """A dataclass field whose numbers have bounds, see :class:`Bounds`; without a default it must be given."""
+    return dataclasses.field(default=default, metadata={"bounds": Bounds(above, least, most, below, finite)})
+
+
+def check_fields(config: object) -> None:
+    """Check every field of a dataclass, for its ``__post_init__``; lists become tuples, NumPy's numbers Python's.
+
+    A subclass that has a ``__post_init__`` of its own calls ``super().__post_init__()`` first.
+
+    Raises:
+        D2STError: a value that its annotation or its bounds do not allow.
+    """
+    hints = hints_of(type(config))
+    for field in dataclasses.fields(config):
+        bounds = field.metadata.get("bounds", FINITE)
+        value = checked(type(config).__name__, field.name, getattr(config, field.name), hints[field.name], bounds)
+        object.__setattr__(config, field.name, value)  # also in a frozen dataclass
+
+
+def checked(owner: str, name: str, value: object, hint: object, bounds: Bounds = FINITE) -> Any:
+    """A value as its annotation has it.
+
+    Args:
+        owner: whose setting it is, for the sentence.
+        name: of the setting.
+        value: as given.
+        hint: annotation: bool, int, float, str, None, Literal, tuples, unions of these, mappings and classes. What
+            is none of them is taken as it is.
+        bounds: of every number in it.
+
+    Raises:
+        D2STError: the value is another one.
+    """
+    result = _convert(value, hint)
+    if result is not _WRONG and all(map(bounds.allow, _numbers(result))):
+        return result
+    allowed = _told(hint, bounds, all(map(_is_finite, _numbers(value))))
+    raise D2STError(f"{owner}: {name}={shown(value)} must be {allowed}.{_did_you_mean(value, hint)}")
+
+
+def build(cls: type[T], mapping: object, where: str) -> T:
+    """Make a checked dataclass from a mapping that was read from a file.
+
+    Args:
+        cls: the dataclass; fields that are dataclasses themselves may be mappings.
+        mapping: what was read.
+        where: what it was read from, such as "adapter_config.json in runs/a/best"; begins the sentence.
+
+    Raises:
+        D2STError: no mapping, a key that is unknown or missing, or a value that the dataclass does not take.
+    """
+    if not isinstance(mapping, Mapping):
+        raise D2STError(f"{where}: {cls.__name__} is made from names and values, not from {shown(mapping)}.")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    unknown = [key for key in mapping if key not in fields]
+    if unknown:
+        close = difflib.get_close_matches(str(unknown[0]), fields, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(fields) or 'none'}."
+        raise D2STError(f"{where}: {cls.__name__} has no setting {shown(unknown[0])}; {hint}")
+    needed = [name for name, field in fields.items() if name not in mapping and _has_no_default(field)]
+    if needed:
+        raise D2STError(f"{where}: {cls.__name__} needs {', '.join(needed)}.")
+    hints = hints_of(cls)
+    values = {key: _nested(value, hints[key], f"{where}: {key}") for key, value in mapping.items()}
+    try:
+        return cls(**values)
+    except D2STError as error:
+        raise D2STError(f"{where}: {error}") from error
+
+
+@functools.cache
+def hints_of(cls: type) -> dict[str, Any]:
+    """Annotations of a dataclass's fields; one that names what cannot be imported allows everything."""
+    try:
+        return get_type_hints(cls)
+    except Exception:  # a name that is imported for type checkers alone, or that is local to a function
+        return {field.name: _hint(field.type, cls.__module__) for field in dataclasses.fields(cls)}
+
+
+def _hint(annotation: object, module: str) -> Any:
+    try:
+        return get_type_hints(type("", (), {"__annotations__": {"it": annotation}, "__module__": module}))["it"]
+    except Exception:
+        return object
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _nested(value: object, hint: object, where: str) -> object:
+    inner = next((kind for kind in members(hint) if dataclasses.is_dataclass(kind)), None)
+    return build(inner, value, where) if inner and isinstance(value, Mapping) else value
+
+
+def shown(value: object) -> str:
+    """A value for a sentence, cut where it is long."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # a whole number of thousands of digits
+        return f"a {type(value).__name__} that is too long to print"
+
+
+def members(hint: object) -> tuple:
+    """The types of a union, else the one."""
+    return get_args(hint) if get_origin(hint) in UNIONS else (hint,)
+
+
+def _convert(value: object, hint: object) -> object:
+    """A value as an annotation has it, or ``_WRONG``."""
+    origin = get_origin(hint)
+    if origin in UNIONS:
+        results = (_convert(value, member) for member in get_args(hint))
+        return next((result for result in results if result is not _WRONG), _WRONG)
+    if origin is Literal:
+        value = int(value) if _is_whole(value) else value
+        return next((known for known in get_args(hint) if type(known) is type(value) and known == value), _WRONG)
+    if origin is tuple or hint is tuple:
+        return _convert_items(value, get_args(hint))
+    if hint is type(None) or hint is None:
+        return value if value is None else _WRONG
+    if hint is bool:
+        kind = type(value)
+        of_numpy = kind.__module__ == "numpy" and kind.__name__ in ("bool_", "bool")
+        return bool(value) if kind is bool or of_numpy else _WRONG
+    if hint is int:
+        return int(value) if _is_whole(value) else _WRONG
+    if hint is float:
+        return _as_float(value)
+    if hint is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return value if isinstance(value, str) and "\0" not in value else _WRONG
+    kind = origin or hint
+    return value if not isinstance(kind, type) or isinstance(value, kind) else _WRONG
+
+
+def _convert_items(value: object, kinds: tuple) -> object:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        return _WRONG
+    if not kinds:
+        return tuple(value)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        return _WRONG
+    items = tuple(_convert(item, kind) for item, kind in zip(value, kinds, strict=True))
+    return _WRONG if any(item is _WRONG for item in items) else items
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_finite(number: float) -> bool:
+    return isinstance(number, int) or math.isfinite(number)
+
+
+def _as_float(value: object) -> object:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return _WRONG
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """Every number in a value and its tuples or lists."""
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+
+
+def _told(hint: object, bounds: Bounds, finite: bool, several: bool = False) -> str:
+    """What an annotation allows, in words."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in UNIONS:
+        return _either([_told(member, bounds, finite, several) for member in arguments], ", or ")
+    if origin is Literal:
+        return _either([repr(choice) for choice in arguments], " or ")
+    if origin is tuple and arguments:
+        what = "lists of" if several else "a list of"
+        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+        return f"{what} {count}{_told(arguments[0], bounds, finite, several=True)}"
+    if hint is type(None) or hint is None:
+        return "None"
+    if hint is bool:
+        return "true or false"
+    name = _NAMES[hint][several] if hint in _NAMES else getattr(hint, "__name__", str(hint))
+    if hint not in (int, float):
+        return name
+    return f"{name if finite else name.replace('number', 'finite number')}{bounds}"
+
+
+def _either(said: list[str], last: str) -> str:
+    return f"{', '.join(said[:-1])}{last}{said[-1]}" if len(said) > 1 else said[0]
+
+
+def _did_you_mean(value: object, hint: object) -> str:
+    choices = [choice for choice in _choices(hint) if isinstance(choice, str)]
+    given = value if isinstance(value, list | tuple) else [value]
+    wrong = [word for word in given if isinstance(word, str) and word not in choices]
+    close = difflib.get_close_matches(wrong[0].strip().lower(), choices, 1) if wrong else []
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def _choices(hint: object) -> Iterator[object]:
+    for argument in get_args(hint):
+        yield from [argument] if get_origin(hint) is Literal else _choices(argument)
