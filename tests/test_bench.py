@@ -149,6 +149,51 @@ def test_evaluations_are_drawn(small, tmp_path):
     assert "![Accuracy against trained parameters" in (tmp_path / "out" / "bench.md").read_text()
 
 
+def saved_evaluation(folder, adapter, accuracy, head=None, **config):
+    """A file as d2st eval writes it, with a protocol."""
+    folder.mkdir(parents=True)
+    common = {"data": "store", "split": "a.yaml", "episodes": 10_000, "frames": 8, "test_frames": "centre", "seed": 0}
+    own = {"adapter": {"name": adapter}, "out": str(folder), "device": "cpu", "workers": 3, "head": head} | config
+    result = {"head": "otam" if head else "bi-mhm", "way": 5, "shot": 1, "accuracy": accuracy, "interval": 0.01}
+    content = {
+        "config": common | own,
+        "backbone": "vit",
+        "adapter": adapter,
+        "trainable_parameters": 10,
+        "part": "test",
+    }
+    (folder / "eval.json").write_text(json.dumps(content | {"clips": 300, "results": [result]}))
+
+
+def test_only_results_of_one_protocol_stand_together(tmp_path):
+    """Everything but the adapter and what changes no number; titles say what differs."""
+    saved_evaluation(tmp_path / "1", "st", 0.7, data="/data/one/store")
+    saved_evaluation(tmp_path / "2", "d2st", 0.4, data="/data/two/store")
+    saved_evaluation(tmp_path / "3", "d2st", 0.5, data="/data/two/store", device="cuda", batch_size=1, workers=0)
+    panels = compare.collect([tmp_path])
+    title = "vit, store/test, bi-mhm, 5-way 1-shot"
+    assert {name: len(points) for name, points in panels.items()} == {
+        f"{title}, data /data/one/store": 1,
+        f"{title}, data /data/two/store": 2,
+    }
+    different = dict(split="b.yaml", episodes=100, frames=16, test_frames="random", seed=1, queries=2, views=3)
+    for number, (name, value) in enumerate(different.items()):
+        folder = tmp_path / "more" / str(number)
+        saved_evaluation(folder / "a", "st", 0.7)
+        saved_evaluation(folder / "b", "d2st", 0.6, **{name: value})
+        one, other = sorted(compare.collect([folder]))
+        assert {one, other} >= {f"{title}, {name} {value}"} and len({one, other}) == 2
+    for directions in ("both", "single"):
+        saved_evaluation(tmp_path / "heads" / directions, "st", 0.5, {"name": "otam", "directions": directions})
+    assert [name.rpartition(", ")[2] for name in compare.collect([tmp_path / "heads"])] == [
+        "head.directions both",
+        "head.directions single",
+    ]
+    saved_evaluation(tmp_path / "alike" / "1", "st", 0.7)
+    saved_evaluation(tmp_path / "alike" / "2", "d2st", 0.6, adapter_path="runs/a/best", open_set=True)
+    assert list(compare.collect([tmp_path / "alike"])) == [title], "what all share is not told"
+
+
 def small_options(folder, **more):
     return small.options(folder) | {"shot": (1, 3)} | more
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from d2st import heads
 from d2st.errors import D2STError
@@ -143,6 +144,100 @@ def test_confidence_is_fitted_where_it_can_be() -> None:
     assert turned.slope.item() == 0 and turned.intercept.item() == 0
     apart = fit_calibration(known[:20].abs() + 5, -unknown[:20].abs() - 5, logits[:20], labels[:20], 0.05)
     assert torch.isfinite(apart.slope) and apart.confidence(torch.tensor([50.0]), torch.zeros(1, 1)).item() > 0.9
+
+
+def draw_scores(rng: torch.Generator, count: int, tail: str) -> torch.Tensor:
+    scores = torch.randn(count, generator=rng, dtype=torch.float64)
+    if tail == "student":
+        scores /= torch.rand(count, generator=rng, dtype=torch.float64).clamp_min(1e-9).sqrt()
+    elif tail == "cauchy":
+        scores = torch.tan(math.pi * (torch.rand(count, generator=rng, dtype=torch.float64) - 0.5))
+    elif tail == "outlier":
+        scores[0] *= 1e5
+    elif tail == "ties":
+        scores = scores.round()
+    return scores
+
+
+def confidence_loss(known: torch.Tensor, unknown: torch.Tensor, slope: torch.Tensor, intercept: torch.Tensor):
+    """Platt's, with his smoothed targets, where both sides count the same."""
+    n, m = len(known), len(unknown)
+    sides = zip((known, unknown), ((n + 1) / (n + 2), 1 / (m + 2)), strict=True)
+    odds = [(slope * scores + intercept, target) for scores, target in sides]
+    return sum(-(t * F.logsigmoid(z) + (1 - t) * F.logsigmoid(-z)).mean() for z, t in odds)
+
+
+sizes = st.integers(0, 30).map(lambda x: round(10 ** (x / 10)))  # 1 to 1000
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    n=sizes,
+    m=sizes,
+    tail=st.sampled_from(["normal", "student", "cauchy", "outlier", "ties"]),
+    gap=st.floats(-1, 30),
+    unit=st.sampled_from([1e-3, 1.0, 1e4]),
+    seed=st.integers(0, 9999),
+)
+def test_the_fit_of_the_confidence_ends_at_the_least_loss(n, m, tail, gap, unit, seed) -> None:
+    """Any sizes, tails and outliers: better than no slope, and no direction leads further down."""
+    rng = torch.Generator().manual_seed(seed)
+    known, unknown = ((draw_scores(rng, count, tail) + at) * unit for count, at in ((n, gap), (m, 0.0)))
+    found = fit_calibration(known, unknown, torch.zeros(n, 1), torch.zeros(n), 0.05)
+    if found.slope == 0:  # scores that say nothing, or the opposite: that is where the loss falls
+        at = torch.zeros((), dtype=torch.float64, requires_grad=True)
+        share = ((n + 1) / (n + 2) + 1 / (m + 2)) / 2
+        even = torch.tensor(math.log(share / (1 - share)), dtype=torch.float64)
+        confidence_loss(known, unknown, at, even).backward()
+        assert found.intercept == 0 and at.grad.item() >= -1e-9 * torch.cat([known, unknown]).abs().max()
+        return
+    scores = torch.cat([known, unknown])
+    x = scores.std()
+    slope, shift = (found.slope * x).requires_grad_(), (found.intercept + found.slope * scores.mean()).requires_grad_()
+    loss = confidence_loss((known - scores.mean()) / x, (unknown - scores.mean()) / x, slope, shift)
+    loss.backward()
+    assert found.slope > 0 and abs(slope.grad.item()) < 1e-6 and abs(shift.grad.item()) < 1e-6
+    grid = torch.linspace(-6, 6, 49, dtype=torch.float64)
+    flat = min(confidence_loss(known, unknown, torch.zeros(()), at).item() for at in grid)
+    assert loss.item() <= flat + 1e-9
+
+
+@pytest.mark.parametrize(("n", "m", "gap"), [(2, 22, 10.0), (2, 30, 10.0), (10, 10, 3.0), (1, 1000, 5.0)])
+def test_confidence_of_few_and_many_is_fitted(n: int, m: int, gap: float) -> None:
+    """Sides of very different numbers, 50 episodes at once, against a long descent with small steps."""
+    rng = torch.Generator().manual_seed(n + m)
+    known, unknown = (torch.randn(50, count, generator=rng, dtype=torch.float64) for count in (n, m))
+    known = known + gap
+    found = fit_calibration(known, unknown, torch.zeros(50, n, 1), torch.zeros(n), 0.05)
+    for i in range(0, 50, 7):
+        slope, intercept = found.slope[i], found.intercept[i]
+        assert 0 < slope < 20
+        least = confidence_loss(known[i], unknown[i], slope, intercept).item()
+        start = torch.tensor([0.1, -0.1], dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.LBFGS([start], 1.0, 500, tolerance_grad=1e-10, line_search_fn="strong_wolfe")
+
+        def closure(i=i, start=start, optimizer=optimizer):
+            optimizer.zero_grad()
+            value = confidence_loss(known[i], unknown[i], start[0], start[1])
+            value.backward()
+            return value
+
+        optimizer.step(closure)
+        assert least <= closure().item() + 1e-7
+
+
+def test_a_single_pair_of_clips_beside_many_classes_of_one_keeps_a_confidence() -> None:
+    head = heads.build("bi-mhm")
+    for seed in range(5):
+        support, labels = clips((2, *(1,) * 20), seed, spread=0.3)
+        found = fit_support(hold_out(head, support, labels, 21), 0.05)
+        assert 0 <= found.slope < 1e3 and torch.isfinite(found.intercept)
+
+
+def test_equal_scores_say_nothing() -> None:
+    known, unknown = torch.full((5,), -3.7), torch.full((7,), -3.7)
+    found = fit_calibration(known, unknown, torch.zeros(5, 2), torch.zeros(5), 0.05)
+    assert found.slope == 0 and found.intercept == 0
 
 
 def test_judges_by_what_there_is() -> None:

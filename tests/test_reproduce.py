@@ -1,5 +1,6 @@
 """``d2st reproduce``: cells to commands, commands to results, results to tables."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -21,11 +22,11 @@ from d2st.heads import HEADS
 from d2st.options import build_encoder
 from d2st.reproduce import ReproduceConfig, reproduce
 from d2st.reproduce import mini as small_version
-from d2st.reproduce.cells import Run, cells, chosen, run_of
-from d2st.reproduce.intervals import Spread, contrast, over_seeds, pooled, t_quantile, verdict
+from d2st.reproduce.cells import Cell, Run, cells, chosen, run_of
+from d2st.reproduce.intervals import Estimate, Spread, contrast, over_seeds, pooled, t_quantile, verdict
 from d2st.reproduce.mini_report import report
-from d2st.reproduce.run import execute, finished
-from d2st.reproduce.table import MISSING, entries
+from d2st.reproduce.run import RESULT, execute, finished
+from d2st.reproduce.table import MISSING, entries, values_of
 
 EVERY = [cell for name in paper.TABLES for cell in cells(paper.read(name))]
 ONE = next(cell for cell in EVERY if cell.name == "1/D2ST-Adapter (ViT-B)/SSv2-Full 1-shot")
@@ -280,6 +281,37 @@ def test_intervals():
     ]
 
 
+def test_spreads_are_one_by_name_and_not_by_equal_values():
+    """Two cells with spreads of their own that happen to be equal: Welch's 4 degrees of freedom, and not 2."""
+    one, other = [1.0, 2.0, 3.0], [11.0, 12.0, 13.0]
+    apart = contrast([(1, one, pooled([one])), (-1, other, pooled([other]))])
+    assert apart.interval == pytest.approx(2.776 * np.sqrt(2 / 3), abs=1e-3)
+    named = [pooled([values], name) for values, name in ((one, "a"), (other, "b"))]
+    assert contrast([(1, one, named[0]), (-1, other, named[1])]).interval == apart.interval
+    same = pooled([one, other], "a")
+    alike = contrast([(1, one, same), (-1, other, Spread(same.deviation, same.freedom, "a"))])
+    assert alike.interval == pytest.approx(2.776 * np.sqrt(2 / 3), abs=1e-3)
+
+
+@pytest.mark.parametrize("values", [[90.0] * 3, [0.1 + 0.2, 0.3, 0.3]])
+def test_no_scatter_is_not_certainty(values):
+    other = [value - 0.1 for value in values]
+    difference = contrast([(1, values, pooled([values])), (-1, other, pooled([other]))])
+    assert difference.mean == pytest.approx(0.1) and difference.interval is None
+    assert verdict(difference) == "cannot be told apart"
+    assert over_seeds(values).interval is None
+
+
+def test_seeds_that_do_not_differ_have_the_interval_over_episodes(tmp_path):
+    cell = Cell("1", "row", "1-shot", 50.0, setting={"shot": 1})
+    runs = [Run(f"seed{seed}", None, (), seed) for seed in range(3)]
+    for run in runs:
+        path = tmp_path / run.name / RESULT
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"results": [{"shot": 1, "accuracy": 0.9, "interval": 0.004}]}))
+    assert values_of(cell, runs, tmp_path)[1] == Estimate(90.0, pytest.approx(0.4))
+
+
 def test_differences_of_equals_are_told_apart_in_one_case_of_twenty():
     rng = np.random.default_rng(0)
     wrong = 0
@@ -340,6 +372,17 @@ def test_the_report_says_which_orders_hold():
     values[found[0].name] = {}
     text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
     assert "| aDSTA-S | 55.2 | missing |" in text and "| 5 | 0 | 2 | 1 | 3 |" in text
+    values = {cell.name: {0: 50.0 + i, 1: 52.0 + i} for i, cell in enumerate(found)}
+    values[found[1].name] = values[found[0].name]  # another training that comes to the same
+    _, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    assert judged["spread"]["motions, D2ST-Adapter"]["freedom"] == 4
+    twice = [*found, dataclasses.replace(found[0], row="the same training again")]
+    values[twice[-1].name] = values[found[0].name]
+    _, judged = report("", tables, [], twice, values, {cell.name: {} for cell in twice}, {}, {})
+    assert judged["spread"]["motions, D2ST-Adapter"]["freedom"] == 4
+    values = {cell.name: dict.fromkeys(range(3), 50.0 + i) for i, cell in enumerate(found)}
+    text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    assert {pair["verdict"] for pair in judged["orders"]} == {"cannot be told apart"} and "± unknown" in text
 
 
 def test_the_small_version_from_clips_to_report(tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """Evaluations of several adapters beside each other: what was reached with how many trained parameters."""
 
 import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,27 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from .errors import D2STError
 from .figures import BEFORE
+
+# Settings of an evaluation that belong to the adapter, are in the title already, or change no accuracy.
+FREE = {
+    "adapter",
+    "adapter_path",
+    "backbone",
+    "batch_size",
+    "calibration",
+    "device",
+    "head",
+    "heads",
+    "open_set",
+    "out",
+    "part",
+    "reject_rate",
+    "save_calibration",
+    "search_mixing",
+    "shot",
+    "way",
+    "workers",
+}
 
 
 @dataclass(frozen=True)
@@ -37,24 +59,30 @@ def collect(folders: Sequence[str | Path]) -> dict[str, list[Point]]:
         folders: folders of evaluations; the file itself is taken too.
 
     Returns:
-        Comparable results together: title -> points. Only those of the same backbone, data, part, head, way and shot
-        stand under one title.
+        Comparable results together: title -> points. Only those of one protocol stand under one title: everything that
+        was set but the adapter and what changes no number (``FREE``). Where protocols differ in more than backbone,
+        data, part, head, way and shot, the titles say in what.
 
     Raises:
         D2STError: a folder without evaluations, or a file that cannot be read as one.
     """
-    panels: dict[str, list[Point]] = {}
+    panels: dict[str, dict[str, list[Point]]] = {}  # short title -> protocol as JSON -> points
     for folder in map(Path, folders):
         files = [folder] if folder.is_file() else sorted(folder.rglob("eval.json"))
         if not files:
             raise D2STError(f"There is no eval.json in '{folder}'; d2st eval --out writes one.")
         for file in files:
-            for title, point in _points(file):
-                panels.setdefault(title, []).append(point)
-    return dict(sorted(panels.items()))
+            for title, protocol, point in _points(file):
+                panels.setdefault(title, {}).setdefault(protocol, []).append(point)
+    return {
+        title + apart: points
+        for title, protocols in sorted(panels.items())
+        for apart, points in zip(_differences(list(protocols)), protocols.values(), strict=True)
+    }
 
 
-def _points(file: Path) -> list[tuple[str, Point]]:
+def _points(file: Path) -> list[tuple[str, str, Point]]:
+    """(short title, protocol as JSON, point) of each result in a file."""
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         config, points = content["config"], []
@@ -64,13 +92,37 @@ def _points(file: Path) -> list[tuple[str, Point]]:
                 f"{result['way']}-way {result['shot']}-shot"
             )
             accuracy, interval = 100 * result["accuracy"], 100 * (result["interval"] or 0)
-            points.append((title, Point(content["adapter"], content["trainable_parameters"], accuracy, interval)))
+            protocol = json.dumps(_protocol(content, result["head"]), sort_keys=True)
+            point = Point(content["adapter"], content["trainable_parameters"], accuracy, interval)
+            points.append((title, protocol, point))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise D2STError(
             f"'{file}' is not an evaluation with accuracies and the number of trained parameters "
             f"({type(error).__name__}: {error}). Write it again with d2st eval --out."
         ) from error
     return points
+
+
+def _protocol(content: dict, head: str) -> dict:
+    """Everything that the number of a head depends on beside the adapter."""
+    protocol = {key: value for key, value in content["config"].items() if key not in FREE}
+    protocol |= content.get("reading") or {}  # how clips were read in fact, where the settings leave it to the adapter
+    specs = content.get("heads") or [content["config"].get("head")]  # with all their options
+    own = next((spec for spec in specs if isinstance(spec, dict) and spec.get("name") == head), {})
+    options = {f"head.{key}": value for key, value in own.items() if key != "name"}
+    return protocol | options | {"clips": content.get("clips")}
+
+
+def _differences(protocols: Sequence[str]) -> list[str]:
+    """What to add to a title that several protocols share: the settings in which they differ."""
+    settings = [json.loads(protocol) for protocol in protocols]
+    names = sorted({name for one in settings for name in one})
+    differ = [name for name in names if len({json.dumps(one.get(name), sort_keys=True) for one in settings}) > 1]
+    return ["".join(f", {name} {_shown(one.get(name))}" for name in differ) for one in settings]
+
+
+def _shown(value: object) -> str:
+    return "not set" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
 def accuracy_against_parameters(path: Path, panels: dict[str, Sequence[Point]]) -> None:
@@ -100,7 +152,7 @@ def accuracy_against_parameters(path: Path, panels: dict[str, Sequence[Point]]) 
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_title(title, fontsize=10)
+        axis.set_title(textwrap.fill(title, 80), fontsize=10)
         axis.set_xlabel("trained parameters")
         axis.set_ylabel("accuracy on unseen classes (%)")
         axis.grid(color="#eeeeee")

@@ -29,10 +29,10 @@ def t_quantile(freedom: int) -> float:
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean of trainings that differ in their seed: its interval is t s / sqrt(n)."""
+    """Mean of trainings that differ in their seed: its interval is t s / sqrt(n), None where they do not differ."""
     n = len(values)
-    if n < 2:
-        return Estimate(float(values[0]), None)
+    if n < 2 or not _squares(values):
+        return Estimate(float(np.mean(values)), None)
     return Estimate(float(np.mean(values)), t_quantile(n - 1) * float(np.std(values, ddof=1)) / math.sqrt(n))
 
 
@@ -43,46 +43,68 @@ class Spread:
     Args:
         deviation: pooled over cells.
         freedom: its degrees of freedom.
+        stratum: name of the cells that it was pooled over; without one it is a spread of its own.
     """
 
     deviation: float
     freedom: int
+    stratum: str | None = None
 
 
-def pooled(groups: Sequence[Sequence[float]]) -> Spread | None:
+def pooled(groups: Sequence[Sequence[float]], stratum: str | None = None) -> Spread | None:
     """The seeds' standard deviation, pooled over cells as in an analysis of variance; None without repetitions.
 
     Three seeds of one cell say little about their own spread; all cells together say it well, if it is about the same
     in all of them.
+
+    Args:
+        groups: values of each cell by seed.
+        stratum: name of these cells.
     """
-    groups = [np.asarray(group, float) for group in groups if len(group) > 1]
+    groups = [group for group in groups if len(group) > 1]
     freedom = sum(len(group) - 1 for group in groups)
     if not freedom:
         return None
-    return Spread(math.sqrt(sum(float(((g - g.mean()) ** 2).sum()) for g in groups) / freedom), freedom)
+    return Spread(math.sqrt(sum(map(_squares, groups)) / freedom), freedom, stratum)
 
 
 def contrast(terms: Sequence[tuple[float, Sequence[float], Spread]]) -> Estimate:
     """A weighted sum of cell means, such as a difference (weights 1 and -1), with its unpaired interval.
 
-    Where cells have different spreads the degrees of freedom are Welch's and Satterthwaite's, rounded down.
+    Where cells have different spreads the degrees of freedom are Welch's and Satterthwaite's, rounded down. Spreads are
+    the same if they are of one stratum, or one object; equal numbers alone do not make them so. Without any scatter
+    nothing says how wide the interval is, and it is None.
 
     Args:
         terms: weight, values by seed and the seeds' spread of each cell.
     """
     mean = sum(weight * float(np.mean(values)) for weight, values, _ in terms)
-    shares: dict[Spread, float] = {}
+    shares: dict[str | int, float] = {}
+    freedoms: dict[str | int, int] = {}
     for weight, values, spread in terms:
-        shares[spread] = shares.get(spread, 0.0) + weight**2 / len(values) * spread.deviation**2
+        key = id(spread) if spread.stratum is None else spread.stratum
+        shares[key] = shares.get(key, 0.0) + weight**2 / len(values) * spread.deviation**2
+        freedoms[key] = spread.freedom
     variance = sum(shares.values())
     if not variance:
-        return Estimate(mean, 0.0)
-    freedom = variance**2 / sum(share**2 / spread.freedom for spread, share in shares.items())
+        return Estimate(mean, None)
+    freedom = variance**2 / sum(share**2 / freedoms[key] for key, share in shares.items())
     return Estimate(mean, t_quantile(int(freedom + 1e-9)) * math.sqrt(variance))
 
 
 def verdict(difference: Estimate) -> str:
-    """Of a difference that the paper has above zero: "holds", "reversed" or "cannot be told apart"."""
-    if abs(difference.mean) <= difference.interval:
+    """Of a difference that the paper has above zero: "holds", "reversed" or "cannot be told apart".
+
+    A difference without an interval cannot be told apart: that no training scattered is chance, not certainty.
+    """
+    if difference.interval is None or abs(difference.mean) <= difference.interval:
         return "cannot be told apart"
     return "holds" if difference.mean > 0 else "reversed"
+
+
+def _squares(values: Sequence[float]) -> float:
+    """Sum of squared distances from the mean; 0 for values that differ by roundings only."""
+    values = np.asarray(values, float)
+    if np.ptp(values) <= 1e-9 * np.abs(values).max():
+        return 0.0
+    return float(((values - values.mean()) ** 2).sum())

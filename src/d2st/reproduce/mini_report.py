@@ -1,6 +1,7 @@
 """The small version's report: accuracies, which of the paper's orders hold, and how far offsets move."""
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -80,10 +81,12 @@ def _stratum(cell: Cell) -> str:
 
 
 def _spreads(found: Sequence[Cell], values: Mapping) -> dict[str, Spread]:
-    groups: dict[str, set] = {}
+    groups: dict[str, dict[str, list[float]]] = {}
     for cell in found:  # a training that fills several cells counts once
-        groups.setdefault(_stratum(cell), set()).add(tuple(sorted(values[cell.name].items())))
-    spreads = {name: pooled([[value for _, value in group] for group in own]) for name, own in groups.items()}
+        own = groups.setdefault(_stratum(cell), {})
+        training = json.dumps({key: value for key, value in cell.setting.items() if key != "shot"}, sort_keys=True)
+        own[training] = max(own.get(training, []), list(values[cell.name].values()), key=len)
+    spreads = {name: pooled(list(own.values()), name) for name, own in groups.items()}
     return {name: spread for name, spread in sorted(spreads.items()) if spread}
 
 
@@ -131,7 +134,8 @@ def _section(table, cells, values, five, spreads, orders) -> list[str]:
     lines += ["| | paper | 1-shot | ± | seeds | 5-shot |", "| --- | ---: | ---: | ---: | --- | ---: |"]
     for cell in cells:
         seeds, more, spread = list(values[cell.name].values()), list(five[cell.name].values()), spreads[cell.name]
-        width = t_quantile(spread.freedom) * spread.deviation / len(seeds) ** 0.5 if spread and seeds else None
+        known = spread and spread.deviation and seeds
+        width = t_quantile(spread.freedom) * spread.deviation / len(seeds) ** 0.5 if known else None
         one = "-" if cell.setting["method"] == "none" or width is None else f"{width:.1f}"
         mean = f"{np.mean(seeds):.1f}" if seeds else MISSING
         each = ", ".join(f"{value:.1f}" for value in seeds)
@@ -145,14 +149,18 @@ def _section(table, cells, values, five, spreads, orders) -> list[str]:
 
 
 def _pair(pair: dict) -> str:
-    ours = "" if pair["ours"] is None else f", here {pair['ours']:+.1f} ± {pair['interval']:.1f}"
+    ours = "" if pair["ours"] is None else f", here {pair['ours']:+.1f} ± {_width(pair['interval'])}"
     return f"{pair['better']} over {pair['worse']} (paper {pair['paper']:+.1f}{ours})"
+
+
+def _width(interval: float | None) -> str:
+    return "unknown" if interval is None else f"{interval:.1f}"
 
 
 def _leads(lead: Sequence[dict]) -> list[str]:
     lines = ["## Motions against looks", "", "| | paper | here | ± | |", "| --- | --- | ---: | ---: | --- |"]
     for one in lead:
-        ours = ("", "") if one["ours"] is None else (f"{one['ours']:+.1f}", f"{one['interval']:.1f}")
+        ours = ("", "") if one["ours"] is None else (f"{one['ours']:+.1f}", _width(one["interval"]))
         lines.append(f"| {one['name']} | {one['paper']} | {ours[0]} | {ours[1]} | {one['verdict']} |")
     return [*lines, ""]
 
@@ -177,7 +185,7 @@ def _families(families: Mapping[str, Mapping[str, Sequence[float]]]) -> list[str
         spreads, lead = (pooled([one or []]), pooled([other or []])), ""
         if all(spreads):
             difference = contrast([(1, one, spreads[0]), (-1, other, spreads[1])])
-            lead = f"{difference.mean:+.1f} ± {difference.interval:.1f}"
+            lead = f"{difference.mean:+.1f} ± {_width(difference.interval)}"
         lines.append(f"| {name} | {' | '.join(means)} | {lead} |")
     return [*lines, ""]
 

@@ -15,7 +15,8 @@ MISSING = "missing"
 def values_of(cell: Cell, runs: Sequence[Run], out: Path) -> tuple[dict[int, float], Estimate | None]:
     """Accuracies of a cell in percent by seed, and what they say together.
 
-    With one seed the interval is that over test episodes; with several it is over seeds (:func:`over_seeds`).
+    With several seeds the interval is over them (:func:`over_seeds`); with one, or where they do not differ, it is that
+    over test episodes.
     """
     found, episodes = {}, None
     for run in runs:
@@ -29,7 +30,7 @@ def values_of(cell: Cell, runs: Sequence[Run], out: Path) -> tuple[dict[int, flo
     if not found:
         return found, None
     estimate = over_seeds(list(found.values()))
-    return found, estimate if len(found) > 1 else Estimate(estimate.mean, episodes)
+    return found, estimate if estimate.interval is not None else Estimate(estimate.mean, episodes)
 
 
 def problems_of(runs: Sequence[Run], out: Path) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import D2STError
 from .leave_one_out import HeldOut, own_scores
+from .newton import TINY, damped_newton
 
 TEMPERATURES = torch.logspace(-2, 2, 81, dtype=torch.float64)  # in units of the logits' spread between classes
 
@@ -124,27 +125,23 @@ def student_t(share: float, dof: int) -> float:
     return high
 
 
-def _logistic(known: Tensor, unknown: Tensor, steps: int = 30) -> tuple[Tensor, Tensor]:
-    """Slope and intercept (...) of the logistic regression on scores (..., N) and (..., M), by Newton's method."""
+def _logistic(known: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:
+    """Slope and intercept (...) of the logistic regression on scores (..., N) and (..., M)."""
     n, m = known.shape[-1], unknown.shape[-1]
     if not n or not m:  # nothing is known of one side: even odds
         return known.new_zeros(known.shape[:-1]), known.new_zeros(known.shape[:-1])
     scores = torch.cat([known, unknown], -1)
-    centre, spread = scores.mean(-1, keepdim=True), scores.std(-1, keepdim=True).clamp_min(1e-9)
-    x = (scores - centre) / spread  # (..., N + M)
+    size = scores.abs().amax(-1, keepdim=True)
+    centre, spread = scores.mean(-1, keepdim=True), size * (scores / size.clamp_min(TINY)).std(-1, keepdim=True)
+    alike = spread <= 1e-12 * size  # but for roundings
+    spread = torch.where(alike, torch.ones_like(spread), spread)
+    x = torch.where(alike, torch.zeros_like(scores), (scores - centre) / spread)  # (..., N + M)
     ones = scores.new_ones
     targets = torch.cat([ones(n) * (n + 1) / (n + 2), ones(m) / (m + 2)])
     weights = torch.cat([ones(n) / n, ones(m) / m])
-    slope, intercept = ones(x.shape[:-1]), 0 * ones(x.shape[:-1])
-    for _ in range(steps):
-        p = torch.sigmoid(slope.unsqueeze(-1) * x + intercept.unsqueeze(-1))
-        error, curve = weights * (p - targets), weights * p * (1 - p)
-        a, b = (error * x).sum(-1), error.sum(-1)
-        aa, ab, bb = (curve * x * x).sum(-1) + 1e-6, (curve * x).sum(-1), curve.sum(-1) + 1e-6
-        down = aa * bb - ab * ab
-        slope, intercept = slope - (bb * a - ab * b) / down, intercept - (aa * b - ab * a) / down
+    slope, intercept = damped_newton(x, targets, weights)
     positive = slope > 0  # otherwise the scores say nothing: even odds
-    slope, intercept = slope * positive, intercept * positive
+    slope, intercept = (torch.where(positive, value, 0.0) for value in (slope, intercept))
     return slope / spread.squeeze(-1), intercept - slope * (centre / spread).squeeze(-1)
 
 

@@ -85,8 +85,12 @@ def auroc(known: Tensor, unknown: Tensor) -> Tensor:
     Returns:
         (...) 0..1; 0.5 is chance.
     """
-    apart = known.unsqueeze(-1) - unknown.unsqueeze(-2)  # (..., Q, U)
-    return (apart.sign().double().mean((-2, -1)) + 1) / 2
+    known, unknown = known.double(), unknown.double()
+    lead = torch.broadcast_shapes(known.shape[:-1], unknown.shape[:-1])
+    known = known.expand(*lead, -1).contiguous()
+    ordered = unknown.expand(*lead, -1).sort(dim=-1).values.contiguous()
+    below, not_above = (torch.searchsorted(ordered, known, right=right) for right in (False, True))  # (..., Q)
+    return (below + not_above).double().mean(-1) / (2 * ordered.shape[-1])
 
 
 def summarise_open(scores: OpenScores, reject_rate: float, saved: Calibration | None = None) -> dict:
