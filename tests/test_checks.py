@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d2st import D2STError
@@ -161,14 +161,19 @@ _ANYTHING = st.recursive(
     | st.booleans()
     | st.integers()
     | st.floats()
-    | st.text(max_size=4)
+    | st.text(max_size=3)
     | st.sampled_from(["mean", "sum", "all", "down", "late", 1, 2, 3])
     | st.binary(max_size=2),
-    lambda inner: st.lists(inner, max_size=3) | st.tuples(inner, inner, inner) | st.dictionaries(st.text(), inner),
-    max_leaves=6,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner, inner)
+        | st.dictionaries(st.text(max_size=2), inner, max_size=2)
+    ),
+    max_leaves=4,
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(name=st.sampled_from(sorted(Settings.__dataclass_fields__)), value=_ANYTHING)
 def test_whatever_is_given_is_valid_or_a_sentence(name, value):
     try:

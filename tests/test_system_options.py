@@ -184,19 +184,53 @@ def test_full_fine_tuning_keeps_batch_statistics_and_the_classifier():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        (d2st.STConfig(kernel=(2, 1, 1)), r"three odd sizes"),
-        (d2st.STConfig(width=8, ratio=0.5), r"width.*or ratio"),
-        (d2st.AIMConfig(drop_path=1.0), "probability"),
         (d2st.DualPathConfig(), r"frames=16 as released\), or tiles=2"),
         (d2st.DualPathConfig(tiles=2, projection=True), "without the projection"),
         (d2st.DiSTConfig(stride=3), "multiple of stride=3"),
-        (d2st.DiSTConfig(width=100), "multiple of 64"),
-        (d2st.DiSTConfig(stem_frames=4), "stem_frames=4 odd"),
+        (d2st.D2STConfig(spatial=(1, 1, 1), reference_map=(256, 32, 32)), "windows of 262,144 of the cells"),
     ],
 )
 def test_refusals_of_configs_are_sentences(config, message):
     with pytest.raises(d2st.D2STError, match=f"{type(config).__name__}.*{message}"):
         adapt(config)
+
+
+@pytest.mark.parametrize(
+    ("system", "settings", "message"),
+    [
+        (d2st.STConfig, {"kernel": (2, 1, 1)}, r"three odd sizes"),
+        (d2st.STConfig, {"kernel": (3, 1)}, r"kernel=\(3, 1\) must be a list of 3 whole numbers"),
+        (d2st.STConfig, {"width": 8, "ratio": 0.5}, r"width.*or ratio"),
+        (d2st.STConfig, {"places": "attn"}, "'attention', 'mlp', 'both' or 'end'"),
+        (d2st.AIMConfig, {"drop_path": 1.0}, "at least 0 and below 1"),
+        (d2st.AIMConfig, {"temporal_adapters": 3}, "must be 1 or 2"),
+        (d2st.AIMConfig, {"drop_path_axis": "video"}, "'token' or 'clip'"),
+        (d2st.DiSTConfig, {"width": 100}, "multiple of 64"),
+        (d2st.DiSTConfig, {"stem_frames": 4}, "stem_frames=4 must be odd"),
+        (d2st.DiSTConfig, {"feature": "clip"}, "'frames' or 'video'"),
+        (d2st.D2STConfig, {"fusion": "average"}, "'mean' or 'sum'"),
+        (d2st.D2STConfig, {"activations": ("down", "fuse", "up")}, "Did you mean 'fusion'"),
+        (d2st.D2STConfig, {"activations": "fusion"}, "a list of 'down'"),
+        (d2st.D2STConfig, {"pathways": "temporal "}, "Did you mean 'temporal'"),
+        (d2st.D2STConfig, {"positions": "lat"}, "Did you mean 'late'"),
+        (d2st.D2STConfig, {"spatial": (2, 4)}, r"spatial=\(2, 4\)"),
+        (d2st.D2STConfig, {"spatial": (10**9,) * 3}, "1000000000"),
+        (d2st.D2STConfig, {"spatial": (4096, 4096, 4096)}, "68,719,476,736 points"),
+        (d2st.D2STConfig, {"ratio": float("nan")}, "finite number above 0 and at most 1"),
+        (d2st.D2STConfig, {"groups": (4, 0)}, "at least 1|from 1 to"),
+        (d2st.VanillaConfig, {"activation": "ReLU"}, "Did you mean 'relu'"),
+        (d2st.DSTConfig, {"activate": "branch"}, "Did you mean 'branches'"),
+    ],
+)
+def test_values_that_mean_nothing_are_refused_where_a_config_is_made(system, settings, message):
+    with pytest.raises(d2st.D2STError, match=f"{system.__name__}: .*{message}"):
+        system(**settings)
+
+
+def test_lists_are_tuples_in_a_config():
+    config = d2st.D2STConfig(groups=[4, 4], positions=[0, 1], spatial=[[2, 4, 4], [1, 2, 2]])
+    assert config == d2st.D2STConfig(groups=(4, 4), positions=(0, 1), spatial=((2, 4, 4), (1, 2, 2)))
+    assert config.label == "d2st positions=(0,1) spatial=((2,4,4),(1,2,2)) groups=(4,4)"
 
 
 def test_refusals_of_classes_are_sentences():

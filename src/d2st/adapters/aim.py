@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import D2STError
+from ..checks import option
 from ..hooks import Insertion
+from ..limits import DROPOUT, RATIO, SITES
 from ..sites import Backbone, Site
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .vit import temporal_embedding, trained_tokens
@@ -38,11 +39,11 @@ class AIMConfig(AdapterConfig):
         train_final_norm: train the last LayerNorm along.
     """
 
-    ratio: float = 0.25
-    positions: Positions = "all"
+    ratio: float = option(0.25, **RATIO)
+    positions: Positions = option("all", **SITES)
     temporal_adapters: Literal[1, 2] = 1
     scale: float = 0.5
-    drop_path: float = 0.2
+    drop_path: float = option(0.2, **DROPOUT)
     drop_path_axis: Literal["token", "clip"] = "token"
     temporal_embedding: bool = True
     train_class_token: bool = False
@@ -53,8 +54,6 @@ class AIMConfig(AdapterConfig):
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """Three insertions a block: attention over time before it, adapters after its attention and beside its MLP."""
         backbone.require_blocks("AIMConfig")
-        if not 0 <= self.drop_path < 1:
-            raise D2STError(f"AIMConfig: drop_path={self.drop_path} must be a probability, 0 or more and below 1.")
         inserted = temporal_embedding(backbone, frames) if self.temporal_embedding else []
         for site in select_sites(backbone.sites, self.positions):
             inserted += self._block(site, self.drop_path * site.index / max(1, len(backbone.sites) - 1))

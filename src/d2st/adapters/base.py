@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..checks import check_fields
 from ..errors import D2STError
 from ..hooks import Insertion
 from ..passage import Passage
@@ -22,12 +23,17 @@ Positions = Literal["all", "early", "late", "skip"] | tuple[int, ...]
 class AdapterConfig:
     """Base of the adapter configs; on its own it is not a system.
 
-    A system is one file: a frozen dataclass that derives from this one, and its modules.
+    A system is one file: a frozen dataclass that derives from this one, and its modules. Fields are checked against
+    their annotations and the bounds that :func:`d2st.checks.option` gives them; a system with conditions of its own has
+    a ``__post_init__`` that calls ``super().__post_init__()`` first.
     """
 
     name: ClassVar[str] = ""
     tunes_backbone: ClassVar[bool] = False  # the backbone as a whole trains, in training mode
     classifies_by_text: ClassVar[bool] = False  # its full-shot classifier takes features of the classes' names
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def keeps_classifier(self) -> bool:

@@ -13,11 +13,13 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import AnisotropicAttention
+from ..attention import AnisotropicAttention, window
 from ..bottleneck import residual_bottleneck
+from ..checks import option
 from ..depthwise import DepthwiseConv3d, Triple
 from ..errors import D2STError
 from ..hooks import Insertion
+from ..limits import POINTS, RATIO, SITES, WIDTH
 from ..recompute import recomputed
 from ..sites import Backbone, Site
 from ..volume import join, split
@@ -30,6 +32,8 @@ Density = Triple | tuple[Triple, ...]
 _SPATIAL_CNN, _TEMPORAL_CNN, _UNIFORM_CNN = (8, 4, 4, 2), (4, 2, 2, 1), (4, 4, 4, 4)
 _SPATIAL_VIT, _TEMPORAL_VIT, _UNIFORM_VIT = 4, 2, 4
 _GROUPS_CNN, _GROUPS_VIT = (1, 2, 4, 8), 4
+# Above what any clip has use for, and below what takes the memory of a machine.
+_MOST_POINTS, _MOST_CELLS = 2**20, 2**16
 
 
 @dataclass(frozen=True)
@@ -58,23 +62,34 @@ class D2STConfig(AdapterConfig):
             (8, 14, 14) gives the hard-coded windows of the released ViT code at any frame size.
     """
 
-    ratio: float = 0.25
-    positions: Positions = "all"
+    ratio: float = option(0.25, **RATIO)
+    positions: Positions = option("all", **SITES)
     pathways: Literal["both", "spatial", "temporal", "uniform"] = "both"
-    spatial: Density | None = None
-    temporal: Density | None = None
-    uniform: Density | None = None
-    groups: int | tuple[int, ...] | None = None
-    heads: int | tuple[int, ...] | None = None
+    spatial: Density | None = option(None, **POINTS)
+    temporal: Density | None = option(None, **POINTS)
+    uniform: Density | None = option(None, **POINTS)
+    groups: int | tuple[int, ...] | None = option(None, **WIDTH)
+    heads: int | tuple[int, ...] | None = option(None, **WIDTH)
     activations: tuple[Literal["down", "fusion", "up"], ...] | None = None
     fusion: Literal["mean", "sum"] = "mean"
     offset_norm: bool = True
     temporal_embedding: bool = True
     train_class_token: bool = True
     train_final_norm: bool = True
-    reference_map: Triple | None = None
+    reference_map: Triple | None = option(None, **POINTS)
 
     name: ClassVar[str] = "d2st"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("spatial", "temporal", "uniform", "reference_map"):
+            given = getattr(self, name) or ()
+            for density in [given] if given and isinstance(given[0], int) else given:
+                if math.prod(density) > _MOST_POINTS:
+                    raise D2STError(
+                        f"D2STConfig: {name} has {math.prod(density):,} points in {density}; {_MOST_POINTS:,} at most "
+                        f"fit into memory. The paper has up to 8 x 14 x 14 cells and 8 x 8 x 2 points."
+                    )
 
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """One adapter at the end of each chosen site, and the temporal embedding before the first block."""
@@ -101,11 +116,19 @@ class D2STConfig(AdapterConfig):
                     f"{self.ratio}), which {parts} {name} do not divide. Choose {name} or ratio so that they do."
                 )
         activations = ("down", "fusion", "up") if vit else ("fusion",)
+        volume, densities = self.reference_map or (frames, *site.grid), self._densities(site, backbone, frames)
+        for name, density in densities.items():
+            cells = math.prod(window(*axis)[0] for axis in zip(volume, density, strict=True))
+            if cells > _MOST_CELLS:
+                raise D2STError(
+                    f"D2STConfig: the {name} points {density} at {site.module} see windows of {cells:,} of the cells "
+                    f"{volume}; more than {_MOST_CELLS:,} do not fit into memory. Give more points or fewer frames."
+                )
         return D2STAdapter(
             site.channels,
             width,
-            volume=self.reference_map or (frames, *site.grid),
-            densities=self._densities(site, backbone, frames),
+            volume=volume,
+            densities=densities,
             groups=groups,
             heads=heads,
             activations=activations if self.activations is None else self.activations,
@@ -129,11 +152,7 @@ class D2STConfig(AdapterConfig):
                 density = (n_t, min(n_s, site.grid[0]), min(n_s, site.grid[1]))
             else:
                 density = given if isinstance(given[0], int) else _per_site(given, site, backbone, name)
-            if len(density) != 3 or min(density) < 1:
-                raise D2STError(
-                    f"D2STConfig: {name}={given!r} must be reference points (time, height, width), each 1 or more."
-                )
-            densities[name] = tuple(density)
+            densities[name] = density
         return densities
 
 

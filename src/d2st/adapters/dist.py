@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import option
 from ..errors import D2STError
+from ..limits import DEPTH, FRAMES, WIDTH
 from ..passage import Passage, block_tokens
 from ..sites import Backbone
 from .base import AdapterConfig
@@ -45,15 +47,25 @@ class DiSTConfig(AdapterConfig):
         feature: frames or video.
     """
 
-    stride: int = 2
-    width: int = 384
-    temporal_width: int = 96
-    stem_frames: int = 5
-    pool_layers: int = 4
-    out_features: int | None = None
+    stride: int = option(2, **FRAMES)
+    width: int = option(384, least=4, most=WIDTH["most"])
+    temporal_width: int = option(96, **WIDTH)
+    stem_frames: int = option(5, least=1, most=255)
+    pool_layers: int = option(4, **DEPTH)
+    out_features: int | None = option(None, **WIDTH)
     feature: Literal["frames", "video"] = "frames"
 
     name: ClassVar[str] = "dist"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % 64 and self.width > 64:
+            raise D2STError(
+                f"DiSTConfig: width={self.width} must be a multiple of 64, or less than that and 4 or more."
+            )
+        if self.stem_frames % 2 == 0:
+            raise D2STError(f"DiSTConfig: stem_frames={self.stem_frames} must be odd.")
+
     classifies_by_text: ClassVar[bool] = True
 
     def passage(self, backbone: Backbone, frames: int) -> Passage:
@@ -65,19 +77,10 @@ class DiSTConfig(AdapterConfig):
                 f"DiSTConfig reads the class token and the patches of a ViT's blocks; {kind} has no class token. Take "
                 f"a ViT that has one (CLIP, ImageNet, DINO)."
             )
-        if self.stride < 1 or frames % self.stride:
+        if frames % self.stride:
             raise D2STError(
                 f"DiSTConfig: {frames} frames are not a multiple of stride={self.stride}. Give frames=16 as released, "
                 f"or another stride."
-            )
-        if self.width < 4 or (self.width % 64 and self.width > 64):
-            raise D2STError(
-                f"DiSTConfig: width={self.width} must be a multiple of 64, or less than that and 4 or more."
-            )
-        if self.stem_frames % 2 == 0 or min(self.temporal_width, self.stem_frames, self.pool_layers) < 1:
-            raise D2STError(
-                f"DiSTConfig: temporal_width={self.temporal_width} and pool_layers={self.pool_layers} must be 1 or "
-                f"more, and stem_frames={self.stem_frames} odd."
             )
         return DiSTPassage(self, backbone, frames, tuple(patch))
 

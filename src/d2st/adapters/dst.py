@@ -10,8 +10,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..checks import option
 from ..depthwise import DepthwiseConv3d
 from ..hooks import Insertion
+from ..limits import RATIO, SITES
 from ..sites import Backbone
 from ..volume import join, split
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
@@ -38,8 +40,8 @@ class DSTConfig(AdapterConfig):
         train_final_norm: train the last LayerNorm along (as the released ViT does).
     """
 
-    ratio: float = 0.25
-    positions: Positions = "all"
+    ratio: float = option(0.25, **RATIO)
+    positions: Positions = option("all", **SITES)
     activation: Literal["relu", "gelu"] = "relu"
     activate: Literal["fusion", "branches"] = "fusion"
     fusion: Literal["mean", "sum"] = "mean"

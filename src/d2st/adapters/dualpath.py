@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import option
 from ..errors import D2STError
 from ..framesets import frameset_codes, make_framesets
 from ..hooks import Insertion
+from ..limits import DROPOUT, FRAMES, RATIO, SITES, WIDTH
 from ..passage import Passage
 from ..sites import Backbone, Site
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
@@ -53,14 +55,14 @@ class DualPathConfig(AdapterConfig):
         train_positions: train the backbone's position table along.
     """
 
-    ratio: float = 0.25
-    width: int | None = None
-    positions: Positions = "all"
+    ratio: float = option(0.25, **RATIO)
+    width: int | None = option(None, **WIDTH)
+    positions: Positions = option("all", **SITES)
     tiles: Literal[2, 4] = 4
-    spatial_frames: int = 8
+    spatial_frames: int = option(8, **FRAMES)
     antialias: bool = False
     input_adapter: bool = True
-    dropout: float = 0.1
+    dropout: float = option(0.1, **DROPOUT)
     projection: bool = False
     train_class_token: bool = True
     train_positions: bool = True
@@ -113,7 +115,7 @@ class DualPathConfig(AdapterConfig):
 
     def _framesets(self, frames: int) -> int:
         size = self.tiles**2
-        if self.spatial_frames < 1 or frames % size or frames % self.spatial_frames:
+        if frames % size or frames % self.spatial_frames:
             raise D2STError(
                 f"DualPathConfig: clips of {frames} frames do not make framesets of {size} and {self.spatial_frames} "
                 f"frames at equal steps. Give frames a multiple of both (frames=16 as released), or tiles=2."

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from ..checks import option
 from ..depthwise import DepthwiseConv3d
 from ..errors import D2STError
 from ..hooks import Insertion
+from ..limits import RATIO, SITES, WIDTH
 from ..sites import Backbone, Site
 from ..volume import join, split
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
@@ -46,21 +48,26 @@ class STConfig(AdapterConfig):
         train_final_norm: train the last LayerNorm along (not in the release).
     """
 
-    width: int | None = None
-    ratio: float | None = None
-    kernel: tuple[int, int, int] = (3, 1, 1)
+    width: int | None = option(None, **WIDTH)
+    ratio: float | None = option(None, **RATIO)
+    kernel: tuple[int, int, int] = option((3, 1, 1), least=1, most=63)
     places: Literal["attention", "mlp", "both", "end"] | None = None
-    positions: Positions = "all"
+    positions: Positions = option("all", **SITES)
     temporal_embedding: bool = False
     train_class_token: bool = False
     train_final_norm: bool = False
 
     name: ClassVar[str] = "st"
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if any(size % 2 == 0 for size in self.kernel):
+            raise D2STError(f"STConfig: kernel={self.kernel!r} must be three odd sizes (time, height, width).")
+        if self.width is not None and self.ratio is not None:
+            raise D2STError(f"STConfig: give width or ratio, not both: width={self.width}, ratio={self.ratio}.")
+
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """The adapters of each chosen site, keyed ``<site>_attention``, ``<site>_mlp`` or ``<site>``."""
-        if len(self.kernel) != 3 or any(k < 1 or k % 2 == 0 for k in self.kernel):
-            raise D2STError(f"STConfig: kernel={self.kernel!r} must be three odd sizes (time, height, width).")
         places = self.places or ("both" if backbone.has_tokens else "end")
         if places != "end":
             backbone.require_blocks(f'STConfig(places="{places}")')
@@ -84,8 +91,6 @@ class STConfig(AdapterConfig):
         return kind(encoder.num_features, check_classes("STConfig", classes), std=0.02)
 
     def _adapter(self, site: Site) -> "STAdapter":
-        if self.width is not None and (self.ratio is not None or self.width < 1):
-            raise D2STError(f"STConfig: give width (1 or more) or ratio, not width={self.width}, ratio={self.ratio}.")
         tokens = site.layout == "NLC"
         if self.width is None and self.ratio is None and tokens:
             width = min(_RELEASED_WIDTH, site.channels // 2)

@@ -9,7 +9,9 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
+from ..checks import option
 from ..hooks import Insertion
+from ..limits import RATIO, SITES
 from ..sites import Backbone
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .vit import temporal_embedding, trained_tokens
@@ -28,8 +30,8 @@ class VanillaConfig(AdapterConfig):
         train_final_norm: train the last LayerNorm along (as the released ViT does).
     """
 
-    ratio: float = 0.25
-    positions: Positions = "all"
+    ratio: float = option(0.25, **RATIO)
+    positions: Positions = option("all", **SITES)
     activation: Literal["relu", "gelu"] = "relu"
     temporal_embedding: bool = True
     train_class_token: bool = True
