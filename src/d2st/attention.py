@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from .depthwise import Triple, depthwise_conv3d
 from .errors import D2STError
+from .plain import is_plain, transformed
 
 
 def window(length: int, points: int) -> tuple[int, int, int]:
@@ -101,10 +102,14 @@ class ShiftedPoints(nn.Module):
             (B, G, n_t, n_h, n_w, 3) normalised coordinates (t, y, x); a point may lie outside [-1, 1].
         """
         density = self.density(tuple(queries.shape[2:]))
-        # The groups share the network: repeating its few weights spares a copy of the queries.
-        weight, bias = self.conv.weight.repeat(self.groups, 1, 1, 1, 1), self.conv.bias.repeat(self.groups)
-        x = depthwise_conv3d(queries, weight, bias, self.stride, self.padding)  # (B, C, n_t, n_h, n_w)
-        x = x.unflatten(1, (self.groups, -1)).permute(0, 1, 3, 4, 5, 2)  # (B, G, n_t, n_h, n_w, C/G)
+        if not transformed() and type(self.conv) is nn.Conv3d and self.conv.bias is not None and is_plain(self.conv):
+            # The groups share the network: repeating its few weights spares a copy of the queries.
+            weight, bias = self.conv.weight.repeat(self.groups, 1, 1, 1, 1), self.conv.bias.repeat(self.groups)
+            x = depthwise_conv3d(queries, weight, bias, self.stride, self.padding)  # (B, C, n_t, n_h, n_w)
+            x = x.unflatten(1, (self.groups, -1))  # (B, G, C/G, n_t, n_h, n_w)
+        else:
+            x = self.conv(queries.unflatten(1, (self.groups, -1)).flatten(0, 1)).unflatten(0, (-1, self.groups))
+        x = x.permute(0, 1, 3, 4, 5, 2)  # (B, G, n_t, n_h, n_w, C/G)
         x = self.project(F.gelu(self.norm(x)))  # (B, G, n_t, n_h, n_w, 3)
         # Half precision would round points: on 56x56 cells by up to 0.05 of a cell.
         x = x.to(torch.promote_types(x.dtype, torch.float32))

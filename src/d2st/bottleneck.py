@@ -7,7 +7,7 @@ it differs from the true one by a rounding, and only the gradient of ``down``'s 
 Maps of the input's width are written over where they can be: on a CPU fresh memory costs more than the arithmetic.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from .errors import D2STError
+from .plain import all_plain, is_plain_linear, transformed
 
 
 def residual_bottleneck(
@@ -24,10 +25,13 @@ def residual_bottleneck(
     up: nn.Linear,
     gelu_before_up: bool = False,
     gelu_after_up: bool = False,
+    modules: Iterable[nn.Module] = (),
 ) -> Tensor:
     """``x + gelu(up(gelu(middle(down(x)))))``, each GELU where it is asked for.
 
-    Hooks on ``down`` and ``up`` run in passes that record no gradients; in the others the weights alone are used.
+    The graph is an ordinary one, with the same values, unless ``down`` and ``up`` are plain Linears with a bias and all
+    of ``modules`` is plain (:mod:`d2st.plain`): hooks may want the inner maps, and what stands in a layer's place its
+    own gradients.
 
     Args:
         x: (..., C).
@@ -36,16 +40,16 @@ def residual_bottleneck(
         up: C' -> C.
         gelu_before_up: a GELU on what ``up`` reads.
         gelu_after_up: a GELU on what ``up`` gives.
+        modules: what ``middle`` uses.
 
     Returns:
         (..., C).
     """
     activate = (gelu_before_up, gelu_after_up)
-    if torch.compiler.is_compiling():  # a compiler decides itself what to keep and what to write over
+    if transformed() or not is_plain_linear(down) or not is_plain_linear(up) or not all_plain(modules):
         return x + _gelu(up(_gelu(middle(down(x)), gelu_before_up)), gelu_after_up)
     if not torch.is_grad_enabled():
-        wide = up(_gelu(middle(down(x)), gelu_before_up))
-        return _over(wide.clone() if up._forward_hooks else wide, gelu_after_up, x)  # a hook may have kept it
+        return _over(up(_gelu(middle(down(x)), gelu_before_up)), gelu_after_up, x)
     handed = _Handed()
     u = _Down.apply(x, down.weight, down.bias, handed)
     return _Up.apply(x, middle(u), up.weight, up.bias, activate, handed)

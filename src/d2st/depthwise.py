@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
+from .plain import transformed
+
 Triple = tuple[int, int, int]
 
 
@@ -47,7 +49,7 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor | None, stride: Tri
     Returns:
         (B, C, n_t, n_h, n_w).
     """
-    if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+    if x.device.type == "cpu" and torch.is_grad_enabled() and not transformed():
         return _DepthwiseConv3d.apply(x, weight, bias, stride, padding)
     return F.conv3d(x, weight, bias, stride, padding, groups=x.shape[1])
 

@@ -16,7 +16,7 @@ its input for that of its input, and GELU, SiLU and ReLU keep one map.
 
 Forward values are those of the ordinary layers, bit for bit. A layer whose weight trains after all, and BatchNorm in
 training mode, are ordinary layers. So is everything under ``torch.compile`` and ``torch.export``, where the compiler
-decides what is kept.
+decides what is kept, and under the transforms of ``torch.func``.
 """
 
 import torch
@@ -25,6 +25,8 @@ from timm.layers import BatchNormAct2d
 from timm.layers.activations import QuickGELU
 from torch import Tensor, nn
 from torch.autograd import Function
+
+from .plain import transformed
 
 
 def lean(model: nn.Module) -> None:
@@ -36,14 +38,14 @@ def lean(model: nn.Module) -> None:
 
 def _keeps_graph(x: Tensor) -> bool:
     """Whether eager autograd records what happens to ``x``: the only case in which there is something to save."""
-    return torch.is_grad_enabled() and x.requires_grad and not torch.compiler.is_compiling()
+    return torch.is_grad_enabled() and x.requires_grad and not transformed()
 
 
 class LeanQuickGELU(QuickGELU):
     """``x * sigmoid(1.702 * x)``, keeping x alone, in one map of memory where three are usual."""
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling():
+        if transformed():
             return super().forward(x)
         return _QuickGELU.apply(x) if _keeps_graph(x) else _quick_gelu(x)
 
@@ -53,7 +55,7 @@ class LeanConv2d(nn.Conv2d):
 
     def _conv_forward(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        if plain and _keeps_graph(x) and _frozen(self):
+        if plain and _keeps_graph(x) and _frozen(weight, bias):
             return _Conv2d.apply(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
         return super()._conv_forward(x, weight, bias)
 
@@ -80,12 +82,14 @@ _LEAN = {
 }
 
 
-def _frozen(module: nn.Module) -> bool:
-    return not any(parameter.requires_grad for parameter in module._parameters.values() if parameter is not None)
+def _frozen(*tensors: Tensor | None) -> bool:
+    """Whether none of these gets a gradient; of a parametrised or pruned layer they are no parameters."""
+    return not any(tensor.requires_grad for tensor in tensors if tensor is not None)
 
 
 def _is_frozen_norm(norm: nn.BatchNorm2d, x: Tensor) -> bool:
-    return not norm.training and norm.affine and norm.track_running_stats and _keeps_graph(x) and _frozen(norm)
+    fixed = not norm.training and norm.affine and norm.track_running_stats
+    return fixed and _keeps_graph(x) and _frozen(norm.weight, norm.bias)
 
 
 def _frozen_norm(norm: nn.BatchNorm2d, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.func import functional_call
 
+from .plain import all_plain, is_plain_linear, transformed
+
 Read = Callable[[Tensor], Sequence[Tensor]]
 
 
@@ -19,7 +21,8 @@ def recomputed(
     """``base + scale * sum(layer(map))`` for ``base, *maps = read(u)``, which keeps ``u`` alone.
 
     Unlike a checkpoint around all of it, the backward pass computes again what ``read`` does, but not what the layers
-    do: no gradient needs their results.
+    do: no gradient needs their results. The graph is an ordinary one, with the same values, unless the layers are plain
+    Linears with a bias and all of ``modules`` is plain (:mod:`d2st.plain`).
 
     Args:
         u: (..., C').
@@ -32,8 +35,13 @@ def recomputed(
     Returns:
         (..., C').
     """
+    modules = list(modules)
+    if transformed() or not all(map(is_plain_linear, layers)) or not all_plain(modules):
+        base, *maps = read(u)
+        first, *others = (layer(y) for layer, y in zip(layers, maps, strict=True))
+        return torch.add(base, sum(others, start=first), alpha=scale)
     ends = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    if not torch.is_grad_enabled() or torch.compiler.is_compiling():  # a compiler decides itself what to keep
+    if not torch.is_grad_enabled():
         return _fused(read(u), ends, scale)
     reader, known = _Reader(read, modules), {id(end) for end in ends}
     own = {name: p for name, p in reader.named_parameters() if id(p) not in known}

@@ -212,6 +212,7 @@ class D2STAdapter(nn.Module):
             self.up,
             gelu_before_up="fusion" in self.activations,
             gelu_after_up="up" in self.activations,
+            modules=[self.pos_embed, self.pathways],
         )
 
     def _attend(self, u: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -1,0 +1,81 @@
+"""Whether a layer does what its class does and nothing more, so that a shorter way to the same values may replace it.
+
+What a user does to a module counts: hooks, parametrisations, pruning, a layer of another class (LoRA, fake
+quantisation), a method put onto one module. A shorter way that reads weights and never calls the module would pass all
+of that over. So it is taken for plain layers alone; everything else goes the ordinary way.
+"""
+
+from collections.abc import Iterable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import (
+    _global_backward_hooks,
+    _global_backward_pre_hooks,
+    _global_forward_hooks,
+    _global_forward_pre_hooks,
+)
+from torch.utils.module_tracker import ModuleTracker
+
+# Layers that draw no random numbers and remember nothing: twice the same input gives twice the same output.
+_FORWARD = {
+    kind: kind.forward
+    for kind in (nn.Linear, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Identity, nn.Sequential)
+} | dict.fromkeys((nn.ModuleList, nn.ModuleDict))
+_OWN = "d2st."  # a module of this package is as it is written there
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = _global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks
+
+
+def is_plain(layer: nn.Module) -> bool:
+    """Whether calling a layer does what its class says with tensors of its own, and nothing else.
+
+    The layers in it are not looked at; see :func:`all_plain`.
+    """
+    kind = type(layer)
+    if kind in _FORWARD:
+        if _FORWARD[kind] not in (None, kind.forward):  # patched for all layers of the class
+            return False
+    elif not kind.__module__.startswith(_OWN):
+        return False
+    own = vars(layer)
+    return (
+        not _hooked_everywhere()
+        and not any(own[hooks] for hooks in _HOOKS)
+        and own.keys().isdisjoint(_methods(kind))
+        and all(tensor is None or type(tensor) in (nn.Parameter, Tensor) for tensor in own["_parameters"].values())
+    )
+
+
+def all_plain(layers: Iterable[nn.Module]) -> bool:
+    """Whether layers and all that is in them are plain."""
+    return all(is_plain(part) for layer in layers for part in layer.modules())
+
+
+def is_plain_linear(layer: nn.Module) -> bool:
+    """Whether it is a plain Linear with a bias."""
+    return type(layer) is nn.Linear and layer.bias is not None and is_plain(layer)
+
+
+def transformed() -> bool:
+    """Whether something follows the computation that own autograd functions keep nothing for.
+
+    A compiler, which decides itself what is kept; a transform of ``torch.func`` (grad, vmap, jvp); forward-mode AD.
+    """
+    if torch.compiler.is_compiling():
+        return True
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def _hooked_everywhere() -> bool:
+    """Whether hooks run on every module; those of PyTorch's own counters (FLOPs) only look on."""
+    hooks = (hook for kind in _GLOBAL_HOOKS for hook in kind.values())
+    return any(not isinstance(getattr(hook, "__self__", None), ModuleTracker) for hook in hooks)
+
+
+@cache
+def _methods(kind: type[nn.Module]) -> frozenset[str]:
+    """What a class has that can be called: an attribute of the same name on a module takes its place."""
+    return frozenset(name for name in dir(kind) if callable(getattr(kind, name))) | {"_compiled_call_impl"}
