@@ -1,6 +1,7 @@
 """Reading the authors' numbers: tests/golden in this repository, and more in the folders of D2ST_GOLDEN (a:b)."""
 
 import json
+import math
 import os
 from pathlib import Path
 
@@ -22,9 +23,19 @@ def find(pattern: str) -> list:
 
 
 def read(name: str) -> tuple[dict, dict[str, torch.Tensor]]:
-    """(description, tensors) of one golden."""
-    folder = next(folder for folder in FOLDERS if (folder / f"{name}.safetensors").exists())
-    return json.loads((folder / f"{name}.json").read_text()), load_file(folder / f"{name}.safetensors")
+    """(description, tensors) of one golden, a whole one before a small one of the same name.
+
+    Numbers that a small one leaves out (``golden/cut.py``) are NaN, and none of the comparisons here looks at them.
+    """
+    files = [folder / f"{name}.json" for folder in FOLDERS if (folder / f"{name}.safetensors").exists()]
+    found = [(json.loads(file.read_text()), load_file(file.with_suffix(".safetensors"))) for file in files]
+    about, tensors = min(found, key=lambda pair: "kept" in pair[0])
+    kept = about.get("kept", {"shapes": {}})
+    for key, shape in kept["shapes"].items():
+        whole = torch.full((math.prod(shape),), torch.nan, dtype=tensors[key].dtype)
+        whole[:: kept["every"]] = tensors[key]
+        tensors[key] = whole.view(shape)
+    return about, tensors
 
 
 def weights(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, prefix: str = "w/") -> dict[str, torch.Tensor]:
@@ -34,5 +45,16 @@ def weights(tensors: dict[str, torch.Tensor], dtype: torch.dtype | None, prefix:
 
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Largest difference as a share of the largest magnitude."""
+    return largest_difference(ours, theirs) / max(largest(theirs), 1e-30)
+
+
+def largest_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """Over the numbers that the golden has."""
     ours, theirs = ours.detach().double().reshape(-1), theirs.detach().double().reshape(-1)
-    return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30)).item()
+    there = ~theirs.isnan()
+    return (ours[there] - theirs[there]).abs().max().item()
+
+
+def largest(golden: torch.Tensor) -> float:
+    """Largest magnitude of the numbers that a golden has."""
+    return golden.detach().double().abs().nan_to_num(0.0).max().item()

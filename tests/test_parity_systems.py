@@ -41,7 +41,7 @@ def check_gradients(target, tensors, limit, system, spare=()):
     ours = {name: parameter for name, parameter in target.named_parameters() if parameter.requires_grad}
     assert ours.keys() - set(spare) == theirs.keys()
     for name, expected in theirs.items():
-        if expected.abs().max() == 0:
+        if goldens.largest(expected) == 0:
             assert ours[name].grad.abs().max() == 0, name
         else:
             check(ours[name].grad, expected, limit, name)
@@ -83,10 +83,10 @@ def test_adapters_of_the_d2st_release(name, dtype):
     x = tensors["x"].to(dtype).requires_grad_()  # (T, C, H, W)
     y = adapter(x.flatten(2).transpose(1, 2).unsqueeze(0), tuple(x.shape[2:]))[0].transpose(1, 2).view_as(x)
     (y * tensors["c"].to(dtype)).sum().backward()
-    single, limit = dtype == torch.float32, TOLERANCE[dtype]
-    check(y, tensors["y32" if single else "y"], limit, "y")
-    check(x.grad, tensors["gx32" if single else "gx"], limit, "gx")
-    theirs = d2st.official.translate(adapter, goldens.weights(tensors, None, "g32/" if single else "g/"))
+    end, limit = "32" if dtype == torch.float32 and "y32" in tensors else "", TOLERANCE[dtype]
+    check(y, tensors[f"y{end}"], limit, "y")
+    check(x.grad, tensors[f"gx{end}"], limit, "gx")
+    theirs = d2st.official.translate(adapter, goldens.weights(tensors, None, f"g{end}/"))
     for name, parameter in adapter.named_parameters():
         check(parameter.grad, theirs[name], limit, name)
     for name, value in d2st.official.translate(adapter, goldens.weights(tensors, None, "b_after/")).items():
