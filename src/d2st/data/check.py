@@ -11,10 +11,10 @@ from pathlib import Path
 from d2st.data import benchmarks, frame_file, pictures
 from d2st.data.benchmarks.protocol import protocol
 from d2st.data.datasets import list_clips
+from d2st.data.faults import VideoError, VideoWarning, clip_errors
 from d2st.data.findings import SHOWN, show
 from d2st.data.member import Span, span
-from d2st.data.readers import reader
-from d2st.data.video import VideoError, VideoWarning
+from d2st.data.readers import iter_frames, probe
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import write_json
@@ -120,22 +120,26 @@ class _Look:
         part, name, id, path = job
         entry = {"id": id, "part": part, "class": name, "path": str(path)}
         try:
-            with warnings.catch_warnings(record=True) as caught:
+            with warnings.catch_warnings(record=True) as caught, clip_errors(path):
                 warnings.simplefilter("always", VideoWarning)
-                entry["frames"] = self._frames(path)
-            entry["warnings"] = [str(warning.message) for warning in caught]
-            return entry | {"digest": _digest(path)}
+                entry["frames"], notes = self._frames(path)
+                digest = _digest(path)
+            told = [*notes, *(str(warning.message) for warning in caught)]
+            return entry | {"warnings": list(dict.fromkeys(told)), "digest": digest}
         except VideoError as error:
             return {key: entry[key] for key in ("id", "part", "class", "path")} | {"reason": error.reason}
 
-    def _frames(self, path: Path) -> int:
+    def _frames(self, path: Path) -> tuple[int, tuple[str, ...]]:
+        """How many there are, and what is wrong with the file although it can be read."""
         if path.suffix == frame_file.SUFFIX:
-            about = frame_file.read_metadata(path)
-            length = int(about["length"]) if about else 1
-            frame_file.read_clip(path, lambda n, fps, rng: range(n) if self.full else range(1))
-            return length
-        source = reader(path)
-        return sum(1 for _ in source.iter_frames(path)) if self.full else source.probe(path).frames
+            length, notes = frame_file.measures(path)[0], ()
+            frame_file.read_clip(path, lambda n, fps, rng: range(1))
+        else:
+            info = probe(path)
+            length, notes = info.frames, info.notes
+        if self.full:
+            length = sum(1 for _ in iter_frames(path))
+        return length, notes
 
 
 def _digest(path: Path) -> str:

@@ -15,7 +15,7 @@ from d2st.data.by_name import ByName
 from d2st.data.frames import Sampler
 from d2st.data.index import finder, is_store, list_store
 from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
-from d2st.data.readers import reader
+from d2st.data.readers import read_clip
 from d2st.data.shares import scan_parts
 from d2st.data.splits import split_classes
 from d2st.errors import D2STError
@@ -80,8 +80,7 @@ class ClipSet:
         Raises:
             VideoError: If the clip cannot be read; it names the file and the reason.
         """
-        path = self.clips[index].path
-        return reader(path).read_clip(path, sample, rng)
+        return read_clip(self.clips[index].path, sample, rng)
 
 
 def open_dataset(

@@ -7,10 +7,16 @@ from itertools import accumulate
 
 import numpy as np
 
+from d2st.data.fields import second_fields
+
 # Restarting costs a flush of the decoder; skipping fewer frames than this gains nothing.
 _GAP = 4
 # Containers that store one whole picture a packet and its presentation time beside it.
 _CONTAINERS = ("mov,mp4", "matroska")
+
+
+# Packets of larger files are read again from the file when they are decoded, so that memory does not grow with it.
+_KEPT = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -18,39 +24,58 @@ class Scan:
     """Packets of one stream in decode order.
 
     Args:
-        packets: All packets that hold data.
-        frames: How many of them are shown; hidden reference pictures (VP8, VP9) and packets cut off by an edit list
-            are not.
+        packets: All packets that hold data; None where they are too large to be kept.
+        frames: How many frames they hold; hidden reference pictures (VP8, VP9), packets cut off by an edit list and
+            second fields are none.
         times: Presentation times of the shown packets, sorted; empty where there are no usable ones.
         starts: (packet, frame) numbers from which decoding gives exactly frame, frame + 1, ...
+        sure: Nothing says that fewer frames will decode. A stream that begins between key frames, or one of which the
+            container misses something, is not sure.
     """
 
-    packets: list
+    packets: list | None
     frames: int
     times: list[int]
     starts: list[tuple[int, int]]
+    sure: bool = True
 
 
 def scan(container, stream) -> Scan:
     """Read all packets of an open stream."""
-    packets = [packet for packet in container.demux(stream) if packet.size]
-    codec, shows = stream.codec_context.name, shown_by(stream)
-    shown = [shows(packet) for packet in packets]
-    times = [packet.pts for packet in packets]
-    if None in times or len(set(times)) < len(times):
-        return Scan(packets, sum(shown), [], [])
+    codec, extradata = stream.codec_context.name, stream.codec_context.extradata
+    shows, second, restarts = shown_by(stream), second_fields(codec, extradata), _restarts(codec, extradata)
+    skips = container.format.name.startswith(_CONTAINERS)
+    kept, size, shown, times, resets = [], 0, [], [], []
+    fields, sure = False, True
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        completes = second(packet)
+        shown.append(shows(packet) and not completes)
+        times.append(packet.pts)
+        resets.append(skips and packet.is_keyframe and restarts(bytes(packet)))
+        fields = fields or completes
+        sure = sure and not packet.is_corrupt and (packet.is_keyframe or len(shown) > 1)
+        skips = skips and not packet.is_discard
+        size += packet.size
+        if size > _KEPT:
+            kept = None
+        if kept is not None:
+            kept.append(packet)
+    frames = sum(shown)
+    if fields or None in times or len(set(times)) < len(times):
+        return Scan(kept, frames, [], [], sure)
     starts = []
-    restarts = _restarts(codec, stream.codec_context.extradata)
-    if container.format.name.startswith(_CONTAINERS) and not any(packet.is_discard for packet in packets):
+    if skips:
         before = [float("-inf"), *accumulate(times, max)]
         after = [float("inf"), *accumulate(reversed(times), min)][::-1][1:]
         frame = 0
-        for i, packet in enumerate(packets):
+        for i, time in enumerate(times):
             # A closed group: all that was sent earlier is shown earlier, all that is sent later is shown later.
-            if shown[i] and packet.is_keyframe and before[i] < times[i] < after[i] and restarts(bytes(packet)):
+            if resets[i] and shown[i] and before[i] < time < after[i]:
                 starts.append((i, frame))
             frame += shown[i]
-    return Scan(packets, sum(shown), sorted(t for t, s in zip(times, shown, strict=True) if s), starts)
+    return Scan(kept, frames, sorted(t for t, s in zip(times, shown, strict=True) if s), starts, sure)
 
 
 def shown_by(stream) -> Callable[..., bool]:

@@ -1,26 +1,63 @@
 """Which module reads a clip: a video file, a folder of extracted frames, or a file of a frame store."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from d2st.data import frame_file, pictures, video
 
 from ..errors import D2STError
+from .faults import clip_errors
 from .frames import Sampler
+from .video import VideoInfo
 
 Video = str | Path | Tensor  # a clip as people give it, see ``read_any``
 
 
 def reader(path: str | os.PathLike) -> ModuleType:
-    """The module whose ``read_clip(path, sample, rng)`` reads a clip; those of raw clips also probe and iterate."""
+    """The module whose ``read_clip(path, sample, rng)`` reads a clip and whose ``iter_frames(path)`` goes through it;
+    those of raw clips also probe."""
     if os.path.splitext(path)[1] == frame_file.SUFFIX:
         return frame_file
     return pictures if os.path.isdir(path) else video
+
+
+def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> Tensor:
+    """Frames of a clip of any kind that a sampler picks.
+
+    Returns:
+        uint8 RGB frames of shape (T, 3, H, W).
+
+    Raises:
+        VideoError: it cannot be read, whatever the reason; it names the file and the reason.
+    """
+    with clip_errors(path):
+        return reader(path).read_clip(path, sample, rng)
+
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+    """What a raw clip holds; see :func:`d2st.data.video.probe`.
+
+    Raises:
+        VideoError: it cannot be read, whatever the reason.
+    """
+    with clip_errors(path):
+        return reader(path).probe(path)
+
+
+def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
+    """Every frame of a clip of any kind; see :func:`d2st.data.video.iter_frames`.
+
+    Raises:
+        VideoError: it cannot be read, whatever the reason.
+    """
+    with clip_errors(path):
+        yield from reader(path).iter_frames(path, short_side)
 
 
 def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]) -> Tensor:
@@ -36,7 +73,7 @@ def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]
         D2STError: the clip cannot be read, or is something else.
     """
     if not isinstance(clip, Tensor):
-        return transform(reader(clip).read_clip(clip, sample))
+        return transform(read_clip(clip, sample))
     if clip.ndim != 4 or clip.shape[1] != 3 or not len(clip):
         raise D2STError(f"A clip must be frames of shape (L, 3, H, W); this tensor is {tuple(clip.shape)}.")
     if clip.dtype == torch.uint8:
@@ -65,9 +102,8 @@ def duration(path: str | os.PathLike) -> float | None:
         VideoError: it cannot be read.
     """
     if reader(path) is frame_file:
-        about = frame_file.read_metadata(Path(path)) or {}
-        frames, fps = int(about.get("length", 0)), float(about.get("fps", 0))
+        frames, fps = frame_file.measures(Path(path))
     else:
-        about = reader(path).probe(path)
+        about = probe(path)
         frames, fps = about.frames, about.fps
     return frames / fps if frames and fps else None

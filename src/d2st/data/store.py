@@ -13,11 +13,11 @@ import torch
 from d2st.data import frame_file
 from d2st.data.index import VERSION, clip_file, is_store
 from d2st.data.listing import Listing
-from d2st.data.readers import reader, state
+from d2st.data.readers import iter_frames, probe, state
 from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
-from d2st.files import clear_leftovers, hold, write_json, write_safetensors
+from d2st.files import clear_leftovers, hold, write_json
 from d2st.processes import gather, launch, lost_processes, share
 from d2st.progress import progress
 
@@ -136,13 +136,13 @@ class _Job:
                 return entry | {"status": "kept", "warnings": json.loads(about["warnings"])}
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always", VideoWarning)
-                source = reader(path)
-                images = source.iter_frames(path, self.config.short_side)
-                tensors, about = frame_file.compress(images, self.config.format, self.config.quality)
-            told = [str(warning.message) for warning in caught]
-            about |= made | {"fps": repr(source.probe(path).fps), "warnings": json.dumps(told)}
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_safetensors(file, tensors, about)
+                info, pictures = probe(path), iter_frames(path, self.config.short_side)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                made_of = (path, pictures, self.config.format, self.config.quality, file.parent)
+                with frame_file.Compressed(*made_of) as compressed:
+                    told = [str(warning.message) for warning in caught]
+                    about = compressed.about | made | {"fps": repr(info.fps), "warnings": json.dumps(told)}
+                    compressed.write(file, about | {"promised": str(info.frames)})
             return entry | {"status": "written", "warnings": told}
         except VideoError as error:
             file.unlink(missing_ok=True)  # made from the video before it changed

@@ -4,20 +4,28 @@
 of video is the other way round: what can be decoded is read, and what could not is told at the end.
 
 Times are what a player shows: presentation timestamps from the start of the file, at whatever rate they come. A frame
-without a timestamp, or with one that steps back, comes one average frame after the one before it. Which stream is read,
-how frames are turned upright and how colours are converted is as for clips.
+without a usable one lies between its neighbours (:mod:`d2st.data.times`). Which stream is read, how frames are turned
+upright, how large ones are shrunk and how colours are converted is as for clips.
 """
 
 import itertools
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .container import VideoError, frame_rate, open_video, upright, why
+from .container import frame_rate, open_video, shrunk, upright
+from .faults import VideoError, clip_errors, why
+from .fields import second_fields
 from .packets import shown_by
+from .times import rising
+
+if TYPE_CHECKING:
+    from av import VideoFrame
 
 _ASSUMED_RATE = 25.0  # frames a second, where neither container nor codec tell one
 _RETRIES = 8  # reads that may fail one after another before the rest of a file is given up
@@ -54,7 +62,7 @@ class Tally:
         if self.gaps:
             found.append(f"Parts of the file are lost in {self.gaps} places; what comes after keeps its time.")
         if self.untimed:
-            found.append(f"{self.untimed} of {self.frames} frames have no usable time; they follow the frame rate.")
+            found.append(f"{self.untimed} of {self.frames} frames have no usable time; they lie between others.")
         if self.broken_off:
             found.append(f"The file breaks off ({self.broken_off}).")
         return found
@@ -82,27 +90,26 @@ class VideoStream:
         Raises:
             VideoError: not a single frame decodes.
         """
-        start = time = None
+        with clip_errors(self.path):
+            start = (self._container.start_time or 0) / 1e6
+            for time, usable, frame in rising(self._stamped(), 1 / self.fps, start):
+                self.tally.untimed += not usable
+                yield time, upright(frame, shrunk(frame.width, frame.height))
+
+    def _stamped(self) -> Iterator[tuple[Fraction | None, "VideoFrame"]]:
         for frame in self._frames():
             self.tally.frames += 1
             self.tally.damaged += frame.is_corrupt
-            at = None if frame.pts is None else float(frame.pts * self._stream.time_base)
-            if start is None and at is not None:
-                start = min(at, (self._container.start_time or 0) / 1e6)
-            if at is None or (time is not None and at - start <= time):
-                self.tally.untimed += 1
-                time = 0.0 if time is None else time + 1 / self.fps
-            else:
-                time = at - start
-            yield time, upright(frame, (frame.width, frame.height))
+            yield None if frame.pts is None else frame.pts * self._stream.time_base, frame
 
     def _frames(self) -> Iterator:
         import av
 
         shows, packets = shown_by(self._stream), 0
+        second = second_fields(self._stream.codec_context.name, self._stream.codec_context.extradata)
         for packet in itertools.chain(self._packets(), [None]):
             if packet is not None:
-                packets += shows(packet)
+                packets += shows(packet) and not second(packet)
                 self.tally.gaps += packet.is_corrupt  # the container's own check: something before it or of it is lost
             try:
                 yield from self._stream.codec_context.decode(packet)
@@ -141,8 +148,11 @@ def open_stream(path: str | os.PathLike, threads: int = 1) -> Iterator[VideoStre
     Raises:
         VideoError: the file is missing, no video, or has no video stream.
     """
-    with open_video(path) as (container, stream):
-        stream.codec_context.thread_count = max(1, threads)
-        if threads > 1:
-            stream.thread_type = "AUTO"
-        yield VideoStream(path, container, stream)
+    with ExitStack() as stack:
+        with clip_errors(path):
+            container, stream = stack.enter_context(open_video(path))
+            stream.codec_context.thread_count = max(1, threads)
+            if threads > 1:
+                stream.thread_type = "AUTO"
+            video = VideoStream(path, container, stream)
+        yield video  # outside: what happens to the reader is not the file's fault

@@ -2,8 +2,11 @@
 
 The rules, all of them:
 
-* A clip's length is the number of packets that are shown, counted by a scan of the file. What the header claims is not
-  used: it is 0 in WebM, and wrong where an edit list hides frames.
+* A clip's length is the number of frames that decode. A scan of the file's packets tells it without decoding: packets
+  that are shown, two fields as one frame. What the header claims is not used: it is 0 in WebM, and wrong where an edit
+  list hides frames. Files that begin between key frames, end before their container says so, or miss something are
+  decoded once to count their frames. Where fewer frames come than the packets promised all the same, frames are
+  sampled again on those that there are; two or three that are missing repeat the last.
 * Frame ``k`` is the k-th frame that the decoder gives out. Timestamps do not order frames: AVIs with B-frames carry
   timestamps that step back.
 * Where several video streams exist, the first that the file marks as default is read, else the first. Cover pictures
@@ -12,12 +15,15 @@ The rules, all of them:
 * Frames are 8-bit RGB, by the colour matrix and value range that the file is tagged with. Deeper formats are scaled
   down without tone mapping. Where the decoder gives an alpha plane the picture is composited on black, as players show
   it (FFmpeg's own VP8 and VP9 decoders give none). A stream that changes its picture size is scaled to its first one.
-* A decoder error refuses the file. Frames that are missing without one (fewer decoded than promised) repeat the last
-  frame, with one :class:`VideoWarning` that gives the counts; pictures that the decoder marks as damaged are used, with
-  such a warning.
+* A decoder error refuses the file, unless it precedes the first key frame or nothing decodes after it: such a clip is
+  as long as what decodes. Missing frames, and pictures that the decoder marks as damaged and that are used, are told by
+  one :class:`VideoWarning` each.
+* Pictures of more than 64 megapixels are refused, and more than 2 GiB of them. Pictures longer than 2560 pixels come at
+  half the size, or another whole fraction, that leaves 1024 pixels for the short side.
 * One thread decodes. Data loader workers, not decoder threads, are the parallelism.
 """
 
+import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -27,17 +33,23 @@ import numpy as np
 import torch
 
 from d2st.data.container import (
-    VideoError,
-    VideoWarning,
     decode,
     frame_rate,
     open_video,
     orientation,
+    packets_from,
     scan_packets,
+    shrunk,
     stored_size,
     upright,
 )
+from d2st.data.ends import missing_bytes
+from d2st.data.faults import VideoError, VideoWarning, clip_errors
+from d2st.data.gathering import Gathered
 from d2st.data.packets import Scan, plan
+
+# Missing frames for which the last one stands in, and how many there must be for each.
+_REPEATS, _FOR_EACH = 3, 3
 
 
 @dataclass(frozen=True)
@@ -45,13 +57,14 @@ class VideoInfo:
     """What a video file holds.
 
     Args:
-        frames: Length by packet scan, at least 1.
+        frames: Length by packet scan, or by decoding where the packets do not tell it; at least 1.
         fps: Average frame rate in frames a second, 0 where the container does not tell.
-        height: Rows of the upright picture.
-        width: Columns of the upright picture.
+        height: Rows of the upright picture, as it is read.
+        width: Columns of the upright picture, as it is read.
         rotation: Counter-clockwise turn that makes the stored picture upright: 0, 90, 180 or 270 degrees.
         codec: FFmpeg's name of the decoder.
         pixel_format: FFmpeg's name of the stored pixel format.
+        notes: What is wrong with the file although it can be read, in whole sentences.
     """
 
     frames: int
@@ -61,6 +74,7 @@ class VideoInfo:
     rotation: int
     codec: str
     pixel_format: str
+    notes: tuple[str, ...] = ()
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
@@ -69,14 +83,15 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     Raises:
         VideoError: If the file is missing, no video, holds no frames, or its first frame does not decode.
     """
-    with open_video(path) as (container, stream):
+    with clip_errors(path), open_video(path) as (container, stream):
         found = scan_packets(path, container, stream)
-        first = next(decode(path, stream, found.packets))
+        length, notes = _length(path, container, stream, found)
+        first = next(decode(path, stream, packets_from(path, found)))
         turns, _ = orientation(first)
-        size = (first.height, first.width) if turns % 2 == 0 else (first.width, first.height)
-        return VideoInfo(
-            found.frames, frame_rate(stream), *size, 90 * turns, stream.codec_context.name, first.format.name
-        )
+        width, height = shrunk(first.width, first.height)
+        size = (height, width) if turns % 2 == 0 else (width, height)
+        rate, codec = frame_rate(stream), stream.codec_context.name
+        return VideoInfo(length, rate, *size, 90 * turns, codec, first.format.name, notes)
 
 
 def read(path: str | os.PathLike, indices: Iterable[int]) -> torch.Tensor:
@@ -100,7 +115,7 @@ def read_clip(
     """Frames that a sampler picks (:mod:`d2st.data.frames`).
 
     Stretches without wanted frames are skipped where the packets prove that decoding can start again exactly
-    (:func:`d2st.data.packets.plan`). Memory is the compressed file plus the frames asked for.
+    (:func:`d2st.data.packets.plan`). Memory is the frames asked for, and the compressed file up to 64 MiB.
 
     Args:
         path: A video file.
@@ -113,20 +128,21 @@ def read_clip(
     Raises:
         VideoError: If the file cannot be read or an index is outside the clip.
     """
-    with open_video(path) as (container, stream):
-        found = scan_packets(path, container, stream)
-        indices = sample(found.frames, frame_rate(stream), rng)  # (T,)
-        if len(indices) == 0 or indices.min() < 0 or indices.max() >= found.frames:
-            raise VideoError(path, f"frames {[int(i) for i in indices]} were asked for and it has {found.frames}")
-        wanted = np.unique(indices)
-        size, stretches = stored_size(stream), plan(found, wanted)
-        pictures = None
-        if len(stretches) > 1 or stretches[0][0]:
-            pictures = _pick(path, stream, found, stretches, size)
-            stream.codec_context.flush_buffers()
-        if pictures is None:
-            pictures = _pick(path, stream, found, [(0, 0, wanted.tolist())], size)
-    return stack([pictures[int(i)] for i in indices])
+    with clip_errors(path), open_video(path) as (container, stream):
+        found, rate, size = scan_packets(path, container, stream), frame_rate(stream), shrunk(*stored_size(stream))
+        promised, notes = _length(path, container, stream, found)
+        for note in notes:
+            warnings.warn(note, VideoWarning, stacklevel=2)
+        again = copy.deepcopy(rng)  # a second sampling draws what one on the right length would have drawn
+        indices = _within(path, sample(promised, rate, rng), promised)  # (T,)
+        try:
+            return _pictures(path, stream, found, size, indices)
+        except _Ended as end:
+            decoded = end.decoded
+        if not _repeats(decoded, promised):
+            indices = _within(path, sample(decoded, rate, again), promised)
+        _tell_missing(path, decoded, promised)
+        return _pictures(path, stream, found, size, np.minimum(indices, decoded - 1))
 
 
 def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
@@ -137,43 +153,94 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
         short_side: Pictures whose short side is longer are shrunk to it (bicubic, while colours are converted).
 
     Yields:
-        uint8 RGB pictures of shape (H, W, 3), exactly as many as :func:`probe` counts.
+        uint8 RGB pictures of shape (H, W, 3): all that decode, from which :func:`read_clip` samples, and up to three
+        repeats of the last where it repeats it too.
 
     Raises:
         VideoError: If the file cannot be read.
     """
-    with open_video(path) as (container, stream):
-        found, size = scan_packets(path, container, stream), stored_size(stream)
+    with clip_errors(path), open_video(path) as (container, stream):
+        found = scan_packets(path, container, stream)
+        promised, notes = _length(path, container, stream, found)
+        for note in notes:
+            warnings.warn(note, VideoWarning, stacklevel=2)
+        stored = stored_size(stream)
+        size = shrunk(*stored)
         if short_side and min(size) > short_side:
-            size = tuple(max(short_side, round(n * short_side / min(size))) for n in size)
+            size = tuple(max(short_side, round(n * short_side / min(stored))) for n in stored)
         decoded = damaged = 0
-        for frame in decode(path, stream, found.packets):
-            if decoded == found.frames:
+        for frame in decode(path, stream, packets_from(path, found)):
+            if decoded == promised:
                 break  # more frames than packets: the length stays the scan's
             picture = upright(frame, size)
             decoded, damaged = decoded + 1, damaged + frame.is_corrupt
             yield picture
-        for _ in range(found.frames - decoded):
-            yield picture
-        _report(path, decoded, found.frames, damaged)
+        if _repeats(decoded, promised):
+            for _ in range(promised - decoded):
+                yield picture
+        _tell_missing(path, decoded, promised)
+        _tell_damaged(path, damaged)
 
 
-def stack(pictures: list[np.ndarray]) -> torch.Tensor:
-    """Pictures (H, W, 3) to a clip (T, 3, H, W); videos and frame stores both end here, so their layouts agree."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)  # (T, 3, H, W)
+class _Ended(Exception):
+    """The stream ended before the frames that were asked for."""
+
+    def __init__(self, decoded: int) -> None:
+        self.decoded = decoded
 
 
-def _pick(path, stream, found: Scan, stretches, size) -> dict[int, np.ndarray] | None:
-    """Decode stretches; wanted index -> picture (H, W, 3), or None where a skip did not land where it should."""
-    pictures, damaged, skips = {}, 0, len(stretches) > 1 or stretches[0][0] > 0
+def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]:
+    """Frames of a clip, and what is wrong with the file."""
+    missing = missing_bytes(path, container.format.name)
+    if found.sure and not missing:
+        return found.frames, ()
+    with open_video(path) as (again, fresh):  # the decoder of the other may change its size on the way
+        length = sum(1 for _ in decode(path, fresh, (packet for packet in again.demux(fresh) if packet.size)))
+    length = min(length, found.frames)
+    notes = []
+    if missing:
+        rate = frame_rate(stream)
+        whole = stream.frames or round((container.duration or 0) / 1e6 * rate)
+        there = f"{length} of {whole} frames" if whole > length else f"{missing} bytes are missing"
+        notes.append(f"Video '{path}': the file ends early: {there}; the clip is taken from those that are there.")
+    elif length < found.frames:
+        notes.append(f"Video '{path}': {length} of {found.frames} frames decode; the clip is taken from those.")
+    return length, tuple(notes)
+
+
+def _within(path, indices: np.ndarray, length: int) -> np.ndarray:
+    indices = np.asarray(indices)
+    if len(indices) == 0 or indices.min() < 0 or indices.max() >= length:
+        raise VideoError(path, f"frames {[int(i) for i in indices]} were asked for and it has {length}")
+    return indices
+
+
+def _pictures(path, stream, found: Scan, size: tuple[int, int], indices: np.ndarray) -> torch.Tensor:
+    """Frames (T, 3, H, W) by index.
+
+    Raises:
+        _Ended: If there are fewer.
+    """
+    wanted = np.unique(indices)
+    stretches = plan(found, wanted)
+    if len(stretches) > 1 or stretches[0][0]:
+        pictures = _pick(path, stream, found, stretches, size, indices)
+        if pictures is not None:
+            return pictures
+    return _pick(path, stream, found, [(0, 0, wanted.tolist())], size, indices)
+
+
+def _pick(path, stream, found: Scan, stretches, size, indices) -> torch.Tensor | None:
+    """Decode stretches to frames (T, 3, H, W); None where a skip did not land where it should."""
+    pictures, damaged, skips = Gathered(path, indices), 0, len(stretches) > 1 or stretches[0][0] > 0
     for start, index, targets in stretches:
         stream.codec_context.flush_buffers()
         wanted, end = set(targets), targets[-1] + 1
-        for frame in decode(path, stream, found.packets[start:]):
+        for frame in decode(path, stream, packets_from(path, found, start)):
             if skips and frame.pts != found.times[index]:
                 return None
             if index in wanted:
-                pictures[index] = upright(frame, size)
+                pictures.put(index, upright(frame, size))
                 damaged += frame.is_corrupt
             index += 1
             if index == end:
@@ -181,17 +248,23 @@ def _pick(path, stream, found: Scan, stretches, size) -> dict[int, np.ndarray] |
         else:
             if skips:
                 return None
-            last = pictures.get(index - 1)
-            last = upright(frame, size) if last is None else last
-            pictures |= {i: last for i in targets if i >= index}
-            _report(path, index, found.frames, 0)
-    _report(path, 0, 0, damaged)
-    return pictures
+            raise _Ended(index)
+    _tell_damaged(path, damaged)
+    return pictures.clip()
 
 
-def _report(path, decoded: int, promised: int, damaged: int) -> None:
+def _repeats(decoded: int, promised: int) -> bool:
+    """Whether so few frames are missing that the last one is repeated for them."""
+    return promised - decoded <= min(_REPEATS, decoded // _FOR_EACH)
+
+
+def _tell_missing(path, decoded: int, promised: int) -> None:
     if decoded < promised:
-        repeats = "the last one is repeated for the rest"
-        warnings.warn(f"Video '{path}': {decoded} of {promised} frames decode; {repeats}.", VideoWarning, stacklevel=2)
+        few = _repeats(decoded, promised)
+        done = "the last one is repeated for the rest" if few else "the clip is taken from those"
+        warnings.warn(f"Video '{path}': {decoded} of {promised} frames decode; {done}.", VideoWarning, stacklevel=3)
+
+
+def _tell_damaged(path, damaged: int) -> None:
     if damaged:
-        warnings.warn(f"Video '{path}': {damaged} of the frames read are damaged.", VideoWarning, stacklevel=2)
+        warnings.warn(f"Video '{path}': {damaged} of the frames read are damaged.", VideoWarning, stacklevel=3)
