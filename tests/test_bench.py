@@ -210,9 +210,9 @@ def test_files_that_are_no_evaluations_are_named(tmp_path):
     ("arguments", "sentence"),
     [
         (["--adapters", "d2st,lora"], "--adapters 'lora' is not one of none, full"),
-        (["--clips", "0"], "--clips 0 must be 1 or more"),
-        (["--repeats", "-1"], "--repeats -1 must be 0 or more"),
-        (["--threads", "0"], "--threads 0 must be 1 or more"),
+        (["--clips", "0"], "clips=0 must be a whole number from 1"),
+        (["--repeats", "-1"], "repeats=-1 must be a whole number from 0"),
+        (["--threads", "0"], "threads=0 must be a whole number from 1"),
         (["--results", "runs"], "name one"),
         (["--backbone", "resnet18x"], "neither a timm model"),
         (["--adapter", str(Path(__file__).parent)], "A saved adapter is not taken here; give a system by its name"),

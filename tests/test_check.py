@@ -127,5 +127,5 @@ def test_a_store_is_checked_too(broken, tmp_path):
 
 def test_wrong_settings_are_refused(whole):
     for name, least in (("way", 1), ("shot", 0), ("queries", 0), ("frames", 0)):
-        with pytest.raises(D2STError, match=f"{name} must be at least"):
+        with pytest.raises(D2STError, match=f"CheckConfig: {name}={least} must be a whole number from {least + 1}"):
             _check(whole, **{name: least})

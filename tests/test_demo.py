@@ -46,9 +46,11 @@ def test_demo_from_clips_to_report_and_again(tmp_path, few, capsys, monkeypatch)
     assert (out / "train" / "best" / "adapter_model.safetensors").read_bytes() == adapter
 
 
-@pytest.mark.parametrize(("name", "value"), [("way", 30), ("test_clips", 1), ("episodes", 0), ("threads", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("way", 30), ("way", 1), ("test_clips", 1), ("episodes", 0), ("threads", 0)]
+)
 def test_settings_that_cannot_work_are_refused_before_any_work(tmp_path, name, value):
-    with pytest.raises(D2STError, match=f"demo's {name} is {value}"):
+    with pytest.raises(D2STError, match=f"demo's {name} is {value}|DemoConfig: {name}={value} must be"):
         demo(DemoConfig(out=str(tmp_path / "demo"), **{name: value}))
     assert not list(tmp_path.iterdir())
 

@@ -129,10 +129,10 @@ def test_workers_and_batches_change_nothing(small, tmp_path) -> None:
     [
         ({"shot": 9}, r"9 shot and 2 queries need 11 clips in every class"),
         ({"way": 4}, "has 3: pink, sand, teal"),
-        ({"episodes": 0}, "at least one episode"),
+        ({"episodes": 0}, "episodes=0 must be a whole number from 1"),
         ({"head": "nearest"}, "no head named 'nearest'"),
         ({"device": "tpu7"}, "device 'tpu7' cannot be used"),
-        ({"precision": "fp8"}, "no precision 'fp8'"),
+        ({"precision": "fp8"}, "precision='fp8' must be 'fp32', 'bf16' or 'fp16'"),
     ],
 )
 def test_wrong_options_are_refused_with_a_sentence(small, more: dict, said: str) -> None:

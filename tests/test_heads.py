@@ -257,13 +257,13 @@ def test_the_released_constant_of_the_eps_cosine() -> None:
     [
         ("bi_mhm", {}, "no head named 'bi_mhm'; choose one of: bi-mhm, "),
         ("bi-mhm", {"temperature": 2}, "no option temperature; its options are: cosine, shots"),
-        ("bi-mhm", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
-        ("otam", {"cosine": "dot"}, "'norm' or 'eps', not 'dot'"),
-        ("otam", {"smoothing": 0}, "above 0, not 0"),
-        ("prototype", {"metric": "dot"}, "'cosine' or 'euclidean', not 'dot'"),
-        ("prototype", {"scale": 0}, "above 0, not 0"),
-        ("otam", {"directions": "up"}, "'both' or 'single', not 'up'"),
-        ("bi-mhm", {"shots": "mean"}, "'prototype' or 'distance', not 'mean'"),
+        ("bi-mhm", {"cosine": "dot"}, "cosine='dot' must be 'norm' or 'eps'"),
+        ("otam", {"cosine": "dot"}, "cosine='dot' must be 'norm' or 'eps'"),
+        ("otam", {"smoothing": 0}, "smoothing=0 must be a number above 0"),
+        ("prototype", {"metric": "dot"}, "metric='dot' must be 'cosine' or 'euclidean'"),
+        ("prototype", {"scale": 0}, "scale=0 must be a number above 0"),
+        ("otam", {"directions": "up"}, "directions='up' must be 'both' or 'single'"),
+        ("bi-mhm", {"shots": "mean"}, "shots='mean' must be 'prototype' or 'distance'"),
     ],
 )
 def test_wrong_names_are_refused_with_a_sentence(name: str, options: dict, said: str) -> None:

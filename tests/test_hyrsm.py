@@ -200,10 +200,10 @@ def test_coherence_wants_near_frames_alike_and_far_frames_apart():
     ("options", "said"),
     [
         ({"features": 20}, "20 features cannot be shared by 8"),
-        ({"shots": "mean"}, "shots of the head 'hyrsm' is 'prototype' or 'distance', not 'mean'"),
-        ({"scale": 0}, "above 0, not 0"),
-        ({"classes": -1}, "0 or more"),
-        ({"temporal_balance": 0}, "temporal_balance above 0"),
+        ({"shots": "mean"}, "The head 'hyrsm': shots='mean' must be 'prototype' or 'distance'"),
+        ({"scale": 0}, "scale=0 must be a number above 0"),
+        ({"classes": -1}, "classes=-1 must be a whole number from 0"),
+        ({"temporal_balance": 0}, "temporal_balance=0 must be a number above 0"),
     ],
 )
 def test_wrong_options_are_refused_with_a_sentence(options, said):

@@ -156,7 +156,7 @@ def test_eval_open_set_on_clips(small, tmp_path, capsys) -> None:
 def test_open_set_options_are_refused_with_a_sentence(small) -> None:
     for more, said in (
         ({"way": 3}, "3-way episode needs 3 classes and 1 more"),
-        ({"reject_rate": 0.0}, "reject rate is a share above 0"),
+        ({"reject_rate": 0.0}, "reject_rate=0.0 must be a number above 0 and below 1"),
         ({"save_calibration": "x"}, "fitted on validation classes"),
         ({"open_set": False, "calibration": "x"}, "with --open-set"),
         ({"heads": "bi-mhm", "calibration": "x"}, "give --head instead of --heads"),

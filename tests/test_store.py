@@ -236,10 +236,10 @@ def test_a_store_that_is_not_whole_is_refused(videos, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"short_side": 4}, "at least 16 pixels and is 4"),
-        ({"quality": 0}, "from 1 to 100 and is 0"),
-        ({"format": "gif"}, "'gif'; choose one of jpeg, lossless"),
-        ({"on_error": "ignore"}, "'ignore'; choose one of skip, fail"),
+        ({"short_side": 4}, "short_side=4 must be a whole number from 16"),
+        ({"quality": 0}, "quality=0 must be a whole number from 1 to 100"),
+        ({"format": "gif"}, "format='gif' must be 'jpeg' or 'lossless'"),
+        ({"on_error": "ignore"}, "on_error='ignore' must be 'skip' or 'fail'"),
     ],
 )
 def test_wrong_settings_are_refused(videos, tmp_path, options, words):

@@ -354,7 +354,7 @@ def test_only_this_machine_is_served(capsys):
     for host in ("0.0.0.0", "192.168.1.2", "::", "example.org", ""):
         with pytest.raises(D2STError, match="listens on this machine alone"):
             check(StudioConfig(host=host))
-    for more, said in (({"port": 70000}, "--port is 70000"), ({"max_size": 0}, "--max-size is 0")):
+    for more, said in (({"port": 70000}, "port=70000 must be"), ({"max_size": 0}, "max_size=0 must be")):
         with pytest.raises(D2STError, match=said):
             check(StudioConfig(**more))
 

@@ -248,9 +248,9 @@ def test_an_episode_s_tensors_depend_on_nothing_but_seed_and_index(small) -> Non
         ({"way": 5}, "has 4: blue, green, red, white"),
         ({"shot": 5}, r"too few are in: blue \(5\), green \(5\), red \(5\), white \(5\)"),
         ({"adapter": d2st.NoneConfig()}, "Neither the adapter 'none' nor the head 'bi-mhm' has anything to train"),
-        ({"episodes_per_step": 0}, "12 episodes in steps of 0 cannot be shared by 1 processes"),
+        ({"episodes_per_step": 0}, "episodes_per_step=0 must be a whole number from 1"),
         ({"precision": "fp16"}, "fp16 needs a GPU"),
-        ({"schedule": "linear"}, "no schedule 'linear'"),
+        ({"schedule": "linear"}, "schedule='linear' must be 'step' or 'cosine'"),
         ({"head": "nearest"}, "no head named 'nearest'"),
     ],
 )

@@ -201,8 +201,8 @@ def test_a_release_with_its_resnet_and_indices() -> None:
     [
         ({"cardinalities": ()}, 4, 16, "different whole numbers of frames"),
         ({"cardinalities": (2, 2)}, 4, 16, "different whole numbers of frames"),
-        ({"cardinalities": (0,)}, 4, 16, "different whole numbers of frames"),
-        ({"shots": "mean"}, 4, 16, "'joint' or 'prototype' or 'distance', not 'mean'"),
+        ({"cardinalities": (0,)}, 4, 16, "whole numbers from 1 to 64"),
+        ({"shots": "mean"}, 4, 16, "shots='mean' must be 'joint', 'prototype' or 'distance'"),
         ({}, 2, 16, "tuples of 3 frames and was given clips of 2"),
         ({}, 4, 15, "built for features of width 16; these have 15. Build it with features=15"),
     ],

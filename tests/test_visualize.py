@@ -177,7 +177,7 @@ def test_adapters_without_points(folder, tmp_path, capsys):
         ({"--token": "9,1,1"}, "frames 0 to 3"),
         ({"--token": "1,1"}, "must be frame,x,y"),
         ({"query": "."}, "is a folder"),
-        ({"--top": "0"}, "must be 1 or more"),
+        ({"--top": "0"}, "top=0 must be a whole number from 1"),
         ({"--adapter": "nowhere"}, "neither a system"),
     ],
 )

@@ -12,10 +12,12 @@ import torch
 from . import backbones, measure
 from .adapters import SYSTEMS, AdapterConfig, NoneConfig
 from .bench_report import print_table, write_files
+from .checks import Checked, option
 from .compare import collect
 from .encoder import VideoEncoder, adapt
 from .errors import D2STError
-from .options import DEFAULT_BACKBONE, Precision, autocast, pick_device
+from .limits import CLIPS, FRAMES, SEED, SIDE, THREADS
+from .options import DEFAULT_BACKBONE, Precision, pick_device
 from .progress import progress
 from .results import config_dict
 
@@ -29,7 +31,7 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class BenchConfig:
+class BenchConfig(Checked):
     """What the adapters cost on one backbone.
 
     Args:
@@ -51,18 +53,18 @@ class BenchConfig:
 
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int = 8
-    clips: int = 1
+    image_size: int | None = option(None, **SIDE)
+    frames: int = option(8, **FRAMES)
+    clips: int = option(1, **CLIPS)
     adapters: str | tuple[str, ...] | None = None
     adapter: AdapterConfig = field(default_factory=NoneConfig)
-    repeats: int = 3
+    repeats: int = option(3, least=0, most=10_000)
     results: str | tuple[str, ...] | None = None
     out: str | None = None
     device: str = "auto"
     precision: Precision = "fp32"
-    threads: int | None = None
-    seed: int = 0
+    threads: int | None = option(None, **THREADS)
+    seed: int = option(0, **SEED)
 
 
 def bench(config: BenchConfig) -> dict:
@@ -77,13 +79,7 @@ def bench(config: BenchConfig) -> dict:
     Raises:
         D2STError: an option cannot be used.
     """
-    least = {"clips": 1, "repeats": 0} | ({} if config.threads is None else {"threads": 1})
-    for name, minimum in least.items():
-        if getattr(config, name) < minimum:
-            raise D2STError(f"--{name} {getattr(config, name)} must be {minimum} or more.")
     systems, device = _systems(config), pick_device(config.device)
-    with autocast(device, config.precision):  # refuses what is unknown
-        pass
     folders = (config.results,) if isinstance(config.results, str) else config.results or ()
     if folders and not config.out:
         raise D2STError("--results are drawn into the folder --out: name one.")

@@ -1,20 +1,22 @@
 """Checks settings against the annotations and bounds of their fields, where a config is made.
 
-A config is a dataclass whose ``__post_init__`` calls :func:`check_fields`; its fields are annotated with what they
-take, and numbers say their bounds with :func:`option`. Files that hold a config are read with :func:`build`. What is no
-field of a dataclass, such as an option of a head's constructor, goes through :func:`checked`.
+A config is a dataclass that derives from :class:`Checked`; its fields are annotated with what they take, and numbers
+say their bounds with :func:`option`. Files that hold a config are read with :func:`build`. What is no field of a
+dataclass, such as an option of a head's constructor, goes through :func:`checked`.
 """
 
 import dataclasses
 import difflib
 import functools
+import inspect
 import math
 import numbers
 import os
 import reprlib
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from .errors import D2STError
@@ -87,6 +89,14 @@ def check_fields(config: object) -> None:
         object.__setattr__(config, field.name, value)  # also in a frozen dataclass
 
 
+@dataclass(frozen=True)
+class Checked:
+    """Base of config dataclasses whose fields are checked when one is made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
 def checked(owner: str, name: str, value: object, hint: object, bounds: Bounds = FINITE) -> Any:
     """A value as its annotation has it.
 
@@ -106,6 +116,38 @@ def checked(owner: str, name: str, value: object, hint: object, bounds: Bounds =
         return result
     allowed = _told(hint, bounds, all(map(_is_finite, _numbers(value))))
     raise D2STError(f"{owner}: {name}={shown(value)} must be {allowed}.{_did_you_mean(value, hint)}")
+
+
+def checked_options(owner: str, **bounds: Mapping[str, float]) -> Callable:
+    """A decorator that checks a constructor's arguments as :func:`check_fields` does fields.
+
+    Args:
+        owner: whose options they are, for the sentence.
+        **bounds: of the numbers in an option, as keywords of :class:`Bounds`.
+
+    The constructor gets ``check``, which takes options by name and gives them as their annotations have them.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        def check(options: Mapping[str, object]) -> dict[str, object]:
+            hints = hints_of(function)
+            return {
+                name: checked(owner, name, value, hints.get(name, object), Bounds(**bounds.get(name, {})))
+                for name, value in options.items()
+            }
+
+        @functools.wraps(function)
+        def constructor(self: object, *arguments: object, **options: object) -> None:
+            given = signature.bind(self, *arguments, **options).arguments
+            given.pop("self")
+            function(self, **check(given))
+
+        constructor.check = check
+        return constructor
+
+    return decorate
 
 
 def build(cls: type[T], mapping: object, where: str) -> T:
@@ -139,12 +181,13 @@ def build(cls: type[T], mapping: object, where: str) -> T:
 
 
 @functools.cache
-def hints_of(cls: type) -> dict[str, Any]:
-    """Annotations of a dataclass's fields; one that names what cannot be imported allows everything."""
+def hints_of(cls: type | Callable) -> dict[str, Any]:
+    """Annotations of a dataclass's fields, or of arguments; one that names what is not there allows everything."""
     try:
         return get_type_hints(cls)
     except Exception:  # a name that is imported for type checkers alone, or that is local to a function
-        return {field.name: _hint(field.type, cls.__module__) for field in dataclasses.fields(cls)}
+        fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+        return {field.name: _hint(field.type, cls.__module__) for field in fields}
 
 
 def _hint(annotation: object, module: str) -> Any:
@@ -197,6 +240,8 @@ def _convert(value: object, hint: object) -> object:
         return int(value) if _is_whole(value) else _WRONG
     if hint is float:
         return _as_float(value)
+    if hint is Path:
+        return Path(value) if isinstance(value, str | os.PathLike) and "\0" not in os.fspath(value) else _WRONG
     if hint is str:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         return value if isinstance(value, str) and "\0" not in value else _WRONG

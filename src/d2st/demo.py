@@ -9,6 +9,7 @@ import torch
 
 from . import __version__
 from .adapters import D2STConfig, NoneConfig
+from .checks import Checked, option
 from .classify import FewShotClassifier
 from .data.datasets import ClipSet, open_dataset
 from .data.rendered import MOTIONS, RenderConfig, split, write_benchmark
@@ -16,6 +17,7 @@ from .demo_checks import without_time
 from .demo_report import Findings, write_report
 from .errors import D2STError
 from .evaluate import EvalConfig, evaluate
+from .limits import CLIPS, EPISODES, SEED, STEPS, THREADS, WORKERS
 from .prediction import Prediction
 from .pretrained import load
 from .progress import progress
@@ -26,7 +28,7 @@ ADAPTER = D2STConfig(ratio=0.5, positions=(1, 2, 3))  # the first stage's large 
 
 
 @dataclass(frozen=True)
-class DemoConfig:
+class DemoConfig(Checked):
     """The main job on what ships with the package: nothing is downloaded.
 
     Args:
@@ -44,15 +46,15 @@ class DemoConfig:
     """
 
     out: str = "runs/demo"
-    episodes: int = 1500
-    way: int = 5
-    test_episodes: int = 3000
-    train_clips: int = 20
-    test_clips: int = 20
-    seed: int = 0
+    episodes: int = option(1500, **STEPS)
+    way: int = option(5, least=2)
+    test_episodes: int = option(3000, **EPISODES)
+    train_clips: int = option(20, least=2, most=CLIPS["most"])
+    test_clips: int = option(20, least=2, most=CLIPS["most"])
+    seed: int = option(0, **SEED)
     device: str = "auto"
-    workers: int = 1
-    threads: int = 1
+    workers: int = option(1, **WORKERS)
+    threads: int = option(1, **THREADS)
 
 
 def demo(config: DemoConfig) -> dict:
@@ -124,10 +126,6 @@ def _demo(config: DemoConfig, out: Path) -> dict:
 
 def _check(config: DemoConfig) -> None:
     """Refuse what would fail only after minutes of work."""
-    least = {"episodes": 1, "test_episodes": 1, "way": 2, "train_clips": 2, "test_clips": 2, "workers": 0, "threads": 1}
-    for name, value in least.items():
-        if getattr(config, name) < value:
-            raise D2STError(f"The demo's {name} is {getattr(config, name)}; give {value} or more.")
     most = min(len(split()["train"]), len(split()["test"]))
     if config.way > most:
         raise D2STError(

@@ -11,6 +11,7 @@ from torch import Tensor
 from . import clip_transforms
 from .adapters import AdapterConfig, NoneConfig
 from .cache import cached_features
+from .checks import option
 from .choice import build_head, build_heads, name_features, tell_untrained
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
@@ -19,7 +20,8 @@ from .encode import Features, encode_clips, encode_together
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .eval_table import print_result
-from .heads import CLIPFSAR, Head, HeadSpec, TextConfig
+from .heads import CLIPFSAR, ChoosesHead, Head, HeadSpec, TextConfig
+from .limits import CLIPS, COUNT, EPISODES, FRAMES, REJECT_RATE, SEED, SIDE, WORKERS
 from .mixing import best, search_mixing
 from .options import Precision, build_encoder, pick_device
 from .origin import digest
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class EvalConfig:
+class EvalConfig(ChoosesHead):
     """Evaluation: every clip is encoded once, then the episodes run on the features.
 
     Processes that ``torchrun`` starts share the encoding; the result is that of one.
@@ -81,8 +83,8 @@ class EvalConfig:
     part: Literal["train", "val", "test"] = "test"
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
@@ -90,23 +92,23 @@ class EvalConfig:
     text: TextConfig = field(default_factory=TextConfig)
     search_mixing: bool = False
     open_set: bool = False
-    reject_rate: float = 0.05
+    reject_rate: float = option(0.05, **REJECT_RATE)
     calibration: str | None = None
     save_calibration: str | None = None
-    way: int = 5
-    shot: int | tuple[int, ...] = (1, 5)
-    queries: int = 1
-    episodes: int = 10_000
-    seed: int = 0
+    way: int = option(5, **CLIPS)
+    shot: int | tuple[int, ...] = option((1, 5), **CLIPS)
+    queries: int = option(1, **CLIPS)
+    episodes: int = option(10_000, **EPISODES)
+    seed: int = option(0, **SEED)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
     test_frames: Literal["centre", "random"] = "centre"
-    views: int = 1
+    views: int = option(1, **COUNT)
     transforms: Literal["plain", "released"] = "plain"
     out: str | None = None
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
-    batch_size: int = 8
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
 
 
 def evaluate(config: EvalConfig) -> dict:
@@ -162,9 +164,9 @@ def evaluate(config: EvalConfig) -> dict:
 
 
 def _check(config: EvalConfig) -> None:
-    if config.episodes < 1:
-        raise D2STError(f"An evaluation needs at least one episode, not {config.episodes}.")
-    if config.views < 1 or (config.views > 1 and config.test_frames == "centre"):
+    if config.shot == ():
+        raise D2STError("shot=() leaves nothing to evaluate; give a number of support clips, or several.")
+    if config.views > 1 and config.test_frames == "centre":
         raise D2STError(f"views={config.views}: give 1, or more together with random test frames.")
     if config.search_mixing and config.part != "val":
         raise D2STError(

@@ -9,12 +9,14 @@ import numpy as np
 
 from . import heads
 from .adapters import AdapterConfig, NoneConfig
+from .checks import Checked, option
 from .choice import DEFAULT
 from .classify import FewShotClassifier
 from .encoder import VideoEncoder
 from .files import write_together
 from .heads import HeadSpec
 from .heads.saved import saved_spec
+from .limits import FRAMES, SEED, SIDE
 from .options import build_encoder
 from .pretrained import find
 from .recogniser import refuse_ignored
@@ -25,7 +27,7 @@ SUPPORT = "support.npz"
 
 
 @dataclass(frozen=True)
-class ExportConfig:
+class ExportConfig(Checked):
     """An adapted encoder as an ONNX or torch.export file that says what it needs to be run with.
 
     Args:
@@ -47,12 +49,12 @@ class ExportConfig:
     classifier: str | None = None
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
-    seed: int = 0
+    seed: int = option(0, **SEED)
 
 
 def export(config: ExportConfig) -> dict:

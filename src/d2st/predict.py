@@ -10,11 +10,13 @@ from typing import Literal
 from rich.table import Table
 
 from .adapters import AdapterConfig, NoneConfig
+from .checks import option
 from .console import plain_console
 from .data.datasets import Clip, ClipSet
 from .data.listing import EXTENSIONS
 from .errors import D2STError
-from .heads import HeadSpec, TextConfig
+from .heads import ChoosesHead, HeadSpec, TextConfig
+from .limits import CLIPS, COUNT, FRAMES, REJECT_RATE, SIDE, WORKERS
 from .options import Precision
 from .prediction import Prediction
 from .recogniser import build_classifier, encode_with
@@ -23,7 +25,7 @@ from .support import EncodedClips
 
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(ChoosesHead):
     """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read.
 
     Args:
@@ -58,23 +60,23 @@ class PredictConfig:
     classifier: str | None = None
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
-    reject_rate: float = 0.05
+    reject_rate: float = option(0.05, **REJECT_RATE)
     calibration: str | None = None
     format: Literal["table", "jsonl", "csv"] = "table"
-    top: int = 3
+    top: int = option(3, **COUNT)
     save: str | None = None
     out: str | None = None
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
-    batch_size: int = 8
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
 
 
 def predict(config: PredictConfig) -> dict:

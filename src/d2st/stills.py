@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .assets import SHIPPED
+from .checks import Checked, option
 from .data.rendered.draw import NAMES, TINTS
 from .data.rendered.shapes import FILLS
 from .data.rendered.stills import render_still
 from .files import write_safetensors
+from .limits import CLIPS, NOT_NEGATIVE, POSITIVE, SEED, STEPS, THREADS, WORKERS
 from .schedules import cosine
 
 BINS = 8  # columns and rows that the pooled feature tells apart
@@ -31,7 +33,7 @@ DENSE = {"presence": 1, "numbers": 5, "shape": len(NAMES), "fill": len(FILLS), "
 
 
 @dataclass(frozen=True)
-class StillsConfig:
+class StillsConfig(Checked):
     """How the shipped backbone is pre-trained.
 
     Args:
@@ -48,13 +50,13 @@ class StillsConfig:
 
     out: Path = Path(__file__).parent / "assets" / "d2st_stills.safetensors"
     name: str = "d2st_stills"
-    images: int = 300_000
-    batch: int = 128
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.02
-    seed: int = 0
-    workers: int = 1
-    threads: int = 1
+    images: int = option(300_000, **STEPS)
+    batch: int = option(128, **CLIPS)
+    learning_rate: float = option(3e-3, **POSITIVE)
+    weight_decay: float = option(0.02, **NOT_NEGATIVE)
+    seed: int = option(0, **SEED)
+    workers: int = option(1, **WORKERS)
+    threads: int = option(1, **THREADS)
 
 
 class Stills(torch.utils.data.Dataset):

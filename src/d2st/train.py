@@ -7,6 +7,7 @@ import torch
 
 from . import clip_transforms, schedules
 from .adapters import AdapterConfig, D2STConfig
+from .checks import option
 from .choice import build_head, name_features
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
@@ -14,7 +15,8 @@ from .data.episodes import EpisodeSampler
 from .data.loading import EpisodeClips
 from .encoder import VideoEncoder
 from .errors import D2STError
-from .heads import HeadSpec, TextConfig
+from .heads import ChoosesHead, HeadSpec, TextConfig
+from .limits import BELOW_ONE, CLIPS, EPISODES, FRAMES, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SIDE, STEPS, WORKERS
 from .loop import run
 from .loss import EpisodicLoss
 from .optimizer import parameter_groups
@@ -27,7 +29,7 @@ from .validate import Validation
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(ChoosesHead):
     """Episodic training. An interrupted run goes on when it is started again with the same settings and folder.
 
     Args:
@@ -86,46 +88,46 @@ class TrainConfig:
     split: str | None = None
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=D2STConfig)
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    way: int = 5
-    shot: int = 1
-    queries: int = 1
+    way: int = option(5, **CLIPS)
+    shot: int = option(1, **CLIPS)
+    queries: int = option(1, **CLIPS)
     symmetric: bool = False
-    class_loss: float = 0.0
-    episodes: int = 10_000
-    episodes_per_step: int = 8
-    lr: float = 1e-3
-    head_lr: float = 1.0
+    class_loss: float = option(0.0, **NOT_NEGATIVE)
+    episodes: int = option(10_000, **STEPS)
+    episodes_per_step: int = option(8, **CLIPS)
+    lr: float = option(1e-3, **POSITIVE)
+    head_lr: float = option(1.0, **NOT_NEGATIVE)
     schedule: Literal["step", "cosine"] = "step"
-    warmup: float = 0.1
-    warmup_from: float = 0.2
-    decay_at: tuple[float, ...] = (0.4, 0.6, 0.8)
-    decay: tuple[float, ...] = (0.1, 0.05, 0.01)
-    weight_decay: float = 2.5e-4
-    gradient_scale: float = 1.0
+    warmup: float = option(0.1, **BELOW_ONE)
+    warmup_from: float = option(0.2, **SHARE)
+    decay_at: tuple[float, ...] = option((0.4, 0.6, 0.8), **SHARE)
+    decay: tuple[float, ...] = option((0.1, 0.05, 0.01), **NOT_NEGATIVE)
+    weight_decay: float = option(2.5e-4, **NOT_NEGATIVE)
+    gradient_scale: float = option(1.0, **POSITIVE)
     no_decay: tuple[str, ...] = ("bn", "norm")
-    clip_norm: float = 0.0
+    clip_norm: float = option(0.0, **NOT_NEGATIVE)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
     transforms: Literal["plain", "released"] = "plain"
     augment: Literal["queries", "all"] = "queries"
     flip: bool = True
-    jitter: float = 0.0
-    seed: int = 0
-    validate_every: int | None = None
-    validation_episodes: int = 1000
+    jitter: float = option(0.0, **SHARE)
+    seed: int = option(0, **SEED)
+    validate_every: int | None = option(None, least=0, most=STEPS["most"])
+    validation_episodes: int = option(1000, **EPISODES)
     out: str = "runs/train"
     overwrite: bool = False
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
+    workers: int = option(0, **WORKERS)
     grad_checkpointing: bool = False
-    checkpoint_minutes: float = 1.0
-    max_bad: float = 0.1
+    checkpoint_minutes: float = option(1.0, **NOT_NEGATIVE)
+    max_bad: float = option(0.1, **SHARE)
 
 
 def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
@@ -188,10 +190,6 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
 
 
 def _plan(config: TrainConfig) -> Plan:
-    if config.validation_episodes < 1:
-        raise D2STError(
-            f"A validation needs at least one episode, not {config.validation_episodes}; validate_every 0 is without."
-        )
     every = config.validate_every if config.validate_every is not None else max(1, config.episodes // 10)
     return Plan("episode", "episodes", config.episodes, config.episodes_per_step, every, config.gradient_scale)
 
@@ -234,6 +232,4 @@ def _schedule(config: TrainConfig) -> schedules.Schedule:
     common = config.lr, config.episodes, config.warmup, config.lr * config.warmup_from
     if config.schedule == "cosine":
         return schedules.cosine(*common)
-    if config.schedule == "step":
-        return schedules.step(*common, config.decay_at, config.decay)
-    raise D2STError(f"There is no schedule '{config.schedule}'; choose step or cosine.")
+    return schedules.step(*common, config.decay_at, config.decay)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..checks import option
 from ..hooks import Insertion
-from ..limits import DROPOUT, RATIO, SITES
+from ..limits import BELOW_ONE, RATIO, SITES
 from ..sites import Backbone, Site
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .vit import temporal_embedding, trained_tokens
@@ -43,7 +43,7 @@ class AIMConfig(AdapterConfig):
     positions: Positions = option("all", **SITES)
     temporal_adapters: Literal[1, 2] = 1
     scale: float = 0.5
-    drop_path: float = option(0.2, **DROPOUT)
+    drop_path: float = option(0.2, **BELOW_ONE)
     drop_path_axis: Literal["token", "clip"] = "token"
     temporal_embedding: bool = True
     train_class_token: bool = False

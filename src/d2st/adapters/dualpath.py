@@ -16,7 +16,7 @@ from ..checks import option
 from ..errors import D2STError
 from ..framesets import frameset_codes, make_framesets
 from ..hooks import Insertion
-from ..limits import DROPOUT, FRAMES, RATIO, SITES, WIDTH
+from ..limits import BELOW_ONE, FRAMES, RATIO, SITES, WIDTH
 from ..passage import Passage
 from ..sites import Backbone, Site
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
@@ -62,7 +62,7 @@ class DualPathConfig(AdapterConfig):
     spatial_frames: int = option(8, **FRAMES)
     antialias: bool = False
     input_adapter: bool = True
-    dropout: float = option(0.1, **DROPOUT)
+    dropout: float = option(0.1, **BELOW_ONE)
     projection: bool = False
     train_class_token: bool = True
     train_positions: bool = True

@@ -8,6 +8,7 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
+from d2st.checks import Checked, option
 from d2st.data import benchmarks, frame_file, pictures
 from d2st.data.benchmarks.protocol import protocol
 from d2st.data.datasets import list_clips
@@ -16,13 +17,13 @@ from d2st.data.findings import SHOWN, show
 from d2st.data.member import Span, span
 from d2st.data.readers import iter_frames, probe
 from d2st.data.workers import run_jobs
-from d2st.errors import D2STError
 from d2st.files import write_json
+from d2st.limits import CLIPS, FRAMES, WORKERS
 from d2st.progress import progress
 
 
 @dataclass(frozen=True)
-class CheckConfig:
+class CheckConfig(Checked):
     """What a dataset holds against its split.
 
     Args:
@@ -40,13 +41,13 @@ class CheckConfig:
 
     data: str
     split: str | None = None
-    way: int = 5
-    shot: int = 1
-    queries: int = 1
+    way: int = option(5, least=2, most=CLIPS["most"])
+    shot: int = option(1, **CLIPS)
+    queries: int = option(1, **CLIPS)
     full_shot: bool = False
-    frames: int = 8
+    frames: int = option(8, **FRAMES)
     full: bool = False
-    workers: int | None = None
+    workers: int | None = option(None, **WORKERS)
     out: str | None = None
 
 
@@ -60,9 +61,6 @@ def check(config: CheckConfig) -> dict:
     Raises:
         D2STError: If the data or the split cannot be read at all.
     """
-    for name, least in (("way", 2), ("shot", 1), ("queries", 1), ("frames", 1)):
-        if getattr(config, name) < least:
-            raise D2STError(f"{name} must be at least {least} and is {getattr(config, name)}.")
     listing, parts = list_clips(Path(config.data), config.split, shared=config.full_shot)
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
     full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)

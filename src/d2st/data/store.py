@@ -10,6 +10,7 @@ from typing import Literal
 
 import torch
 
+from d2st.checks import Checked, option
 from d2st.data import frame_file
 from d2st.data.index import VERSION, clip_file, is_store
 from d2st.data.listing import Listing
@@ -18,12 +19,13 @@ from d2st.data.video import VideoError, VideoWarning
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import clear_leftovers, hold, write_json
+from d2st.limits import SIDE, WORKERS
 from d2st.processes import gather, launch, lost_processes, share
 from d2st.progress import progress
 
 
 @dataclass(frozen=True)
-class PrepareConfig:
+class PrepareConfig(Checked):
     """Videos to a frame store.
 
     Args:
@@ -40,10 +42,10 @@ class PrepareConfig:
     data: str
     out: str
     split: str | None = None
-    short_side: int = 256
+    short_side: int = option(256, least=16, most=SIDE["most"])
     format: Literal["jpeg", "lossless"] = "jpeg"
-    quality: int = 95
-    workers: int | None = None
+    quality: int = option(95, least=1, most=100)
+    workers: int | None = option(None, **WORKERS)
     on_error: Literal["skip", "fail"] = "skip"
 
 
@@ -167,13 +169,6 @@ def _state(path: Path) -> dict[str, str]:
 
 
 def _check(config: PrepareConfig) -> None:
-    if config.short_side < 16:
-        raise D2STError(f"The short side must be at least 16 pixels and is {config.short_side}; 256 is the default.")
-    if not 1 <= config.quality <= 100:
-        raise D2STError(f"JPEG quality goes from 1 to 100 and is {config.quality}; 95 is the default.")
-    for name, allowed in (("format", frame_file.FORMATS), ("on_error", ("skip", "fail"))):
-        if getattr(config, name) not in allowed:
-            raise D2STError(f"{name} is '{getattr(config, name)}'; choose one of {', '.join(allowed)}.")
     if is_store(Path(config.data)):
         raise D2STError(f"'{config.data}' is a frame store already; give the videos it was made from.")
     out = Path(config.out)

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ..checks import Checked, option
 from ..data import frames as frame_rules
 from ..data.augment import CropsTransform
 from ..data.datasets import ClipSet
 from ..data.video import VideoError
 from ..data.workers import from_workers
 from ..finite import check_finite
+from ..limits import COUNT, FRAMES
 from ..options import Precision, autocast, check_loading
 from ..processes import gather, lost_processes, share
 from ..progress import progress
@@ -48,7 +50,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class Views:
+class Views(Checked):
     """How a test clip is read.
 
     Args:
@@ -60,9 +62,9 @@ class Views:
     """
 
     sampling: str
-    stride: frame_rules.Stride = 16
-    views: int = 1
-    crops: int = 1
+    stride: frame_rules.Stride = option(16, **FRAMES)
+    views: int = option(1, **COUNT)
+    crops: int = option(1, **COUNT)
     average: Literal["probabilities", "logits"] = "probabilities"
 
 

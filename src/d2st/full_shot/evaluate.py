@@ -8,10 +8,12 @@ from typing import Literal
 
 import numpy as np
 
+from ..checks import Checked, option
 from ..data.datasets import ClipSet
 from ..data.division import open_division, parts_of
 from ..errors import D2STError
 from ..files import write_atomic
+from ..limits import CLIPS, COUNT, FRAMES, WORKERS
 from ..options import Precision, pick_device
 from ..processes import launch
 from ..results import write_result
@@ -23,7 +25,7 @@ CONFUSED = 20  # pairs of classes that are listed
 
 
 @dataclass(frozen=True)
-class FullShotEvalConfig:
+class FullShotEvalConfig(Checked):
     """Evaluation of a classifier that ``d2st train --head linear`` trained.
 
     Processes that ``torchrun`` starts share the clips; the result is that of one.
@@ -55,17 +57,17 @@ class FullShotEvalConfig:
     adapter_path: str | None = None
     head: Literal["linear"] = "linear"
     weights: str | None = None
-    frames: int | None = None
+    frames: int | None = option(None, **FRAMES)
     sampling: Literal["uniform", "stride", "tsn", "rate50", "rate35"] | None = None
-    stride: int | None = None
-    views: int = 1
-    crops: int = 1
+    stride: int | None = option(None, **FRAMES)
+    views: int = option(1, **COUNT)
+    crops: int = option(1, **COUNT)
     average: Literal["probabilities", "logits"] = "probabilities"
     out: str | None = None
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
-    batch_size: int = 8
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
 
 
 def evaluate_full_shot(config: FullShotEvalConfig) -> dict:

@@ -10,9 +10,11 @@ from typing import Literal
 
 from rich.table import Table
 
+from ..checks import Checked, option
 from ..console import plain_console
 from ..data.datasets import Clip, ClipSet
 from ..errors import D2STError
+from ..limits import CLIPS, COUNT, FRAMES, WORKERS
 from ..options import Precision, pick_device
 from ..predict import query_files
 from ..processes import launch
@@ -22,7 +24,7 @@ from .model import VideoClassifier
 
 
 @dataclass(frozen=True)
-class FullShotPredictConfig:
+class FullShotPredictConfig(Checked):
     """Recognition by a classifier that ``d2st train --head linear`` trained; no examples are needed. Exit code 1 says
     that some clips could not be read.
 
@@ -50,19 +52,19 @@ class FullShotPredictConfig:
     adapter_path: str | None = None
     head: Literal["linear"] = "linear"
     weights: str | None = None
-    frames: int | None = None
+    frames: int | None = option(None, **FRAMES)
     sampling: Literal["uniform", "stride", "tsn", "rate50", "rate35"] | None = None
-    stride: int | None = None
-    views: int = 1
-    crops: int = 1
+    stride: int | None = option(None, **FRAMES)
+    views: int = option(1, **COUNT)
+    crops: int = option(1, **COUNT)
     average: Literal["probabilities", "logits"] = "probabilities"
     format: Literal["table", "jsonl", "csv"] = "table"
-    top: int = 3
+    top: int = option(3, least=1, most=5)
     out: str | None = None
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
-    batch_size: int = 8
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
 
 
 def predict_full_shot(config: FullShotPredictConfig) -> dict:

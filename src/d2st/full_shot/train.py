@@ -7,6 +7,7 @@ import torch
 
 from .. import schedules
 from ..adapters import AdapterConfig, D2STConfig
+from ..checks import Checked, option
 from ..data import frames as frame_rules
 from ..data.augment import full_shot_transform
 from ..data.batches import ClipBatches
@@ -15,6 +16,7 @@ from ..data.division import open_division, parts_of
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import TextConfig
+from ..limits import BELOW_ONE, CLIPS, FRAMES, NOT_NEGATIVE, POSITIVE, RATIO, SEED, SHARE, SIDE, WORKERS
 from ..loop import run
 from ..optimizer import parameter_groups
 from ..options import Precision, build_encoder
@@ -30,7 +32,7 @@ from .validate import Validation
 
 
 @dataclass(frozen=True)
-class FullShotTrainConfig:
+class FullShotTrainConfig(Checked):
     """Full-shot classification. An interrupted run goes on when it is started again with the same settings and folder.
 
     Args:
@@ -85,44 +87,44 @@ class FullShotTrainConfig:
     split: str | None = None
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=D2STConfig)
     adapter_path: str | None = None
     head: Literal["linear"] = "linear"
     text: TextConfig = field(default_factory=TextConfig)
-    epochs: float = 12
-    clips_per_step: int = 64
-    batch_size: int = 8
-    lr: float = 5e-4
-    head_lr: float = 1.0
-    warmup_epochs: float = 2
-    warmup_from: float = 0.0
-    weight_decay: float = 1e-2
+    epochs: float = option(12, above=0, most=10**6)
+    clips_per_step: int = option(64, **CLIPS)
+    batch_size: int = option(8, **CLIPS)
+    lr: float = option(5e-4, **POSITIVE)
+    head_lr: float = option(1.0, **NOT_NEGATIVE)
+    warmup_epochs: float = option(2, least=0, most=10**6)
+    warmup_from: float = option(0.0, **SHARE)
+    weight_decay: float = option(1e-2, **NOT_NEGATIVE)
     no_decay: tuple[str, ...] = ("bias",)
-    clip_norm: float = 0.0
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
+    clip_norm: float = option(0.0, **NOT_NEGATIVE)
+    label_smoothing: float = option(0.0, **BELOW_ONE)
+    mixup: float = option(0.0, **NOT_NEGATIVE)
+    cutmix: float = option(0.0, **NOT_NEGATIVE)
     sampling: Literal["uniform", "tsn", "stride", "rate50", "rate35"] = "uniform"
-    stride: int | tuple[int, ...] = 16
+    stride: int | tuple[int, ...] = option(16, **FRAMES)
     crop: Literal["area", "short-side"] = "short-side"
-    area: tuple[float, float] = (0.08, 1.0)
-    short_side: tuple[float, float] = (1.0, 258 / 224)
+    area: tuple[float, float] = option((0.08, 1.0), **RATIO)
+    short_side: tuple[float, float] = option((1.0, 258 / 224), least=1, most=16)
     flip: bool = True
-    rand_augment: int = 0
-    magnitude: float = 7
-    erasing: float = 0.0
-    seed: int = 0
-    validate_every: float = 1
+    rand_augment: int = option(0, least=0, most=100)
+    magnitude: float = option(7, least=0, most=10)
+    erasing: float = option(0.0, **SHARE)
+    seed: int = option(0, **SEED)
+    validate_every: float = option(1, least=0, most=10**6)
     out: str = "runs/train"
     overwrite: bool = False
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
+    workers: int = option(0, **WORKERS)
     grad_checkpointing: bool = False
-    checkpoint_minutes: float = 1.0
-    max_bad: float = 0.1
+    checkpoint_minutes: float = option(1.0, **NOT_NEGATIVE)
+    max_bad: float = option(0.1, **SHARE)
 
 
 def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = None) -> dict:
@@ -193,21 +195,16 @@ def _plan(config: FullShotTrainConfig, clips: int) -> Plan:
         D2STError: numbers of clips, epochs or processes that do not go together.
     """
     step, batch = config.clips_per_step, config.batch_size
-    if batch < 1 or step < 1 or step % batch:
+    if step % batch:
         raise D2STError(f"batch_size {batch} does not divide clips_per_step {step}; a step is made of whole batches.")
     if step // batch % world_size():
         raise D2STError(
             f"A step of {step} clips in batches of {batch} is {step // batch} batches, which {world_size()} processes "
             f"cannot share equally; choose a batch_size that makes them a multiple of {world_size()}."
         )
-    if not 0 <= config.warmup_epochs < config.epochs:
+    if config.warmup_epochs >= config.epochs:
         raise D2STError(
             f"{config.warmup_epochs:g} epochs of warm-up do not fit into {config.epochs:g}; they must be fewer."
-        )
-    if config.mixup < 0 or config.cutmix < 0 or not 0 <= config.label_smoothing < 1 or config.validate_every < 0:
-        raise D2STError(
-            f"mixup {config.mixup:g}, cutmix {config.cutmix:g} and validate_every {config.validate_every:g} must be 0 "
-            f"or more, and label_smoothing {config.label_smoothing:g} from 0 to below 1."
         )
     steps = max(1, round(config.epochs * clips / step))
     every = max(1, round(config.validate_every * clips / step)) if config.validate_every else 0

@@ -12,6 +12,7 @@ rest; ``head.loss`` trains with it.
 """
 
 import inspect
+from collections.abc import Mapping
 
 from ..errors import D2STError
 from .base import EncodedEpisode, Head
@@ -23,7 +24,7 @@ from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
 from .saved import load, save
-from .spec import FILLED, HeadSpec, TextConfig
+from .spec import FILLED, ChoosesHead, HeadSpec, TextConfig
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -50,6 +51,22 @@ def options_of(name: str) -> dict[str, inspect.Parameter]:
     return dict(inspect.signature(HEADS[name]).parameters)
 
 
+def check_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
+    """Options of a head as its constructor has them.
+
+    Raises:
+        D2STError: no head has that name, it has no such option, or the option no such value.
+    """
+    known = options_of(name)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise D2STError(
+            f"The head '{name}' has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}."
+        )
+    check = getattr(HEADS[name].__init__, "check", dict)  # a head from elsewhere may do without
+    return check(options)
+
+
 def build(name: str, **options: object) -> Head:
     """Build a matching head by its name.
 
@@ -60,12 +77,7 @@ def build(name: str, **options: object) -> Head:
     Raises:
         D2STError: no head has that name, the head has no such option, or lacks one that it cannot do without.
     """
-    known = options_of(name)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise D2STError(
-            f"The head '{name}' has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}."
-        )
+    known, options = options_of(name), check_options(name, options)
     missing = [key for key, option in known.items() if option.default is option.empty and key not in options]
     if missing:
         raise D2STError(f"The head '{name}' cannot be built without {', '.join(missing)}; see its class.")
@@ -82,6 +94,7 @@ __all__ = [
     "OTAM",
     "TRX",
     "BiMHM",
+    "ChoosesHead",
     "EncodedEpisode",
     "Head",
     "HeadSpec",

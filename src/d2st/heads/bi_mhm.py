@@ -1,11 +1,10 @@
 """Bi-MHM: bidirectional mean Hausdorff metric (Wang et al., HyRSM, 2022), the matching of D2ST-Adapter."""
 
-from typing import get_args
-
 from torch import Tensor
 
+from ..checks import checked_options
 from .base import Head
-from .frames import Cosine, Shots, check_choice, class_distances, frame_distances
+from .frames import Cosine, Shots, class_distances, frame_distances
 from .precision import full_precision
 
 
@@ -37,10 +36,9 @@ class BiMHM(Head):
             does with several shots (see ``class_distances``).
     """
 
+    @checked_options("The head 'bi-mhm'")
     def __init__(self, cosine: Cosine = "norm", shots: Shots = "prototype") -> None:
         super().__init__()
-        check_choice("bi-mhm", "cosine", cosine, get_args(Cosine))
-        check_choice("bi-mhm", "shots", shots, get_args(Shots))
         self.cosine, self.shots = cosine, shots
 
     def match(

@@ -6,16 +6,17 @@ D2ST-Adapter-MM is D2ST-Adapter on CLIP with this head and the options ``D2ST_MM
 """
 
 from dataclasses import replace
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..errors import D2STError
+from ..checks import checked_options
+from ..limits import ATTENTION_HEADS, BELOW_ONE, DEPTH, NOT_NEGATIVE, POSITIVE, SHARE, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import Cosine, check_choice, class_prototypes, cosines, frame_distances
+from .frames import Cosine, class_prototypes, cosines, frame_distances
 from .joint import JointProjection, check_text
 from .otam import Directions, otam, otam_both
 from .transformer import TemporalTransformer
@@ -69,6 +70,20 @@ class CLIPFSAR(Head):
 
     needs_text: ClassVar[bool] = True
 
+    @checked_options(
+        "The head 'clip-fsar'",
+        features=WIDTH,
+        joint=WIDTH,
+        smoothing=POSITIVE,
+        mixing=SHARE,
+        temperature=POSITIVE,
+        text_loss=NOT_NEGATIVE,
+        matching_loss=NOT_NEGATIVE,
+        depth=DEPTH,
+        heads=ATTENTION_HEADS,
+        hidden=WIDTH,
+        dropout=BELOW_ONE,
+    )
     def __init__(
         self,
         features: int = 512,
@@ -95,22 +110,6 @@ class CLIPFSAR(Head):
         start: Start = "random",
     ) -> None:
         super().__init__()
-        for option, value, choices in (
-            ("metric", metric, Metric),
-            ("cosine", cosine, Cosine),
-            ("directions", directions, Directions),
-            ("merge", merge, Merge),
-            ("text_token", text_token, TextToken),
-            ("inference", inference, Inference),
-            ("contrast", contrast, Contrast),
-            ("start", start, Start),
-        ):
-            check_choice("clip-fsar", option, value, get_args(choices))
-        if not 0 <= mixing <= 1:
-            raise D2STError(f"The mixing of the head 'clip-fsar' must be in 0..1, not {mixing}.")
-        for option, value in {"smoothing": smoothing, "temperature": temperature or 1.0}.items():
-            if not value > 0:
-                raise D2STError(f"The {option} of the head 'clip-fsar' must be above 0, not {value}.")
         self.metric, self.cosine, self.smoothing, self.directions = metric, cosine, smoothing, directions
         self.merge, self.text_token, self.inference = merge, text_token, inference
         self.mixing, self.temperature, self.hidden = mixing, temperature, hidden

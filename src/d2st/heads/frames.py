@@ -140,13 +140,6 @@ def check_features(head: str, features: int, clips: Tensor) -> None:
         )
 
 
-def check_choice(head: str, option: str, value: object, choices: tuple[str, ...]) -> None:
-    """Refuse an option's value that is not among the choices, when a head is built."""
-    if value not in choices:
-        known = " or ".join(f"'{choice}'" for choice in choices)
-        raise D2STError(f"The option {option} of the head '{head}' is {known}, not {value!r}.")
-
-
 @full_precision
 def cosines(x: Tensor, y: Tensor, cosine: Cosine = "norm") -> Tensor:
     """Cosine of every x and every y.

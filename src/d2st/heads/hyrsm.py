@@ -1,16 +1,16 @@
 """HyRSM: hybrid relation guided set matching (Wang et al., CVPR 2022), and HyRSM++ (2023)."""
 
 import math
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import D2STError
+from ..checks import checked_options
+from ..limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import Shots, check_choice, check_features, class_prototypes, class_shares, frame_distances
+from .frames import Shots, check_features, class_prototypes, class_shares, frame_distances
 from .positions import ScaleAndPosition
 from .precision import full_precision
 from .transformer import Attention
@@ -42,6 +42,18 @@ class HyRSM(Head):
         temporal_far: see :func:`temporal_coherence`.
     """
 
+    @checked_options(
+        "The head 'hyrsm'",
+        features=WIDTH,
+        heads=ATTENTION_HEADS,
+        scale=POSITIVE,
+        classes=TRAINING_CLASSES,
+        class_weight=NOT_NEGATIVE,
+        temporal_weight=NOT_NEGATIVE,
+        temporal_window=TRAINING_CLASSES,
+        temporal_balance=POSITIVE,
+        temporal_far=NOT_NEGATIVE,
+    )
     def __init__(
         self,
         features: int = 768,
@@ -57,11 +69,6 @@ class HyRSM(Head):
         temporal_far: float = 1.0,
     ) -> None:
         super().__init__()
-        check_choice("hyrsm", "shots", shots, get_args(Shots))
-        if min(classes, class_weight, temporal_weight, temporal_window, temporal_far) < 0 or not temporal_balance > 0:
-            raise D2STError(
-                "The head 'hyrsm' takes classes, weights and a window of 0 or more, and a temporal_balance above 0."
-            )
         self.features, self.shots = features, shots
         self.scale_and_position = ScaleAndPosition(scale, positions)
         self.clip_attention = Attention(features, heads)

@@ -6,7 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..checks import checked_options
 from ..errors import D2STError
+from ..limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
 from .frames import class_prototypes, frame_distances
@@ -47,6 +49,19 @@ class MoLo(Head):
 
     needs_maps: ClassVar[bool] = True
 
+    @checked_options(
+        "The head 'molo'",
+        features=WIDTH,
+        heads=ATTENTION_HEADS,
+        hidden=WIDTH,
+        reduction=WIDTH,
+        scale=POSITIVE,
+        motion_weight=NOT_NEGATIVE,
+        classes=TRAINING_CLASSES,
+        class_weight=NOT_NEGATIVE,
+        contrast_weight=NOT_NEGATIVE,
+        reconstruction_weight=NOT_NEGATIVE,
+    )
     def __init__(
         self,
         features: int = 768,
@@ -64,8 +79,6 @@ class MoLo(Head):
         reconstruction_weight: float = 0.05,
     ) -> None:
         super().__init__()
-        if min(classes, motion_weight, class_weight, contrast_weight, reconstruction_weight) < 0:
-            raise D2STError("The head 'molo' takes classes and weights of 0 or more.")
         self.features, self.motion_weight, self.class_weight = features, motion_weight, class_weight
         self.contrast_weight, self.reconstruction_weight = contrast_weight, reconstruction_weight
         self.needs_video = reconstruction_weight > 0

@@ -1,14 +1,15 @@
 """OTAM: ordered temporal alignment (Cao et al., CVPR 2020), as in D2ST-Adapter's release, in log space."""
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from ..errors import D2STError
+from ..checks import checked_options
+from ..limits import POSITIVE
 from .base import Head
-from .frames import Cosine, Shots, check_choice, class_distances, frame_distances
+from .frames import Cosine, Shots, class_distances, frame_distances
 from .precision import full_precision
 
 Directions = Literal["both", "single"]
@@ -69,6 +70,7 @@ class OTAM(Head):
         directions: ``"both"`` as released; ``"single"`` matches each support frame in the order of the query's.
     """
 
+    @checked_options("The head 'otam'", smoothing=POSITIVE)
     def __init__(
         self,
         cosine: Cosine = "norm",
@@ -77,11 +79,6 @@ class OTAM(Head):
         directions: Directions = "both",
     ) -> None:
         super().__init__()
-        check_choice("otam", "cosine", cosine, get_args(Cosine))
-        check_choice("otam", "shots", shots, get_args(Shots))
-        check_choice("otam", "directions", directions, get_args(Directions))
-        if not smoothing > 0:
-            raise D2STError(f"The smoothing of the head 'otam' must be above 0, not {smoothing}.")
         self.cosine, self.smoothing, self.shots, self.directions = cosine, smoothing, shots, directions
 
     def match(

@@ -1,12 +1,13 @@
 """Plain prototypes: clips averaged over time, classes over their shots (Snell et al., Prototypical Networks, 2017)."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 from torch import Tensor
 
-from ..errors import D2STError
+from ..checks import checked_options
+from ..limits import POSITIVE
 from .base import Head
-from .frames import Cosine, Shots, check_choice, class_distances, cosines
+from .frames import Cosine, Shots, class_distances, cosines
 from .precision import full_precision
 
 Metric = Literal["cosine", "euclidean"]
@@ -26,6 +27,7 @@ class Prototype(Head):
             it, since cosines alone give an almost flat softmax; and 1 for the Euclidean distance.
     """
 
+    @checked_options("The head 'prototype'", scale=POSITIVE)
     def __init__(
         self,
         metric: Metric = "cosine",
@@ -34,11 +36,6 @@ class Prototype(Head):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        check_choice("prototype", "metric", metric, get_args(Metric))
-        check_choice("prototype", "cosine", cosine, get_args(Cosine))
-        check_choice("prototype", "shots", shots, get_args(Shots))
-        if scale is not None and not scale > 0:
-            raise D2STError(f"The scale of the head 'prototype' must be above 0, not {scale}.")
         self.metric, self.cosine, self.shots = metric, cosine, shots
         self.scale = scale or (10.0 if metric == "cosine" else 1.0)
 

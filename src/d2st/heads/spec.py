@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
+from ..checks import Checked, check_fields
+
 # Options that follow from the encoder, the clips and the training part: filled in, not typed.
 FILLED = ("features", "frames", "classes", "joint")
 
@@ -19,9 +21,25 @@ class HeadSpec:
     name: str
     options: Mapping[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        from . import check_options  # the heads themselves know this class
+
+        check_fields(self)
+        object.__setattr__(self, "options", check_options(self.name, self.options))
+
 
 @dataclass(frozen=True)
-class TextConfig:
+class ChoosesHead(Checked):
+    """Base of configs with a field ``head``, whose name must be a head's."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.head, str):
+            HeadSpec(self.head)
+
+
+@dataclass(frozen=True)
+class TextConfig(Checked):
     """How names of classes become features (``d2st.text.encode_names``); None is the saved head's, or the default.
 
     Args:

@@ -1,14 +1,16 @@
 """TRX: temporal-relational cross transformer (Perrett et al., CVPR 2021), on frames instead of tuples of frames."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from ..checks import checked_options
 from ..errors import D2STError
+from ..limits import BELOW_ONE, DEPTH, WIDTH
 from .base import Head
-from .frames import check_choice, check_features, class_prototypes, class_shares, class_slots
+from .frames import check_features, class_prototypes, class_shares, class_slots
 from .tuples import TupleAttention
 
 Shots = Literal["joint", "prototype", "distance"]
@@ -34,6 +36,7 @@ class TRX(Head):
         D2STError: an option has no such value.
     """
 
+    @checked_options("The head 'trx'", features=WIDTH, width=WIDTH, cardinalities=DEPTH, dropout=BELOW_ONE)
     def __init__(
         self,
         features: int = 768,
@@ -43,8 +46,7 @@ class TRX(Head):
         shots: Shots = "joint",
     ) -> None:
         super().__init__()
-        check_choice("trx", "shots", shots, get_args(Shots))
-        if not cardinalities or min(cardinalities) < 1 or len(set(cardinalities)) < len(cardinalities):
+        if not cardinalities or len(set(cardinalities)) < len(cardinalities):
             raise D2STError(
                 f"The cardinalities of the head 'trx' are different whole numbers of frames, such as (2, 3), not "
                 f"{tuple(cardinalities)}."

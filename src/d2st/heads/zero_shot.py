@@ -4,6 +4,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from ..checks import checked_options
+from ..limits import POSITIVE, WIDTH
 from .base import Head
 from .frames import cosines
 from .joint import JointProjection, check_text
@@ -20,6 +22,7 @@ class ZeroShot(Head):
 
     needs_text: ClassVar[bool] = True
 
+    @checked_options("The head 'zero-shot'", features=WIDTH, joint=WIDTH, scale=POSITIVE)
     def __init__(self, features: int = 512, joint: int | None = None, scale: float = 100.0) -> None:
         super().__init__()
         self.projection, self.scale = JointProjection("zero-shot", features, joint), scale

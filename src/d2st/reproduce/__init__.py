@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from .. import paper
+from ..checks import Checked, option
 from ..data import benchmarks
 from ..data.datasets import open_dataset
 from ..errors import D2STError
+from ..limits import EPISODES, STEPS, THREADS, WORKERS
+from ..limits import SEED as SEEDS
 from ..results import write_result
 from .cells import Cell, Run, cells, chosen, run_of
 from .run import execute, finished
@@ -18,7 +21,7 @@ SEED = 18  # of the released code
 
 
 @dataclass(frozen=True)
-class ReproduceConfig:
+class ReproduceConfig(Checked):
     """Tables of the paper as published, or their small version on the rendered benchmark.
 
     Args:
@@ -46,15 +49,15 @@ class ReproduceConfig:
     out: str = "runs/reproduce"
     only: tuple[str, ...] | str = ()
     variant: Literal["released", "paper"] = "released"
-    seeds: int | tuple[int, ...] | None = None
+    seeds: int | tuple[int, ...] | None = option(None, **SEEDS)
     dry_run: bool = False
-    lanes: int | None = None
-    threads: int | None = None
-    episodes: int | None = None
-    test_episodes: int = 3000
+    lanes: int | None = option(None, least=1, most=256)
+    threads: int | None = option(None, **THREADS)
+    episodes: int | None = option(None, **STEPS)
+    test_episodes: int = option(3000, **EPISODES)
     device: str = "auto"
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    workers: int = 0
+    workers: int = option(0, **WORKERS)
 
     @property
     def patterns(self) -> tuple[str, ...]:

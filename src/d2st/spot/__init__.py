@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 
 from ..adapters import AdapterConfig, NoneConfig
+from ..checks import option
 from ..classify import FewShotClassifier
 from ..data.stream import VideoStream, open_stream
 from ..errors import D2STError
 from ..files import write_atomic
-from ..heads import HeadSpec, TextConfig
+from ..heads import ChoosesHead, HeadSpec, TextConfig
+from ..limits import CLIPS, FRAMES, NOT_NEGATIVE, POSITIVE, REJECT_RATE, SHARE, SIDE, WORKERS
 from ..options import Precision
 from ..progress import clock, video_progress
 from ..recogniser import build_classifier
@@ -30,7 +32,7 @@ from .windows import lengths_for
 
 
 @dataclass(frozen=True)
-class SpotConfig:
+class SpotConfig(ChoosesHead):
     """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far.
 
     Args:
@@ -72,28 +74,28 @@ class SpotConfig:
     classifier: str | None = None
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
-    lengths: tuple[float, ...] | float | None = None
-    reject_rate: float = 0.05
+    lengths: tuple[float, ...] | float | None = option(None, **POSITIVE)
+    reject_rate: float = option(0.05, **REJECT_RATE)
     calibration: str | None = None
-    stride: float = 0.25
-    threshold: float = 0.5
-    contrast: float = 1.0
-    overlap: float = 0.2
-    gap: float | None = None
+    stride: float = option(0.25, least=0.01, most=1)
+    threshold: float = option(0.5, **SHARE)
+    contrast: float = option(1.0, **NOT_NEGATIVE)
+    overlap: float = option(0.2, **SHARE)
+    gap: float | None = option(None, **NOT_NEGATIVE)
     events: str | None = None
     format: Literal["table", "jsonl", "csv"] = "table"
     out: str | None = None
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
-    batch_size: int = 8
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
 
 
 def spot(config: SpotConfig) -> dict:
@@ -183,25 +185,9 @@ def _conclude(
 def _check(config: SpotConfig) -> None:
     if not config.video:
         raise D2STError("Say which video to search: d2st spot SUPPORT VIDEO, or --video FILE.")
-    limits = {
-        "stride": (0.01, 1),
-        "threshold": (0, 1),
-        "contrast": (0, None),
-        "overlap": (0, 1),
-        "gap": (0, None),
-        "batch_size": (1, None),
-    }
-    if config.lengths is not None:
-        _given(config.lengths)
-    for name, (least, most) in limits.items():
-        value = getattr(config, name)
-        if value is not None and (value < least or (most is not None and value > most)):
-            allowed = f"between {least} and {most}" if most else f"{least} or more"
-            raise D2STError(f"--{name.replace('_', '-')} is {value:g}; it must be {allowed}.")
+    if config.lengths == ():
+        raise D2STError("--lengths must be seconds above 0, such as 2,3,4.5, and none are given.")
 
 
 def _given(lengths: tuple[float, ...] | float) -> tuple[float, ...]:
-    lengths = tuple(lengths) if isinstance(lengths, tuple | list) else (lengths,)
-    if not lengths or min(lengths) <= 0:
-        raise D2STError(f"--lengths must be seconds above 0, such as 2,3,4.5, and not {', '.join(map(str, lengths))}.")
-    return lengths
+    return lengths if isinstance(lengths, tuple) else (lengths,)

@@ -5,14 +5,15 @@ import ipaddress
 from dataclasses import dataclass, field
 
 from ..adapters import AdapterConfig, NoneConfig
+from ..checks import option
 from ..errors import D2STError
-from ..heads import HeadSpec, TextConfig
+from ..heads import ChoosesHead, HeadSpec, TextConfig
+from ..limits import FRAMES, REJECT_RATE, SIDE
 from ..options import Precision
-from ..unknown.calibration import check_rate
 
 
 @dataclass(frozen=True)
-class StudioConfig:
+class StudioConfig(ChoosesHead):
     """A page at http://127.0.0.1:7860 for this machine alone; Ctrl-C ends it and removes the clips it was given.
 
     Args:
@@ -39,19 +40,19 @@ class StudioConfig:
 
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     adapters: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    reject_rate: float = 0.05
+    reject_rate: float = option(0.05, **REJECT_RATE)
     calibration: str | None = None
     host: str = "127.0.0.1"
-    port: int = 7860
-    max_size: int = 200
-    max_clips: int = 100
+    port: int = option(7860, least=0, most=65_535)
+    max_size: int = option(200, least=1, most=100_000)
+    max_clips: int = option(100, least=1, most=100_000)
     device: str = "auto"
     precision: Precision = "fp32"
 
@@ -76,7 +77,6 @@ def studio(config: StudioConfig) -> dict:
 
 def check(config: StudioConfig) -> str:
     """The address to listen on; refuses what would open the page to others, or let nothing in."""
-    check_rate(config.reject_rate)
     try:
         address = ipaddress.ip_address("127.0.0.1" if config.host == "localhost" else config.host)
     except ValueError:
@@ -87,11 +87,4 @@ def check(config: StudioConfig) -> str:
             f"--host, or give 127.0.0.1, ::1 or localhost. From elsewhere, forward the port: "
             f"ssh -L {config.port}:127.0.0.1:{config.port} USER@MACHINE."
         )
-    for name, value, least, most in (
-        ("port", config.port, 0, 65535),
-        ("max-size", config.max_size, 1, 100_000),
-        ("max-clips", config.max_clips, 1, 100_000),
-    ):
-        if not least <= value <= most:
-            raise D2STError(f"--{name} is {value}; give a number from {least} to {most}.")
     return str(address)

@@ -11,7 +11,6 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import Head
 from ..origin import Origin
-from .calibration import check_rate
 from .calibration_file import CalibrationFile, Entry, beside
 from .openset import score_open, summarise_open
 
@@ -31,7 +30,6 @@ class OpenSet:
 
     def __init__(self, config: "EvalConfig") -> None:
         self.config, self.entries = config, []
-        check_rate(config.reject_rate)
         if (config.calibration or config.save_calibration) and not config.open_set:
             raise D2STError("A calibration is tried and written with --open-set; give that too.")
         if (config.calibration or config.save_calibration) and config.heads is not None:

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 
 from ..adapters import AdapterConfig, D2STConfig, NoneConfig
+from ..checks import option
 from ..choice import build_head, tell_untrained
 from ..classify import FewShotClassifier
 from ..data.kinds import is_frame_folder
 from ..data.readers import reader
 from ..errors import D2STError
 from ..files import write_png
-from ..heads import HeadSpec, TextConfig
+from ..heads import ChoosesHead, HeadSpec, TextConfig
+from ..limits import CLIPS, COUNT, FRAMES, NOT_NEGATIVE, SEED, SIDE, WORKERS
 from ..options import Precision, build_encoder, pick_device
 from ..progress import progress
 from ..results import write_result
@@ -31,7 +33,7 @@ _NO_POINTS = (
 
 
 @dataclass(frozen=True)
-class VisualizeConfig:
+class VisualizeConfig(ChoosesHead):
     """Pictures of what a model sees in a clip: the points its adapters read, and the frames that match examples.
 
     Args:
@@ -61,24 +63,24 @@ class VisualizeConfig:
 
     query: str
     support: str | None = None
-    token: tuple[float, ...] | None = None
-    top: int = 100
-    token_top: int = 50
+    token: tuple[float, ...] | None = option(None, **NOT_NEGATIVE)
+    top: int = option(100, **COUNT)
+    token_top: int = option(50, **COUNT)
     backbone: str | None = None
     weights: str | None = None
-    image_size: int | None = None
-    frames: int | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
-    seed: int = 0
+    seed: int = option(0, **SEED)
     out: str = "runs/visualize"
     device: str = "auto"
     precision: Precision = "fp32"
-    workers: int = 0
-    batch_size: int = 8
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
 
 
 def visualize(config: VisualizeConfig) -> dict:
@@ -125,8 +127,6 @@ def _check(config: VisualizeConfig) -> None:
     query = Path(config.query)
     if query.is_dir() and not is_frame_folder(query):
         raise D2STError(f"'{query}' is a folder; give one clip of it, or a folder of numbered frames.")
-    if min(config.top, config.token_top) < 1:
-        raise D2STError(f"--top {config.top} and --token-top {config.token_top} must be 1 or more.")
     if config.token is not None and len(config.token) != 3:
         raise D2STError(f"--token {','.join(f'{n:g}' for n in config.token)} must be frame,x,y, for example 4,120,80.")
     if not (config.support or config.adapter_path or isinstance(config.adapter, D2STConfig)):

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from d2st.checks import Checked, option
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import clear_leftovers, write_atomic
+from d2st.limits import FRAMES, SEED, SIDE, WORKERS
 
 from .classes import LOOKS, MOTIONS, Motion, split
 from .draw import Look, Track, draw, random_background, random_looks
@@ -24,7 +26,7 @@ FRAMES_PER_SECOND = 12
 
 
 @dataclass(frozen=True)
-class RenderConfig:
+class RenderConfig(Checked):
     """The rendered benchmark.
 
     Args:
@@ -36,12 +38,12 @@ class RenderConfig:
         workers: Processes that render; None for one a CPU core, 0 for none besides this one.
     """
 
-    side: int = 96
-    shortest: int = 20
-    longest: int = 32
+    side: int = option(96, **SIDE)
+    shortest: int = option(20, **FRAMES)
+    longest: int = option(32, **FRAMES)
     clips: dict[str, int] = field(default_factory=lambda: {"train": 20, "val": 12, "test": 20})
-    seed: int = 0
-    workers: int | None = None
+    seed: int = option(0, **SEED)
+    workers: int | None = option(None, **WORKERS)
 
 
 def _settle(rng: Rng, values: np.ndarray, low: float, high: float) -> np.ndarray:
