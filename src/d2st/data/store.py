@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from d2st.checks import Checked, option
+from d2st.console import say
 from d2st.data import frame_file
 from d2st.data.index import VERSION, clip_file, is_store
 from d2st.data.listing import Listing
@@ -153,10 +154,10 @@ class _Job:
 
 def _print(report: dict) -> None:
     made = f"{report['written']} written now, {report['kept']} kept, {len(report['bad'])} unreadable"
-    print(f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {made}.")
+    say(f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {made}.")
     for text in [*(entry["reason"] for entry in report["bad"]), *report["warnings"], *report["problems"]][:10]:
-        print(f"  {text}")
-    print(f"All findings are in {report['out']}/report.json.")
+        say(f"  {text}")
+    say(f"All findings are in {report['out']}/report.json.")
 
 
 def _state(path: Path) -> dict[str, str]:
