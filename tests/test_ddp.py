@@ -1,7 +1,12 @@
 """Two real gloo processes: gradients of a DDP-wrapped encoder are those of one process on the whole batch."""
 
+import json
 import subprocess
 import sys
+
+import small as dataset
+import torch
+from safetensors.torch import load_file
 
 SCRIPT = """
 import os, torch, torch.distributed as dist, timm, d2st
@@ -40,3 +45,53 @@ def test_two_processes_agree_with_one(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "rank 0 agrees" in done.stdout and "rank 1 agrees" in done.stdout  # their lines may run into each other
+
+
+STATISTICS = """
+import json, sys, torch
+from d2st.adapters import DSTConfig
+from d2st.steps import Steps
+from d2st.train import TrainConfig, train
+from d2st.validate import Validation
+
+def running(encoder):
+    return {name: tensor.clone() for name, tensor in encoder.adapter_state_dict().items() if "running_" in name}
+
+step, validate = Steps.step, Validation.__call__
+
+def spy_step(self, *rest):
+    note = step(self, *rest)
+    own = torch.cat([buffer.flatten() for buffer in running(self.bare.encoder).values()])
+    found = [torch.empty_like(own) for _ in range(2)]
+    torch.distributed.all_gather(found, own)
+    print("apart before" if not torch.equal(*found) else "equal before", flush=True)
+    return note
+
+def spy_validate(self, fabric):
+    own = torch.cat([buffer.flatten() for buffer in running(self.encoder).values()])
+    found = [torch.empty_like(own) for _ in range(2)]
+    torch.distributed.all_gather(found, own)
+    print("equal then" if torch.equal(*found) else "apart then", flush=True)
+    torch.save(running(self.encoder), f"{sys.argv[2]}/{fabric.global_rank}.pt")
+    return validate(self, fabric)
+
+Steps.step, Validation.__call__ = spy_step, spy_validate
+torch.set_num_threads(1)
+train(TrainConfig(**json.loads(sys.argv[1]), adapter=DSTConfig()))
+"""
+
+
+def test_what_is_validated_is_what_is_saved(small, tmp_path):
+    """Statistics of BatchNorms differ between processes after a step; a validation measures the first one's."""
+    script = tmp_path / "spied.py"
+    script.write_text(STATISTICS)
+    training = {"way": 2, "episodes": 4, "episodes_per_step": 4, "validation_episodes": 5, "out": str(tmp_path / "run")}
+    settings = json.dumps(dataset.options(small, **training))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script)]
+    done = subprocess.run([*command, settings, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("apart before") == done.stdout.count("equal then") == 2, done.stdout
+    saved = load_file(tmp_path / "run" / "best" / "adapter_model.safetensors")
+    for rank in (0, 1):
+        seen = torch.load(tmp_path / f"{rank}.pt")
+        assert seen and all(torch.equal(saved[name], tensor) for name, tensor in seen.items())

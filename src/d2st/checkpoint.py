@@ -25,6 +25,8 @@ class TrainState:
         seconds: spent on training, over all starts of the run.
         bad: clips that could not be read, of training and validation, at any start of the run: id -> reason.
         clips: digest of the training clips.
+        owed: whether the validation that is due after ``done`` is still to be made.
+        skipped: steps that the fp16 loss scaler did not take, because their gradients overflowed.
     """
 
     done: int = 0
@@ -33,6 +35,8 @@ class TrainState:
     seconds: float = 0.0
     bad: dict[str, str] = field(default_factory=dict)
     clips: str = ""
+    owed: bool = False
+    skipped: int = 0
 
 
 def save(path: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: dict) -> None:
@@ -45,13 +49,18 @@ def save(path: Path, state: TrainState, model: nn.Module, optimizer: torch.optim
         optimizer: its state tensors are stored under the names of the parameters they belong to.
         scaler: state of the fp16 loss scaler, numbers only; empty without one.
     """
-    tensors = {f"adapter/{name}": tensor for name, tensor in model.encoder.adapter_state_dict().items()}
-    for kind, part in model.parts().items():
-        tensors |= {f"{kind}/{name}": tensor for name, tensor in part.state_dict().items()}
+    kept = {f"{kind}/{name}": tensor for kind, own in tensors(model).items() for name, tensor in own.items()}
     names = _names(model, optimizer)
     for index, slots in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer/{slot}/{names[index]}": torch.as_tensor(value) for slot, value in slots.items()}
-    write_safetensors(path, tensors, {"state": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
+        kept |= {f"optimizer/{slot}/{names[index]}": torch.as_tensor(value) for slot, value in slots.items()}
+    write_safetensors(path, kept, {"state": json.dumps(asdict(state)), "scaler": json.dumps(scaler)})
+
+
+def tensors(model: nn.Module) -> dict[str, dict[str, torch.Tensor]]:
+    """What is trained of a bare module, by the name of its part: the adapter, and what ``parts()`` names."""
+    return {"adapter": model.encoder.adapter_state_dict()} | {
+        kind: part.state_dict() for kind, part in model.parts().items()
+    }
 
 
 def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[TrainState, dict]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +14,7 @@ from . import checkpoint
 from .checkpoint import TrainState
 from .data.datasets import ClipSet
 from .data.loading import Loaded
+from .data.workers import killed, lost
 from .errors import D2STError
 from .options import check_loading
 from .plan import Plan
@@ -63,8 +65,8 @@ def run(
         The final state.
 
     Raises:
-        D2STError: a loss or gradient that is not finite, too many unreadable clips, a unit that cannot be read, or
-            another of several processes was lost.
+        D2STError: a loss, gradient or weight that is not finite, fp16 that takes no steps, too many unreadable clips, a
+            unit that cannot be read, or a process that was lost: another of several, or one that reads clips.
         SystemExit: after SIGINT or SIGTERM, with the state saved.
     """
     from lightning_fabric.loggers import TensorBoardLogger
@@ -84,7 +86,7 @@ def run(
         going = "is complete at" if state.done == plan.total else "goes on from"
         fabric.print(f"The run in {folder.path} {going} {plan.unit} {state.done} of {plan.total}.")
     if fabric.is_global_zero:
-        folder.trim(plan.unit, state.done)
+        folder.trim(plan.unit, state.done, state.owed)
     logger = TensorBoardLogger(folder.path, name=folder.tensorboard.name, version="", purge_step=state.done + 1)
     steps = Steps(fabric, config, plan, folder, logger, bare, model, optimizer, rate, state, len(units.clips))
     mine = range(state.done + fabric.global_rank, plan.total, fabric.world_size)
@@ -97,30 +99,49 @@ def run(
         worker_init_fn=ignore_interrupts,
         pin_memory=fabric.device.type == "cuda",
     )
-    every, loaded = plan.validate_every, iter(loader)
+    loaded = iter(loader)
     then = f"The state at the last whole step that was saved is in {folder.path}; start again to go on from it."
     with (
         Stop() as stop,
         progress("train", plan.total, plan.units, state.done) as advance,
-        lost_processes(fabric, then, rescue=steps.rescue),
+        _rescued(steps),
+        lost_processes(fabric, then),
     ):
-        while state.done < plan.total:
-            before = state.done
-            note = steps.step(loaded, stop)
-            advance(state.done - before, note)
-            finished = state.done == plan.total
-            if validation and (finished or before // every < state.done // every):
-                steps.validate(validation)
-            elif not validation and finished:
-                steps.keep_best()
-            steps.save(now=finished)
+        while state.done < plan.total or state.owed:
+            if not state.owed:  # else it was left in the middle of a validation
+                before = state.done
+                note = steps.step(loaded, stop)
+                advance(state.done - before, note)
+            if state.owed:
+                steps.look(validation)
+            steps.save(now=state.done == plan.total)
             if steps.stopped:
                 steps.save(now=True)
                 fabric.print(f"Stopped at {plan.unit} {state.done}, saved in {folder.path}; start again to go on.")
                 raise SystemExit(128 + steps.stopped)
-    if fabric.is_global_zero:
-        bare.save_pretrained(folder.final)
+    steps.keep(folder.final)
     return state
+
+
+@contextmanager
+def _rescued(steps: Steps) -> Iterator[None]:
+    """Save the last whole step whatever ends a run early, and say in a sentence that a loader's worker was killed."""
+    try:
+        yield
+    except SystemExit:  # with the state saved
+        raise
+    except BaseException as error:
+        try:
+            saved = steps.rescue()
+        except OSError:
+            if isinstance(error, OSError):  # of the same full disk
+                raise error from None
+            raise
+        if not killed(error):
+            raise
+        state = steps.folder.state
+        where = f"The state at {steps.plan.unit} {steps.state.done} is in {state}; start" if saved else "Start"
+        raise D2STError(lost(error, f"{where} the same command again to go on, with fewer workers")) from error
 
 
 def _digest(clips: ClipSet) -> str:

@@ -31,6 +31,15 @@ class Plan:
         """Where a run is after ``done`` units, as metrics say it."""
         return {self.unit: done} | ({"epoch": done / self.per_epoch} if self.per_epoch else {})
 
+    def due(self, before: int, done: int) -> bool:
+        """Whether a step from ``before`` to ``done`` units is one after which the run is validated: also the last."""
+        every = self.validate_every
+        return done == self.total or bool(every and before // every < done // every)
+
+    def steps(self, done: int) -> int:
+        """Steps that ``done`` units are; the last one may be smaller."""
+        return -(-done // self.per_step)
+
     def check(self, processes: int) -> None:
         """Refuse numbers that the processes cannot share equally.
 

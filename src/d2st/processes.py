@@ -1,7 +1,7 @@
 """One process or many, as ``torchrun`` starts them: who does what, and how what they found comes together."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -60,13 +60,12 @@ def gather(fabric: "Fabric", found: object) -> list:
 
 
 @contextmanager
-def lost_processes(fabric: "Fabric", then: str, rescue: Callable[[], None] = lambda: None) -> Iterator[None]:
+def lost_processes(fabric: "Fabric", then: str) -> Iterator[None]:
     """Turn the error of a collective whose partner has died into a sentence.
 
     Args:
         fabric: launched.
         then: what the user does next.
-        rescue: called before, to save what this process has.
 
     Raises:
         D2STError: another process ended while this one waited for it.
@@ -76,7 +75,6 @@ def lost_processes(fabric: "Fabric", then: str, rescue: Callable[[], None] = lam
     except RuntimeError as error:  # of gloo's and NCCL's errors some are no DistError
         if fabric.world_size == 1 or not re.search("gloo|nccl|connection|process group", str(error), re.IGNORECASE):
             raise
-        rescue()
         reason = str(error).strip().splitlines()[0][:200]
         raise D2STError(
             f"Process {fabric.global_rank} of {fabric.world_size} lost another one, which ended or could not be "

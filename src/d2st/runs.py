@@ -1,12 +1,12 @@
 """The folder of a training run."""
 
 import itertools
-import json
 from pathlib import Path
 
 from .errors import D2STError
 from .files import clear_leftovers, hold, to_json, write_atomic, write_json
 from .results import circumstances
+from .versioned import parse, read_versioned
 
 # Settings that do not change what a run computes, so that it may go on with others.
 FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes", "max_bad"}
@@ -61,17 +61,25 @@ class RunFolder:
         """Append a line to ``metrics.jsonl``."""
         self._append(self.metrics, record)
 
-    def trim(self, unit: str, done: int) -> None:
-        """Drop metrics of units ("episode") after ``done``, which a resumed run computes again, and torn lines."""
+    def trim(self, unit: str, done: int, owed: bool = False) -> None:
+        """Drop metrics that a resumed run computes again, and lines that are torn or damaged.
+
+        Args:
+            unit: that the run counts ("episode").
+            done: of it; what lies after is dropped.
+            owed: whether a validation at ``done`` is also made again.
+        """
         if not self.metrics.exists():
             return
         kept = []
-        for line in self.metrics.read_text().splitlines():
+        for line in self.metrics.read_bytes().decode("utf-8", "replace").splitlines():
             try:
-                record = json.loads(line)
-            except ValueError:
+                record = parse(line, "A line", "it is dropped")
+            except D2STError:
                 continue
-            if record[unit] <= done:
+            at = record.get(unit) if isinstance(record, dict) else None
+            again = owed and at == done and "validation_accuracy" in record
+            if isinstance(at, int) and at <= done and not again:
                 kept.append(line + "\n")
         write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
 
@@ -81,10 +89,9 @@ class RunFolder:
             file.write(to_json(record) + "\n")
 
     def _compare(self, config: dict) -> None:
-        try:
-            there = json.loads(self.config.read_text())
-        except ValueError as error:
-            raise D2STError(f"{self.config} is no JSON ({error}); give another out, or overwrite it.") from error
+        there = read_versioned(
+            self.config, format=None, what="configuration of the run", remedy="give another out, or overwrite it"
+        )
         keys = sorted((config.keys() | there.keys()) - FREE)
         pairs = [(key, there.get(key), config.get(key)) for key in keys]
         differ = [f"{key} is {old} there and {new} here" for key, old, new in pairs if old != new]

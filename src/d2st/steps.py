@@ -1,6 +1,8 @@
 """The steps of a training run: gradients, validation, checkpoints, and what stops it."""
 
+import math
 import time
+from pathlib import Path
 
 import torch
 
@@ -9,9 +11,11 @@ from .data.episodes import MODEL, generator, torch_seed
 from .data.loading import Loaded
 from .errors import D2STError
 from .files import write_json
+from .finite import check_weights
 from .stop import Stop
 
 BatchNorm = torch.nn.modules.batchnorm._BatchNorm  # the base of all of them has no public name
+SKIPPED = 20  # steps in a row that fp16 may skip: the loss scale begins at 2^16 and is halved each time
 
 
 class Steps:
@@ -23,6 +27,8 @@ class Steps:
         self.state, self.clips, self.stopped = state, clips, 0
         self.bad: dict[str, str] = {}  # training clips that could not be read since this start: id -> reason
         self.counts = torch.zeros(fabric.world_size, device=fabric.device)  # of these in each process, when last told
+        self.trained = [(name, p) for name, p in bare.named_parameters() if p.requires_grad]
+        self.whole, self.skipped = True, 0  # no step is half done; steps that were skipped, since the last one taken
         self.saved = self.ticked = time.monotonic()
         model.train()
         self._remember_statistics()
@@ -49,20 +55,28 @@ class Steps:
         lr = self.rate(last - 1)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_share"]
+        self.whole = False
         self.optimizer.step()
         self.optimizer.zero_grad()
-        state.done = last
+        self._refuse_weights(last)
+        state.done, state.owed = last, plan.due(first, last)
         self._remember_statistics()
-        self._check_bad(stats[:, -2])
         loss, accuracy = losses.mean().item(), accuracies.mean().item()
         record = {"loss": loss, "accuracy": accuracy, "lr": lr, "gradient_norm": float(norm)}
+        if config.precision == "fp16":
+            taken = math.isfinite(record["gradient_norm"])
+            self.skipped = 0 if taken else self.skipped + 1
+            state.skipped += not taken
+            record["skipped"] = float(not taken)
         self._log(record, "train")
+        self.whole = True
+        self._refuse_skipped()
+        self._check_bad(stats[:, -2])
         return f"loss {loss:.3f}, accuracy {100 * accuracy:.0f} %"
 
     def _unit(self, loaded: Loaded, mine: int) -> torch.Tensor:
         """Loss and accuracy (2,) of an episode or a batch, whose gradient it adds."""
         if loaded.failure:
-            self.rescue()
             raise D2STError(f"{loaded.failure} The state at {self._now()} is in {self.folder.state}.")
         self.bad |= loaded.bad
         torch.manual_seed(torch_seed(generator(self.config.seed, loaded.index, MODEL)))  # drop-out and its like
@@ -82,25 +96,48 @@ class Steps:
             if wrong
             else f"The gradient of {self.plan.units} {first} to {last - 1} has norm {norm.item()}"
         )
-        self.rescue()
         raise D2STError(
             f"{what}; the run stopped before that step. The last good state, at {self._now()}, is "
             f"{self.folder.state}. Try a lower lr, clip_norm or fp32, in another folder."
         )
 
+    def _refuse_weights(self, last: int) -> None:
+        """Stop where a step left weights that are not finite: nothing of it is kept."""
+        kept = f"An earlier state is in {self.folder.state}" if self.folder.state.exists() else "No state was saved yet"
+        remedy = f"the run stopped, and nothing of that step is kept. {kept}. In another folder, try a lower lr or fp32"
+        check_weights(self.trained, f"The weights after {self.plan.unit} {last}", remedy)
+
+    def _refuse_skipped(self) -> None:
+        """Stop where fp16 takes no more steps, or has taken none by the end."""
+        skipped, done = self.skipped, self.plan.steps(self.state.done)
+        none = self.state.done == self.plan.total and self.state.skipped == done
+        if skipped < SKIPPED and not none:
+            return
+        raise D2STError(
+            f"fp16 skipped {self.state.skipped} of {done} steps up to {self._now()}, the last {max(skipped, 1)} in a "
+            f"row: their gradients are not finite, however small the loss is scaled. Try bf16 or fp32, or a lower lr, "
+            f"in another folder."
+        )
+
+    def look(self, validation) -> None:
+        """Do what is due after a step: validate, or at the end of a run without validation keep the last model."""
+        self._refuse_skipped()
+        if validation:
+            self.validate(validation)
+        elif self.state.done == self.plan.total:
+            self.keep_best()
+        self.state.owed = False
+
     def validate(self, validation) -> None:
         """Score on the validation part and keep the model if it is the best so far."""
-        try:
-            mean, interval, bad = validation(self.fabric)
-        except D2STError:
-            self.rescue()
-            raise
+        self.share_statistics()
+        mean, interval, bad = validation(self.fabric)
         self._tell_bad(bad)
         self._log({"validation_accuracy": mean, "validation_interval": interval}, "validation")
         best = self.state.best_accuracy is None or mean > self.state.best_accuracy
         if best:
-            self.state.best_accuracy = mean
             self.keep_best()
+            self.state.best_accuracy = mean
         epochs = self.plan.place(self.state.done).get("epoch")
         epoch = "" if epochs is None else f" (epoch {epochs:.3g})"
         self.fabric.print(
@@ -111,9 +148,19 @@ class Steps:
 
     def keep_best(self) -> None:
         """The weights of now are those to keep."""
+        self.keep(self.folder.best)
         self.state.best_at = self.state.done
+
+    def keep(self, folder: Path) -> None:
+        """Write the model of now into a folder.
+
+        Raises:
+            D2STError: a number of it, such as a statistic of a BatchNorm, is not finite.
+        """
+        for kind, tensors in checkpoint.tensors(self.bare).items():
+            check_weights(tensors, f"The tensors of the {kind} at {self._now()}", f"they are not kept in {folder}")
         if self.fabric.is_global_zero:
-            self.bare.save_pretrained(self.folder.best)
+            self.bare.save_pretrained(folder)
 
     def save(self, now: bool) -> None:
         """Write the state if told so or if the last time is long enough ago."""
@@ -124,12 +171,21 @@ class Steps:
             checkpoint.save(self.folder.state, self.state, self.bare, self.optimizer.optimizer, scaler)
             self.saved = time.monotonic()
 
-    def rescue(self) -> None:
-        """Save the last whole step after an error in the middle of one."""
+    def share_statistics(self) -> None:
+        """Give every process what the first one's BatchNorms have counted: what is validated is what is saved."""
+        if self.fabric.world_size > 1:
+            for buffer, _ in self.statistics:
+                torch.distributed.broadcast(buffer, 0)
+
+    def rescue(self) -> bool:
+        """Save the last whole step after an error in the middle of one; gives whether there is such a one."""
+        if not self.whole:  # the error came while weights changed
+            return False
         self.optimizer.zero_grad()
         for buffer, value in self.statistics:
             buffer.copy_(value)
         self.save(now=True)
+        return True
 
     def _remember_statistics(self) -> None:
         """Keep what BatchNorms in training have counted, for ``rescue``: a step that is not finished moves it, too."""
@@ -149,7 +205,6 @@ class Steps:
         self.counts = counts
         self._tell_bad(self.bad)
         if len(self.bad) > self.config.max_bad * self.clips:
-            self.save(now=True)
             raise D2STError(
                 f"{len(self.bad)} clips could not be read, more than max_bad = {self.config.max_bad:.0%} of "
                 f"{self.clips}; they are listed in {self.folder.bad}. The state at {self._now()} is kept. Repair the "
