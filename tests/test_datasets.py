@@ -1,13 +1,19 @@
 """Folders, list files and splits: what is found, what is left out, and a sentence for every contradiction."""
 
+import errno
 import os
+import random
+import time
 import warnings
 from pathlib import Path
 
+import clips
 import numpy as np
 import pytest
 
+from d2st.data import kinds
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset
+from d2st.data.store import PrepareConfig, prepare
 from d2st.errors import D2STError
 
 
@@ -290,11 +296,226 @@ def test_order_does_not_depend_on_the_disk(tmp_path):
     assert orders[0] == orders[1] == [(f"{c}/{i}.mp4", label) for label, c in enumerate("abcd") for i in (1, 2, 3)]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_without_rights(root):
-    (root / "clap").chmod(0)
-    try:
-        with pytest.raises(D2STError, match=r"Permission denied"):
-            open_dataset(root)
-    finally:
-        (root / "clap").chmod(0o755)
+def _closed(monkeypatch, *folders: Path) -> None:
+    """Take away the right to read folders, also from root."""
+    scan = os.scandir
+
+    def scandir(folder):
+        if Path(folder) in folders:
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(kinds.os, "scandir", scandir)
+
+
+def test_folders_without_rights_below_the_data_are_told_and_passed_over(root, monkeypatch):
+    _touch(root, "wave/deep/q.mp4", "lost+found/x.mp4")
+    _closed(monkeypatch, root / "clap", root / "wave/deep", root / "lost+found")
+    found = open_dataset(root, warn=False)
+    assert _ids(found) == {"jump": ["jump/x.mkv", "jump/y.mov"], "run": ["run/z.mp4"], "wave": ["wave/1.AVI"]}
+    assert [text.partition(" cannot")[0] for text in found.problems] == [
+        f"Folder '{root / name}'" for name in ("clap", "wave/deep")
+    ]
+    assert found.notes == (f"Folder '{root / 'lost+found'}' belongs to the file system and is left out.",)
+    found = open_dataset(root, _write(root / "list.txt", "clap/a.webm clap\nrun/z.mp4 run\n"), warn=False)
+    assert _ids(found) == {"run": ["run/z.mp4"]} and "clap/a.webm" in found.problems[0]
+    _closed(monkeypatch, root)
+    with pytest.raises(D2STError, match="Permission denied"):
+        open_dataset(root)
+
+
+def _write(file: Path, text: str | bytes) -> Path:
+    file.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape"))
+    return file
+
+
+def test_links_that_lead_back_or_twice_to_a_folder_are_told(root):
+    (root / "clap/all").symlink_to(root)  # would make everything a clap
+    (root / "clap/alike").symlink_to(root / "clap/real")
+    _touch(root, "clap/real/c.mp4")
+    (root / "clap/self").symlink_to(root / "clap/self")
+    (root / "clap/wave").symlink_to(root / "wave")
+    found = open_dataset(root)
+    assert _ids(found)["clap"] == ["clap/a.webm", "clap/b.mp4", "clap/real/c.mp4", "clap/wave/1.AVI"]
+    notes = " ".join(found.notes)
+    assert f"Link '{root / 'clap/all'}' leads back" in notes and f"'{root / 'clap/alike'}' is" in notes
+    assert "clap/self" in found.notes[0]
+
+
+def test_a_class_folder_that_is_a_clip_is_told(root):
+    _touch(root, "f0/00001.jpg", "f0/00002.jpg")
+    assert "'f0' is a folder of frames, one clip" in open_dataset(root).notes[0]
+
+
+E, E_NFD = "\u00e9", "e\u0301"
+
+
+@pytest.mark.parametrize(("disk", "given"), [(E, E_NFD), (E_NFD, E)])
+def test_names_match_in_both_forms_of_unicode(tmp_path, disk, given):
+    root = _touch(tmp_path / "data", f"caf{disk}/{disk}1.mp4", f"caf{disk}/2{disk}.webm", "the/3.mp4")
+    split = _split(tmp_path, f"train: [caf{given}]\ntest: [the]\n")
+    assert open_dataset(root, split, "train").classes == (f"caf{disk}",)
+    with pytest.raises(D2STError, match="twice"):
+        open_dataset(root, _split(tmp_path, f"train: [caf{E}, caf{E_NFD}]\n"), "train")
+    with pytest.raises(D2STError, match="in part 'train' and in part 'test'"):
+        open_dataset(root, _split(tmp_path, f"train: [caf{E}]\ntest: [caf{E_NFD}]\n"), "train")
+    lines = f"caf{given}/{given}1.avi caf{given}\ncaf{disk}/2{given}.webm caf{disk}\nthe/3 the\n"
+    found = open_dataset(root, _write(tmp_path / "list.txt", lines))
+    assert [len(members) for members in found.by_class] == [2, 1] and not found.problems
+    by_name = _write(tmp_path / "list.txt", f"elsewhere/caf{given}/{given}1.mp4 one\n2{given} one\n")
+    assert len(open_dataset(root, by_name)) == 2
+
+
+def test_two_class_folders_that_look_the_same_are_told(root):
+    _touch(root, f"caf{E}/1.mp4", f"caf{E_NFD}/2.mp4")
+    assert "accents written in two ways" in open_dataset(root).notes[0]
+
+
+def test_names_that_are_not_utf8(tmp_path):
+    name = os.fsdecode(b"cl\xe9")
+    root = _touch(tmp_path / "data", f"{name}/{name}.mp4", "wave/a.mp4")
+    assert _ids(open_dataset(root))[name] == [f"{name}/{name}.mp4"]
+    found = open_dataset(root, _write(tmp_path / "list.txt", f"{name}/{name}.mp4 {name}\nwave/a.mp4 wave\n"))
+    assert found.clips[0].path.exists() and len(found) == 2 and not found.problems
+    with pytest.raises(D2STError, match=r"Line 2 of list .* is not in UTF-8"):
+        open_dataset(root, _write(tmp_path / "list.txt", f"wave/a.mp4 wave\nwave/{name}.mp4 wave\n"))
+
+
+def test_a_line_that_may_mean_several_files_is_refused(tmp_path):
+    root = _touch(
+        tmp_path / "data", "a/x.avi", "a/x.mp4", "a/x.webm", "a/v1.0/1.jpg", "a/v1.1/1.jpg", "b/y.mp4", "a/z.mp4.webm"
+    )
+    (tmp_path / "list.txt").write_text("a/x.mp4 A\nb/y B\na/v1.1 A\na/z.mp4 A\na/v1.2 A\n")
+    found = open_dataset(root, tmp_path / "list.txt", warn=False)
+    assert sorted(clip.path.name for clip in found.clips) == ["v1.1", "x.mp4", "y.mp4", "z.mp4.webm"]
+    assert "1 of 5 clips" in found.problems[0] and "'a/v1.2'" in found.problems[0]
+    (tmp_path / "list.txt").write_text("a/x A\n")
+    with pytest.raises(D2STError, match=r"names 'a/x', which may be 'a/x.avi', 'a/x.mp4', 'a/x.webm'"):
+        open_dataset(root, tmp_path / "list.txt")
+
+
+def test_a_store_and_its_videos_read_a_list_alike(tmp_path):
+    from PIL import Image
+
+    root, store = tmp_path / "data", tmp_path / "store"
+    for name in ("a/v1.0", "a/v1.1", "a/x", f"b/caf{E_NFD}", "b/12.5"):
+        (root / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32)).save(root / name / "1.png")
+    clips.write(root / "a/x.mp4", 2)
+    clips.write(root / "b/y.avi", 2, "mpeg4")
+    prepare(PrepareConfig(str(root), str(store), workers=0))
+    lines = [
+        "a/x",
+        "a/x.mp4",
+        "a/x.webm",
+        "a/v1.2",
+        "a/v1.1.mp4",
+        "a/v1",
+        "b/y",
+        "b/y.MOV",
+        f"b/caf{E}.mp4",
+        "b\\y.avi",
+        "b/12",
+        "b/12.5.mp4",
+        "./b//y",
+        "b/y.dat",
+        "#b/y",
+    ]
+    for line in lines:
+        (tmp_path / "list.txt").write_text(f"{line} one\n", encoding="utf-8")
+        told = []
+        for data in (root, store):
+            try:
+                ids = {clip.path: clip.id for clip in open_dataset(data).clips}
+                told.append([ids[clip.path] for clip in open_dataset(data, tmp_path / "list.txt", warn=False).clips])
+            except D2STError as error:
+                told.append(str(error).partition(f"'{data}'")[0])
+        assert told[0] == told[1], line
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.tsv", "path\tlabel\nclap/a.webm\tclap\nwave/1.AVI\twave\n"),
+        ("a.tsv", "Class\tfps\tVideo\nclap\t25\tclap/a.webm\nwave\t25\twave/1.AVI\n"),
+        ("a.tsv", "clap/a.webm\tclap\nwave/1.AVI\twave\n"),
+        ("a.txt", "# path label\nclap/a.webm clap\n  #clap/b.mp4 clap\n\n#\n#x\nwave/1.AVI wave\n"),
+        ("a.txt", "path label\nclap/a.webm clap\nwave/1.AVI wave\n"),
+        ("a.txt", "clap\\a.webm clap\r\nwave\\1.AVI wave\r\n"),
+        ("a.csv", "# mine\npath,label\n# more\nclap/a.webm,clap\n#clap/b.mp4,clap\nwave\\1.AVI,wave\n"),
+        ("a.txt", "clap/a.webm clap\rwave/1.AVI wave\r"),
+    ],
+)
+def test_lists_as_people_write_them(root, name, text):
+    (root / name).write_bytes(text.encode())
+    for data, split in ((root / name, None), (root, root / name)):
+        found = open_dataset(data, split)
+        assert found.classes == ("clap", "wave") and [clip.path.name for clip in found.clips] == ["a.webm", "1.AVI"]
+        assert not found.problems
+
+
+def test_official_lists_may_have_comments_and_clips_may_begin_with_a_hash(root):
+    (root / "a.txt").write_text("# train\ntrain0//clap/a.webm\n#train0//clap/b.mp4\ntrain1//wave/1.AVI\n")
+    assert _ids(open_dataset(root / "a.txt")) == {"clap": ["clap/a.webm"], "wave": ["wave/1.AVI"]}
+    _touch(root, "#clap/q.mp4", "clap/q.mp4")
+    (root / "a.txt").write_text("#clap/q.mp4 clap\n#clap/b.mp4 clap\n")
+    assert _ids(open_dataset(root / "a.txt")) == {"clap": ["#clap/q.mp4"]}
+    (root / "a.txt").write_text("x/clap/a.webm clap\n#x/clap/b.mp4 clap\n")  # by name
+    assert [clip.path.name for clip in open_dataset(root, root / "a.txt").clips] == ["a.webm"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.txt", "clap/a.webm clap\nclap/\0.mp4 clap\n", ["Line 2", "null byte"]),
+        ("a.txt", f"train{'9' * 5000}//x\n", ["Line 1", "a path and a label"]),
+        ("a.txt", "clap/a.webm clap\n".encode("utf-16").decode("latin-1"), ["null byte"]),
+        ("a.txt", f"{'x' * 5000}/{'y' * 5000}.mp4 clap\n", ["None of the clips"]),
+        ("a.txt", "..\\secret.mp4 clap\n", ["leaves the data folder"]),
+        ("a.csv", f"path,label\n{'x' * 200_000},clap\n", ["cannot be read", "line 2"]),
+        ("a.csv", 'path,label\n"clap/a.webm,clap\nwave/1.AVI,wave\n', ["cannot be read"]),
+        ("a.csv", "path,path,label\na,b,c\n", ["two columns 'path'"]),
+        ("a.txt", "# nothing\n", ["names no clips"]),
+    ],
+)
+def test_damaged_lists_are_one_sentence(root, name, text, words):
+    (root / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(D2STError) as caught:
+        open_dataset(root / name)
+    for word in [str(root / name), *words]:
+        assert word in str(caught.value)
+
+
+def test_an_empty_part_of_a_split_is_one_sentence(root, tmp_path):
+    with pytest.raises(D2STError, match=r"Part 'train' of split .* names no class"):
+        open_dataset(root, _split(tmp_path, "train: []\ntest: [wave]\n"), "test")
+
+
+def test_damaged_lists_and_splits_are_sentences_or_read(root, tmp_path):
+    lines = [
+        b"clap/a.webm clap",
+        b"wave\t1.AVI\twave",
+        b"train0//clap/b.mp4",
+        b"path,label",
+        b"clap/a.webm,clap",
+        b"# x",
+    ]
+    lines += [b"train: [clap, wave]", b"test: [jump]", b"val: list.txt", b"train: 80%", b"path\tlabel", b"\xef\xbb\xbf"]
+    rng, end, results = random.Random(7), time.monotonic() + 2, []
+    while time.monotonic() < end:
+        text = bytearray(b"\n".join(rng.choices(lines, k=rng.randint(0, 6))))
+        for _ in range(rng.randint(0, 4)):
+            at = rng.randint(0, len(text))
+            piece = rng.choice(
+                [bytes([rng.randrange(256)]), b"\0", b"9" * 5000, b"../", b"[" * 50, b'"', b"\\", b"{", b":"]
+            )
+            text[at : at + rng.randint(0, 3)] = piece
+        file = tmp_path / f"split{rng.choice(['.txt', '.csv', '.tsv', '.yaml'])}"
+        file.write_bytes(text)
+        try:
+            open_dataset(root, file, rng.choice([None, "train", "test"]), warn=False)
+            results.append(True)
+        except D2STError as error:
+            assert "\n" not in str(error) or file.suffix == ".yaml"
+            results.append(False)
+    assert len(results) > 50 and 0 < sum(results) < len(results)

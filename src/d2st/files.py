@@ -1,48 +1,122 @@
-"""Writing files so that a crash never leaves half of one: to a temporary name in the same folder, then renamed."""
+"""Writing files so that a crash never leaves half of one: in a temporary folder beside it, then moved."""
 
 import fcntl
 import json
 import math
 import os
+import re
 import shutil
+import socket
 import tempfile
+import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from torch import Tensor
-
 from .errors import D2STError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
+
+# .NAME.HOST-RANDOM.PROCESS.tmp; those of older versions lack the host
+_TEMPORARY = re.compile(r"\..+?(?:\.([0-9a-f]{8})-\w+)?\.(\d{1,10})\.tmp", re.DOTALL)
+_UNFINISHED = re.compile(r"\..+\.tmp|\.tmp\w{6}", re.DOTALL)
+_DAY = 86400  # seconds after which nobody writes to what another machine began
+_writing: set[str] = set()  # temporary folders of this process
 
 
 def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` on a temporary path beside ``path`` and move the result there in one step."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    """Call ``write`` on a temporary path and move the result to ``path`` in one step.
+
+    What killed processes left in the folder is removed (:func:`sweep`).
+    """
+    sweep(path.parent)
+    write_one_of_many(path, write)
+
+
+def write_one_of_many(path: Path, write: Callable[[Path], None]) -> None:
+    """As :func:`write_atomic`, for folders of so many files that looking for leftovers each time would take long."""
+    with _temporary_folder(path.parent, path.name) as folder:
+        temporary = folder / path.name
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask says
         write(temporary)
         temporary.chmod(mode)  # safetensors makes its files private
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())  # else a power cut could leave the new name on an empty file
+        _to_disk(temporary)
         os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def write_together(folder: Path) -> Iterator[Path]:
     """Files that belong together: those in the temporary folder given move to ``folder`` once all are there."""
-    with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=folder) as temporary:
-        yield Path(temporary)
-        for file in sorted(Path(temporary).iterdir()):
-            with file.open("rb") as content:
-                os.fsync(content.fileno())
+    sweep(folder)
+    with _temporary_folder(folder, "together") as temporary:
+        yield temporary
+        for file in sorted(temporary.iterdir()):
+            _to_disk(file)
             os.replace(file, folder / file.name)
+
+
+@contextmanager
+def _temporary_folder(folder: Path, name: str) -> Iterator[Path]:
+    prefix, suffix = f".{name[:25]}.{_host()}-", f".{os.getpid()}.tmp"  # a name may have no more than 255 bytes
+    temporary = tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=folder)
+    _writing.add(temporary)
+    try:
+        yield Path(temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        _writing.discard(temporary)
+
+
+def _host() -> str:
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
+
+
+def _to_disk(file: Path) -> None:
+    """Else a power cut could leave the new name on an empty file."""
+    with file.open("rb") as content:
+        if os.fstat(content.fileno()).st_size:
+            os.fsync(content.fileno())
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing here; what live ones write stays.
+
+    A process of another machine, which may share the folder, counts as killed after a day without a byte.
+    """
+    try:
+        for entry in list(os.scandir(folder)):
+            match = _TEMPORARY.fullmatch(entry.name) if entry.name.endswith(".tmp") else None
+            if match and _dead(Path(entry.path), match[1], int(match[2])):
+                _remove(Path(entry.path))
+    except OSError:
+        pass  # writing to the folder will say what is wrong with it
+
+
+def _dead(leftover: Path, host: str | None, process: int) -> bool:
+    if host not in (None, _host()):
+        inside = leftover.iterdir() if leftover.is_dir() else ()
+        return max(path.stat().st_mtime for path in (leftover, *inside)) < time.time() - _DAY
+    if process == os.getpid():  # of an earlier process with the same number, unless it is being written
+        return str(leftover) not in _writing
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except PermissionError:
+        pass  # another user's
+    return False
+
+
+def _remove(leftover: Path) -> None:
+    if leftover.is_dir() and not leftover.is_symlink():
+        shutil.rmtree(leftover, ignore_errors=True)
+    else:
+        leftover.unlink(missing_ok=True)
 
 
 def hold(folder: Path, name: str) -> IO:
@@ -51,7 +125,7 @@ def hold(folder: Path, name: str) -> IO:
     Raises:
         D2STError: another process has it.
     """
-    file = (folder / name).open("w")
+    file = (folder / name).open("w", encoding="utf-8")
     try:
         # lockf, not flock: workers that outlive a killed process for a moment do not inherit it.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -62,15 +136,15 @@ def hold(folder: Path, name: str) -> IO:
 
 
 def clear_leftovers(folder: Path, inside: str = "") -> None:
-    """Remove what killed processes left of files that they were writing: ours, and those of safetensors.
+    """Remove all unfinished files, whoever began them: ours of any version, and those of safetensors.
 
     Args:
-        folder: that this process alone writes to.
+        folder: that this process alone writes to, see :func:`hold`.
         inside: glob pattern of the folders below it that are cleared; "" is the folder itself.
     """
-    for pattern in (".*.tmp", ".tmp*"):
-        for leftover in list(folder.glob(f"{inside}/{pattern}" if inside else pattern)):
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+    for leftover in list(folder.glob(f"{inside}/.*" if inside else ".*")):
+        if _UNFINISHED.fullmatch(leftover.name):
+            _remove(leftover)
 
 
 def to_json(content: object, **options: object) -> str:
@@ -88,10 +162,10 @@ def _finite(content: object) -> object:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON, indented, in one step; see :func:`to_json`."""
-    write_atomic(path, lambda temporary: temporary.write_text(to_json(content, indent=2) + "\n"))
+    write_atomic(path, lambda temporary: temporary.write_text(to_json(content, indent=2) + "\n", "utf-8"))
 
 
-def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_safetensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None) -> None:
     """Write tensors, detached and on the CPU, in one step.
 
     Raises:

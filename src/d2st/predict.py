@@ -1,16 +1,19 @@
 """``d2st predict``: a support folder and query clips in, labels out."""
 
+import csv
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from rich.table import Table
+
 from .adapters import AdapterConfig, NoneConfig
 from .checks import option
-from .console import plain_console, plain_table, printable, tell, tell_unreadable
+from .console import plain_console
 from .data.datasets import Clip, ClipSet
-from .data.listing import EXTENSIONS
+from .data.queries import query_files
 from .errors import D2STError
 from .heads import ChoosesHead, HeadSpec, TextConfig
 from .limits import CLIPS, COUNT, FRAMES, REJECT_RATE, SIDE, WORKERS
@@ -19,7 +22,6 @@ from .prediction import Prediction
 from .recogniser import build_classifier, encode_with
 from .results import write_result
 from .support import EncodedClips
-from .table_file import TableWriter
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class PredictConfig(ChoosesHead):
     """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read.
 
     Args:
-        query: clip to recognise, folder of clips, or several of these.
+        query: clip to recognise (a video or a folder of its frames), folder of clips, or several of these.
         support: folder with a folder of example clips for each class, or a file that save_support wrote.
         classifier: folder of a saved classifier, instead of support and model.
         backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
@@ -99,31 +101,15 @@ def predict(config: PredictConfig) -> dict:
     queries = [EncodedClips(*pair) for pair in pairs]
     predictions = [(files[i], classifier.match(clip)) for i, clip in zip(features.clips, queries, strict=True)]
     unreadable += features.bad
+    _print(predictions, classifier.classes, config)
+    if classifier.never_unknown:
+        print(classifier.never_unknown, file=sys.stderr)
+    for clip in unreadable:
+        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
     result = {"predictions": [_record(*p) for p in predictions], "unreadable": unreadable}
     if config.out:
         write_result(Path(config.out) / "predict.json", config, result)
-    _print(predictions, classifier.classes, config)
-    if classifier.never_unknown:
-        tell(classifier.never_unknown)
-    tell_unreadable(unreadable)
     return result
-
-
-def query_files(query: tuple[str, ...]) -> list[Path]:
-    """The video files that paths of clips and folders name.
-
-    Raises:
-        D2STError: a path that does not exist, or a folder without videos.
-    """
-    files = []
-    for path in map(Path, query):
-        found = [path]
-        if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and p.suffix.lower() in EXTENSIONS)
-        if not path.exists() or not found:
-            raise D2STError(f"The query '{path}' {'holds no video files' if path.is_dir() else 'does not exist'}.")
-        files += found
-    return files
 
 
 def _record(file: Path, prediction: Prediction) -> dict:
@@ -144,16 +130,15 @@ def _print(predictions: list[tuple[Path, Prediction]], classes: tuple[str, ...],
         for prediction in predictions:
             print(json.dumps(_record(*prediction)))
     elif config.format == "csv":
-        writer = TableWriter(sys.stdout)
-        writer.row(["clip", "answer", "label", "confidence", *classes])
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["clip", "answer", "label", "confidence", *classes])
         for file, prediction in predictions:
-            numbers = [prediction.confidence, *(prediction.scores[name] for name in classes)]
-            writer.row([file, prediction.answer, prediction.label], [f"{number:.6f}" for number in numbers])
+            own = [file, prediction.answer, prediction.label, f"{prediction.confidence:.6f}"]
+            writer.writerow([*own, *(f"{prediction.scores[name]:.6f}" for name in classes)])
     else:
-        table = plain_table("clip", "answer", "likeliest", "score", "confidence")
+        table = Table("clip", "answer", "likeliest", "score", "confidence")
         for file, prediction in predictions:
             ranked = list(prediction.scores.items())[: max(1, config.top)]
-            names = "\n".join(printable(name) for name, _ in ranked)
-            scores = "\n".join(f"{score:.3f}" for _, score in ranked)
-            table.add_row(printable(file), printable(prediction.answer), names, scores, f"{prediction.confidence:.2f}")
+            names, scores = "\n".join(name for name, _ in ranked), "\n".join(f"{score:.3f}" for _, score in ranked)
+            table.add_row(str(file), prediction.answer, names, scores, f"{prediction.confidence:.2f}")
         plain_console().print(table)

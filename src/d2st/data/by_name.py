@@ -1,12 +1,11 @@
 """Lists whose paths start from another folder than the data: their clips are found by name."""
 
-import os
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from d2st.data.kinds import EXTENSIONS
+from d2st.data.lookup import nfc, stem
 
 
 class ByName:
@@ -40,8 +39,10 @@ class ByName:
         folder = _letters(PurePosixPath(path).parent.name)
         same = self._named.get(_name(path), [])
         same = [id for id in same if not folder or folder in map(_letters, id.parent.parts)]
+        if path.startswith("#"):  # most likely a comment, whose folder must not be taken for one without the #
+            same = [id for id in same if PurePosixPath(path).parts[0] in (path, *id.parent.parts)]
         if len(same) > 1:
-            same = [id for id in same if id.name == PurePosixPath(path).name]
+            same = [id for id in same if nfc(id.name) == nfc(PurePosixPath(path).name)]
         if len(same) != 1:
             return None
         self.found[path] = str(same[0])
@@ -50,11 +51,9 @@ class ByName:
 
 def _name(path: str) -> str:
     """File name without the extension of a video: "12" of "a/12.webm", "12.5" of "12.5"."""
-    name = path.rpartition("/")[2]
-    stem, extension = os.path.splitext(name)
-    return stem if extension.lower() in EXTENSIONS else name
+    return nfc(stem(path.rpartition("/")[2]))
 
 
 def _letters(folder: str) -> str:
     """What spellings of a folder's name share, in any script."""
-    return re.sub(r"[\W_]", "", folder.casefold())
+    return re.sub(r"[\W_]", "", nfc(folder).casefold())

@@ -15,8 +15,8 @@ from d2st.data.datasets import list_clips
 from d2st.data.faults import VideoError, VideoWarning, clip_errors
 from d2st.data.findings import SHOWN, show
 from d2st.data.member import Span, span
-from d2st.data.readers import iter_frames, probe
-from d2st.data.workers import run_jobs
+from d2st.data.readers import iter_frames, probe, reader
+from d2st.data.workers import lost_workers, run_jobs
 from d2st.files import write_json
 from d2st.limits import CLIPS, FRAMES, WORKERS
 from d2st.progress import progress
@@ -72,7 +72,7 @@ def check(config: CheckConfig) -> dict:
         for id, path in sorted(listing.of(name, part).items())
     ]
     clips = []
-    with progress("Checking", len(jobs), "clips") as advance:
+    with progress("Checking", len(jobs), "clips") as advance, lost_workers():
         for entry in run_jobs(_Look(config.full), jobs, config.workers):
             clips.append(entry)
             advance(1)
@@ -101,10 +101,10 @@ def check(config: CheckConfig) -> dict:
         report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
     report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
     report["usable"] = not report["reasons"]
+    show(report, config.frames)
     if config.out:
         Path(config.out).mkdir(parents=True, exist_ok=True)
         write_json(Path(config.out) / "check.json", report)
-    show(report, config.frames)
     return report
 
 
@@ -129,7 +129,7 @@ class _Look:
 
     def _frames(self, path: Path) -> tuple[int, tuple[str, ...]]:
         """How many there are, and what is wrong with the file although it can be read."""
-        if path.suffix == frame_file.SUFFIX:
+        if reader(path) is frame_file:
             length, notes = frame_file.measures(path)[0], ()
             frame_file.read_clip(path, lambda n, fps, rng: range(1))
         else:

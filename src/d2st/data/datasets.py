@@ -14,7 +14,10 @@ from d2st.data.benchmarks.shelf import Shelf
 from d2st.data.by_name import ByName
 from d2st.data.frames import Sampler
 from d2st.data.index import finder, is_store, list_store
-from d2st.data.listing import PARTS, Folder, Listing, read_list, scan_folder
+from d2st.data.kinds import exists
+from d2st.data.list_file import short
+from d2st.data.listing import PARTS, Listing, read_list, scan_folder
+from d2st.data.lookup import Folder
 from d2st.data.readers import read_clip
 from d2st.data.shares import scan_parts
 from d2st.data.splits import split_classes
@@ -146,6 +149,8 @@ def list_clips(data: Path, split: str | Path | None, shared: bool = False) -> tu
 
     With ``shared``, parts may have the same classes (:mod:`d2st.data.division`).
     """
+    if not exists(data):
+        raise _no_data(data)
     if data.is_file() and is_archive(data):
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
     if isinstance(split, str) and split in benchmarks.NAMES:
@@ -166,8 +171,12 @@ def list_clips(data: Path, split: str | Path | None, shared: bool = False) -> tu
         find = Folder(data).find
         by_name = ByName(lambda: (item.id for item in Shelf(data).items), find)
         return split_classes(lambda: scan_folder(data), split, find, shared, by_name)
+    raise _no_data(data)
+
+
+def _no_data(data: Path) -> D2STError:
     named = "that is a benchmark's name, which goes to --split (check-data NAME FOLDER); "
-    raise D2STError(
-        f"Data '{data}' does not exist; {named * (str(data) in benchmarks.NAMES)}give a folder of class folders, a "
-        "list file or a frame store."
+    return D2STError(
+        f"Data '{short(str(data), 500)}' does not exist; {named * (str(data) in benchmarks.NAMES)}give a folder of "
+        "class folders, a list file or a frame store."
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from d2st.data.datasets import ClipSet, clip_set, list_clips
+from d2st.data.lookup import nfc
 from d2st.errors import D2STError
 
 
@@ -43,9 +44,11 @@ def open_division(
             f"Each part of split '{split or data}' has classes of its own, which is for few-shot learning. A "
             f"classifier needs the same classes in all parts: give lists, or shares such as 'train: 80%', 'val: 20%'."
         )
+    spelled = {nfc(name): name for name in listing.clips}
     names = list(classes or sorted(name for name in parts.get("train", parts[part]) if listing.of(name, "train")))
-    found = {name: listing.of(name, part) if name in listing.clips else {} for name in names}
-    unknown = [name for name in parts[part] if name not in found and listing.of(name, part)]
+    there = {name: name if name in listing.clips else spelled.get(nfc(name)) for name in names}
+    found = {name: {} if own is None else listing.of(own, part) for name, own in there.items()}
+    unknown = [name for name in parts[part] if name not in there.values() and listing.of(name, part)]
     if unknown:
         whose = "the model" if classes else "the training part"
         shown = ", ".join(f"'{name}'" for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")

@@ -31,6 +31,30 @@ def is_frame_folder(folder: str | os.PathLike) -> bool:
     return found
 
 
+def exists(path: Path) -> bool:
+    """Whether a path is there; False for one that is none, as with a null byte or thousands of letters."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder, or a link to one; False for a link that leads to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def is_file(entry: os.DirEntry) -> bool:
+    """Whether an entry is an ordinary file, or a link to one; False for a link that leads to itself."""
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def entries(folder: Path) -> list[os.DirEntry]:
     """What a folder holds, sorted by name, without hidden files and what macOS puts into archives.
 

@@ -21,13 +21,15 @@ from pathlib import Path
 
 import torch
 
-from d2st.data.index import VERSION, is_store, shard_file
+from d2st.data.index import VERSION, shard_file, wrong_clips
 from d2st.data.member import Span, span
+from d2st.data.remake import refuse_other, refuse_strangers, remove_unnamed, source_of
 from d2st.data.store import locked
 from d2st.errors import D2STError
 from d2st.files import write_atomic, write_json
 from d2st.processes import gather, launch, lost_processes, share
 from d2st.progress import progress
+from d2st.versioned import read_versioned
 
 _HEADER = 512  # bytes before each file in a tar
 
@@ -44,17 +46,21 @@ class Source:
     mtime_ns: int
 
 
-def pack(data: str | Path, out: str | Path, split: str | Path | None = None, shard_mb: float = 1024) -> dict:
+def pack(
+    data: str | Path, out: str | Path, split: str | Path | None = None, shard_mb: float = 1024, replace: bool = False
+) -> dict:
     """Pack every clip of a dataset into shards.
 
     Clips are put in an order that mixes the classes, by the digest of their ids. Safe to kill at any moment and to
-    run again: shards whose clips have not changed are kept. Processes that ``torchrun`` starts share the shards.
+    run again: shards whose clips have not changed are kept, and finished ones of before stay as they are until all are
+    there. Processes that ``torchrun`` starts share the shards.
 
     Args:
         data: Dataset folder, list file or frame store.
         out: Folder of the shards and their index; it is then read wherever a frame store is.
         split: Split file or a benchmark's name; only its clips are packed, and keep their parts.
         shard_mb: Megabytes after which a shard is closed.
+        replace: Finished shards of other data, or of clips that are not asked for now, may be replaced.
 
     Returns:
         The report, also written to ``out/report.json``: numbers of clips and shards, shards kept, ``bytes``, and
@@ -68,8 +74,7 @@ def pack(data: str | Path, out: str | Path, split: str | Path | None = None, sha
     data, out = Path(data), Path(out)
     if shard_mb <= 0:
         raise D2STError(f"A shard needs some megabytes, and shard_mb is {shard_mb:g}; 1024 is the default.")
-    if out.exists() and not is_store(out) and (not out.is_dir() or any(out.iterdir())):
-        raise D2STError(f"'{out}' exists and holds no shards; give --out a new folder, so that nothing is overwritten.")
+    refuse_strangers(out, "holds no shards")
     listing, parts = list_clips(data, split, shared=True)
     names = sorted({name for part in parts.values() for name in part} or listing.clips)
     owner = {name: part for part, own in parts.items() for name in own}
@@ -78,6 +83,11 @@ def pack(data: str | Path, out: str | Path, split: str | Path | None = None, sha
         for id, path in listing.clips[name].items():
             found = _source(id, name, listing.assigned.get(id, owner.get(name, "")), path)
             (sources if isinstance(found, Source) else bad).append(found)
+    if not sources:
+        why = [entry["reason"] for entry in bad] or listing.problems_of(None)
+        raise D2STError(f"'{data}' holds no clip that can be packed. {' '.join(why[:1])}")
+    source = source_of(data, split)
+    refuse_other(out, source, (source.id for source in sources), replace)
     sources.sort(key=lambda source: hashlib.sha256(source.id.encode("utf-8", "surrogateescape")).digest())
     shards = _deal(sources, shard_mb * 1e6)
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))
@@ -99,9 +109,6 @@ def pack(data: str | Path, out: str | Path, split: str | Path | None = None, sha
             "bad": sorted(bad, key=lambda entry: entry["id"]),
         }
         if fabric.is_global_zero:
-            for old in (out / "shards").glob("*.*"):  # of a run with more shards
-                if old.stem.isdigit() and int(old.stem) >= len(shards):
-                    old.unlink()
             clips = sorted((e for found, _ in everyone for e in found), key=lambda e: (e["class"], e["id"]))
             for entry in clips:
                 if entry["id"] in listing.assigned:
@@ -110,8 +117,9 @@ def pack(data: str | Path, out: str | Path, split: str | Path | None = None, sha
             parts = {part: [name for name in own if name in held] for part, own in parts.items() if held & set(own)}
             write_json(out / "report.json", report)
             settings = {"format": "shards", "shard_mb": f"{shard_mb:g}"}
-            index = {"version": VERSION, "settings": settings, "clips": clips, "parts": parts, "bad": report["bad"]}
-            write_json(out / "index.json", index)
+            index = {"version": VERSION, "source": source, "settings": settings}
+            write_json(out / "index.json", index | {"clips": clips, "parts": parts, "bad": report["bad"]})
+            remove_unnamed(out, clips)
         fabric.barrier()
     return report
 
@@ -141,20 +149,35 @@ def _deal(sources: list[Source], most: float) -> list[list[Source]]:
 
 
 def _shard(out: Path, number: int, sources: list[Source], first: int) -> tuple[list[dict], bool]:
-    """Index entries of a shard, written unless it is there, and whether it was."""
-    path = shard_file(out, number)
-    about = path.with_suffix(".json")
+    """Index entries of a shard, written unless it is there, and whether it was.
+
+    A shard that was made otherwise stays where it is, because the index may name it; the new one lies beside it.
+    """
     made = hashlib.sha256(json.dumps([first, [list(vars(source).values()) for source in sources]]).encode()).hexdigest()
-    try:
-        known = json.loads(about.read_text())
-        if known["made"] == made and known["bytes"] == path.stat().st_size:
+    for revision in ("", made[:12]):
+        known = _whole(shard_file(out, number, revision))
+        if known and known["made"] == made:
             return known["clips"], True
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not there, or of a run that was killed
+    revision = made[:12] if _whole(shard_file(out, number)) else ""
+    path = shard_file(out, number, revision)
     entries: list[dict] = []
     write_atomic(path, lambda temporary: entries.extend(_write(temporary, number, sources, first)))
-    write_json(about, {"made": made, "bytes": path.stat().st_size, "clips": entries})
+    if revision:
+        entries = [entry | {"revision": revision} for entry in entries]
+    write_json(path.with_suffix(".json"), {"made": made, "bytes": path.stat().st_size, "clips": entries})
     return entries, False
+
+
+def _whole(path: Path) -> dict | None:
+    """What was written about a shard; None where it is not there as it was then."""
+    try:
+        known = read_versioned(
+            path.with_suffix(".json"), format=None, what="index of a shard", remedy="", needs=("made", "bytes", "clips")
+        )
+        same = isinstance(known["made"], str) and known["bytes"] == path.stat().st_size
+    except (D2STError, OSError):
+        return None  # not there, damaged, or of a run that was killed
+    return known if same and not wrong_clips(known["clips"]) else None
 
 
 def _write(path: Path, number: int, sources: list[Source], first: int) -> list[dict]:
@@ -194,9 +217,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="Folder of the shards.")
     parser.add_argument("--split", help="Split file or a benchmark's name; only its clips are packed.")
     parser.add_argument("--shard-mb", type=float, default=1024, help="Megabytes after which a shard is closed (1024).")
+    parser.add_argument("--replace", action="store_true", help="Finished shards of other data may be replaced.")
     given = parser.parse_args(argv)
     try:
-        report = pack(given.data, given.out, given.split, given.shard_mb)
+        report = pack(given.data, given.out, given.split, given.shard_mb, given.replace)
     except (D2STError, OSError) as error:
         print(error, file=sys.stderr)
         return 2

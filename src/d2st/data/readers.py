@@ -22,9 +22,9 @@ Video = str | Path | Tensor  # a clip as people give it, see ``read_any``
 def reader(path: str | os.PathLike) -> ModuleType:
     """The module whose ``read_clip(path, sample, rng)`` reads a clip and whose ``iter_frames(path)`` goes through it;
     those of raw clips also probe."""
-    if os.path.splitext(path)[1] == frame_file.SUFFIX:
-        return frame_file
-    return pictures if os.path.isdir(path) else video
+    if os.path.isdir(path):
+        return pictures
+    return frame_file if os.path.splitext(path)[1] == frame_file.SUFFIX else video
 
 
 def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> Tensor:

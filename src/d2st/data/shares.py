@@ -5,7 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from d2st.data.kinds import entries, is_folder
 from d2st.data.listing import PARTS, Listing, scan_folder
+from d2st.errors import D2STError
 
 FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 _SHARE = re.compile(r"\d+(\.\d+)?%")
@@ -13,7 +15,7 @@ _SHARE = re.compile(r"\d+(\.\d+)?%")
 
 def scan_parts(root: Path) -> tuple[Listing, dict[str, list[str]]] | None:
     """Clips of a folder that holds ``train``, ``val`` and so on with class folders in them; None for other folders."""
-    inside = [entry for entry in sorted(root.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    inside = [root / entry.name for entry in entries(root) if is_folder(entry) and entry.name != "lost+found"]
     named = {FOLDERS.get(folder.name, ""): folder for folder in inside}
     if len(named) < 2 or "" in named or "train" not in named or not all(map(_has_folders, inside)):
         return None
@@ -27,6 +29,7 @@ def scan_parts(root: Path) -> tuple[Listing, dict[str, list[str]]] | None:
                 merged.clips.setdefault(name, {})[f"{folder.name}/{id}"] = path
                 merged.assigned[f"{folder.name}/{id}"] = part
         merged.notes += found.notes
+        merged.problems += found.problems
     return merged, parts
 
 
@@ -63,4 +66,7 @@ def divide(ids: Sequence[str], percent: dict[str, float]) -> dict[str, str]:
 
 
 def _has_folders(folder: Path) -> bool:
-    return any(entry.is_dir() for entry in folder.iterdir())
+    try:
+        return any(map(is_folder, entries(folder)))
+    except D2STError:
+        return False

@@ -1,5 +1,6 @@
 """Which classes are for training, validation and test: split files, and the checks that keep them apart."""
 
+from collections import Counter
 from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
@@ -8,7 +9,10 @@ import yaml
 
 from d2st.data import benchmarks
 from d2st.data.by_name import ByName
+from d2st.data.kinds import exists
+from d2st.data.list_file import short
 from d2st.data.listing import PARTS, Listing, read_list
+from d2st.data.lookup import nfc
 from d2st.data.shares import divide, shares
 from d2st.errors import D2STError
 
@@ -43,7 +47,7 @@ def split_classes(
     if split is None:
         listing = everything()
         parts = listing.parts
-    elif split.is_dir():
+    elif exists(split) and split.is_dir():
         files = {part: sorted(p for p in split.glob(f"{part}*") if p.suffix in LISTS) for part in PARTS}
         if not any(files.values()) or any(len(found) > 1 for found in files.values()):
             raise D2STError(
@@ -67,6 +71,7 @@ def split_classes(
             listing, parts = _looked_up(lambda find: _from_lists(files, find, shared), find, by_name)
         else:
             listing = everything()
+    parts = {part: _as_spelled(names, listing.clips) for part, names in parts.items()}
     _check(parts, listing, split)
     return listing, parts
 
@@ -147,9 +152,22 @@ def _read_yaml(split: Path) -> dict[str, list[str] | str]:
     return parts
 
 
+def _as_spelled(names: list[str], known: dict[str, dict]) -> list[str]:
+    """Class names as the data write them; macOS and Linux write the same letters in two ways."""
+    spelled = {nfc(name): name for name in known}
+    return [name if name in known else spelled.get(nfc(name), name) for name in names]
+
+
 def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) -> None:
     owner: dict[str, str] = {}
     for part, names in parts.items():
+        if not names:
+            raise D2STError(
+                f"Part '{part}' of split '{split}' names no class; list its classes, or take the part out of the split."
+            )
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise D2STError(f"Part '{part}' of split '{split}' names {_quoted(twice)} twice; name each class once.")
         both = [name for name in names if owner.setdefault(name, part) != part]
         if both and not listing.assigned:
             raise D2STError(
@@ -179,10 +197,11 @@ def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) ->
 
 
 def _exists(file: Path) -> Path:
-    if not file.is_file():
-        names, meant = ", ".join(benchmarks.NAMES), benchmarks.meant(str(file))
+    if not exists(file) or not file.is_file():
+        names, meant = ", ".join(benchmarks.NAMES), benchmarks.meant(str(file)[:200])
         raise D2STError(
-            f"Split '{file}' does not exist; {meant}give a YAML file, a list file or a benchmark's name ({names})."
+            f"Split '{short(str(file), 500)}' does not exist; {meant}give a YAML file, a list file or a benchmark's "
+            f"name ({names})."
         )
     return file
 

@@ -1,17 +1,24 @@
 """The same small job for every clip, in several processes."""
 
 import os
+import pickle
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
 
 from d2st.errors import D2STError
 
+_THEN = "Run again with fewer workers: what is finished is kept"
+
 
 def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
     """Results of ``work(job)`` in the order of the jobs.
 
-    A data loader carries them: its workers notice when this process is killed, and it notices when one of them is.
+    A data loader carries them: its workers notice when this process is killed, and it notices when one of them is. An
+    error of a job is raised here as it was there, without the worker's traceback in its words.
 
     Args:
         work: Picklable.
@@ -19,11 +26,36 @@ def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
         workers: Processes; None for one a CPU core, 0 for none besides this one.
 
     Raises:
-        D2STError: If a worker process dies.
+        D2STError: If a worker process dies. That may also be noticed while a result is being used, so put the loop
+            under :func:`lost_workers`.
     """
     count = min(os.cpu_count() or 1 if workers is None else workers, len(jobs))
+    if not count:
+        yield from map(work, jobs)
+        return
     loader = DataLoader(_Jobs(work, jobs), batch_size=None, num_workers=count, collate_fn=_same)
-    yield from from_workers(loader, "Run again with fewer workers: what is finished is kept")
+    for result in from_workers(loader, _THEN):
+        if isinstance(result, _Failed):
+            raise result.error
+        yield result
+
+
+@contextmanager
+def lost_workers(then: str = "") -> Iterator[None]:
+    """Turn the error of a data loader whose worker was killed into a sentence, wherever it is noticed.
+
+    Args:
+        then: what the user does next; empty for what suits :func:`run_jobs`.
+
+    Raises:
+        D2STError: A worker process died.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not killed(error):
+            raise
+        raise D2STError(lost(error, then or _THEN)) from error
 
 
 def from_workers(loader: Iterable, then: str = "Run again with fewer workers") -> Iterator:
@@ -36,12 +68,8 @@ def from_workers(loader: Iterable, then: str = "Run again with fewer workers") -
     Raises:
         D2STError: If a worker process dies.
     """
-    try:
+    with lost_workers(then):
         yield from loader
-    except RuntimeError as error:
-        if not killed(error):
-            raise
-        raise D2STError(lost(error, then)) from error
 
 
 def killed(error: BaseException) -> bool:
@@ -54,6 +82,11 @@ def lost(error: BaseException, then: str) -> str:
     return f"A worker process died ({str(error).strip()}); the system may be out of memory. {then} (--workers)."
 
 
+@dataclass(frozen=True)
+class _Failed:
+    error: Exception
+
+
 class _Jobs(Dataset):
     def __init__(self, work: Callable, jobs: Sequence) -> None:
         self.work, self.jobs = work, jobs
@@ -62,7 +95,20 @@ class _Jobs(Dataset):
         return len(self.jobs)
 
     def __getitem__(self, index: int):
-        return self.work(self.jobs[index])
+        try:
+            return self.work(self.jobs[index])
+        except Exception as error:
+            error.add_note(f"In the worker: {traceback.format_exc()}")  # printed with a traceback alone
+            return _Failed(_portable(error))
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that another process can be told."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
 
 
 def _same(result):

@@ -131,7 +131,11 @@ def _prepare_data(kind: str, folder: Path, config: "ReproduceConfig") -> None:
         for now, _ in steps:
             advance(now - done)
             done = now
-    prepare(PrepareConfig(str(folder / "benchmark" / "clips"), str(folder / "store"), workers=config.lanes or LANES))
+    prepare(
+        PrepareConfig(
+            str(folder / "benchmark" / "clips"), str(folder / "store"), workers=config.lanes or LANES, replace=True
+        )
+    )
 
 
 def _five_shot(cell: Cell, runs: list[Run], out: Path) -> dict[int, float]:

@@ -1,14 +1,15 @@
 """The alignment of a clip with examples, for ``d2st visualize``."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 
 from ..classify import FewShotClassifier
-from ..console import tell_unreadable
 from ..data.datasets import Clip, ClipSet, open_dataset
 from ..data.index import is_store
-from ..data.kinds import EXTENSIONS, is_frame_folder
+from ..data.kinds import is_frame_folder
+from ..data.queries import clips_in
 from ..data.readers import reader
 from ..errors import D2STError
 from ..files import write_png
@@ -18,7 +19,7 @@ from .alignment import align
 from .clip_points import ClipPoints
 from .match_figures import alignment_figure
 
-LISTS = {".txt", ".csv"}
+LISTS = {".txt", ".csv", ".tsv", ".list"}
 
 
 def match_support(classifier: FewShotClassifier, points: ClipPoints, config: SupportOptions, path: Path) -> dict:
@@ -38,7 +39,8 @@ def match_support(classifier: FewShotClassifier, points: ClipPoints, config: Sup
     """
     clips = support_clips(Path(config.support))
     support = fit_clips(classifier, clips, config)
-    tell_unreadable(support.unreadable)
+    for clip in support.unreadable:
+        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
     label, scores = clips.classes[0], None
     if len(clips.classes) > 1:
         prediction = classifier.predict(config.query)
@@ -82,7 +84,7 @@ def support_clips(path: Path) -> ClipSet:
     if is_frame_folder(path) or (path.is_file() and path.suffix.lower() not in LISTS):
         clips, name = [path], path.resolve().parent.name
     elif path.is_dir() and not is_store(path):
-        clips = sorted(file for file in path.iterdir() if file.is_file() and file.suffix.lower() in EXTENSIONS)
+        clips = clips_in(path)
     if not clips:
         return open_dataset(path)
     return ClipSet((name,), tuple(Clip(clip, 0, str(clip)) for clip in clips))

@@ -4,6 +4,7 @@ Facts about each stand in a YAML file here. Where the clips lie on a disk is fou
 """
 
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -75,7 +76,7 @@ def load(name: str) -> Benchmark:
 
 def key(name: str) -> str:
     """What all spellings of a class name share: "Brush Hair", "brush_hair" and "BrushHair" give "brushhair"."""
-    return re.sub(r"[^a-z0-9]", "", name.casefold())
+    return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFC", name).casefold())
 
 
 def meant(name: str) -> str:

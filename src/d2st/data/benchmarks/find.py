@@ -62,6 +62,8 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
             f"'{others[0]}' is not the list of {benchmark.title}, whose clips or numbers of clips are others; give its "
             "folder as the split to use it as it is."
         )
+    listing.problems += shelf.problems
+    listing.notes += shelf.notes
     if shelf.archives and (listing.part_problems or not all(listing.clips.values())):
         listing.notes.append(archives.note(shelf.archives))
     return listing

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from d2st.data.benchmarks import Benchmark, key
 from d2st.data.benchmarks.shelf import Item, Shelf
+from d2st.data.lookup import nfc
 from d2st.errors import D2STError
 
 # Class name as the source spells it and, where it tells, the set of the data set ("train", "validation").
@@ -26,7 +27,8 @@ def annotations(benchmark: Benchmark, shelf: Shelf) -> dict[str, Label]:
     Raises:
         D2STError: If such a file cannot be read.
     """
-    return _READERS[benchmark.videos](shelf.texts) if benchmark.videos in _READERS else {}
+    found = _READERS[benchmark.videos](shelf.texts) if benchmark.videos in _READERS else {}
+    return {nfc(id): label for id, label in found.items()}
 
 
 def labeller(benchmark: Benchmark, annotated: dict[str, Label]) -> Callable[[Item], Label | None]:
@@ -74,12 +76,12 @@ def ssv2_annotations(texts: list[Path]) -> dict[str, Label]:
             continue
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise D2STError(
                 f"SSv2's annotation file '{path}' cannot be read ({error}); unpack it again from the labels archive."
             ) from error
         if isinstance(entries, list) and all(isinstance(e, dict) and {"id", "template"} <= e.keys() for e in entries):
-            found |= {str(entry["id"]): (entry["template"], _SETS[words[-1]]) for entry in entries}
+            found |= {str(entry["id"]): (str(entry["template"]), _SETS[words[-1]]) for entry in entries}
     return found
 
 
@@ -97,7 +99,7 @@ def kinetics_annotations(texts: list[Path]) -> dict[str, Label]:
                 named = next((_SETS[word] for word in _words(path.stem) if word in _SETS), "")
                 for row in rows:
                     where = _SETS.get((row.get("split") or "").casefold(), named)
-                    found[row["youtube_id"]] = row["label"] or "", where
+                    found[row["youtube_id"] or ""] = row["label"] or "", where
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise D2STError(f"Annotation file '{path}' cannot be read ({error}); download it again.") from error
     return found

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from d2st.data.benchmarks import Benchmark, key
 from d2st.data.benchmarks.shelf import Shelf
+from d2st.data.list_file import read_text
 from d2st.data.listing import Listing, read_list
 from d2st.errors import D2STError
 
-_LINE = re.compile(r"(train|val|test)(\d+)//?(\S.*)")
+_LINE = re.compile(r"(train|val|test)([0-9]{1,9})//?(\S.*)")
 _NUMBER = re.compile(r"(?:.*/)?\d+(?:\.[a-zA-Z]\w*)?")
 
 
@@ -51,10 +52,7 @@ def take_list(listing: Listing, benchmark: Benchmark, part: str, path: Path, she
 
 def _clips(path: Path, part: str) -> list[tuple[int, str]]:
     """(class number, path) of every line of a part."""
-    try:
-        matches = [_LINE.match(line) for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise D2STError(f"List '{path}' cannot be read ({error}); expected a text file in UTF-8.") from error
+    matches = [_LINE.match(line) for line in read_text(path).split("\n") if line.strip()]
     return [(int(match[2]), match[3].strip()) for match in matches if match and match[1] == part]
 
 

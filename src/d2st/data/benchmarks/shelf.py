@@ -9,7 +9,8 @@ from pathlib import Path, PurePosixPath
 
 from d2st.data.archives import is_archive
 from d2st.data.benchmarks import key
-from d2st.data.kinds import EXTENSIONS, entries, is_frame_folder
+from d2st.data.lookup import nfc
+from d2st.data.walk import Found, walk
 
 # The names of Kinetics clips: the 11 characters of YouTube's id, perhaps with start and end in seconds.
 _YOUTUBE = re.compile(r"([\w-]{11})(?:_\d+_\d+)?")
@@ -18,35 +19,13 @@ _FLOW = re.compile(r"(?:^|[^a-z])(?:optical)?flow(?:$|[^a-z])|tvl1", re.IGNORECA
 
 
 @dataclass(frozen=True)
-class Item:
-    """One clip on the disk.
-
-    Args:
-        folder: Where it lies.
-        file: Name of the video file, or of the folder of its frames.
-        folders: Names of the folders between the root and it.
-        frames: Whether it is a folder of frames.
-    """
-
-    folder: Path
-    file: str
-    folders: tuple[str, ...]
-    frames: bool = False
-
-    @property
-    def path(self) -> Path:
-        """Where it is read from; made when asked for, because a quarter of a million paths take seconds."""
-        return self.folder / self.file
-
-    @property
-    def id(self) -> str:
-        """Path relative to the root."""
-        return "/".join((*self.folders, self.file))
+class Item(Found):
+    """One clip on the disk."""
 
     @cached_property
     def name(self) -> str:
         """File name without extension, or the folder's name."""
-        return self.file if self.frames else os.path.splitext(self.file)[0]
+        return nfc(self.file if self.frames else os.path.splitext(self.file)[0])
 
     @property
     def youtube(self) -> str:
@@ -72,39 +51,20 @@ class Shelf:
         items: All clips, in the order of their ids.
         texts: Files that may hold lists or annotations (.txt, .csv, .json).
         archives: Archives.
+        problems, notes: Sentences about what was passed over, as :func:`d2st.data.walk.walk` tells them.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.items: list[Item] = []
-        self.texts: list[Path] = []
-        self.archives: list[Path] = []
-        self._walk(root, (), set())
-
-    def _walk(self, folder: Path, folders: tuple[str, ...], seen: set[str]) -> None:
-        real = os.path.realpath(folder)
-        if real in seen:
-            return  # a link back to a folder above it
-        seen.add(real)
-        for entry in entries(folder):
-            extension = os.path.splitext(entry.name)[1].lower()
-            if entry.is_dir():
-                if _FLOW.search(entry.name):
-                    continue
-                if is_frame_folder(entry.path):
-                    self.items.append(Item(folder, entry.name, folders, frames=True))
-                else:
-                    self._walk(folder / entry.name, (*folders, entry.name), seen)
-            elif extension in EXTENSIONS:
-                self.items.append(Item(folder, entry.name, folders))
-            elif extension in (".txt", ".csv", ".json"):
-                self.texts.append(folder / entry.name)
-            elif is_archive(folder / entry.name):
-                self.archives.append(folder / entry.name)
+        below = walk(root, skip=lambda name: bool(_FLOW.search(name)))
+        self.items = [Item(clip.folder, clip.folders, clip.file, clip.frames) for clip in below.clips]
+        self.texts = [file.path for file in below.others if file.extension in (".txt", ".csv", ".json")]
+        self.archives = [file.path for file in below.others if is_archive(Path(file.file))]
+        self.problems, self.notes = below.problems, below.notes
 
     def find(self, path: str) -> Path | None:
         """The clip that a line of a list means, whatever its folder and extension here; None where there is none."""
-        line = PurePosixPath(path)
+        line = PurePosixPath(nfc(path))
         wanted = [line.name, os.path.splitext(line.name)[0]]
         for name in wanted:
             if name in self._exact:
