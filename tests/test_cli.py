@@ -31,8 +31,10 @@ def test_every_verb_has_documented_flags(name, capsys):
         cli.run(name, ["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for field in config.__dataclass_fields__:
+    for field in config.__dataclass_fields__.keys() - {"adapter_path"}:  # --adapter takes the folder of a saved one
         assert f"--{field.replace('_', '-')}" in text
+    for inner in ("--adapter-path", "--adapter.name", "--head.name", "--head CONFIG"):
+        assert inner not in text
     for paragraph in text.split("\n  --")[1:]:
         flag, described = paragraph.split(None, 1)
         assert described.replace(flag.upper(), "").strip(" \n").split("(type")[0].strip(), f"--{flag} has no help"
@@ -118,3 +120,75 @@ def test_unexpected_config_file_shapes(tmp_path, capsys):
         (tmp_path / "bad.yaml").write_text(text)
         assert cli.main(["train", "--config", str(tmp_path / "bad.yaml")]) == 2
         assert "bad.yaml" in capsys.readouterr().err
+
+
+def test_help_is_asked_for_anywhere_and_shows_what_is_typed(capsys):
+    shown = {}
+    for name, *arguments in (["predict", "-h"], ["predict", "--query", "a", "-h"], ["spot", "-h"], ["spot", "a", "-h"]):
+        with pytest.raises(SystemExit) as stop:
+            cli.main([name, *arguments])
+        assert stop.value.code == 0
+        shown[name] = capsys.readouterr().out
+    assert "--adapter NAME|FOLDER" in shown["predict"] and "--head NAME" in shown["predict"]
+    assert shown["spot"].startswith("usage: d2st spot [SUPPORT VIDEO]")
+    for arguments in (["-h"], ["--help"], []):
+        assert cli.main(arguments) == 0
+        assert "usage: d2st VERB" in capsys.readouterr().out
+
+
+def test_one_word_to_check_data_is_the_data(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr("d2st.data.check.check", lambda config: seen.append(config) or {"usable": True})
+    assert cli.main(["check-data", "clips"]) == 0
+    assert cli.main(["check-data", "ucf101", "clips", "--way", "3"]) == 0
+    assert [(config.split, config.data) for config in seen] == [(None, "clips"), ("ucf101", "clips")]
+    assert cli.main(["check-data", "a", "b", "c"]) == 2
+    assert cli.main(["spot", "support"]) == 2
+    assert "It takes SUPPORT VIDEO" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "said"),
+    [
+        (None, 0, ""),
+        (D2STError("No clips."), 2, "d2st check-data: No clips."),
+        (KeyboardInterrupt(), 130, "d2st check-data: interrupted."),
+        (OSError(28, "No space left on device", "x"), 1, "No space left on device"),
+        (RuntimeError("two\nlines"), 1, "d2st check-data: two lines (--debug shows where)"),
+        (KeyError("fingerprint"), 1, "KeyError: 'fingerprint'. This is a fault of d2st itself"),
+        (ValueError(), 1, "ValueError: ValueError. This is a fault of d2st itself"),
+    ],
+)
+def test_exit_codes_and_one_line_for_what_went_wrong(raised, code, said, monkeypatch, capsys):
+    def check(config):
+        if raised:
+            raise raised
+        return {"usable": True}
+
+    monkeypatch.setattr("d2st.data.check.check", check)
+    assert cli.main(["check-data", "--data", "clips"]) == code
+    printed = capsys.readouterr()
+    assert said in printed.err and printed.err.count("\n") == (1 if said else 0)
+    if isinstance(raised, Exception):
+        with pytest.raises(type(raised)):
+            cli.main(["check-data", "--data", "clips", "--debug"])
+
+
+def test_not_usable_is_exit_code_1(monkeypatch):
+    monkeypatch.setattr("d2st.data.check.check", lambda config: {"usable": False})
+    assert cli.main(["check-data", "clips"]) == 1
+
+
+@pytest.mark.parametrize(("name", "value"), [("RANK", "x"), ("RANK", "-1"), ("RANK", "²")])
+def test_a_rank_that_is_no_number_is_a_sentence(name, value, monkeypatch, capsys):
+    monkeypatch.setenv(name, value)
+    assert cli.main(["check-data", "clips"]) == 2
+    assert f"The environment variable {name} is '{value}'" in capsys.readouterr().err
+
+
+def test_only_the_first_of_several_processes_speaks(monkeypatch, capsys):
+    monkeypatch.setattr("d2st.data.check.check", lambda config: print("found") or {"usable": True})
+    for rank, said in (("0", "found\n"), ("1", ""), ("", "found\n")):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.main(["check-data", "clips"]) == 0
+        assert capsys.readouterr().out == said

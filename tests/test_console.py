@@ -1,8 +1,15 @@
 """What verbs print for people."""
 
+import csv
+import io
+import json
+
+from d2st.console import plain_console, plain_table, printable, say, tell
+from d2st.data.findings import show
 from d2st.eval_table import print_result
 from d2st.spot.output import print_segments
 from d2st.spot.segments import Segment
+from d2st.table_file import TableWriter, safe_cell
 
 
 def test_names_are_printed_as_they_are(capsys, monkeypatch) -> None:
@@ -15,3 +22,66 @@ def test_names_are_printed_as_they_are(capsys, monkeypatch) -> None:
     print_segments([Segment(0, 1, name, 0.5)], "table")
     printed = capsys.readouterr().out
     assert printed.count(name) == 3 and "cut [short]" in printed
+
+
+NASTY = "a\x1b[31mred\x07\rfake\nline\u202egpj.\udcff"
+SHOWN = r"a\x1b[31mred\x07\x0dfake\x0aline\u202egpj.\xff"
+
+
+def test_what_a_terminal_would_obey_is_shown(capsys) -> None:
+    assert printable(NASTY) == SHOWN == printable(SHOWN)
+    assert printable("naïve 動作 🐶 :dog: [b] $x") == "naïve 動作 🐶 :dog: [b] $x"
+    assert printable("\ud800 \x9b") == r"\ud800 \x9b" and printable("a\nb", lines=True) == "a\nb"
+    say(f"of '{NASTY}'")
+    tell(f"of '{NASTY}'")
+    printed = capsys.readouterr()
+    assert printed.err == f"of '{SHOWN}'\n" and "\x1b" not in printed.out
+
+
+def test_tables_show_names_whole(capsys, monkeypatch) -> None:
+    long = "/".join(["a-folder-with-a-name"] * 12) + "/clip.mp4"
+    for columns in ("40", "80"):
+        monkeypatch.setenv("COLUMNS", columns)
+        table = plain_table("clip", "answer")
+        table.add_row(long, "contemporary dance")
+        table.add_row(NASTY.replace("\n", ""), "x")
+        plain_console().print(table)  # no terminal: one line a row, however long
+        printed = capsys.readouterr().out
+        assert long in printed and "contemporary dance" in printed and "…" not in printed and "\x1b" not in printed
+
+
+def test_tables_fold_on_a_narrow_terminal() -> None:
+    from rich.console import Console
+
+    table, name = plain_table("clip", "answer"), "0123456789" * 9
+    table.add_row(name, "clap")
+    file = io.StringIO()
+    Console(file=file, width=40).print(table)
+    cells = [line.split("│")[1].strip() for line in file.getvalue().splitlines() if line.startswith("│")]
+    assert "".join(cells) == name and "clap" in file.getvalue()
+
+
+def test_check_data_shows_names_as_they_are(capsys) -> None:
+    part = {"classes": {":dog: [b]" + NASTY: 1}, "clips": 1, "bad": 0, "short": 0, "frames": [1, 1, 1]}
+    kinds = ("bad", "short", "warnings", "duplicates", "across_parts", "problems", "notes", "reasons")
+    report = {kind: [] for kind in kinds}
+    report |= {"data": NASTY, "full": False, "usable": True, "parts": {"all": part}, "problems": [NASTY]}
+    show(report, 8)
+    printed = capsys.readouterr().out
+    assert printed.count(SHOWN) == 3 and ":dog: [b]" in printed and "\x1b" not in printed
+
+
+def test_no_cell_is_a_formula(capsys) -> None:
+    file = io.StringIO()
+    writer = TableWriter(file)
+    runs = ["=1+1", "+1", "-1.mp4", "@sum", "\t=1", "\r=1", "\n=1", " =1", "＝1"]
+    writer.row(["name", *runs])
+    writer.row(["x;y, z"], ["-0.5", "-1e-05"])
+    header, numbers = csv.reader(io.StringIO(file.getvalue(), newline=""))
+    assert all(cell.startswith("'") for cell in header[1:]) and header[:2] == ["name", "'=1+1"]
+    assert numbers == ["x;y, z", "-0.5", "-1e-05"]
+    assert safe_cell(NASTY) == SHOWN and safe_cell("a=b-c") == "a=b-c"
+    print_segments([Segment(0, 1, "=cmd", 0.5)], "csv")
+    assert capsys.readouterr().out == "start,end,label,score\n0,1,'=cmd,0.5\n"
+    print_segments([Segment(0, 1, NASTY, 0.5)], "jsonl")
+    assert json.loads(capsys.readouterr().out)["label"] == NASTY

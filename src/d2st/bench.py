@@ -14,6 +14,7 @@ from .adapters import SYSTEMS, AdapterConfig, NoneConfig
 from .bench_report import print_table, write_files
 from .checks import Checked, option
 from .compare import collect
+from .console import say
 from .encoder import VideoEncoder, adapt
 from .errors import D2STError
 from .limits import CLIPS, FRAMES, SEED, SIDE, THREADS
@@ -88,9 +89,10 @@ def bench(config: BenchConfig) -> dict:
         encoders, refused = _encoders(config, systems, device)
         rows = _measure(config, encoders, device)
         result = {"machine": _machine(device), "adapters": rows, "refused": refused}
+    path = write_files(config, result, panels) if config.out else None
     print_table(config, result)
-    if config.out:
-        write_files(config, result, panels)
+    if path:
+        say(f"Written to {path}.")
     return result
 
 

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich import box
-from rich.table import Table
 
 from .compare import Point, accuracy_against_parameters
-from .console import plain_console
+from .console import plain_console, plain_table
 from .options import DEFAULT_BACKBONE
 from .report import Report
 from .results import write_result
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 def print_table(config: "BenchConfig", result: dict) -> None:
     """Show the table on the terminal; times are the clock's."""
     header, lines = _table(result["adapters"], {"wall": "time"} if config.repeats else {})
-    table = Table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
+    table = plain_table(box=box.SIMPLE_HEAD, padding=0, show_edge=False, pad_edge=False)
     for name in header:
         table.add_column(name, justify="left" if name == "adapter" else "right", no_wrap=name == "adapter")
     for line in lines:
@@ -32,8 +31,8 @@ def print_table(config: "BenchConfig", result: dict) -> None:
         console.print(note, highlight=False)
 
 
-def write_files(config: "BenchConfig", result: dict, panels: dict[str, list[Point]]) -> None:
-    """Write ``bench.json``, ``bench.md`` and, where there are points, ``accuracy.png``."""
+def write_files(config: "BenchConfig", result: dict, panels: dict[str, list[Point]]) -> Path:
+    """Write ``bench.json``, ``bench.md`` and, where there are points, ``accuracy.png``; gives the first."""
     out = Path(config.out)
     path = write_result(out / "bench.json", config, result)
     report = Report("What the adapters cost")
@@ -44,7 +43,7 @@ def write_files(config: "BenchConfig", result: dict, panels: dict[str, list[Poin
         accuracy_against_parameters(out / "accuracy.png", panels)
         report.picture("accuracy.png", "Accuracy against trained parameters, with 95 % intervals.")
     report.write(out / "bench.md")
-    print(f"Written to {path}.")
+    return path
 
 
 def _table(rows: Sequence[dict], clocks: dict[str, str]) -> tuple[list[str], list[list[str]]]:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from . import __version__
+from .console import say
 from .data.datasets import ClipSet
 from .data.member import file_of
 from .data.readers import state
@@ -61,7 +62,7 @@ def cached_features(
             folder.mkdir(parents=True, exist_ok=True)
             write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
         except OSError as error:  # a full disk takes nothing of what was computed
-            print(f"The features are not kept for the next time: {error}")
+            say(f"The features are not kept for the next time: {error}")
     return features
 
 
@@ -78,7 +79,7 @@ def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
     except FileNotFoundError:
         return None
     except (SafetensorError, KeyError, TypeError, ValueError, OSError):
-        print(f"The feature cache {path} cannot be read; the clips are encoded again.")
+        say(f"The feature cache {path} cannot be read; the clips are encoded again.")
         return None
 
 

@@ -1,12 +1,12 @@
 """Which head a verb works with: the one asked for, the one saved with an adapter, or several to compare."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from . import heads
+from .console import tell
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .heads import Head, HeadSpec, TextConfig
@@ -83,10 +83,9 @@ def name_features(
 
 def tell_untrained(head: Head) -> None:
     """Say on stderr that a head answers with the weights it was drawn with."""
-    print(
+    tell(
         f"The head '{head.spec.name}' is untrained: its weights are random. Train it "
-        f"(d2st train --head {head.spec.name}) and give the best/ of its run with --adapter.",
-        file=sys.stderr,
+        f"(d2st train --head {head.spec.name}) and give the best/ of its run with --adapter."
     )
 
 

@@ -3,6 +3,7 @@
 Nothing heavy is imported until a verb runs, so that ``d2st --help`` answers at once.
 """
 
+import contextlib
 import difflib
 import importlib
 import itertools
@@ -12,11 +13,15 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from . import __version__
+from .console import tell
 from .errors import D2STError
+from .rank import process_rank
+from .streams import safe_streams
 
 
 class Verb(NamedTuple):
-    """Where a verb lives: ``module`` holds the config class and the function; ``positional`` flags may go unnamed.
+    """Where a verb lives: ``module`` holds the config class and the function; ``positional`` flags may go unnamed, and
+    a single word is ``alone``.
 
     ``classifier`` is the module, config class and function of the verb for a classifier (``--head linear``).
     """
@@ -27,6 +32,7 @@ class Verb(NamedTuple):
     summary: str
     exit_code: Callable[[dict], int] = lambda result: 0
     positional: tuple[str, ...] = ()
+    alone: str | None = None
     classifier: tuple[str, str, str] | None = None
 
 
@@ -36,9 +42,10 @@ VERBS = {
         "data.check",
         "CheckConfig",
         "check",
-        "what a dataset holds against its split (check-data NAME FOLDER for a benchmark)",
+        "what a dataset holds against its split (check-data [BENCHMARK] FOLDER)",
         lambda r: 0 if r["usable"] else 1,
         ("split", "data"),  # check-data ucf101 videos/
+        "data",  # check-data videos/
     ),
     "prepare": Verb("data.store", "PrepareConfig", "prepare", "videos to a frame store: decode once, read fast"),
     "train": Verb(
@@ -106,8 +113,24 @@ d2st VERB --help lists the flags of a verb; --print_config prints a run's settin
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a verb; returns the exit code: 0 done, 1 the verb's own no, 2 bad input, 130 interrupted."""
+    """Run a verb; returns the exit code: 0 done, 1 the verb's own no or a failure of the machine, 2 bad input, 130
+    interrupted.
+
+    A reader of stdout that goes away (``| head``) changes nothing, and output that cannot be written (a full disk)
+    nothing but the exit code: the verb goes on and writes its files.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
+    with safe_streams() as outputs:
+        code = _main(argv)
+        for output in outputs:
+            sys.stdout.flush()
+            if output.failure:
+                tell(f"d2st: what was printed is not complete: {output.failure.strerror}.")
+                code = code or 1
+    return code
+
+
+def _main(argv: list[str]) -> int:
     debug = "--debug" in argv
     argv = [argument for argument in argv if argument != "--debug"]
     if not argv or argv[0] in ("-h", "--help", "help"):
@@ -120,29 +143,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, 1)
         hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(VERBS)}."
-        print(f"d2st: {name!r} is not a verb. {hint}", file=sys.stderr)
+        tell(f"d2st: {name!r} is not a verb. {hint}")
         return 2
-    if int(os.environ.get("RANK", 0)) > 0:  # of the processes that torchrun started, the first speaks; errors do anyway
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, open until the process ends
     try:
-        return run(name, arguments)
+        with _silence() if process_rank() > 0 else contextlib.nullcontext():
+            return run(name, arguments)
     except D2STError as error:
         if debug:
             raise
-        print(f"d2st {name}: {error}", file=sys.stderr)
+        tell(f"d2st {name}: {error}")
         return 2
     except KeyboardInterrupt:
-        print(f"d2st {name}: interrupted.", file=sys.stderr)
+        tell(f"d2st {name}: interrupted.")
         return 130
-    except BrokenPipeError:  # the reader of our output has gone, as in `d2st eval ... | head`
-        sys.stderr.close()
-        return 0
     except (OSError, MemoryError, RuntimeError) as error:
         if debug:
             raise
-        reason = str(error).strip() or type(error).__name__
-        print(f"d2st {name}: {reason} (--debug shows where)", file=sys.stderr)
+        tell(f"d2st {name}: {_reason(error)} (--debug shows where)")
         return 1
+    except Exception as error:
+        if debug:
+            raise
+        tell(
+            f"d2st {name}: {type(error).__name__}: {_reason(error)}. This is a fault of d2st itself, which should have "
+            "said what is wrong in a sentence; --debug shows where."
+        )
+        return 1
+
+
+def _silence() -> contextlib.AbstractContextManager:
+    """Of the processes that torchrun started, the first speaks; errors do anyway."""
+    return contextlib.redirect_stdout(open(os.devnull, "w"))
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def run(name: str, arguments: Sequence[str]) -> int:
@@ -150,16 +185,34 @@ def run(name: str, arguments: Sequence[str]) -> int:
     from .flags import for_classifier, settings
 
     verb = VERBS[name]
+    arguments = ["--help" if argument == "-h" else argument for argument in arguments]
     if verb.classifier and for_classifier(arguments):
         module, config, function = verb.classifier
         verb = verb._replace(module=module, config=config, function=function)
     module = importlib.import_module(f".{verb.module}", __package__)
     config_class, function = getattr(module, verb.config), getattr(module, verb.function)
+    arguments = _named(verb, arguments)
+    fields = settings(name, verb.summary, config_class, arguments, _words(verb))
+    return verb.exit_code(function(config_class(**fields)))
+
+
+def _words(verb: Verb) -> str:
+    """What may be typed before any flag, as usage shows it."""
+    words = [flag.upper() for flag in verb.positional]
+    if verb.alone:
+        words = [word if word == verb.alone.upper() else f"[{word}]" for word in words]
+    return f"[{' '.join(words)}]" if words else ""
+
+
+def _named(verb: Verb, arguments: list[str]) -> list[str]:
+    """Arguments in which what was typed before any flag has its flag."""
     typed = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
-    if typed and len(typed) == len(verb.positional):
-        flags = [f"--{flag}={value}" for flag, value in zip(verb.positional, typed, strict=True)]
-        arguments = [*flags, *arguments[len(typed) :]]
-    elif typed and verb.positional:
-        names = " ".join(flag.upper() for flag in verb.positional)
+    flags = verb.positional
+    if len(typed) == 1 and verb.alone:
+        flags = (verb.alone,)
+    if typed and len(typed) == len(flags):
+        return [*(f"--{flag}={value}" for flag, value in zip(flags, typed, strict=True)), *arguments[len(typed) :]]
+    if typed and flags and "--help" not in arguments:
+        names = " ".join(flag.upper() for flag in flags)
         raise D2STError(f"It takes {names} before any flag, and not {' '.join(typed)} alone.")
-    return verb.exit_code(function(config_class(**settings(name, verb.summary, config_class, arguments))))
+    return arguments[len(typed) :] if "--help" in arguments else arguments

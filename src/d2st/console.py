@@ -1,9 +1,76 @@
-"""Where tables and sentences for people are printed."""
+"""Where tables, sentences and names for people are printed, so that a name can neither steer a terminal nor stop a
+verb, and nothing of it is lost."""
 
-from rich.console import Console
+import re
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+# What a terminal obeys instead of showing it: control characters, line breaks of Unicode, signs that turn the direction
+# of writing; and the surrogates by which Python keeps bytes of file names that are not UTF-8.
+_UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNLIMITED = 10_000  # columns where nobody's terminal has a width
 
 
-def plain_console() -> Console:
+def printable(text: object, lines: bool = False) -> str:
+    r"""A text with control characters as escapes (``\x1b``), and bytes that are no UTF-8 likewise (``\xff``).
+
+    Args:
+        text: a name of a file or class, or a sentence with such names.
+        lines: whether line breaks stay what they are.
+    """
+    return _UNSEEN.sub(lambda found: "\n" if lines and found[0] == "\n" else _escape(found[0]), str(text))
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a name
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def say(sentence: object, flush: bool = False) -> None:
+    """Print a sentence on stdout."""
+    print(printable(sentence, lines=True), flush=flush)
+
+
+def tell(sentence: object) -> None:
+    """Print a sentence on stderr, as one line: what went wrong, and what is no part of the results."""
+    print(printable(sentence), file=sys.stderr)
+
+
+def tell_unreadable(clips: Iterable[dict]) -> None:
+    """Tell on stderr, a line a clip, which ones (``id``, ``reason``) were passed over."""
+    for clip in clips:
+        tell(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}")
+
+
+def plain_console() -> "Console":
     """A console on stdout that shows names of files and classes as they are: none of their "[...]" is markup, none of
-    their ":...:" an emoji."""
-    return Console(markup=False, emoji=False)
+    their ":...:" an emoji, and control characters are escapes. A file or pipe has no width."""
+    from rich.console import Console
+
+    class Plain(Console):
+        def render_str(self, text: str, **options: Any):  # every text passes here, those in the cells of tables too
+            return super().render_str(printable(text, lines=True), **options)
+
+        def on_broken_pipe(self) -> None:
+            raise  # the error that rich caught; what becomes of it is said in one place (streams.py)
+
+    plain = Plain(markup=False, emoji=False, soft_wrap=True)
+    return plain if plain.is_terminal else Plain(markup=False, emoji=False, soft_wrap=True, width=_UNLIMITED)
+
+
+def plain_table(*headers: str, **options: Any) -> "Table":
+    """A table whose cells go on in the next line where they are too long, instead of being cut."""
+    from rich.table import Table
+
+    class Folding(Table):
+        def add_column(self, *arguments: Any, **more: Any) -> None:
+            super().add_column(*arguments, **{"overflow": "fold", **more})
+
+    return Folding(*headers, **options)

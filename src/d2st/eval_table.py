@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from .console import plain_console
+from .console import plain_console, plain_table, printable
 
 
 def print_result(result: dict, classes: tuple[str, ...]) -> None:
@@ -33,12 +33,12 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
 
 
 def _by_class(results: list[dict], classes: tuple[str, ...]) -> Table:
-    table = Table("class")
+    table = plain_table("class")
     for r in results:
         table.add_column(f"{r['way']}-way {r['shot']}-shot", justify="right")
     for name in classes:
         shares = [r["per_class"][name] for r in results]
-        table.add_row(name, *("-" if share is None else f"{100 * share:.1f}" for share in shares))
+        table.add_row(printable(name), *("-" if share is None else f"{100 * share:.1f}" for share in shares))
     table.add_section()
     table.add_row("all", *(_percent(r["accuracy"], r["interval"]) for r in results))
     return table
@@ -48,7 +48,7 @@ def _by_head(result: dict) -> Table:
     """Rows heads, columns shots; where there are several heads, also what sets them apart on the same episodes."""
     cells = {(r["head"], r["shot"]): r for r in result["results"]}
     names, shots = list(dict.fromkeys(name for name, _ in cells)), list(dict.fromkeys(shot for _, shot in cells))
-    table, way = Table("head"), result["results"][0]["way"]
+    table, way = plain_table("head"), result["results"][0]["way"]
     for shot in shots:
         table.add_column(f"{way}-way {shot}-shot", justify="right")
     if len(names) > 1:
@@ -71,7 +71,7 @@ def _print_open(console: Console, results: list[dict]) -> None:
     for r in results:
         found = r["open_set"]
         console.print(f"{r['head']}, {r['way']}-way {r['shot']}-shot, open set: AUROC {_short(found['auroc'])}")
-        table = Table("threshold of", "kept", "right", "rejected", "mean", "off by")
+        table = plain_table("threshold of", "kept", "right", "rejected", "mean", "off by")
         for source, words in {"fixed": "these queries", "support": "support", "calibration": "calibration"}.items():
             if source in found:
                 shares = [_short(found[source][key]) for key in ("kept", "right", "rejected", "accuracy")]

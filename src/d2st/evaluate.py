@@ -13,6 +13,7 @@ from .adapters import AdapterConfig, NoneConfig
 from .cache import cached_features
 from .checks import option
 from .choice import build_head, build_heads, name_features, tell_untrained
+from .console import say
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
@@ -154,12 +155,14 @@ def evaluate(config: EvalConfig) -> dict:
     }
     if config.heads is not None:
         result |= {"left_out": left_out, "heads": [plain(head.spec) for head in heads]}
-    print_result(result, clips.classes)
+    told = []
     if config.save_calibration and fabric.is_global_zero:
-        print(f"The calibration is written to {openset.save(encoder, heads[0])}.")
+        told.append(f"The calibration is written to {openset.save(encoder, heads[0])}.")
     if config.out and fabric.is_global_zero:
-        path = write_result(Path(config.out) / "eval.json", config, result)
-        print(f"Written to {path}.")
+        told.append(f"Written to {write_result(Path(config.out) / 'eval.json', config, result)}.")
+    print_result(result, clips.classes)
+    for sentence in told:
+        say(sentence)
     return result
 
 

@@ -1,6 +1,5 @@
 """``d2st export``: an adapted encoder as one file that runs without d2st, checked against PyTorch before it is kept."""
 
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from .adapters import AdapterConfig, NoneConfig
 from .checks import Checked, option
 from .choice import DEFAULT
 from .classify import FewShotClassifier
+from .console import say, tell
 from .encoder import VideoEncoder
 from .files import write_together
 from .heads import HeadSpec
@@ -113,12 +113,12 @@ def _write_support(classifier: FewShotClassifier, file: Path) -> None:
 
 def _tell(file: Path, encoder: VideoEncoder, result: dict) -> None:
     about, check = result["encoder"], result["check"]
-    print(f"{file}: {encoder.config.label} on {about['backbone']}, {file.stat().st_size / 1e6:.1f} MB")
+    say(f"{file}: {encoder.config.label} on {about['backbone']}, {file.stat().st_size / 1e6:.1f} MB")
     for side in ("input", "output"):
-        print(f"  {about[side]['name']} ({', '.join(map(str, about[side]['shape']))}) {about[side]['type']}")
-    print(
+        say(f"  {about[side]['name']} ({', '.join(map(str, about[side]['shape']))}) {about[side]['type']}")
+    say(
         f"  {check['run_by']} agrees with PyTorch on random clips in batches of "
         f"{' and '.join(map(str, check['batches']))}: relative error {check['relative_error']:.1e}"
     )
     if about["head"]["name"] != DEFAULT:
-        print(f"The head '{about['head']['name']}' is not in the file, which is the encoder alone.", file=sys.stderr)
+        tell(f"The head '{about['head']['name']}' is not in the file, which is the encoder alone.")

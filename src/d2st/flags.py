@@ -15,6 +15,7 @@ from . import heads, recipes
 from .adapters import SYSTEMS
 from .choice import DEFAULT
 from .errors import D2STError
+from .flag_help import as_typed
 from .full_shot.model import is_classifier
 from .heads import FILLED, HEADS, HeadSpec, TextConfig
 from .heads.saved import saved_spec
@@ -23,7 +24,9 @@ CLASSIFIER = "linear"  # the head that is no matching head
 MATCHING = {"support", "classifier"}  # flags that give examples to match with
 
 
-def settings(verb: str, summary: str, config_class: type, arguments: Sequence[str]) -> dict[str, object]:
+def settings(
+    verb: str, summary: str, config_class: type, arguments: Sequence[str], words: str = ""
+) -> dict[str, object]:
     """The fields of a verb's config that its arguments ask for.
 
     Args:
@@ -32,6 +35,7 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
         config_class: dataclass; an ``adapter`` field takes a system with its own fields, a ``head`` field a head with
             its own options.
         arguments: as typed.
+        words: what may be typed before any flag, for ``--help``.
 
     Raises:
         D2STError: an argument or a config file that cannot be used.
@@ -50,6 +54,7 @@ def settings(verb: str, summary: str, config_class: type, arguments: Sequence[st
     else:
         arguments = ["--head" if argument == "--head.name" else argument for argument in arguments]
     parser = _Parser(prog=f"d2st {verb}", description=summary, exit_on_error=False)
+    parser.words = words
     parser.add_argument("--config", action="config", help="YAML file with these settings; flags override it.")
     parser.add_class_arguments(config_class, as_group=False, skip={"adapter", *["head"] * matching} & fields.keys())
     if "adapter" in fields:
@@ -189,8 +194,11 @@ def _chosen(what: str, arguments: list[str]) -> str | None:
 
 
 class _Parser(ArgumentParser):
+    words = ""
+
     def format_help(self) -> str:  # flags are typed with dashes; the parser knows them by their fields' names
-        return re.sub(r"--[a-z_.]+", lambda flag: flag[0].replace("_", "-"), super().format_help())
+        with as_typed(self, self.words):
+            return re.sub(r"--[a-z_.]+", lambda flag: flag[0].replace("_", "-"), super().format_help())
 
 
 def _add_adapter(parser: ArgumentParser, system: str) -> type:

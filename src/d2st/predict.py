@@ -1,17 +1,14 @@
 """``d2st predict``: a support folder and query clips in, labels out."""
 
-import csv
 import json
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from rich.table import Table
-
 from .adapters import AdapterConfig, NoneConfig
 from .checks import option
-from .console import plain_console
+from .console import plain_console, plain_table, printable, tell, tell_unreadable
 from .data.datasets import Clip, ClipSet
 from .data.queries import query_files
 from .errors import D2STError
@@ -22,6 +19,7 @@ from .prediction import Prediction
 from .recogniser import build_classifier, encode_with
 from .results import write_result
 from .support import EncodedClips
+from .table_file import TableWriter
 
 
 @dataclass(frozen=True)
@@ -101,14 +99,13 @@ def predict(config: PredictConfig) -> dict:
     queries = [EncodedClips(*pair) for pair in pairs]
     predictions = [(files[i], classifier.match(clip)) for i, clip in zip(features.clips, queries, strict=True)]
     unreadable += features.bad
-    _print(predictions, classifier.classes, config)
-    if classifier.never_unknown:
-        print(classifier.never_unknown, file=sys.stderr)
-    for clip in unreadable:
-        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
     result = {"predictions": [_record(*p) for p in predictions], "unreadable": unreadable}
     if config.out:
         write_result(Path(config.out) / "predict.json", config, result)
+    _print(predictions, classifier.classes, config)
+    if classifier.never_unknown:
+        tell(classifier.never_unknown)
+    tell_unreadable(unreadable)
     return result
 
 
@@ -130,15 +127,16 @@ def _print(predictions: list[tuple[Path, Prediction]], classes: tuple[str, ...],
         for prediction in predictions:
             print(json.dumps(_record(*prediction)))
     elif config.format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["clip", "answer", "label", "confidence", *classes])
+        writer = TableWriter(sys.stdout)
+        writer.row(["clip", "answer", "label", "confidence", *classes])
         for file, prediction in predictions:
-            own = [file, prediction.answer, prediction.label, f"{prediction.confidence:.6f}"]
-            writer.writerow([*own, *(f"{prediction.scores[name]:.6f}" for name in classes)])
+            numbers = [prediction.confidence, *(prediction.scores[name] for name in classes)]
+            writer.row([file, prediction.answer, prediction.label], [f"{number:.6f}" for number in numbers])
     else:
-        table = Table("clip", "answer", "likeliest", "score", "confidence")
+        table = plain_table("clip", "answer", "likeliest", "score", "confidence")
         for file, prediction in predictions:
             ranked = list(prediction.scores.items())[: max(1, config.top)]
-            names, scores = "\n".join(name for name, _ in ranked), "\n".join(f"{score:.3f}" for _, score in ranked)
-            table.add_row(str(file), prediction.answer, names, scores, f"{prediction.confidence:.2f}")
+            names = "\n".join(printable(name) for name, _ in ranked)
+            scores = "\n".join(f"{score:.3f}" for _, score in ranked)
+            table.add_row(printable(file), printable(prediction.answer), names, scores, f"{prediction.confidence:.2f}")
         plain_console().print(table)

@@ -1,6 +1,5 @@
 """One process or many, as ``torchrun`` starts them: who does what, and how what they found comes together."""
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from .errors import D2STError
+from .rank import local_count, process_count
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -19,7 +19,7 @@ PATIENCE = timedelta(minutes=30)  # how long a process waits for the others, whi
 
 def world_size() -> int:
     """Number of processes that ``torchrun`` started over all machines; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", 1))
+    return process_count()
 
 
 def launch(device: torch.device, precision: str = "32-true", patience: timedelta = PATIENCE) -> "Fabric":
@@ -33,7 +33,7 @@ def launch(device: torch.device, precision: str = "32-true", patience: timedelta
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    world, local = world_size(), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    world, local = world_size(), local_count()
     fabric = Fabric(
         accelerator=device.type,
         strategy=DDPStrategy(timeout=patience) if world > 1 else "auto",

@@ -1,12 +1,14 @@
 """Progress on stderr, so that stdout holds results only."""
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
+
+from .console import printable
+from .rank import process_rank
 
 
 class _Rate(ProgressColumn):
@@ -70,7 +72,8 @@ def video_progress(what: str, seconds: float | None) -> Iterator[Callable[..., N
 @contextmanager
 def _bar(columns: Sequence[ProgressColumn], what: str, total: float | None, done: float = 0) -> Iterator[tuple]:
     console = Console(stderr=True)
-    hidden = not console.is_terminal or int(os.environ.get("RANK", 0)) > 0
-    ends = (TextColumn("{task.description}"), BarColumn()), (TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
-    with Progress(*ends[0], *columns, *ends[1], console=console, disable=hidden) as bars:
-        yield bars, bars.add_task(what, total=total, completed=done, note="")
+    hidden = not console.is_terminal or process_rank() > 0
+    what_done = TextColumn("{task.description}", markup=False), BarColumn()
+    what_left = TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False)
+    with Progress(*what_done, *columns, *what_left, console=console, disable=hidden) as bars:
+        yield bars, bars.add_task(printable(what), total=total, completed=done, note="")

@@ -1,6 +1,5 @@
 """The classifier that a verb's config describes, with the classes of its support set."""
 
-import sys
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Literal, Protocol, TypeVar
@@ -10,6 +9,7 @@ import torch
 
 from .choice import build_head, tell_untrained
 from .classify import FewShotClassifier
+from .console import tell
 from .data.datasets import ClipSet, open_dataset
 from .encode import Features, encode_clips
 from .errors import D2STError
@@ -98,7 +98,7 @@ def build_classifier(
         return classifier.load_support(config.support), Support(), config
     support = fit_clips(classifier, clips, config)
     for note in clips.notes:
-        print(note, file=sys.stderr)
+        tell(note)
     return classifier, support, config
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from . import backbones
+from .console import say
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .files import write_safetensors
@@ -60,7 +61,7 @@ def encode_names(
             if about["key"] == key:
                 return tensors["features"]
         except (D2STError, KeyError):
-            print(f"The text features in {path} cannot be read; the names are encoded again.")
+            say(f"The text features in {path} cannot be read; the names are encoded again.")
     encoded = encode_tokens(build_tower(name, tag, config.weights), tokens)  # (N, D')
     features = torch.stack([_average(of) for of in encoded.split(counts)])
     check_weights(zip(classes, features, strict=True), "The features of names", "check the text tower's weights")

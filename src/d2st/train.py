@@ -9,6 +9,7 @@ from . import clip_transforms, schedules
 from .adapters import AdapterConfig, D2STConfig
 from .checks import option
 from .choice import build_head, name_features
+from .console import say
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
 from .data.episodes import EpisodeSampler
@@ -213,7 +214,7 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
     try:
         clips = open_dataset(config.data, config.split, "val")
     except D2STError as error:  # the training part was opened before, so what is missing is validation classes
-        print(f"No validation, the last adapter will be the best: {error}")
+        say(f"No validation, the last adapter will be the best: {error}")
         return None
     shared = sorted(set(clips.classes) & set(training.classes))
     if shared:
@@ -223,7 +224,7 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
             f"or validate_every 0."
         )
     if len(clips.classes) < 2:
-        print(f"No validation, the last adapter will be the best: its part has only the class {clips.classes[0]}.")
+        say(f"No validation, the last adapter will be the best: its part has only the class {clips.classes[0]}.")
         return None
     return clips
 

@@ -101,10 +101,10 @@ def check(config: CheckConfig) -> dict:
         report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
     report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
     report["usable"] = not report["reasons"]
-    show(report, config.frames)
     if config.out:
         Path(config.out).mkdir(parents=True, exist_ok=True)
         write_json(Path(config.out) / "check.json", report)
+    show(report, config.frames)
     return report
 
 

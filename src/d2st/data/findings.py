@@ -1,18 +1,15 @@
 """Print what check-data found."""
 
+from d2st.console import plain_console, plain_table, printable
+
 SHOWN = 10  # findings of a kind that are printed; the JSON report has all
 
 
 def show(report: dict, frames: int) -> None:
     """Print a report of :func:`d2st.data.check.check`; ``frames`` is what a clip is read with."""
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    console = Console(soft_wrap=True)
-    if not console.is_terminal:
-        console = Console(soft_wrap=True, width=140)  # a file or pipe has no width of its own; 80 breaks class names
-    table = Table(title=f"{escape(report['data'])}: {'every frame' if report['full'] else 'first frames'} decoded")
+    console = plain_console()
+    decoded = "every frame" if report["full"] else "first frames"
+    table = plain_table(title=f"{printable(report['data'])}: {decoded} decoded")
     for column in (
         "part",
         "classes",
@@ -27,7 +24,7 @@ def show(report: dict, frames: int) -> None:
         small = min(found["classes"], key=found["classes"].get)
         low, middle, high = found["frames"]
         numbers = [len(found["classes"]), found["clips"], found["bad"], found["short"], f"{low} / {middle} / {high}"]
-        table.add_row(part, *map(str, numbers), escape(f"{small} ({found['classes'][small]})"))
+        table.add_row(printable(part), *map(str, numbers), printable(f"{small} ({found['classes'][small]})"))
     console.print(table)
     findings = {
         "cannot be read": [f"{entry['path']}: {entry['reason']}" for entry in report["bad"]],
@@ -40,7 +37,7 @@ def show(report: dict, frames: int) -> None:
     }
     for title, lines in findings.items():
         for line in [f"{title} ({len(lines)})", *(f"  {line}" for line in lines[:SHOWN])] if lines else []:
-            console.print(line, markup=False, highlight=False)
+            console.print(printable(line), highlight=False)
     for reason in [*report.get("protocol", ()), *report["reasons"]]:
-        console.print(reason, markup=False, highlight=False)
-    console.print("usable" if report["usable"] else "not usable", markup=False)
+        console.print(reason, highlight=False)
+    console.print("usable" if report["usable"] else "not usable")

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 
 from d2st.checks import Checked, option
+from d2st.console import say
 from d2st.data import frame_file
 from d2st.data.faults import clip_errors
 from d2st.data.index import LOCK, VERSION, clip_file, is_store, place_of
@@ -192,10 +193,10 @@ def _place(file: Path, first: Path) -> dict[str, str]:
 def _print(report: dict) -> None:
     made = f"{report['written']} written now, {report['kept']} kept, {len(report['bad'])} unreadable"
     made += f", {report['removed']} that are gone or were made otherwise removed" * bool(report["removed"])
-    print(f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {made}.")
+    say(f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {made}.")
     for text in [*(entry["reason"] for entry in report["bad"]), *report["warnings"], *report["problems"]][:10]:
-        print(f"  {text}")
-    print(f"All findings are in {report['out']}/report.json.")
+        say(f"  {text}")
+    say(f"All findings are in {report['out']}/report.json.")
 
 
 def _state(path: Path) -> dict[str, str]:

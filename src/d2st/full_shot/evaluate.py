@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..checks import Checked, option
+from ..console import plain_console, plain_table, say
 from ..data.datasets import ClipSet
 from ..data.division import open_division, parts_of
 from ..errors import D2STError
@@ -111,11 +112,13 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
         "problems": list(clips.problems),
         **summarise(answers, clips),
     }
-    _print(result)
+    path = None
     if config.out and fabric.is_global_zero:
         path = write_result(Path(config.out) / "eval.json", config, result)
         _write_answers(path.with_name("answers.jsonl"), answers, clips)
-        print(f"Written to {path}; every clip's answer is in {path.with_name('answers.jsonl')}.")
+    _print(result)
+    if path:
+        say(f"Written to {path}; every clip's answer is in {path.with_name('answers.jsonl')}.")
     return result
 
 
@@ -161,15 +164,11 @@ def _write_answers(path: Path, answers: Answers, clips: ClipSet) -> None:
 
 
 def _print(result: dict) -> None:
-    from rich.table import Table
-
-    from ..console import plain_console
-
     console = plain_console()
     if not result["clips"]:
         console.print("None of the clips can be read.")
     else:
-        table = Table(
+        table = plain_table(
             f"part '{result['part']}', {result['clips']} clips, {len(result['per_class'])} classes", "percent"
         )
         for found in result["results"]:

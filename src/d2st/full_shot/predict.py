@@ -1,6 +1,5 @@
 """``d2st predict --head linear``: which of the classes that a classifier was trained on clips show."""
 
-import csv
 import json
 import sys
 from collections.abc import Iterable
@@ -8,10 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.table import Table
-
 from ..checks import Checked, option
-from ..console import plain_console
+from ..console import plain_console, plain_table, printable, tell_unreadable
 from ..data.datasets import Clip, ClipSet
 from ..data.queries import query_files
 from ..errors import D2STError
@@ -19,6 +16,7 @@ from ..limits import CLIPS, COUNT, FRAMES, WORKERS
 from ..options import Precision, pick_device
 from ..processes import launch
 from ..results import write_result
+from ..table_file import TableWriter
 from .answers import Views, answer
 from .model import VideoClassifier
 
@@ -100,12 +98,11 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
         likeliest = {model.names[c]: float(score) for c, score in zip(classes, scores, strict=True)}
         label, confidence = next(iter(likeliest.items()))
         predictions.append({"clip": str(files[clip]), "label": label, "confidence": confidence, "scores": likeliest})
-    _print(predictions, config)
-    for clip in answers.bad:
-        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
     result = {"predictions": predictions, "unreadable": answers.bad}
     if config.out and fabric.is_global_zero:
         write_result(Path(config.out) / "predict.json", config, result)
+    _print(predictions, config)
+    tell_unreadable(answers.bad)
     return result
 
 
@@ -114,13 +111,15 @@ def _print(predictions: Iterable[dict], config: FullShotPredictConfig) -> None:
         for prediction in predictions:
             print(json.dumps(prediction))
     elif config.format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["clip", "label", "confidence"])
-        writer.writerows([p["clip"], p["label"], f"{p['confidence']:.6f}"] for p in predictions)
+        writer = TableWriter(sys.stdout)
+        writer.row(["clip", "label", "confidence"])
+        for prediction in predictions:
+            writer.row([prediction["clip"], prediction["label"]], [f"{prediction['confidence']:.6f}"])
     else:
-        table = Table("clip", "likeliest", "probability")
+        table = plain_table("clip", "likeliest", "probability")
         for prediction in predictions:
             ranked = list(prediction["scores"].items())[: max(1, config.top)]
-            names, scores = "\n".join(name for name, _ in ranked), "\n".join(f"{score:.3f}" for _, score in ranked)
-            table.add_row(prediction["clip"], names, scores)
+            names = "\n".join(printable(name) for name, _ in ranked)
+            scores = "\n".join(f"{score:.3f}" for _, score in ranked)
+            table.add_row(printable(prediction["clip"]), names, scores)
         plain_console().print(table)

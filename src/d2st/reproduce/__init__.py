@@ -7,6 +7,7 @@ from typing import Literal
 
 from .. import paper
 from ..checks import Checked, option
+from ..console import say
 from ..data import benchmarks
 from ..data.datasets import open_dataset
 from ..errors import D2STError
@@ -157,7 +158,7 @@ def _refuse_incomplete(dataset: str, data: Path, shot: int, variant: str) -> Non
     for part, least in parts.items():
         clips = open_dataset(data, dataset, part, warn=False)
         for problem in clips.problems[:3]:
-            print(f"{dataset}, {part}: {problem}")
+            say(f"{dataset}, {part}: {problem}")
         counts = {name: len(members) for name, members in zip(clips.classes, clips.by_class, strict=True)}
         expected = benchmarks.load(dataset).classes[part]
         short = [name for name in expected if counts.get(name, 0) < least]
@@ -195,8 +196,8 @@ def _write(config: ReproduceConfig, tables: dict, found: list[Cell], runs: dict[
             "several (Student's t). The difference is ours less the paper's."
         )
         text = markdown(f"Table {name}: {table['title']}", source, mine)
-        print(text)
         write_text(out / f"table{name}.md", text)
         write_result(out / f"table{name}.json", config, {"table": name, "source": source, "cells": mine})
+        print(text)
         written[name] = mine
     return written

@@ -1,6 +1,5 @@
 """``d2st spot``: where in a long video the actions of a support folder happen."""
 
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -9,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from .. import console
 from ..adapters import AdapterConfig, NoneConfig
 from ..checks import option
 from ..classify import FewShotClassifier
@@ -131,12 +131,8 @@ def spot(config: SpotConfig) -> dict:
         whole = f" of {clock(video.duration)}" if video.duration else ""
         notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
     result = {"complete": complete, "watched": round(windows.until, 3), "windows": windows.count}
-    result |= {"frames": asdict(video.tally), "unreadable": list(support.unreadable)}
-    result |= _conclude(config, classifier, windows, events, notes)
-    for clip in support.unreadable:
-        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
-    if config.out:
-        write_result(Path(config.out) / "spot.json", config, result)
+    result |= {"frames": asdict(video.tally), "unreadable": list(support.unreadable), "notes": notes}
+    result = _conclude(config, classifier, windows, events, result)
     if failure:
         raise failure
     return result
@@ -163,23 +159,25 @@ def _conclude(
     classifier: FewShotClassifier,
     windows: Windows,
     events: list[Segment],
-    notes: list[str],
+    result: dict,
 ) -> dict:
-    """Find the segments, count them against the events, print and draw."""
+    """Find the segments and count them against the events; write, draw and print what was found, in this order."""
     spans, logits = windows.arrays()
     scores = window_scores(classifier.judge, logits, config.contrast)
     segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
-    print_segments(segments, config.format)
-    result = {"segments": [record(segment) for segment in segments]}
+    result = result | {"segments": [record(segment) for segment in segments]}
     if events:
         result["events"] = count_found(segments, [event for event in events if event.start < windows.until])
-        notes.append(tell(result["events"]))
-    for note in notes:
-        print(note, file=sys.stderr)
+        result["notes"] = [*result["notes"], tell(result["events"])]
     if config.out:
+        write_result(Path(config.out) / "spot.json", config, result)
         drawn = partial(timeline, spans=spans, scores=scores, classes=windows.classes, segments=segments, events=events)
         write_atomic(Path(config.out) / "timeline.png", partial(drawn, threshold=config.threshold))
-    return result | {"notes": notes}
+    print_segments(segments, config.format)
+    for note in result["notes"]:
+        console.tell(note)
+    console.tell_unreadable(result["unreadable"])
+    return result
 
 
 def _check(config: SpotConfig) -> None:

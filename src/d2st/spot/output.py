@@ -1,21 +1,23 @@
 """What ``d2st spot`` prints and writes."""
 
-import csv
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.table import Table
 
-from ..console import plain_console
+from ..console import plain_console, plain_table, printable
 from ..progress import clock
+from ..table_file import TableWriter
 from .segments import Segment
 
 
 class Windows:
     """Windows and their logits, also written to ``windows.csv`` as they come, so that a crash leaves what was computed.
+
+    The file of a run before stays until there is a window to write.
 
     Attributes:
         classes: names of the columns.
@@ -26,21 +28,30 @@ class Windows:
     def __init__(self, classes: Sequence[str], out: str | Path | None) -> None:
         self.classes, self.count, self.until = tuple(classes), 0, 0.0
         self._spans, self._logits, self._file = [np.empty((0, 2))], [np.empty((0, len(classes)), np.float32)], None
-        if out:
-            Path(out).mkdir(parents=True, exist_ok=True)
-            self._file = (Path(out) / "windows.csv").open("w", newline="", encoding="utf-8")
-            self._writer = csv.writer(self._file, lineterminator="\n")
-            self._writer.writerow(["start", "end", *classes])
+        self._path = Path(out) / "windows.csv" if out else None
+        if self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, spans: np.ndarray, logits: np.ndarray) -> None:
         """Windows (B, 2) in seconds, and their logits (B, way)."""
         self._spans.append(spans)
         self._logits.append(logits)
         self.count, self.until = self.count + len(spans), max(self.until, float(spans[:, 1].max()))
-        if self._file:
-            for span, row in zip(spans, logits, strict=True):
-                self._writer.writerow([*(f"{time:.3f}" for time in span), *(f"{logit:.6g}" for logit in row)])
-            self._file.flush()
+        if self._path:
+            self._write(spans, logits)
+
+    def _write(self, spans: np.ndarray, logits: np.ndarray) -> None:
+        first = self._file is None
+        temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        if first:
+            self._file = temporary.open("w", newline="", encoding="utf-8")
+            self._writer = TableWriter(self._file)
+            self._writer.row(["start", "end", *self.classes])
+        for span, row in zip(spans, logits, strict=True):
+            self._writer.row([], [*(f"{time:.3f}" for time in span), *(f"{logit:.6g}" for logit in row)])
+        self._file.flush()
+        if first:
+            os.replace(temporary, self._path)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
         """(N, 2) and (N, way)."""
@@ -68,13 +79,14 @@ def print_segments(segments: Sequence[Segment], format: str) -> None:
         for segment in segments:
             print(json.dumps(record(segment)))
     elif format == "csv":
-        writer = csv.DictWriter(sys.stdout, ["start", "end", "label", "score"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(record(segment) for segment in segments)
+        writer = TableWriter(sys.stdout)
+        writer.row(["start", "end", "label", "score"])
+        for found in map(record, segments):
+            writer.row([found["start"], found["end"], found["label"]], [found["score"]])
     elif not segments:
         plain_console().print("None of the actions was found.")
     else:
-        table = Table("start", "end", "label", "score")
+        table = plain_table("start", "end", "label", "score")
         for segment in segments:
-            table.add_row(clock(segment.start), clock(segment.end), segment.label, f"{segment.score:.3f}")
+            table.add_row(clock(segment.start), clock(segment.end), printable(segment.label), f"{segment.score:.3f}")
         plain_console().print(table)

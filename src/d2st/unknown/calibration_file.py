@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..console import tell
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..files import write_json
@@ -131,7 +131,7 @@ def beside(adapter: str | Path | None, encoder: VideoEncoder, head: Head) -> Cal
     found, origin = CalibrationFile.read(path), Origin.of(encoder, head)
     if found.origin == origin:
         return found
-    print(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.", file=sys.stderr)
+    tell(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.")
     return None
 
 

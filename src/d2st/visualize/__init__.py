@@ -11,6 +11,7 @@ from ..adapters import AdapterConfig, D2STConfig, NoneConfig
 from ..checks import option
 from ..choice import build_head, tell_untrained
 from ..classify import FewShotClassifier
+from ..console import say
 from ..data.kinds import is_frame_folder
 from ..data.readers import reader
 from ..errors import D2STError
@@ -115,10 +116,10 @@ def visualize(config: VisualizeConfig) -> dict:
         files += _draw(points, clip, config, out)
         result |= points_record(points)
     else:
-        print(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
+        say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
     result["files"] = [*files, "visualize.json"]
     write_result(out / "visualize.json", replace(config, head=head.spec), result)
-    print(f"Written to {out}: {', '.join(result['files'])}")
+    say(f"Written to {out}: {', '.join(result['files'])}")
     return result
 
 

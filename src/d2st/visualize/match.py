@@ -1,11 +1,11 @@
 """The alignment of a clip with examples, for ``d2st visualize``."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 
 from ..classify import FewShotClassifier
+from ..console import tell_unreadable
 from ..data.datasets import Clip, ClipSet, open_dataset
 from ..data.index import is_store
 from ..data.kinds import is_frame_folder
@@ -39,8 +39,7 @@ def match_support(classifier: FewShotClassifier, points: ClipPoints, config: Sup
     """
     clips = support_clips(Path(config.support))
     support = fit_clips(classifier, clips, config)
-    for clip in support.unreadable:
-        print(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}", file=sys.stderr)
+    tell_unreadable(support.unreadable)
     label, scores = clips.classes[0], None
     if len(clips.classes) > 1:
         prediction = classifier.predict(config.query)
