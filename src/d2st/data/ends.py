@@ -15,7 +15,7 @@ def missing_bytes(path: str | os.PathLike, format: str) -> int:
         path: A video file, or a member of a shard.
         format: FFmpeg's name of the container.
     """
-    rules = {"mov": _boxes, "matroska": _segment, "avi": _riff, "asf": _asf}
+    rules = {"mov": _boxes, "matroska": _segment, "avi": _riff, "asf": _asf, "flv": _tags}
     rule = rules.get(format.split(",")[0])
     if rule is None:
         return 0
@@ -85,6 +85,14 @@ def _riff(read: Callable[[int, int], bytes], size: int) -> int:
             return size
         at += 8 + length + length % 2
     return at if at > size + 1 else size  # some leave out the filling byte
+
+
+def _tags(read: Callable[[int, int], bytes], size: int) -> int:
+    """Where the last tag of an FLV ends (Adobe's specification, annex E.3)."""
+    at = int.from_bytes(read(5, 4), "big") + 4
+    while at + 11 <= size:
+        at += 11 + int.from_bytes(read(at + 1, 3), "big") + 4
+    return size if at - 4 <= size else at
 
 
 def _asf(read: Callable[[int, int], bytes], size: int) -> int:

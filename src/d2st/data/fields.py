@@ -4,65 +4,81 @@ Interlaced H.264 and MPEG-2 may code the two fields of a frame as pictures of th
 (camcorders, broadcasts) carry each in a packet of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 _HIGH = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profiles whose header tells the chroma format
 
 
-def second_fields(codec: str, extradata: bytes | None) -> Callable[..., bool]:
-    """A test, given the packets of a stream in their order, whether one completes the frame of the one before."""
-    if codec == "h264":
-        look = _H264(extradata or b"")
-        # beside a container's own header there is none in the packets
-        return _Pairs(look) if look.header or not look.prefix else lambda packet: False
-    if codec == "mpeg2video":
-        return _Pairs(_mpeg2)
-    return lambda packet: False
+class Fields:
+    """Pairs the fields of a stream; call it with the packets in their order.
 
+    Args:
+        codec: FFmpeg's name of the decoder.
+        extradata: The decoder's.
 
-class _Pairs:
-    """Pairs fields: ``look(data)`` gives (number of the frame, parity) of a packet's fields, none for whole frames."""
+    Attributes:
+        single: Packets that hold one field.
+        paired: How many of them complete the frame of the one before.
+    """
 
-    def __init__(self, look: Callable[[bytes], set[tuple[int, int]]]) -> None:
-        self.look, self.first = look, None
+    def __init__(self, codec: str, extradata: bytes | None) -> None:
+        look = {"h264": _H264, "mpeg2video": _MPEG2}.get(codec)
+        self._look = look and look(extradata or b"")
+        self._first, self.single, self.paired = None, 0, 0
 
     def __call__(self, packet) -> bool:
-        fields = self.look(bytes(packet))
-        if len(fields) != 1:  # a frame, or both of its fields
-            self.first = None
+        """Whether a packet completes the frame of the one before."""
+        found = self._look.fields(bytes(packet)) if self._look and self._look.may_have else ()
+        if len(found) != 1:  # a frame, or both of its fields
+            self._first = None
             return False
-        (field,) = fields
-        second = self.first == (field[0], 1 - field[1])
-        self.first = None if second else field
+        (field,) = found
+        second = self._first == (field[0], 1 - field[1])
+        self._first = None if second else field
+        self.single, self.paired = self.single + 1, self.paired + second
         return second
 
 
-def _mpeg2(data: bytes) -> set[tuple[int, int]]:
-    """picture_structure of ISO 13818-2, section 6.2.3.1; its fields follow each other and need no number."""
-    found, at = set(), data.find(b"\0\0\1\xb5")
-    while at >= 0 and at + 7 <= len(data):
-        structure = data[at + 6] & 3
-        if data[at + 4] >> 4 == 8 and structure in (1, 2):
-            found.add((0, structure - 1))
-        at = data.find(b"\0\0\1\xb5", at + 4)
-    return found
+class _MPEG2:
+    """picture_structure of ISO 13818-2, section 6.2.3.1. Two fields follow each other, and need no number."""
+
+    may_have = True
+
+    def __init__(self, extradata: bytes) -> None:
+        pass
+
+    def fields(self, data: bytes) -> set[tuple[int, int]]:
+        """(number of the frame, parity) of the fields in a packet; none for whole frames."""
+        found, at = set(), data.find(b"\0\0\1\xb5")
+        while at >= 0 and at + 7 <= len(data):
+            structure = data[at + 6] & 3
+            if data[at + 4] >> 4 == 8 and structure in (1, 2):
+                found.add((0, structure - 1))
+            at = data.find(b"\0\0\1\xb5", at + 4)
+        return found
 
 
 class _H264:
     """frame_num and bottom_field_flag of ITU-T H.264, section 7.3.3."""
 
     def __init__(self, extradata: bytes) -> None:
-        self.prefix = (extradata[4] & 3) + 1 if len(extradata) > 6 and extradata[0] == 1 else 0
+        self.prefix = length_prefix("h264", extradata)
         self.header = None  # (bits of frame_num, whether slices name a colour plane); None while all is progressive
         if self.prefix:
             length = int.from_bytes(extradata[6:8], "big")
             self._sequence(extradata[8 : 8 + length])
         else:
-            self(extradata)
+            self.fields(extradata)
 
-    def __call__(self, data: bytes) -> set[tuple[int, int]]:
+    @property
+    def may_have(self) -> bool:
+        """Beside a container's own parameter sets there are none in the packets."""
+        return bool(self.header or not self.prefix)
+
+    def fields(self, data: bytes) -> set[tuple[int, int]]:
+        """(number of the frame, parity) of the fields in a packet; none for whole frames."""
         found = set()
-        for unit in self._units(data):
+        for unit in units(data, self.prefix):
             kind = unit[0] & 31
             if kind == 7:
                 self._sequence(unit)
@@ -75,21 +91,6 @@ class _H264:
                 if bits.take(1):
                     found.add((frame, bits.take(1)))
         return found
-
-    def _units(self, data: bytes) -> Iterator[bytes]:
-        """The beginnings of the NAL units of a packet; parameter sets whole."""
-        if self.prefix:
-            at = 0
-            while at + self.prefix < len(data):
-                length = int.from_bytes(data[at : at + self.prefix], "big")
-                at += self.prefix
-                yield data[at : at + min(length, 512)]
-                at += length
-        else:
-            at = data.find(b"\0\0\1")
-            while 0 <= at < len(data) - 3:
-                yield data[at + 3 : at + 515]
-                at = data.find(b"\0\0\1", at + 3)
 
     def _sequence(self, unit: bytes) -> None:
         """What a sequence parameter set says of its slices (section 7.3.2.1.1)."""
@@ -116,6 +117,23 @@ class _H264:
         bits.number(), bits.take(1), bits.number(), bits.number()
         progressive = bits.take(1)
         self.header = None if progressive else (width, plane)
+
+
+def length_prefix(codec: str, extradata: bytes) -> int:
+    """Bytes of the length before each NAL unit; 0 where start codes separate them."""
+    at = {"h264": 4, "hevc": 21}[codec]
+    return (extradata[at] & 3) + 1 if len(extradata) > at + 1 and extradata[0] == 1 else 0
+
+
+def units(data: bytes, prefix: int) -> Iterator[bytes]:
+    """The first bytes of the NAL units of a packet of H.264 or HEVC; short ones, such as parameter sets, whole."""
+    at = 0 if prefix else data.find(b"\0\0\1") + 3
+    while prefix <= at + prefix < len(data) and (prefix or at > 2):
+        length = int.from_bytes(data[at : at + prefix], "big") if prefix else len(data)
+        at += prefix
+        if length:
+            yield data[at : at + min(length, 512)]
+        at = at + length if prefix else data.find(b"\0\0\1", at) + 3
 
 
 class _Bits:

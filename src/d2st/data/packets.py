@@ -7,7 +7,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from d2st.data.fields import second_fields
+from d2st.data.fields import Fields, length_prefix, units
 
 # Restarting costs a flush of the decoder; skipping fewer frames than this gains nothing.
 _GAP = 4
@@ -29,8 +29,12 @@ class Scan:
             second fields are none.
         times: Presentation times of the shown packets, sorted; empty where there are no usable ones.
         starts: (packet, frame) numbers from which decoding gives exactly frame, frame + 1, ...
-        sure: Nothing says that fewer frames will decode. A stream that begins between key frames, or one of which the
-            container misses something, is not sure.
+        sure: Nothing says that fewer frames will decode. A stream that begins between key frames, holds half frames, or
+            of which the container misses something, is not sure.
+        begins: (whether decoding surely gives all frames from the first on, time of the first frame). It does not where
+            the first key frame is one from which a broadcast or a camcorder's part begins, with frames that refer to
+            what came before.
+        rate: Frames a second by their times, of field-coded streams, whose header may count fields; else 0.
     """
 
     packets: list | None
@@ -38,15 +42,17 @@ class Scan:
     times: list[int]
     starts: list[tuple[int, int]]
     sure: bool = True
+    begins: tuple[bool, int | None] = (True, None)
+    rate: float = 0.0
 
 
 def scan(container, stream) -> Scan:
     """Read all packets of an open stream."""
     codec, extradata = stream.codec_context.name, stream.codec_context.extradata
-    shows, second, restarts = shown_by(stream), second_fields(codec, extradata), _restarts(codec, extradata)
+    shows, second, restarts = shown_by(stream), Fields(codec, extradata), _restarts(codec, extradata)
     skips = container.format.name.startswith(_CONTAINERS)
     kept, size, shown, times, resets = [], 0, [], [], []
-    fields, sure = False, True
+    sure, clean = True, None
     for packet in container.demux(stream):
         if not packet.size:
             continue
@@ -54,17 +60,24 @@ def scan(container, stream) -> Scan:
         shown.append(shows(packet) and not completes)
         times.append(packet.pts)
         resets.append(skips and packet.is_keyframe and restarts(bytes(packet)))
-        fields = fields or completes
         sure = sure and not packet.is_corrupt and (packet.is_keyframe or len(shown) > 1)
         skips = skips and not packet.is_discard
+        if clean is None and shown[-1]:
+            clean = _begins(codec, extradata or b"", bytes(packet))
         size += packet.size
         if size > _KEPT:
             kept = None
         if kept is not None:
             kept.append(packet)
     frames = sum(shown)
-    if fields or None in times or len(set(times)) < len(times):
-        return Scan(kept, frames, [], [], sure)
+    own = [time for time, one in zip(times, shown, strict=True) if one]
+    sure = sure and second.single == 2 * second.paired
+    if None in times or len(set(times)) < len(times) or not own:
+        return Scan(kept, frames, [], [], sure, (clean is not False, None))
+    begins = clean, min(own)
+    if second.single:
+        span = float((max(own) - min(own)) * stream.time_base)
+        return Scan(kept, frames, [], [], sure, begins, (frames - 1) / span if span else 0.0)
     starts = []
     if skips:
         before = [float("-inf"), *accumulate(times, max)]
@@ -75,7 +88,7 @@ def scan(container, stream) -> Scan:
             if resets[i] and shown[i] and before[i] < time < after[i]:
                 starts.append((i, frame))
             frame += shown[i]
-    return Scan(kept, frames, sorted(t for t, s in zip(times, shown, strict=True) if s), starts, sure)
+    return Scan(kept, frames, sorted(own), starts, sure, begins)
 
 
 def shown_by(stream) -> Callable[..., bool]:
@@ -124,6 +137,18 @@ def _restarts(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]:
         kinds = range(32)
         return lambda data: _slices(data, (extradata[21] & 3) + 1, lambda b: b >> 1 & 63, kinds) <= set(range(16, 22))
     return lambda data: False
+
+
+def _begins(codec: str, extradata: bytes, data: bytes) -> bool:
+    """Whether nothing that is shown after a first packet refers to anything before it."""
+    if codec == "h264":
+        return 5 in {unit[0] & 31 for unit in units(data, length_prefix(codec, extradata))}
+    if codec == "hevc":
+        return bool({19, 20} & {unit[0] >> 1 & 63 for unit in units(data, length_prefix(codec, extradata))})
+    if codec == "mpeg2video":  # closed_gop of ISO 13818-2, section 6.2.2.6
+        at = data.find(b"\0\0\1\xb8")
+        return 0 <= at < len(data) - 7 and bool(data[at + 7] & 0x40)
+    return True
 
 
 def _slices(data: bytes, prefix: int, kind: Callable[[int], int], kinds: range) -> set[int]:

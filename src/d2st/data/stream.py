@@ -20,7 +20,7 @@ import numpy as np
 
 from .container import frame_rate, open_video, shrunk, upright
 from .faults import VideoError, clip_errors, why
-from .fields import second_fields
+from .fields import Fields
 from .packets import shown_by
 from .times import rising
 
@@ -106,7 +106,7 @@ class VideoStream:
         import av
 
         shows, packets = shown_by(self._stream), 0
-        second = second_fields(self._stream.codec_context.name, self._stream.codec_context.extradata)
+        second = Fields(self._stream.codec_context.name, self._stream.codec_context.extradata)
         for packet in itertools.chain(self._packets(), [None]):
             if packet is not None:
                 packets += shows(packet) and not second(packet)

@@ -27,7 +27,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -90,7 +90,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         turns, _ = orientation(first)
         width, height = shrunk(first.width, first.height)
         size = (height, width) if turns % 2 == 0 else (width, height)
-        rate, codec = frame_rate(stream), stream.codec_context.name
+        rate, codec = found.rate or frame_rate(stream), stream.codec_context.name
         return VideoInfo(length, rate, *size, 90 * turns, codec, first.format.name, notes)
 
 
@@ -129,20 +129,23 @@ def read_clip(
         VideoError: If the file cannot be read or an index is outside the clip.
     """
     with clip_errors(path), open_video(path) as (container, stream):
-        found, rate, size = scan_packets(path, container, stream), frame_rate(stream), shrunk(*stored_size(stream))
+        found, size = scan_packets(path, container, stream), shrunk(*stored_size(stream))
+        rate = found.rate or frame_rate(stream)
         promised, notes = _length(path, container, stream, found)
         for note in notes:
             warnings.warn(note, VideoWarning, stacklevel=2)
         again = copy.deepcopy(rng)  # a second sampling draws what one on the right length would have drawn
         indices = _within(path, sample(promised, rate, rng), promised)  # (T,)
+        # Packets say where decoding can start again by the numbers of all frames, also of those that do not decode.
+        no_skips = replace(found, starts=[])
         try:
-            return _pictures(path, stream, found, size, indices)
+            return _pictures(path, stream, found if promised == found.frames else no_skips, size, indices)
         except _Ended as end:
             decoded = end.decoded
         if not _repeats(decoded, promised):
             indices = _within(path, sample(decoded, rate, again), promised)
         _tell_missing(path, decoded, promised)
-        return _pictures(path, stream, found, size, np.minimum(indices, decoded - 1))
+        return _pictures(path, stream, no_skips, size, np.minimum(indices, decoded - 1))
 
 
 def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
@@ -192,7 +195,8 @@ class _Ended(Exception):
 def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]:
     """Frames of a clip, and what is wrong with the file."""
     missing = missing_bytes(path, container.format.name)
-    if found.sure and not missing:
+    clean, begin = found.begins
+    if found.sure and not missing and (clean or _first_time(path) == begin is not None):
         return found.frames, ()
     with open_video(path) as (again, fresh):  # the decoder of the other may change its size on the way
         length = sum(1 for _ in decode(path, fresh, (packet for packet in again.demux(fresh) if packet.size)))
@@ -206,6 +210,12 @@ def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]
     elif length < found.frames:
         notes.append(f"Video '{path}': {length} of {found.frames} frames decode; the clip is taken from those.")
     return length, tuple(notes)
+
+
+def _first_time(path) -> int | None:
+    """The time of the first frame that decodes."""
+    with open_video(path) as (container, stream):
+        return next(decode(path, stream, (packet for packet in container.demux(stream) if packet.size))).pts
 
 
 def _within(path, indices: np.ndarray, length: int) -> np.ndarray:
