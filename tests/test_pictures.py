@@ -119,3 +119,138 @@ def test_a_store_is_made_of_frames_and_made_again_when_they_change(root, tmp_pat
     extract(root / "wave/a", 1, first=200)
     report = prepare(config)
     assert report["written"] == 1 and report["kept"] == 3
+
+
+def _ramp() -> np.ndarray:
+    """A 16-bit grey picture (96, 128) from black to white."""
+    return np.linspace(0, 65535, 96 * 128).round().astype(np.uint16).reshape(96, 128)
+
+
+def _one(folder: Path, save) -> np.ndarray:
+    folder.mkdir()
+    save(folder)
+    return next(pictures.iter_frames(folder)).astype(int)
+
+
+def test_grey_of_16_bits_is_scaled(tmp_path):
+    found = _one(tmp_path / "a", lambda folder: Image.fromarray(_ramp()).save(folder / "1.png"))
+    assert np.abs(found - _ramp()[..., None] / 257).max() <= 0.5
+    assert found.min() == 0 and found.max() == 255
+
+
+def test_colours_of_16_bits_are_scaled(tmp_path):
+    import av
+
+    def save(folder: Path) -> None:
+        deep = np.dstack([_ramp(), _ramp()[::-1], _ramp()[:, ::-1]])
+        with av.open(folder / "1.png", "w", format="image2", options={"update": "1"}) as file:
+            stream = file.add_stream("png", rate=1)
+            stream.width, stream.height, stream.pix_fmt = 128, 96, "rgb48be"
+            frame = av.VideoFrame.from_ndarray(deep, format="rgb48le").reformat(format="rgb48be")
+            file.mux(stream.encode(frame))
+            file.mux(stream.encode(None))
+
+    found = _one(tmp_path / "a", save)
+    expected = np.dstack([_ramp(), _ramp()[::-1], _ramp()[:, ::-1]]) / 257
+    assert np.abs(found - expected).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "grey with a colour", "webp"])
+def test_what_is_transparent_is_on_black(tmp_path, kind):
+    rgb = np.array(Image.fromarray(clips.picture(3)).convert("L" if kind in ("LA", "grey with a colour") else "RGB"))
+    alpha = np.full((96, 128), 255, np.uint8)
+    alpha[:, :64] = 51 if kind in ("RGBA", "LA", "webp") else 0
+
+    def save(folder: Path) -> None:
+        if kind in ("RGBA", "LA"):
+            Image.fromarray(np.dstack([rgb, alpha])).save(folder / "1.png")
+        elif kind == "webp":
+            Image.fromarray(np.dstack([rgb, alpha])).save(folder / "1.webp", lossless=True, exact=True)
+        elif kind == "palette":
+            indices = (alpha[..., None] > 0).astype(np.uint8)[..., 0]
+            picture = Image.fromarray(indices).convert("P")
+            picture.putpalette([200, 100, 50, 10, 220, 30])
+            picture.save(folder / "1.png", transparency=0)
+        else:
+            Image.fromarray(np.where(alpha > 0, rgb, 7).astype(np.uint8)).save(folder / "1.png", transparency=7)
+
+    found = _one(tmp_path / "a", save)
+    if kind == "palette":
+        expected = np.where(alpha[..., None] > 0, [10, 220, 30], 0)
+    else:
+        colours = rgb if rgb.ndim == 3 else np.dstack([rgb] * 3)
+        expected = (colours.astype(int) * alpha[..., None] + 127) // 255
+    assert np.array_equal(found, expected)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_upright(tmp_path, orientation):
+    from PIL import ImageOps
+
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+
+    def save(folder: Path) -> None:
+        Image.fromarray(clips.picture(5)).save(folder / "1.png", exif=exif)
+
+    found = _one(tmp_path / "a", save)
+    with Image.open(tmp_path / "a/1.png") as file:
+        assert np.array_equal(found, np.asarray(ImageOps.exif_transpose(file)))
+    assert found.shape[:2] == ((96, 128) if orientation < 5 else (128, 96))
+    assert pictures.probe(tmp_path / "a").height == found.shape[0]
+    if orientation == 6:
+        assert np.array_equal(found, np.rot90(clips.picture(5), -1))
+
+
+def test_other_colours_are_converted(tmp_path):
+    def save(folder: Path) -> None:
+        Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(folder / "1.jpg", quality=100)
+
+    assert np.abs(_one(tmp_path / "cmyk", save) - [255, 0, 0]).max() <= 3
+    bits = _one(tmp_path / "bits", lambda folder: Image.new("1", (8, 8), 1).save(folder / "1.png"))
+    assert (bits == 255).all()
+
+
+def test_two_pictures_of_a_number_are_refused(tmp_path):
+    folder = extract(tmp_path / "a", 3, "{:05d}.jpg")
+    extract(folder, 2, "{:05d}.png")
+    with pytest.raises(VideoError, match=r"two pictures of number 1, '00001.jpg' and '00001.png'"):
+        pictures.probe(folder)
+    folder = extract(tmp_path / "b", 3, "{}.jpg")
+    extract(folder, 1, "{:02d}.jpg")
+    with pytest.raises(VideoError, match=r"two pictures of number 1, '01.jpg' and '1.jpg'"):
+        pictures.read_clip(folder, frames.build("uniform", 2))
+    folder = extract(tmp_path / "c", 0)
+    for name in ("0.5", "1.0", "1.5"):
+        Image.fromarray(clips.picture(0)).save(folder / f"{name}.jpg")
+    with pytest.raises(VideoError, match=r"have decimals for numbers \('0.5.jpg'\); number them 1, 2, 3"):
+        pictures.probe(folder)
+
+
+def test_pictures_that_would_fill_the_memory_are_refused_and_large_ones_shrunk(tmp_path):
+    folder = tmp_path / "a"
+    folder.mkdir()
+    Image.new("1", (9000, 8000)).save(folder / "1.png")
+    with pytest.raises(VideoError, match=r"its pictures are 9000 x 8000, 72 megapixels, and at most 67 are read"):
+        pictures.probe(folder)
+    rng = np.random.default_rng(0)
+    large = rng.integers(0, 256, (2160, 3840, 3), dtype=np.uint8)
+    Image.fromarray(large).save(folder / "1.png", compress_level=0)
+    found = next(pictures.iter_frames(folder))
+    assert found.shape == (1080, 1920, 3) and pictures.probe(folder).width == 1920
+    assert np.abs(found - large.reshape(1080, 2, 1920, 2, 3).mean((1, 3))).max() <= 1
+
+
+def test_what_a_damaged_picture_raises_is_the_clips_error(tmp_path):
+    folder = extract(tmp_path / "a", 1, "{}.png")
+    data = (folder / "1.png").read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        damaged = bytearray(data[: rng.integers(9, len(data))] if rng.integers(2) else data)
+        for _ in range(8):
+            damaged[rng.integers(8, len(damaged))] = rng.integers(256)
+        (folder / "1.png").write_bytes(damaged)
+        try:
+            next(pictures.iter_frames(folder))
+        except VideoError as error:
+            assert "1.png" in str(error) or "megapixels" in str(error)

@@ -62,6 +62,24 @@ def test_no_more_frames_are_kept_than_the_longest_window_needs(lengths, stride, 
     assert ring.longest <= (1 + stride) * max(lengths) * fps + 3
 
 
+def test_memory_does_not_grow_with_the_longest_window():
+    fps, lengths, stride, count = 30, [4.0, 37.0, 100.0, 333.3], 0.25, 8
+    times = [i / fps for i in range(600 * fps)]
+    ring, end = Ring(), times[-1] + 1 / fps
+    windows = list(cut(stream(times), lengths, stride, count, 1 / fps, ring))
+    assert ring.longest < 800  # of 12,500 in the longest window
+    last = 0
+    for window in windows:
+        expected, found = naive(times, window.start, window.end, count), window.frames[:, 0].tolist()
+        if window.end < end - 1e-6:
+            assert found == expected
+        else:  # between moments that nobody knew of
+            last += 1
+            for one, best in zip(found, expected, strict=True):
+                assert 0 <= best - one <= (len(times) - best) / 16 + 1
+    assert last == 4
+
+
 def test_a_leap_in_time_is_passed_over_at_once():
     times = [0.0, 0.1, 0.2, 1e9, 1e9 + 0.1, 1e9 + 0.2]
     spans = [(window.start, window.end) for window in cut(stream(times), [0.2], 0.5, 2, 0.1)]

@@ -45,8 +45,8 @@ def frame_files(folder: str | os.PathLike) -> list[Path]:
             raise
         raise VideoError(folder, f"its folder of frames cannot be read ({why(error)})") from error
     if len(series) > 1 and all(map(_DECIMAL.fullmatch, series)):
-        name = min(min(found) for found in series.values())[1]
-        raise VideoError(folder, f"its pictures have decimals for numbers ('{name}'); number them 1, 2, 3, ...")
+        name = min(name for found in series.values() for _, name in found)
+        raise VideoError(folder, f"its pictures have decimals for numbers ('{name}'); number them 1, 2, 3 and so on")
     if len(series) != 1:
         names = ", ".join(f"'{min(found)[1]}'" for _, found in sorted(series.items()))
         reason = f"it holds {len(series)} series of pictures ({names})" if series else "it holds no numbered pictures"

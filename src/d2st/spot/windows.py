@@ -61,13 +61,15 @@ class Window:
 class Ring:
     """The frames that windows may still ask for.
 
+    Args:
+        most: frames that are kept in any case; of more, :meth:`thin` drops some.
+
     Attributes:
         longest: most frames that were kept at once.
     """
 
-    def __init__(self) -> None:
-        self._times: list[float] = []
-        self._frames: list[Tensor] = []
+    def __init__(self, most: int = 512) -> None:
+        self.most, self._limit, self._times, self._frames = most, most, [], []
         self.longest = 0
 
     def append(self, time: float, frame: Tensor) -> None:
@@ -84,6 +86,27 @@ class Ring:
         """Drop all frames before the one shown at a moment."""
         index = self._index(time)
         del self._times[:index], self._frames[:index]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether frames are to be dropped."""
+        return len(self._times) > self._limit
+
+    def thin(self, moments: Iterable[float]) -> None:
+        """Keep the frames shown at some moments, and of the others the fewer, the older they are.
+
+        Only a long window asks for what is long ago, and it does so at moments that lie far apart.
+        """
+        asked, last = {self._index(moment) for moment in moments}, self._times[-1]
+        kept, newer = [], float("inf")
+        for i in reversed(range(len(self._times))):
+            time = self._times[i]
+            if i in asked or newer - time >= (last - time) * 16 / self.most:
+                kept.append(i)
+                newer = time
+        kept.reverse()
+        self._times, self._frames = [self._times[i] for i in kept], [self._frames[i] for i in kept]
+        self._limit = max(self.most, 2 * len(kept))
 
     def _index(self, time: float) -> int:
         return max(0, bisect_right(self._times, time + _EPSILON) - 1)
@@ -103,6 +126,14 @@ class _Ruler:
     def before(self) -> float:
         """Start of the window before, which the last window of all cannot precede."""
         return self.origin + max(0, self.number - 1) * self.step
+
+    def open(self, now: float) -> Iterator[tuple[float, float]]:
+        """Windows that have begun by ``now`` and not been given."""
+        number = self.number
+        while self.origin + number * self.step <= now + _EPSILON:
+            start = self.origin + number * self.step
+            yield start, start + self.length
+            number += 1
 
     def due(self, now: float, last: float) -> Iterator[tuple[float, float]]:
         """Windows that end by ``now``, but for those that begin after the frame of ``last``: they show it alone."""
@@ -126,7 +157,9 @@ def cut(
 
     Windows of each length start at the first frame and every ``stride * length`` after it; the last one ends with the
     video (and is the whole video where that is shorter). Stretches in which a single frame stands still for longer than
-    a window are passed over. At most the frames of ``1 + stride`` times the longest window are kept.
+    a window are passed over. At most the frames of ``1 + stride`` times the longest window are kept, and of more than
+    512 those that a window is known to ask for: only the last window, whose place the end decides, may then show the
+    frame before.
 
     Args:
         frames: rising times in seconds and frames of one shape.
@@ -138,9 +171,11 @@ def cut(
     """
     ring, rulers, last = ring or Ring(), None, 0.0
 
+    def moments(start: float, end: float) -> list[float]:
+        return [start + (k + 0.5) * (end - start) / count for k in range(count)]
+
     def window(start: float, end: float) -> Window:
-        moments = [start + (k + 0.5) * (end - start) / count for k in range(count)]
-        return Window(start, end, torch.stack([ring.at(moment) for moment in moments]))
+        return Window(start, end, torch.stack([ring.at(moment) for moment in moments(start, end)]))
 
     for time, frame in frames:
         if rulers is None:
@@ -150,6 +185,8 @@ def cut(
                 yield window(*span)
         ring.append(time, frame)
         ring.forget(min(ruler.before for ruler in rulers))
+        if ring.crowded:
+            ring.thin(moment for ruler in rulers for span in ruler.open(time) for moment in moments(*span))
         last = time
     if rulers is None:
         return
