@@ -11,7 +11,7 @@ from heads_small import FRAMES, NO_SUPPORT, SMALL, text_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2st import heads
+from d2st import D2STError, heads
 
 NAMES = sorted(heads.HEADS)
 EXACT = dict(rtol=1e-9, atol=1e-9)
@@ -144,3 +144,78 @@ def test_half_precision_stays_finite(name):
             assert tensor.grad is None or tensor.grad.isfinite().all()
 
     check()
+
+
+OPTIONS = [(name, {}) for name in NAMES] + [
+    ("bi-mhm", {"shots": "distance"}),
+    ("otam", {"shots": "distance", "directions": "single"}),
+    ("prototype", {"metric": "euclidean"}),
+    ("trx", {"shots": "prototype"}),
+    ("trx", {"shots": "distance"}),
+    ("hyrsm", {"shots": "prototype"}),
+    ("clip-fsar", {"merge": "before", "metric": "bi-mhm"}),
+    ("clip-fsar", {"inference": "text"}),
+    ("clip-fsar", {"inference": "combine"}),
+    ("clip-fsar", {"inference": "combine", "mixing": 1.0}),
+    ("clip-fsar", {"inference": "combine", "mixing": 0.0}),
+]
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_classes_without_clips_cannot_win_and_change_nothing(name, options):
+    """Whether they come last, first or between; and training on them stays finite."""
+    head = heads_small.build(name, **options).double()
+    for labels in ([0, 0, 1, 1], [4, 1, 1, 4, 1]):
+        way, kept = 5, sorted(set(labels))
+        episode = heads_small.episode(head, (1,) * way, dtype=torch.float64)
+        labels = torch.tensor(labels)
+        episode = replace(episode, support=episode.support[: len(labels)], labels=labels)
+        if episode.support_video is not None:
+            episode = replace(episode, support_video=episode.support_video[: len(labels)])
+        episode = replace(episode, targets=torch.full_like(episode.targets, kept[-1]))
+        logits = logits_of(head, episode)
+        assert logits.shape == (4, way) and not logits.isnan().any()
+        others = [c for c in range(way) if c not in kept]
+        assert (logits[:, others] == -torch.inf).all() and logits[:, kept].isfinite().all()
+        text = text_of(episode)
+        small = torch.tensor([kept.index(c) for c in labels])
+        alone = head(episode.support, small, episode.query, len(kept), text if text is None else text[kept])
+        torch.testing.assert_close(logits[:, kept], alone, **EXACT)
+        head.zero_grad()
+        loss, _ = head.loss(episode)
+        assert loss.isfinite()
+        if loss.requires_grad:
+            loss.backward()
+            assert all(p.grad is None or p.grad.isfinite().all() for p in head.parameters())
+        features = episode.support.clone().requires_grad_()
+        if name not in NO_SUPPORT:
+            head(features, labels, episode.query, way, text)[:, kept].sum().backward()
+            assert features.grad is None or features.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMES) - NO_SUPPORT))
+def test_wrong_labels_are_refused_in_a_sentence(name):
+    head, episode = small(name, (1, 1, 1))
+    for labels, way, said in (
+        ([-1, 0, 1], None, "0 or more; these are -1..1"),
+        ([-1, 0, 1], 3, r"0..2 for way=3; these are -1..1"),
+        ([0, 1, 3], 3, r"0..2 for way=3; these are 0..3"),
+        ([0, 2, 2], None, r"\[1\] have none"),
+        ([0.0, 0.5, 1.0], 2, "whole numbers"),
+        ([0.0, 1.0, float("nan")], None, "whole numbers"),
+        ([0, 1], 2, "one label for each"),
+        ([0, 0, 0], 0, "way=0"),
+        ([0, 1, 2], 3.0, "way=3.0"),
+    ):
+        with pytest.raises(D2STError, match=said):
+            head(episode.support, torch.tensor(labels), episode.query, way, text_of(episode))
+    with pytest.raises(D2STError, match="0 clips"):
+        head(episode.support[:0], torch.tensor([], dtype=torch.long), episode.query, None, text_of(episode))
+
+
+@pytest.mark.parametrize("name", ["clip-fsar", "hyrsm", "molo", "trx", "zero-shot"])
+def test_features_of_another_width_are_refused_in_a_sentence(name):
+    head, episode = small(name)
+    support, query = (torch.cat([clips, clips], dim=2) for clips in (episode.support, episode.query))
+    with pytest.raises(D2STError, match="was built for"):
+        head(support, episode.labels, query, episode.way, text_of(episode))

@@ -1,6 +1,7 @@
 """The way from a frozen image model to a video encoder: :func:`adapt`, :class:`VideoEncoder`, :func:`load`."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -8,11 +9,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from . import backbones
-from .adapters import AdapterConfig, D2STConfig
+from .adapters import SYSTEMS, AdapterConfig, D2STConfig
 from .backbones import ImageSize
+from .before import Before, unchanged_on_error
 from .errors import D2STError
-from .hooks import Clip, carries_adapters, insert
-from .lean import lean
+from .hooks import Clip, carries_adapters, insert, remove
+from .lean import lean, ordinary
 from .sites import Backbone, inspect
 
 # Prefixes in adapter files: backbone parameters that train along, and the passage's own ones.
@@ -21,7 +23,7 @@ TRAINED, PASSAGE = "backbone.", "passage."
 
 def adapt(
     model: str | nn.Module,
-    config: AdapterConfig | None = None,
+    config: AdapterConfig | type[AdapterConfig] | str | None = None,
     *,
     frames: int = 8,
     pretrained: bool | str | Path = True,
@@ -32,8 +34,10 @@ def adapt(
     Args:
         model: a timm name, a backbone that ships with d2st ("d2st_stills"), or a model built by timm, which is then
             frozen in place and gets hooks and layers that keep less for the backward pass (:mod:`d2st.lean`); its
-            state-dict keys stay as they are.
-        config: the adapter system; None is :class:`D2STConfig` with its defaults.
+            state-dict keys stay as they are. :meth:`VideoEncoder.restore` is the way back. Adapters get its precision
+            and device.
+        config: the adapter system; a name ("st") or a class is that system with its defaults, None is
+            :class:`D2STConfig`.
         frames: T, frames of a clip that the adapters are laid out for.
         pretrained: for a name: True for the published weights, False for random ones, or a local file
             (safetensors, or ``.pth`` read with ``weights_only``).
@@ -45,26 +49,50 @@ def adapt(
 
     Raises:
         D2STError: unknown name, weights that cannot be had or do not fit, a model without usable stages, a system that
-            does not fit the backbone.
+            does not fit the backbone. The model is then left as it was.
     """
-    if frames < 1:
-        raise D2STError(f"frames={frames} must be 1 or more.")
+    config = _config(config)
+    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
+        raise D2STError(f"frames={frames!r} must be a whole number, 1 or more.")
+    if not isinstance(model, str | nn.Module):
+        raise D2STError(f"A backbone is a timm name or a model built by timm, not a {type(model).__name__}.")
+    if isinstance(model, VideoEncoder):
+        raise D2STError("This is an encoder with adapters already; pass its backbone after encoder.restore().")
     if isinstance(model, nn.Module) and carries_adapters(model):
         raise D2STError(
-            f"{type(model).__name__} already carries adapters: build a fresh backbone, or deepcopy it before."
+            f"{type(model).__name__} already carries adapters: take them out with restore() of its encoder, build a "
+            "fresh backbone, or deepcopy it before."
         )
-    config, name, source = config or D2STConfig(), "", None
+    name, source = "", None
     if isinstance(model, str):
         name, source = model, pretrained if isinstance(pretrained, bool) else Path(pretrained).name
         model = backbones.build(name, pretrained, image_size, config.keeps_classifier)
         for note in model.pretrained_cfg.get("notes") or ():
             if pretrained is True and "quickgelu" in note.lower() and "quickgelu" not in name:
                 warnings.warn(f"{name}: {note} (e.g. {name.replace('_clip_', '_clip_quickgelu_', 1)}).", stacklevel=2)
-    elif image_size is not None:
-        backbones.resize(model, backbones.nominal_size(model, image_size))
-    backbone = inspect(model, backbones.nominal_size(model, image_size))
-    encoder = VideoEncoder(backbone, config, frames, name, source)
-    return encoder.to(next(model.parameters())).eval()
+    with unchanged_on_error(model):
+        if not name and image_size is not None:
+            backbones.resize(model, backbones.nominal_size(model, image_size))
+        backbone = inspect(model, backbones.nominal_size(model, image_size))
+        encoder = VideoEncoder(backbone, config, frames, name, source)
+        return encoder.to(next(model.parameters())).eval()
+
+
+def _config(config: object) -> AdapterConfig:
+    """The config that is meant by an instance, a class, a name or None."""
+    if config is None:
+        return D2STConfig()
+    if isinstance(config, type) and issubclass(config, AdapterConfig):
+        config = config()
+    if isinstance(config, AdapterConfig) and type(config) is not AdapterConfig:
+        return config
+    if isinstance(config, str) and config in SYSTEMS:
+        return SYSTEMS[config]()
+    given = repr(config) if isinstance(config, str | type) else f"a {type(config).__name__}"
+    raise D2STError(
+        f"config={given} is no adapter system. Give one of the names {', '.join(sorted(SYSTEMS))}, or a config such as "
+        f"D2STConfig()."
+    )
 
 
 class VideoEncoder(nn.Module):
@@ -91,6 +119,8 @@ class VideoEncoder(nn.Module):
         self.backbone_name, self.weights_source = name, source
         self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
+        self.before = Before.of(self.backbone, () if config.tunes_backbone else self.trained_names)
+        self.checkpointing, self.restored = False, False
         self.clip = Clip(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
@@ -112,17 +142,21 @@ class VideoEncoder(nn.Module):
         """Encode clips. Threads may do so at once, also clips of different shapes.
 
         Args:
-            video: (B, T, 3, H, W), normalised with ``mean`` and ``std``.
+            video: (B, T, 3, H, W), normalised with ``mean`` and ``std``, of any floating-point type: it gets that of
+                the backbone.
 
         Returns:
             (B, T, D); systems that see fewer images than frames (DUALPATH, DiST) give as many features as their
             config says.
 
         Raises:
-            D2STError: wrong shape, a number of frames that the adapter cannot take, or a frame size that the backbone
-                cannot.
+            D2STError: wrong shape or type, a number of frames that the adapter cannot take, or a frame size that the
+                backbone cannot; or the adapters were taken out.
         """
-        return self.passage(self.backbone, self.images(video), video)
+        images = self.images(video)
+        features = self.passage(self.backbone, images, video.to(images.dtype))
+        self.clip.done()
+        return features
 
     def features_and_maps(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Features and the maps that they were pooled from, of one pass.
@@ -141,13 +175,23 @@ class VideoEncoder(nn.Module):
             D2STError: as for :meth:`forward`; or an adapter system that reads features of its own (DUALPATH, DiST), or
                 a backbone without a map.
         """
-        return self.passage.features_and_maps(self.backbone, self.images(video), video)
+        images = self.images(video)
+        features_and_maps = self.passage.features_and_maps(self.backbone, images, video.to(images.dtype))
+        self.clip.done()
+        return features_and_maps
 
     def images(self, video: Tensor) -> Tensor:
         """The images of each clip that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W); tells the hooks."""
+        self._check_whole()
         if video.ndim != 5 or video.shape[2] != 3:
             raise D2STError(f"A video batch must be (B, T, 3, H, W); this one is {tuple(video.shape)}.")
-        images = self.passage.images(video)  # (B, I, 3, H, W)
+        if not video.is_floating_point():
+            raise D2STError(
+                f"A video batch must be normalised floating-point frames; this one is {video.dtype}. Scale frames of "
+                f"0..255 to 0..1 and normalise them with the encoder's mean and std (d2st.data.transforms."
+                f"eval_transform), or give them to a FewShotClassifier, which does."
+            )
+        images = self.passage.images(video).to(self._dtype())  # (B, I, 3, H, W)
         size = tuple(images.shape[3:])
         backbones.check_size(self.backbone, size)
         self.clip.set(images.shape[1], size)
@@ -167,8 +211,58 @@ class VideoEncoder(nn.Module):
 
         They are recomputed as parts of clips of the shape that was encoded last. So call backward before clips of
         another number of frames or another frame size are encoded; otherwise PyTorch raises its CheckpointError.
+
+        Raises:
+            D2STError: timm cannot do it for this backbone.
         """
-        self.backbone.set_grad_checkpointing(enable)
+        try:
+            self.backbone.set_grad_checkpointing(enable)
+        except (AssertionError, AttributeError, NotImplementedError, TypeError) as error:
+            raise D2STError(
+                f"timm has no gradient checkpointing for {self.backbone_name or type(self.backbone).__name__}. Train "
+                f"without it, with smaller batches, or take another backbone."
+            ) from error
+        self.checkpointing = enable
+
+    def restore(self) -> nn.Module:
+        """Take the adapters out and give the backbone back as it was before :func:`adapt`: the way back.
+
+        Hooks are off, layers are the ordinary ones, what trained trains, modes are as they were, and parameters that
+        trained along with the adapters have their old values. It can be adapted again. Two things stay: the size of
+        frames where ``image_size`` changed it, with the position table resampled to it, and weights that
+        :class:`~d2st.FullConfig` tuned. The encoder is of no use after it: save the adapter before.
+
+        Raises:
+            D2STError: it was done before.
+        """
+        self._check_whole()
+        remove(self.backbone, self.clip)
+        if not self.config.tunes_backbone:
+            ordinary(self.backbone)
+        if self.checkpointing:
+            self.set_grad_checkpointing(False)
+        self.before.bring_back(self.backbone)
+        self.restored = True
+        return self.backbone
+
+    def _check_whole(self) -> None:
+        if self.restored:
+            raise D2STError("The adapters of this encoder were taken out by restore(): adapt the backbone again.")
+
+    def _dtype(self) -> torch.dtype:
+        """What the backbone computes in."""
+        return next(parameter.dtype for parameter in self.backbone.parameters() if parameter.is_floating_point())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VideoEncoder":
+        """As every module. Layouts of images (channels_last) are not for kernels over time, which PyTorch would refuse.
+
+        Those are handed over as a row of numbers.
+        """
+
+        def over_time(tensor: Tensor) -> Tensor:
+            return fn(tensor.flatten()).view(tensor.shape) if tensor.ndim == 5 else fn(tensor)
+
+        return super()._apply(over_time, recurse)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What an optimiser gets: the adapters, and the backbone's parameters that train along."""
@@ -176,6 +270,7 @@ class VideoEncoder(nn.Module):
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
         """Every trained tensor and the adapters' buffers: all that an adapter file holds."""
+        self._check_whole()
         own = dict(self.backbone.named_parameters())
         state = self.adapters.state_dict() | self.passage.state_dict(prefix=PASSAGE)
         return state | {TRAINED + name: own[name].detach() for name in self.trained_names}

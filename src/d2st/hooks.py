@@ -45,7 +45,8 @@ class Clip:
     """What the hooks of one encoder share: the shape of the clips now passing through, set at each forward.
 
     Each thread has its own. Blocks that are computed again in a backward pass, which may run in a thread of autograd's,
-    see the shape that was set last.
+    see the shape that was set last. Compiled code would be guarded against a change of an attribute that outlives a
+    call, and be compiled anew for each; so what it is told is forgotten at the end of the call (:meth:`done`).
 
     Args:
         frames: images of a clip.
@@ -54,11 +55,12 @@ class Clip:
     Attributes:
         nominal: that image size.
         shape: (images of a clip, (H, W) in pixels) set last.
+        traced: the same within a compiled call, else None.
         stream: what a :class:`StreamHook` remembers within a block.
     """
 
     def __init__(self, frames: int, image_size: tuple[int, int]):
-        self.nominal, self.shape, self.stream = image_size, (frames, image_size), None
+        self.nominal, self.shape, self.traced, self.stream = image_size, (frames, image_size), None, None
         self._thread = threading.local()
 
     @property
@@ -67,20 +69,32 @@ class Clip:
         return self if torch.compiler.is_compiling() else self._thread
 
     @property
+    def now(self) -> tuple[int, tuple[int, int]]:
+        """The shape of the clips now passing through."""
+        if self.traced is not None:
+            return self.traced
+        return self.shape if torch.compiler.is_compiling() else getattr(self._thread, "shape", self.shape)
+
+    @property
     def frames(self) -> int:
-        return getattr(self.here, "shape", self.shape)[0]
+        return self.now[0]
 
     @property
     def image_size(self) -> tuple[int, int]:
-        return getattr(self.here, "shape", self.shape)[1]
+        return self.now[1]
 
     def set(self, frames: int, image_size: tuple[int, int]) -> None:
         """Tell the hooks what comes."""
-        shape = frames, image_size
-        if not torch.compiler.is_compiling():
-            self._thread.shape = shape
-        if shape != self.shape:  # compiled code would be guarded against a change
-            self.shape = shape
+        if torch.compiler.is_compiling():
+            self.traced = frames, image_size
+        else:
+            self.shape = self._thread.shape = frames, image_size
+            self.traced = None
+
+    def done(self) -> None:
+        """Tell them that it is through."""
+        if torch.compiler.is_compiling():
+            self.traced = None
 
     def __getstate__(self) -> dict:
         """Copies and pickles are of no thread, nor hold activations of one."""
@@ -186,6 +200,16 @@ def insert(model: nn.Module, insertion: Insertion, clip: Clip) -> None:
         module.drop_path1.register_forward_hook(hook.leave)
     else:
         module.register_forward_hook((OutputHook if kind == "output" else AroundHook)(*parts))
+
+
+def remove(model: nn.Module, clip: Clip) -> None:
+    """Take the hooks off that share ``clip``: those of one encoder."""
+    for module in model.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            for key, hook in list(hooks.items()):
+                hook = getattr(hook, "__self__", hook)
+                if isinstance(hook, Hook) and hook.clip is clip:
+                    del hooks[key]
 
 
 def carries_adapters(model: nn.Module) -> bool:

@@ -36,6 +36,13 @@ def lean(model: nn.Module) -> None:
             module.__class__ = _LEAN[type(module)]
 
 
+def ordinary(model: nn.Module) -> None:
+    """Undo :func:`lean`, in place."""
+    for module in model.modules():
+        if type(module) in _ORDINARY:
+            module.__class__ = _ORDINARY[type(module)]
+
+
 def _keeps_graph(x: Tensor) -> bool:
     """Whether eager autograd records what happens to ``x``: the only case in which there is something to save."""
     return torch.is_grad_enabled() and x.requires_grad and not transformed()
@@ -80,6 +87,7 @@ _LEAN = {
     nn.BatchNorm2d: LeanBatchNorm2d,
     BatchNormAct2d: LeanBatchNormAct2d,
 }
+_ORDINARY = {lean: ordinary for ordinary, lean in _LEAN.items()}
 
 
 def _frozen(*tensors: Tensor | None) -> bool:

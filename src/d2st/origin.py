@@ -5,6 +5,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from .encoder import VideoEncoder
 from .heads import Head
 from .pretrained import describe
@@ -52,7 +54,7 @@ def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
     for module in (encoder.adapter_state_dict(), *(head.state_dict() for head in heads)):
         for name, tensor in sorted(module.items()):
             result.update(name.encode())
-            result.update(tensor.detach().cpu().contiguous().numpy())
+            result.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())  # of any type
     return result
 
 

@@ -88,7 +88,7 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     container, whose hook it would skip.
 
     Raises:
-        D2STError: if the model names no stages, or one whose output is not a feature map.
+        D2STError: if the model names no stages, one that it does not have, or one whose output is not a feature map.
     """
     name = type(model).__name__
     stages = getattr(model, "feature_info", None)
@@ -97,13 +97,19 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
             f"{name} does not describe its stages in feature_info, as timm's image models do. "
             f"Pass a timm model (timm.list_models() has the names)."
         )
-    paths = [_leaf(model, stage["module"]) for stage in stages if stage["reduction"] >= 4]
+    try:
+        paths = [_leaf(model, stage["module"]) for stage in stages if stage["reduction"] >= 4]
+        stages = [model.get_submodule(path) for path in paths]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise D2STError(
+            f"{name} names stages in feature_info that are none of its modules ({error}); it is not supported."
+        ) from error
     outputs: dict[str, list] = {path: [] for path in paths}
     handles = [
-        model.get_submodule(path).register_forward_hook(lambda m, a, out, path=path: outputs[path].append(out))
-        for path in paths
+        stage.register_forward_hook(lambda m, a, out, path=path: outputs[path].append(out))
+        for path, stage in zip(paths, stages, strict=True)
     ]
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     parameter = next(model.parameters())
     try:
         with torch.no_grad():
@@ -113,7 +119,8 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     except (AssertionError, RuntimeError) as error:
         raise D2STError(f"{name} cannot take frames of {image_size[0]}x{image_size[1]} px: {error}") from error
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
         for handle in handles:
             handle.remove()
     if feature.ndim != 2:

@@ -51,5 +51,6 @@ class MeanBeforeNorm(MeanThenLinear):
         """(B, T, 3, H, W) -> (B, classes)."""
         model = encoder.backbone
         (tokens,) = block_tokens(model, encoder.images(video), last=1)  # (B, T, N, C)
+        encoder.clip.done()
         tokens = tokens.mean(1)  # (B, N, C)
         return self.linear(self.dropout(model.forward_head(model.norm(tokens), pre_logits=True)))

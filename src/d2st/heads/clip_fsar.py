@@ -16,7 +16,7 @@ from ..checks import checked_options
 from ..limits import ATTENTION_HEADS, BELOW_ONE, DEPTH, NOT_NEGATIVE, POSITIVE, SHARE, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import Cosine, class_prototypes, cosines, frame_distances
+from .frames import Cosine, check_labels, class_prototypes, cosines, frame_distances, shut_out
 from .joint import JointProjection, check_text
 from .otam import Directions, otam, otam_both
 from .transformer import TemporalTransformer
@@ -138,11 +138,11 @@ class CLIPFSAR(Head):
         """
         if self.inference == "combine":
             names, looks = self.parts(support, labels, query, way, text)
-            return self.mixing * names + (1 - self.mixing) * looks
+            return shut_out(self.mixing * names + (1 - self.mixing) * looks, labels, way)
         text = check_text("clip-fsar", text, self.projection.width)
         plain, seen = query.chunk(2, dim=-2)
         if self.inference == "text":
-            return self.text_shares(plain, text)
+            return self.text_shares(plain, text, labels, way)
         return -self._distances(support.chunk(2, dim=-2)[0], labels, seen, text, way)
 
     def parts(
@@ -153,7 +153,7 @@ class CLIPFSAR(Head):
         plain, seen = query.chunk(2, dim=-2)
         distances = self._distances(support.chunk(2, dim=-2)[0], labels, seen, text, way)
         looks = (-distances / (self.temperature or plain.shape[-2])).log_softmax(-1)
-        return self.text_shares(plain, text), looks
+        return self.text_shares(plain, text, labels, way), looks
 
     def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
         """With what the transformer makes of the support's frames and names; see ``Head.episode_bytes``."""
@@ -175,9 +175,9 @@ class CLIPFSAR(Head):
         loss = self.matching_loss * episode_cross_entropy(-distances, episode.targets) + self.text_loss * naming
         return loss, -distances
 
-    def text_shares(self, query: Tensor, text: Tensor) -> Tensor:
+    def text_shares(self, query: Tensor, text: Tensor, labels: Tensor, way: int | None) -> Tensor:
         """log softmax over the names, (..., Q, T, D') in the joint space and (..., way, D') -> (..., Q, way)."""
-        return (self.scale * cosines(query.mean(-2), text, "norm")).log_softmax(-1)
+        return shut_out(self.scale * cosines(query.mean(-2), text, "norm"), labels, way).log_softmax(-1)
 
     def _distances(self, support: Tensor, labels: Tensor, query: Tensor, text: Tensor, way: int | None) -> Tensor:
         """(..., S, T, D') in the joint space, query behind the transformer -> (..., Q, way)."""
@@ -186,14 +186,17 @@ class CLIPFSAR(Head):
         if self.merge == "before":
             prototypes = self._modulate(class_prototypes(support, labels, way), text)
         else:
+            check_labels(labels, support.shape[-3], way)
             lead = torch.broadcast_shapes(text.shape[:-2], labels.shape[:-1])
             own = labels.long().expand(*lead, -1).unsqueeze(-1)  # (..., S, 1)
             names = torch.take_along_dim(text.expand(*lead, -1, -1), own, dim=-2)  # (..., S, D')
             prototypes = class_prototypes(self._modulate(support, names), labels, way)
         distances = frame_distances(prototypes, query, self.cosine).transpose(-1, -2)  # (..., Q, way, T', T)
         if self.metric == "bi-mhm":
-            return bi_mhm(distances) if self.directions == "both" else distances.min(-1).values.sum(-1)
-        return (otam_both if self.directions == "both" else otam)(distances, self.smoothing)
+            distances = bi_mhm(distances) if self.directions == "both" else distances.min(-1).values.sum(-1)
+        else:
+            distances = (otam_both if self.directions == "both" else otam)(distances, self.smoothing)
+        return -shut_out(-distances, labels, way)  # (..., Q, way)
 
     def _modulate(self, frames: Tensor, names: Tensor) -> Tensor:
         """Each clip's frames (..., N, T, D') in sight of its name (..., N, D') -> (..., N, T, D')."""

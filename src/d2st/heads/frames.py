@@ -1,5 +1,6 @@
 """What frame-matching heads share: class prototypes, the K-shot rules, and cosine distances between frames."""
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -8,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..errors import D2STError
+from ..plain import transformed
 from .precision import full_precision
 
 Cosine = Literal["norm", "eps"]
@@ -19,38 +21,81 @@ def class_shares(labels: Tensor, clips: int, way: int | None = None, dtype: torc
     """What each support clip contributes to the mean of each class.
 
     Args:
-        labels: (S,) or (..., S) integers in 0..way-1, in any order; classes may have different numbers of shots.
+        labels: (S,) or (..., S) whole numbers in 0..way-1, in any order; classes may have different numbers of shots.
         clips: S.
-        way: number of classes. ``None`` reads it from the labels and checks that no class is empty, which on a GPU
-            waits for the device; a caller that knows it passes it.
+        way: number of classes. ``None`` reads it from the labels and checks that no class is empty. A caller that knows
+            it passes it, which on a GPU spares waiting for the device; there labels are then not looked at.
         dtype: of the result.
 
     Returns:
-        (S, way) or (..., S, way); 1 / shots of the class where the clip is of that class, else 0.
+        (S, way) or (..., S, way); 1 / shots of the class where the clip is of that class, else 0. A column of a class
+        without clips is 0; :func:`shut_out` says what becomes of its logits.
 
     Raises:
-        D2STError: not one label for each clip, or (``way=None``) a class has no support clip.
+        D2STError: not one label for each clip, labels that are no whole numbers in 0..way-1, or (``way=None``) a class
+            has no support clip.
     """
-    if labels.shape[-1:] != (clips,):
+    members = _members(labels, clips, way)  # (..., S, way)
+    return members.to(dtype) / members.sum(-2, keepdim=True).clamp_min(1)  # columns sum to 1
+
+
+def shut_out(logits: Tensor, labels: Tensor, way: int | None) -> Tensor:
+    """Logits of classes that have no support clip become minus infinity: they cannot win, nor take a share.
+
+    Args:
+        logits: (..., Q, way).
+        labels: (S,) or (..., S), see :func:`class_shares`.
+        way: see :func:`class_shares`; where it was None, every class has a clip.
+    """
+    if way is None:
+        return logits
+    return logits.masked_fill(without_clips(labels, way).unsqueeze(-2), -math.inf)
+
+
+def without_clips(labels: Tensor, way: int) -> Tensor:
+    """Which of the classes 0..way-1 have no support clip: (S,) or (..., S) -> (way,) or (..., way) bool."""
+    return (labels.unsqueeze(-1) != torch.arange(way, device=labels.device)).all(-2)
+
+
+def check_labels(labels: Tensor, clips: int, way: int | None) -> None:
+    """Refuse labels that are none of a support set of S clips, see :func:`class_shares`."""
+    _members(labels, clips, way)
+
+
+def _members(labels: Tensor, clips: int, way: int | None) -> Tensor:
+    """Which class each clip is of, (..., S, way) of 0 and 1."""
+    if labels.shape[-1:] != (clips,) or not clips:
         raise D2STError(
             f"A head needs one label for each of the S clips of a support set; it was given {clips} clips and "
             f"labels {tuple(labels.shape)}."
         )
+    if way is not None and (isinstance(way, bool) or not hasattr(way, "__index__") or way < 1):
+        raise D2STError(f"way={way!r} must be the number of classes, 1 or more.")
+    if way is None or _readable(labels):
+        if (labels != labels.long()).any():
+            raise D2STError(f"Labels are whole numbers, 0..way-1; these are not: {labels.flatten()[:8].tolist()}.")
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or (way is not None and most >= way):
+            wanted = "0 or more" if way is None else f"0..{way - 1} for way={way}"
+            raise D2STError(f"Labels must be {wanted}; these are {least}..{most}.")
+    members = F.one_hot(labels.long(), most + 1 if way is None else way)  # (..., S, way)
     if way is None:
-        way = int(labels.max()) + 1
-        members = F.one_hot(labels.long(), way)  # (..., S, way)
-        empty = (members.sum(-2) == 0).reshape(-1, way).any(0).nonzero().flatten().tolist()
+        empty = (members.sum(-2) == 0).reshape(-1, most + 1).any(0).nonzero().flatten().tolist()
         if empty:
-            raise D2STError(f"Labels must be 0..{way - 1} with at least one support clip each; {empty} have none.")
-    else:
-        members = F.one_hot(labels.long(), way)  # (..., S, way)
-    return members.to(dtype) / members.sum(-2, keepdim=True)  # (..., S, way), columns sum to 1
+            raise D2STError(f"Labels must be 0..{most} with at least one support clip each; {empty} have none.")
+    return members
+
+
+def _readable(labels: Tensor) -> bool:
+    """Whether reading values costs nothing: on a CPU, outside of compilers and transforms."""
+    return labels.device.type == "cpu" and type(labels) is Tensor and not transformed()
 
 
 def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Tensor, Tensor]:
     """The support clips sorted by class, with as many places for each class as the largest has shots.
 
-    Unless every class has one shot, a GPU is waited for: the number of places depends on the labels.
+    Unless every class has one shot, a GPU is waited for: the number of places depends on the labels. With as many clips
+    as classes it is taken to be so on a GPU; classes without clips are for callers on the CPU.
 
     Args:
         labels: (S,) or (..., S), see :func:`class_shares`.
@@ -58,15 +103,16 @@ def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Ten
         way: see :func:`class_shares`.
 
     Returns:
-        Indices (..., way, K) of clips and which of them count, (..., way, K) bool.
+        Indices (..., way, K) of clips and which of them count, (..., way, K) bool. A class without clips has one that
+        is none of its own, see :func:`shut_out`.
 
     Raises:
         D2STError: as :func:`class_shares`.
     """
-    shots = (class_shares(labels, clips, way) > 0).sum(-2)  # (..., way)
-    places = 1 if clips == shots.shape[-1] else int(shots.max())
+    shots = _members(labels, clips, way).sum(-2)  # (..., way)
+    places = 1 if clips == shots.shape[-1] and not _readable(labels) else int(shots.max())
     place = torch.arange(places, device=labels.device)
-    valid = place < shots.unsqueeze(-1)  # (..., way, K)
+    valid = place < shots.clamp_min(1).unsqueeze(-1)  # (..., way, K)
     first = shots.cumsum(-1) - shots  # (..., way), where a class begins in the sorted list
     sorted_at = (first.unsqueeze(-1) + place).clamp_max(clips - 1)
     order = labels.argsort(dim=-1, stable=True)  # (..., S)
@@ -118,7 +164,7 @@ def class_distances(
             support clip and takes the mean of the distances (OTAM and TSN in TRX's and HyRSM's code).
 
     Returns:
-        (..., Q, way) distances.
+        (..., Q, way) distances; infinity to a class without support clips.
 
     Raises:
         D2STError: shapes or labels that do not fit together.
@@ -126,9 +172,10 @@ def class_distances(
     if query.shape[-1] != support.shape[-1]:
         raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
     if shots == "prototype":
-        return metric(class_prototypes(support, labels, way), query)
-    share = class_shares(labels, support.shape[-3], way, support.dtype)  # (..., S, way)
-    return metric(support, query) @ share
+        distances = metric(class_prototypes(support, labels, way), query)
+    else:
+        distances = metric(support, query) @ class_shares(labels, support.shape[-3], way, support.dtype)
+    return distances if way is None else distances.masked_fill(without_clips(labels, way).unsqueeze(-2), math.inf)
 
 
 def check_features(head: str, features: int, clips: Tensor) -> None:

@@ -10,7 +10,15 @@ from ..checks import checked_options
 from ..limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import Shots, check_features, class_prototypes, class_shares, frame_distances
+from .frames import (
+    Shots,
+    check_features,
+    class_prototypes,
+    class_shares,
+    frame_distances,
+    shut_out,
+    without_clips,
+)
 from .positions import ScaleAndPosition
 from .precision import full_precision
 from .transformer import Attention
@@ -120,7 +128,8 @@ class HyRSM(Head):
         """Frames of the support for each query (..., Q, N, T, D), and of the queries (..., Q, T', D)."""
         if self.shots == "prototype":
             support = class_prototypes(support, labels, way)  # (..., N, T + 4, D), N classes or clips
-        clips = self.task_attention(support[..., -4:, :], query[..., -4:, :])  # (..., Q, N + 1, D), the query last
+        absent = None if way is None or self.shots == "distance" else without_clips(labels, way)  # (..., N)
+        clips = self.task_attention(support[..., -4:, :], query[..., -4:, :], absent)  # (..., Q, N + 1, D), query last
         clips = F.linear(clips, self.fuse.weight[:, self.features :]).unsqueeze(-2)  # (..., Q, N + 1, 1, D)
         return support[..., :-4, :].unsqueeze(-4) + clips[..., :-1, :, :], query[..., :-4, :] + clips[..., -1, :, :]
 
@@ -129,7 +138,7 @@ class HyRSM(Head):
         distances = bi_mhm(frame_distances(support, query.unsqueeze(-3))).squeeze(-2)  # (..., Q, N)
         if self.shots == "distance":
             distances = distances @ class_shares(labels, support.shape[-3], way, distances.dtype)  # (..., Q, way)
-        return -distances
+        return shut_out(-distances, labels, way)
 
 
 class TaskAttention(nn.Module):
@@ -153,13 +162,17 @@ class TaskAttention(nn.Module):
         """Clips (..., D) -> (..., 4, D): each itself, and as query, key and value."""
         return torch.stack([clips, self.query(clips), self.key(clips), self.value(clips)], dim=-2)
 
-    def forward(self, support: Tensor, query: Tensor) -> Tensor:
-        """Projected (..., N, 4, D), (..., Q, 4, D) -> (..., Q, N + 1, D): the support as each query sees it, and it."""
+    def forward(self, support: Tensor, query: Tensor, absent: Tensor | None = None) -> Tensor:
+        """Projected (..., N, 4, D), (..., Q, 4, D) -> (..., Q, N + 1, D): the support as each query sees it, and it.
+
+        Nothing attends to what of the support is ``absent``, (N,) or (..., N) bool.
+        """
         query = query.unsqueeze(-3)  # (..., Q, 1, 4, D)
         clips = torch.cat([support.unsqueeze(-4).expand(*query.shape[:-3], -1, -1, -1), query], dim=-3)
         clips, *projected = clips.unbind(-2)  # (..., Q, N + 1, D) each
         q, k, v = (x.unflatten(-1, (self.heads, -1)).transpose(-3, -2) for x in projected)  # (..., Q, h, N + 1, d)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=0.1 if self.training else 0.0)
+        seen = None if absent is None else ~F.pad(absent, (0, 1))[..., None, None, None, :]  # (..., 1, 1, 1, N + 1)
+        mixed = F.scaled_dot_product_attention(q, k, v, seen, dropout_p=0.1 if self.training else 0.0)
         x = self.output(mixed.transpose(-3, -2).flatten(-2))  # (..., Q, N + 1, D)
         return F.relu(self.norm(self.dropout(x) + clips))
 

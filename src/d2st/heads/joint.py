@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import D2STError
+from .frames import check_features
 
 
 class JointProjection(nn.Module):
@@ -18,7 +19,7 @@ class JointProjection(nn.Module):
 
     def __init__(self, head: str, features: int, joint: int | None = None, trained: bool = False) -> None:
         super().__init__()
-        self.head, self.width, self.linear = head, joint or features, None
+        self.head, self.features, self.width, self.linear = head, features, joint or features, None
         if joint:
             self.linear = nn.Linear(features, joint).requires_grad_(trained)
             nn.init.constant_(self.linear.weight, float("nan"))  # nothing that could pass for a projection
@@ -44,8 +45,9 @@ class JointProjection(nn.Module):
         """(..., D) -> (..., D').
 
         Raises:
-            D2STError: the projection was never given.
+            D2STError: clips of another width, or the projection was never given.
         """
+        check_features(self.head, self.features, clips)
         if not self._given:  # until it is there: asking a GPU at every call would wait for it
             if self.linear.weight[0, 0].isnan():
                 raise D2STError(

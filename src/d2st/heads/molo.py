@@ -11,7 +11,7 @@ from ..errors import D2STError
 from ..limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import class_prototypes, frame_distances
+from .frames import class_prototypes, frame_distances, shut_out
 from .motion import Motion, MotionDecoder
 from .positions import ScaleAndPosition
 from .transformer import TemporalTransformer
@@ -103,19 +103,22 @@ class MoLo(Head):
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
         """(..., S, 2T + 1, D), (S,) or (..., S), (..., Q, 2T' + 1, D) -> (..., Q, way)."""
-        return self._logits(class_prototypes(support, labels, way), query)
+        return shut_out(self._logits(class_prototypes(support, labels, way), query), labels, way)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
         """Cross entropy of the queries, and what else the options say, see :class:`MoLo`."""
         (support, drawn_support), (query, drawn_query) = self._embed(episode.support), self._embed(episode.query)
         prototypes = class_prototypes(support, episode.labels, episode.way)
-        logits = self._logits(prototypes, query)
+        logits = shut_out(self._logits(prototypes, query), episode.labels, episode.way)
         loss = episode_cross_entropy(logits, episode.targets)
         if self.classifier is not None:
             clips = (sum(part.mean(-2, keepdim=True) for part in split(x)) for x in (support, query))  # (..., S, 1, D)
             loss = loss + self.class_weight * base_class_cross_entropy(*map(self.classifier, clips), episode)
         if self.contrast_weight:
-            contrasts = [episode_cross_entropy(x, episode.targets) for x in self._contrasts(prototypes, query)]
+            contrasts = [
+                episode_cross_entropy(shut_out(x, episode.labels, episode.way), episode.targets)
+                for x in self._contrasts(prototypes, query)
+            ]
             loss = loss + self.contrast_weight * sum(contrasts)
         if self.decoder is not None:
             if episode.support_video is None or episode.query_video is None:

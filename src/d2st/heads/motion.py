@@ -29,7 +29,7 @@ class Motion(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, T, D, H, W) -> differences (B, T - 1, width, H, W), the next frame convolved once more."""
         x = self.reduce(maps.transpose(1, 2)).transpose(1, 2)  # (B, T, width, H, W)
-        after = self.conv(x[:, 1:].flatten(0, 1)).unflatten(0, (len(x), -1))
+        after = self.conv(x[:, 1:].flatten(0, 1)).unflatten(0, (len(x), x.shape[1] - 1))
         return after - x[:, :-1]
 
     def pool(self, differences: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from ..checks import checked_options
 from ..errors import D2STError
 from ..limits import BELOW_ONE, DEPTH, WIDTH
 from .base import Head
-from .frames import check_features, class_prototypes, class_shares, class_slots
+from .frames import check_features, class_prototypes, class_shares, class_slots, shut_out
 from .tuples import TupleAttention
 
 Shots = Literal["joint", "prototype", "distance"]
@@ -105,4 +105,4 @@ class TRX(Head):
         ) / len(self.tuples)  # (..., Q, way), or (..., Q, S)
         if self.shots == "distance":
             distances = distances @ class_shares(labels, clips, way, distances.dtype)
-        return -distances
+        return shut_out(-distances, labels, way)

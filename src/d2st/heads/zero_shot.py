@@ -7,12 +7,15 @@ from torch import Tensor
 from ..checks import checked_options
 from ..limits import POSITIVE, WIDTH
 from .base import Head
-from .frames import cosines
+from .frames import cosines, shut_out
 from .joint import JointProjection, check_text
 
 
 class ZeroShot(Head):
     """Logits are the scaled cosine of a query's mean frame feature and each name; the support clips are not looked at.
+
+    Of a support set only the labels count: a class without clips cannot win, as with every head. With an empty support
+    set all names are classes.
 
     Args:
         features: D of the frame features; 512 is the joint space of CLIP ViT-B/16.
@@ -35,4 +38,5 @@ class ZeroShot(Head):
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
         """Queries (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
-        return self.scale * cosines(query.squeeze(-2), check_text("zero-shot", text, self.projection.width))
+        logits = self.scale * cosines(query.squeeze(-2), check_text("zero-shot", text, self.projection.width))
+        return shut_out(logits, labels, way) if labels.numel() else logits

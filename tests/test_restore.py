@@ -1,0 +1,123 @@
+"""The way back from adapt: at once where it is refused, and by restore() where it was done."""
+
+import copy
+import pickle
+
+import pytest
+import timm
+import torch
+from families import BACKBONES, FRAMES, SIZE, clips, move
+from torch import nn
+
+import d2st
+
+SYSTEMS = {name: config() for name, config in d2st.adapters.SYSTEMS.items()} | {
+    "dualpath": d2st.DualPathConfig(tiles=2),
+    "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
+}
+
+
+def state(model):
+    """All that a model is: classes, modes, hooks, what trains, values."""
+    modules = [
+        (name, type(m), m.training, tuple(m._forward_hooks.values()), tuple(m._forward_pre_hooks.values()))
+        for name, m in model.named_modules()
+    ]
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    trained = {name: p.requires_grad for name, p in model.named_parameters()}
+    return modules, trained, tensors
+
+
+def same(one, other):
+    assert one[:2] == other[:2]
+    assert list(one[2]) == list(other[2])
+    assert all(torch.equal(tensor, other[2][name]) for name, tensor in one[2].items())
+
+
+def uneven(family="clip-vit"):
+    """A model in which not everything trains or is in the same mode, with a hook of its maker's."""
+    torch.manual_seed(0)
+    model = BACKBONES[family]().train()
+    parts = list(model.children())
+    parts[1].eval()
+    next(model.parameters()).requires_grad_(False)
+    parts[1].register_forward_hook(len_of_arguments)
+    return model
+
+
+def len_of_arguments(module, args, output):
+    assert len(args) == 1
+
+
+@pytest.mark.parametrize("way", [lambda encoder: encoder, copy.deepcopy, lambda e: pickle.loads(pickle.dumps(e))])
+@pytest.mark.parametrize(
+    ("system", "family"), [(s, "clip-vit") for s in SYSTEMS] + [("d2st", "resnet-basic"), ("st", "regnet")]
+)
+def test_restored_backbones_are_as_before(system, family, way):
+    model, video = uneven(family), clips(batch=1)
+    before = state(model)
+    encoder = d2st.adapt(model, SYSTEMS[system], frames=FRAMES, image_size=SIZE)
+    if not encoder.config.tunes_backbone:
+        move(encoder)
+    encoder = way(encoder.train())
+    encoder.set_grad_checkpointing(True)
+    encoder(video)
+    backbone = encoder.restore()
+    assert backbone is encoder.backbone
+    same(before, state(backbone))
+    assert not getattr(backbone, "grad_checkpointing", False)
+    for use in (lambda: encoder(video), encoder.restore, encoder.adapter_state_dict, lambda: encoder.images(video)):
+        with pytest.raises(d2st.D2STError, match="taken out by restore"):
+            use()
+    assert d2st.adapt(backbone, "st", frames=FRAMES)(video).shape[0] == 1
+
+    encoder, video = d2st.adapt(BACKBONES["clip-vit"](), frames=FRAMES), clips(batch=1)
+    move(encoder)
+    other = copy.deepcopy(encoder)
+    expected = encoder(video)
+    other.restore()
+    assert torch.equal(encoder(video), expected)
+
+
+@pytest.mark.parametrize("size", [None, 48])
+@pytest.mark.parametrize("config", [d2st.D2STConfig(groups=3), d2st.D2STConfig(positions=(7,)), "nothing", 3])
+def test_a_refused_adapt_leaves_the_model_as_it_was(config, size):
+    model = uneven()
+    before, table, hooks = state(model), model.pos_embed, model.blocks._forward_hooks
+    handle = model.norm.register_forward_hook(len_of_arguments)
+    with pytest.raises(d2st.D2STError):
+        d2st.adapt(model, config, frames=FRAMES, image_size=size)
+    assert model.pos_embed is table and model.patch_embed.img_size == (32, 32) and model.blocks._forward_hooks is hooks
+    handle.remove()
+    same(before, state(model))
+
+
+@pytest.mark.parametrize("name", ["twins_svt_small", "hrnet_w18_small"])
+def test_stages_that_are_no_modules_are_refused(name):
+    with torch.device("meta"):
+        model = timm.create_model(name)
+    with pytest.raises(d2st.D2STError, match="none of its modules"):
+        d2st.adapt(model)
+
+
+def test_backbones_without_checkpointing_are_named():
+    encoder = d2st.adapt(timm.create_model("dla46_c", num_classes=0), frames=4)
+    with pytest.raises(d2st.D2STError, match="no gradient checkpointing for DLA"):
+        encoder.set_grad_checkpointing(True)
+    encoder.set_grad_checkpointing(False)
+
+
+def test_configs_by_name_and_class():
+    for given in ("st", d2st.STConfig, d2st.STConfig()):
+        assert d2st.adapt(BACKBONES["vit"](), given, frames=FRAMES).config == d2st.STConfig()
+    for wrong in ("stt", nn.Linear, 3, d2st.adapters.AdapterConfig()):
+        with pytest.raises(d2st.D2STError, match="no adapter system"):
+            d2st.adapt(BACKBONES["vit"](), wrong)
+    for wrong in (None, 3, ["resnet18"]):
+        with pytest.raises(d2st.D2STError, match="timm name or a model"):
+            d2st.adapt(wrong)
+    for wrong in ("8", 8.0, True, 0):
+        with pytest.raises(d2st.D2STError, match="whole number"):
+            d2st.adapt(BACKBONES["vit"](), frames=wrong)
+    with pytest.raises(d2st.D2STError, match="encoder with adapters"):
+        d2st.adapt(d2st.adapt(BACKBONES["vit"](), frames=FRAMES))
