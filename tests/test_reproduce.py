@@ -6,6 +6,8 @@ import json
 import os
 import shlex
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -18,6 +20,7 @@ from d2st import cli, paper
 from d2st.data.benchmarks import load
 from d2st.data.rendered import LOOKS, RenderConfig, split
 from d2st.errors import D2STError
+from d2st.files import is_held
 from d2st.heads import HEADS
 from d2st.options import build_encoder
 from d2st.reproduce import ReproduceConfig, reproduce
@@ -259,6 +262,69 @@ def test_a_signal_stops_the_trainings_with_their_state_saved(small, tmp_path, ca
     assert stopped.value.code == 128 + signal.SIGTERM
     assert (out / "last.safetensors").exists() and not (out / "train.json").exists()
     assert "start the same command again" in capsys.readouterr().out
+
+
+ORPHAN = """
+import json, sys
+from pathlib import Path
+from d2st.reproduce.cells import Run
+from d2st.reproduce.run import execute
+execute([Run("long", tuple(json.loads(sys.argv[1])), ("--version",), 0)], Path(sys.argv[2]), threads=1)
+"""
+
+
+def test_a_killed_reproduction_takes_its_training_with_it(small, tmp_path):
+    out = tmp_path / "long"
+    flags = options(small, way=3, episodes=100_000, validate_every=0, out=out, checkpoint_minutes=100)
+    train = ["train", *(text for key, value in flags.items() for text in (f"--{key}", str(value)))]
+    parent = subprocess.Popen([sys.executable, "-c", ORPHAN, json.dumps(train), str(tmp_path)])
+    deadline = time.monotonic() + 200
+    while not (out / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert is_held(out, "run.lock"), "the training is not at work"
+    parent.kill()
+    parent.wait()
+    deadline = time.monotonic() + 60
+    while is_held(out, "run.lock") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not is_held(out, "run.lock"), "the training goes on without what started it"
+    assert (out / "last.safetensors").exists(), "it is stopped as by Ctrl-C, with its state saved"
+
+
+HOLDER = """
+import fcntl, sys, time
+file = open(sys.argv[1], "w")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+time.sleep(2)
+"""
+
+
+def test_a_training_that_is_still_at_work_is_waited_for_and_is_no_failure(tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(out / "run.lock")], stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    failed = execute([Run("run", ("--version",), ("--help",), 0)], tmp_path)
+    assert holder.wait(1) == 0, "it went on before the training had ended"
+    assert failed == {"run": "its test left no test/eval.json"}
+    assert f"run: a training is at work in {out}; waiting for its end." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{", "5", '{"results": 5}', '{"results": [5]}', '{"results": [{"shot": 1, "accuracy": "x"}]}', "\xff"],
+)
+def test_damaged_results_are_told(tmp_path, content):
+    run = Run("run", None, ("--version",), 0)
+    cell = Cell("4", "D2ST", "SSv2", 50.0, setting={"shot": 1})
+    (tmp_path / "run" / "test").mkdir(parents=True)
+    (tmp_path / "run" / "test" / "eval.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(D2STError, match=r"The result '.*eval.json' .*remove it"):
+        values_of(cell, [run], tmp_path)
+    (tmp_path / "run" / "commands.json").write_bytes(content.encode("latin-1"))
+    with pytest.raises(D2STError, match=r"run of other commands|record of commands '.*commands.json'"):
+        finished(run, tmp_path)
 
 
 def test_intervals():

@@ -3,5 +3,7 @@
 import sys
 
 from .cli import main
+from .stop import end_with_parent
 
+end_with_parent()
 sys.exit(main())

@@ -135,6 +135,17 @@ def hold(folder: Path, name: str) -> IO:
     return file
 
 
+def is_held(folder: Path, name: str) -> bool:
+    """Whether another process has a folder by that lock (:func:`hold`)."""
+    if not (folder / name).exists():
+        return False
+    try:
+        hold(folder, name).close()
+    except D2STError:
+        return True
+    return False
+
+
 def clear_leftovers(folder: Path, inside: str = "") -> None:
     """Remove all unfinished files, whoever began them: ours of any version, and those of safetensors.
 

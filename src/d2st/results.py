@@ -7,13 +7,17 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from . import __version__
 from .adapters import AdapterConfig
+from .errors import D2STError
 from .files import write_json
 from .heads import FILLED, HeadSpec, TextConfig
+from .versioned import read_versioned
 
+_REMEDY = "remove it, and the command that made it makes it again"
 _PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "lightning-fabric")
 
 
@@ -78,6 +82,40 @@ def git_state() -> dict | None:
 
 
 _GIT = git_state()  # now, at import: a commit that is made while a run goes on is not the run's
+
+
+def read_result(path: Path, needs: Iterable[str] = ()) -> dict:
+    """Read what :func:`write_result` wrote.
+
+    Raises:
+        D2STError: it cannot be read, or lacks one of the keys that are needed.
+    """
+    return read_versioned(path, format=None, what="result", remedy=_REMEDY, needs=needs)
+
+
+def read_results(path: Path) -> dict:
+    """Read the result of an evaluation, whose ``results`` have accuracies and their intervals, of 0..1.
+
+    Raises:
+        D2STError: it cannot be read, or is another one.
+    """
+    content = read_result(path, ["results"])
+    results = content["results"]
+    if not isinstance(results, list) or not all(map(_is_accuracy, results)):
+        raise D2STError(f"The result '{path}' has no accuracies of an evaluation; {_REMEDY}.")
+    return content
+
+
+def _is_accuracy(result: object) -> bool:
+    if not isinstance(result, dict):
+        return False
+    accuracy, interval = result.get("accuracy"), result.get("interval")
+    shown = [result[key] for key in ("shot", "top") if key in result]
+    return _is_share(accuracy) and (interval is None or _is_share(interval)) and [type(n) for n in shown] == [int]
+
+
+def _is_share(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def write_result(path: str | Path, config: object, result: dict) -> Path:

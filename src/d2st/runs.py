@@ -8,6 +8,7 @@ from .files import clear_leftovers, hold, to_json, write_atomic, write_json
 from .results import circumstances
 from .versioned import parse, read_versioned
 
+LOCK = "run.lock"
 # Settings that do not change what a run computes, so that it may go on with others.
 FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes", "max_bad"}
 
@@ -42,7 +43,7 @@ class RunFolder:
                 settings that differ are named.
         """
         self.path.mkdir(parents=True, exist_ok=True)
-        self.lock = hold(self.path, "run.lock")  # until the process, or this object, ends
+        self.lock = hold(self.path, LOCK)  # until the process, or this object, ends
         for folder in (self.path, self.best, self.final):
             clear_leftovers(folder)
         if overwrite:

@@ -1,8 +1,12 @@
 """Ending a run at the end of a step and not in the middle of one."""
 
+import os
 import signal
+import sys
 import threading
 from types import FrameType
+
+CHILD = "D2ST_ENDS_WITH_ITS_PARENT"  # set in the environment of a process whose input is a pipe of its parent's
 
 
 class Stop:
@@ -24,6 +28,22 @@ class Stop:
     def _note(self, number: int, _: FrameType | None) -> None:
         self.signal = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def end_with_parent() -> None:
+    """Take SIGTERM as soon as the process that started this one is gone, where it says so (``CHILD``).
+
+    That process keeps a pipe open, which is this one's input and ends with it, however it ends: kill -9 too.
+    """
+    if not os.environ.pop(CHILD, ""):
+        return
+
+    def watch() -> None:
+        while os.read(sys.stdin.fileno(), 1024):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def ignore_interrupts(_: int) -> None:

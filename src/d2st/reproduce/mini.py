@@ -1,7 +1,6 @@
 """The small version: the paper's ablations on the rendered benchmark, with the backbone that ships with the package."""
 
 import dataclasses
-import json
 import os
 import shlex
 from collections import defaultdict
@@ -15,7 +14,7 @@ from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
 from ..data.store import PrepareConfig, prepare
 from ..demo import BACKBONE
 from ..progress import progress
-from ..results import provenance, write_result
+from ..results import provenance, read_result, read_results, write_result
 from .cells import Cell, Run, cells, chosen, flag_list, run_name
 from .mini_report import report
 from .offsets import measure
@@ -149,10 +148,10 @@ def _by_family(runs: list[Run], out: Path) -> dict[str, list[float]]:
         path = out / run.name / RESULT
         if not path.exists():
             continue
-        (one,) = (r["per_class"] for r in json.loads(path.read_text())["results"] if r["shot"] == 1)
+        one = next((r.get("per_class") for r in read_results(path)["results"] if r.get("shot") == 1), None)
         members = defaultdict(list)
-        for name, accuracy in one.items():
-            if accuracy is not None and name in family:
+        for name, accuracy in (one if isinstance(one, dict) else {}).items():
+            if isinstance(accuracy, int | float) and name in family:
                 members[family[name]].append(100 * accuracy)
         for name, accuracies in members.items():
             found[name].append(sum(accuracies) / len(accuracies))
@@ -177,5 +176,6 @@ def _seconds(runs: list[Run], out: Path) -> dict[str, float]:
     for run in runs:
         path = out / run.name / "train.json"
         if path.exists():
-            found[run.name] = round(json.loads(path.read_text())["seconds"], 1)
+            seconds = read_result(path, ["seconds"])["seconds"]
+            found[run.name] = round(seconds, 1) if isinstance(seconds, int | float) else 0.0
     return found

@@ -1,7 +1,6 @@
 """Run trainings and tests as commands of their own, several side by side; what is done is not done again."""
 
 import itertools
-import json
 import os
 import shlex
 import subprocess
@@ -13,8 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import D2STError
-from ..files import write_json
-from ..stop import Stop
+from ..files import is_held, write_json
+from ..results import read_results
+from ..runs import LOCK
+from ..stop import CHILD, Stop
+from ..versioned import parse, read_bytes
 from .cells import Run
 
 COMMANDS, LOG, RESULT = "commands.json", "log.txt", "test/eval.json"
@@ -31,13 +33,22 @@ def finished(run: Run, out: Path) -> bool:
     """
     folder = out / run.name
     if (folder / COMMANDS).exists():
-        there = json.loads((folder / COMMANDS).read_text())
+        there = _commands_of(folder / COMMANDS)
         if [_meant(line) for line in there] != [_meant(line) for line in run.lines]:
             raise D2STError(
                 f"{folder} holds a run of other commands ({folder / COMMANDS}); give another --out, or remove that "
                 f"folder."
             )
     return (folder / RESULT).exists()
+
+
+def _commands_of(file: Path) -> list[str]:
+    """The command lines that a folder says were run in it."""
+    what, remedy = "record of commands", "give another --out, or remove its folder"
+    lines = parse(read_bytes(file, what=what, remedy=remedy), f"The {what} '{file}'", remedy)
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise D2STError(f"The {what} '{file}' is no list of command lines; {remedy}.")
+    return lines
 
 
 def counted(runs: Sequence[Run]) -> str:
@@ -47,7 +58,11 @@ def counted(runs: Sequence[Run]) -> str:
 
 def _meant(line: str) -> list[str]:
     """A command line less what does not change its result."""
-    pairs = itertools.pairwise(["", *shlex.split(line)])
+    try:
+        words = shlex.split(line)
+    except ValueError:  # an open quote: no line that was written here
+        return [line]
+    pairs = itertools.pairwise(["", *words])
     return [Path(word).name if before in PATHS else word for before, word in pairs if not {before, word} & FREE]
 
 
@@ -100,28 +115,44 @@ def _commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> str:
     """Run the commands of a run; gives the last line of one that failed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / COMMANDS, run.lines)
-    environment = os.environ | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment = os.environ | {CHILD: "1"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    _wait(run, folder, stop)
     for command in (run.train, run.test):
         if command is None or stop.signal:
             continue
         with (folder / LOG).open("a") as log:
             # A session of its own: Ctrl-C reaches this process alone, which tells the others once.
             arguments = [sys.executable, "-m", "d2st", *command]
-            process = subprocess.Popen(
-                arguments, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
-            )
-            while process.poll() is None:
-                if stop.signal:
-                    process.terminate()
-                    process.wait()
-                time.sleep(0.2)
+            with subprocess.Popen(
+                arguments,
+                stdin=subprocess.PIPE,  # by its end the process notices that of this one
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            ) as process:
+                while process.poll() is None:
+                    if stop.signal:
+                        process.terminate()
+                        process.wait()
+                    time.sleep(0.2)
         if process.returncode and not stop.signal:
-            lines = (folder / LOG).read_text().strip().splitlines()
+            lines = (folder / LOG).read_text(errors="replace").strip().splitlines()
             return lines[-1] if lines else f"exit code {process.returncode}"
     return ""
 
 
+def _wait(run: Run, folder: Path, stop: Stop) -> None:
+    """Let a training come to its end that an earlier start left in the folder, or that another one began."""
+    told = False
+    while not stop.signal and is_held(folder, LOCK):
+        if not told:
+            print(f"{run.name}: a training is at work in {folder}; waiting for its end.", flush=True)
+        told = True
+        time.sleep(0.5)
+
+
 def _told(folder: Path) -> str:
-    results = json.loads((folder / RESULT).read_text())["results"]
+    results = read_results(folder / RESULT)["results"]
     named = [(f"{r['shot']}-shot" if "shot" in r else f"Acc@{r['top']}", r["accuracy"]) for r in results]
     return ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in named)

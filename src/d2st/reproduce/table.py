@@ -1,10 +1,10 @@
 """From results to tables: the paper's number, ours, the interval, the difference; what is missing stays visible."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..files import write_atomic
+from ..results import read_result, read_results
 from .cells import Cell, Run
 from .intervals import Estimate, over_seeds
 from .run import RESULT
@@ -23,10 +23,11 @@ def values_of(cell: Cell, runs: Sequence[Run], out: Path) -> tuple[dict[int, flo
         path = out / run.name / RESULT
         if not path.exists():
             continue
-        for result in json.loads(path.read_text())["results"]:
+        for result in read_results(path)["results"]:
             if cell.is_in(result):
                 found[run.seed] = 100 * result["accuracy"]
-                episodes = 100 * result["interval"] if result["interval"] is not None else None
+                interval = result.get("interval")
+                episodes = 100 * interval if interval is not None else None
     if not found:
         return found, None
     estimate = over_seeds(list(found.values()))
@@ -38,9 +39,10 @@ def problems_of(runs: Sequence[Run], out: Path) -> list[str]:
     found: dict[str, None] = {}
     for run in runs:
         for path, what in ((out / run.name / "train.json", "training"), (out / run.name / RESULT, "test")):
-            made = json.loads(path.read_text()) if path.exists() else {}
-            found |= dict.fromkeys(made.get("problems", ()))
-            if bad := made.get("bad_clips"):
+            made = read_result(path) if path.exists() else {}
+            problems, bad = made.get("problems") or [], made.get("bad_clips")
+            found |= dict.fromkeys(map(str, problems if isinstance(problems, list) else [problems]))
+            if bad and isinstance(bad, list):
                 found[f"{len(bad)} {what} clip{'s' * (len(bad) > 1)} could not be read."] = None
     return list(found)
 
