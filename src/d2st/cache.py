@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
-from . import __version__
+from .code_digest import NoSource, code_digest
 from .console import say
 from .data.datasets import ClipSet
 from .data.member import file_of
@@ -37,7 +37,8 @@ def cached_features(
     """Features from the cache in a folder, or encoded now and kept there.
 
     The file's name is a digest of everything the features depend on: the weights of backbone, adapter and heads
-    that see maps, the clips' names, sizes and times of change, how they are read, and the version of d2st.
+    that see maps, the clips' names, sizes and times of change, how they are read, and the code (``code_digest``).
+    Where that cannot be told, nothing is kept.
 
     Args:
         fabric: launched; the first process reads and writes for all.
@@ -49,7 +50,14 @@ def cached_features(
         encode: makes them.
     """
     heads = [head for head in heads if head.needs_maps]
-    key = _digest(encoder, heads, clips, protocol)
+    try:
+        key = _digest(encoder, heads, clips, protocol)
+    except NoSource as error:
+        say(
+            f"The features are not kept for the next time: the class {error} has no source file, by which to see "
+            f"whether it is still the same; put it into a module."
+        )
+        return encode()
     path = folder / f"features-{key[:16]}.safetensors"
     found = fabric.broadcast(_read(path, key, heads) if fabric.is_global_zero else None)
     if found is not None:
@@ -85,7 +93,7 @@ def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
 
 def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:
     result = digest(encoder, heads)
-    result.update(json.dumps([__version__, protocol]).encode())
+    result.update(json.dumps([code_digest([encoder, *heads], encoder.config), protocol]).encode())
     for clip in clips.clips:
         try:
             found = state(file_of(clip.path))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from . import heads
 from .choice import build_head
 from .clip_encoder import ClipEncoder
+from .clip_reading import ClipReading
 from .data.datasets import open_dataset
 from .data.readers import Video
 from .encoder import VideoEncoder
@@ -38,7 +39,8 @@ class FewShotClassifier(ClipEncoder):
         head: name of the matching head, name and options, or the head itself (``d2st.heads.load`` has the one that was
             trained with an adapter).
         frames: frames of a clip; None is the encoder's.
-        sampling: which frames are read.
+        sampling: which frames are read; None is as the encoder was trained, or uniform if it was not.
+        transforms: plain or released; None is as the encoder was trained, or plain if it was not.
         precision: of the encoder's forward pass.
         text: how the names of the classes are told to a head that uses them; None is as it was trained.
         reject_rate: share of the clips of the classes that may be answered "unknown", above 0 and below 1: the price
@@ -56,19 +58,21 @@ class FewShotClassifier(ClipEncoder):
         head: str | HeadSpec | Head = "bi-mhm",
         *,
         frames: int | None = None,
-        sampling: str = "uniform",
+        sampling: str | None = None,
+        transforms: str | None = None,
         precision: Precision = "fp32",
         text: TextConfig | None = None,
         reject_rate: float = 0.05,
         calibration: str | Path | CalibrationFile | None = None,
     ) -> None:
         check_rate(reject_rate)
-        super().__init__(encoder, head, frames or encoder.frames, sampling, precision, text)
+        asked = {"frames": frames, "sampling": sampling, "transforms": transforms, "precision": precision}
+        super().__init__(encoder, head, ClipReading.of(encoder, **asked), text)
         self.support: dict[str, EncodedClips] = {}
         self.reject_rate = reject_rate
-        self.calibration = CalibrationFile.read(calibration) if isinstance(calibration, str | Path) else calibration
-        if self.calibration:
-            self.calibration.check(Origin.of(encoder, self.head))
+        if isinstance(calibration, str | Path):
+            calibration = CalibrationFile.read(calibration)
+        self.calibration = calibration and calibration.check_all(encoder, self.head, self.reading)
         self._judge: tuple[tuple, Judge] | None = None
 
     @property
@@ -181,7 +185,7 @@ class FewShotClassifier(ClipEncoder):
         tokens = {name: own.tokens for name, own in self.support.items()} if self.head.needs_maps else {}
         names = {} if self.name_features(self.classes) is None else {name: self.names[name] for name in self.support}
         origin = Origin.of(self.encoder, self.head)
-        return SavedSupport(origin, self.frames, self.sampling, clips, tokens, names).write(path)
+        return SavedSupport(origin, self.reading, clips, tokens, names).write(path)
 
     def load_support(self, path: str | Path) -> "FewShotClassifier":
         """Take the classes of a support file, and forget those before.
@@ -236,7 +240,8 @@ class FewShotClassifier(ClipEncoder):
         if not (folder / SUPPORT).exists():
             return cls(encoder, head, **options)
         saved = SavedSupport.read(folder / SUPPORT)
-        classifier = cls(encoder, head, frames=saved.frames, sampling=saved.sampling, **options)
+        how = saved.reading
+        classifier = cls(encoder, head, frames=how.frames, sampling=how.sampling, transforms=how.transforms, **options)
         classifier._take(saved, folder / SUPPORT)
         return classifier
 
@@ -260,7 +265,7 @@ class FewShotClassifier(ClipEncoder):
     @torch.no_grad()
     def _take(self, saved: SavedSupport, path: str | Path) -> None:
         """Take a support set that was read from a path, where it is of this model."""
-        saved.check(path, Origin.of(self.encoder, self.head), self.frames, self.sampling)
+        saved.check(path, Origin.of(self.encoder, self.head), self.reading)
         whole = not self.head.needs_maps or saved.tokens.keys() == saved.clips.keys()
         if not whole or any(clips.shape[-1] != self.encoder.num_features for clips in saved.clips.values()):
             raise D2STError(f"The support set '{path}' is not what this recogniser would have written; save it again.")

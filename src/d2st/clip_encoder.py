@@ -1,20 +1,22 @@
 """From clips, as people give them, to what a head matches: frames read, encoded and embedded, and names of classes."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from . import clip_transforms
 from .choice import build_head, name_features, tell_untrained
+from .clip_reading import ClipReading, Precision, tell_apart
 from .data import frames as frame_rules
 from .data.readers import Video, read_any
-from .data.transforms import eval_transform
 from .encode import encode_batch
 from .encoder import VideoEncoder
 from .finite import check_finite
 from .heads import Head, HeadSpec, TextConfig
-from .options import Precision, autocast
+from .options import autocast
 from .support import EncodedClips
 
 
@@ -24,9 +26,7 @@ class ClipEncoder:
     Args:
         encoder: a video encoder.
         head: name of the matching head, name and options, or the head itself.
-        frames: T, frames of a clip.
-        sampling: which frames are read.
-        precision: of the encoder's forward pass.
+        reading: how clips are read.
         text: how the names of the classes are told to a head that uses them; None is as it was trained.
 
     Attributes:
@@ -39,22 +39,40 @@ class ClipEncoder:
         self,
         encoder: VideoEncoder,
         head: str | HeadSpec | Head,
-        frames: int,
-        sampling: str,
-        precision: Precision,
+        reading: ClipReading,
         text: TextConfig | None,
     ) -> None:
         self.encoder = encoder.eval()
-        self.frames, self.sampling, self.precision = frames, sampling, precision
+        self.reading = reading
         if not isinstance(head, Head):
             head, trained = build_head(head, encoder, self.frames)
             if not trained:
                 tell_untrained(head)
         self.head = head.to(self.device).eval()
-        self.sample = frame_rules.build(sampling, self.frames)
-        self.transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+        self.sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
+        self.transform = clip_transforms.fixed(reading.transforms, encoder)
+        known = encoder.reading  # where that is apart, it was asked for
+        if self.head.reading and not (known and known.apart(reading)):
+            tell_apart(
+                self.head.reading, replace(reading, precision=None), f"The head '{self.head.spec.name}' was trained on"
+            )
         self.text = text
         self.names: dict[str, Tensor] = {}
+
+    @property
+    def frames(self) -> int:
+        """T, frames of a clip."""
+        return self.reading.frames
+
+    @property
+    def sampling(self) -> str:
+        """Which frames are read."""
+        return self.reading.sampling
+
+    @property
+    def precision(self) -> Precision:
+        """Of the encoder's forward pass."""
+        return self.reading.precision
 
     @property
     def device(self) -> torch.device:

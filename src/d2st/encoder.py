@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,9 @@ from .errors import D2STError
 from .hooks import Clip, carries_adapters, insert, remove
 from .lean import lean, ordinary
 from .sites import Backbone, inspect
+
+if TYPE_CHECKING:
+    from .clip_reading import ClipReading
 
 # Prefixes in adapter files: backbone parameters that train along, and the passage's own ones.
 TRAINED, PASSAGE = "backbone.", "passage."
@@ -105,7 +109,9 @@ class VideoEncoder(nn.Module):
         adapters: everything that was inserted, by site.
         passage: the way of a clip through the backbone; has parameters in some systems.
         config: the adapter system's config.
-        frames: T that the adapters are laid out for.
+        frames: T of the clips that it is for, what the adapters are laid out for unless it was trained on others.
+        laid_out: T that the adapters are laid out for.
+        reading: how the clips were read that it was trained on; None where it was not trained.
         image_size: (H, W) in pixels that they are laid out for.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if the backbone has none.
@@ -115,7 +121,8 @@ class VideoEncoder(nn.Module):
     def __init__(self, backbone: Backbone, config: AdapterConfig, frames: int, name: str = "", source=None):
         super().__init__()
         self.backbone = backbone.model
-        self.config, self.frames = config, frames
+        self.config, self.frames, self.laid_out = config, frames, frames
+        self.reading: ClipReading | None = None
         self.backbone_name, self.weights_source = name, source
         self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))

@@ -13,6 +13,7 @@ from .adapters import AdapterConfig, NoneConfig
 from .cache import cached_features
 from .checks import option
 from .choice import build_head, build_heads, name_features, tell_untrained
+from .clip_reading import ClipReading, Sampling, Transforms, choose, read_as, with_reading
 from .console import say
 from .data import frames as frame_rules
 from .data.datasets import ClipSet, open_dataset
@@ -67,11 +68,13 @@ class EvalConfig(ChoosesHead):
         queries: query clips of a class in an episode.
         episodes: number of episodes.
         seed: of the episodes, and of random test frames.
-        sampling: which frames are read: uniform, rate50 or rate35 (released rules).
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
+            adapter was trained, or uniform.
         test_frames: centre reads the deterministic frames (our protocol); random draws them, as the released code
             does for SSv2, HMDB51 and UCF101.
         views: with random test frames, encodings of each clip among which each occurrence in an episode draws.
-        transforms: plain keeps the aspect ratio (our protocol); released resizes to a square.
+        transforms: plain keeps the aspect ratio (our protocol), released resizes to a square; None is as the saved
+            adapter was trained, or plain.
         out: folder for eval.json and the feature cache; None writes nothing.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
@@ -101,10 +104,10 @@ class EvalConfig(ChoosesHead):
     queries: int = option(1, **CLIPS)
     episodes: int = option(10_000, **EPISODES)
     seed: int = option(0, **SEED)
-    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    sampling: Sampling | None = None
     test_frames: Literal["centre", "random"] = "centre"
     views: int = option(1, **COUNT)
-    transforms: Literal["plain", "released"] = "plain"
+    transforms: Transforms | None = None
     out: str | None = None
     device: str = "auto"
     precision: Precision = "fp32"
@@ -133,14 +136,16 @@ def evaluate(config: EvalConfig) -> dict:
     for shot in shots:  # refuses a split with too few clips before anything is encoded
         EpisodeSampler(clips.labels, config.way, shot, **protocol)
     torch.manual_seed(config.seed)  # of what is untrained
-    encoder, frames = build_encoder(config)
+    encoder, _ = build_encoder(config)
+    reading = choose(config, encoder)
+    config = with_reading(config, reading)
     encoder.to(fabric.device)
-    heads, left_out = _heads(config, encoder, frames, clips)
+    heads, left_out = _heads(config, encoder, reading.frames, clips)
     if config.heads is None:
         config = replace(config, head=heads[0].spec)  # in what is written, with every option of it
     texts = [name_features(head, encoder, clips.classes, config.text) for head in heads]
     heads = [head.to(fabric.device) for head in heads]
-    features = _features(config, fabric, encoder, heads, frames, clips)
+    features = _features(config, fabric, encoder, heads, reading, clips)
     samplers = [EpisodeSampler(clips.labels[features.clips], config.way, shot, **protocol) for shot in shots]
     result = {
         "part": config.part,
@@ -148,16 +153,17 @@ def evaluate(config: EvalConfig) -> dict:
         "adapter": encoder.config.label,
         "trainable_parameters": encoder.parameter_count()[0],
         "fingerprint": digest(encoder, heads).hexdigest(),  # of the weights: a folder's may be others by tomorrow
+        **read_as(reading, encoder),
         "clips": len(features.clips),
         "bad_clips": features.bad,
         "problems": list(clips.problems),
-        "results": _score(config, openset, encoder, heads, texts, features, samplers, fabric.device),
+        "results": _score(config, openset, encoder, heads, reading, texts, features, samplers, fabric.device),
     }
     if config.heads is not None:
         result |= {"left_out": left_out, "heads": [plain(head.spec) for head in heads]}
     told = []
     if config.save_calibration and fabric.is_global_zero:
-        told.append(f"The calibration is written to {openset.save(encoder, heads[0])}.")
+        told.append(f"The calibration is written to {openset.save(encoder, heads[0], reading)}.")
     if config.out and fabric.is_global_zero:
         told.append(f"Written to {write_result(Path(config.out) / 'eval.json', config, result)}.")
     print_result(result, clips.classes)
@@ -199,6 +205,7 @@ def _score(
     openset: OpenSet,
     encoder: VideoEncoder,
     heads: Sequence[Head],
+    reading: ClipReading,
     texts: Sequence[Tensor | None],
     features: Features,
     samplers: Sequence[EpisodeSampler],
@@ -208,7 +215,7 @@ def _score(
     first, results = {}, []
     for head, text in zip(heads, texts, strict=True):
         embedded = features.embedded(head)
-        calibration = openset.saved(encoder, head) if config.open_set else None
+        calibration = openset.saved(encoder, head, reading) if config.open_set else None
         for sampler in samplers:
             shot = sampler.shot
             scores = score(embedded, sampler, head, config.episodes, device, text)
@@ -228,9 +235,15 @@ def _score(
 
 
 def _features(
-    config: EvalConfig, fabric: "Fabric", encoder: VideoEncoder, heads: Sequence[Head], frames: int, clips: ClipSet
+    config: EvalConfig,
+    fabric: "Fabric",
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    reading: ClipReading,
+    clips: ClipSet,
 ) -> Features:
-    sample, transform = frame_rules.build(config.sampling, frames), clip_transforms.fixed(config, encoder)
+    sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
+    transform = clip_transforms.fixed(reading.transforms, encoder)
     seed = config.seed if config.test_frames == "random" else None
 
     def encode(indices: Sequence[int]) -> Features:
@@ -254,6 +267,5 @@ def _features(
 
     if not config.out:
         return together()
-    device = fabric.device.type
-    protocol = [frames, config.sampling, seed, config.views, config.transforms, config.precision, device]
+    protocol = [reading.to_dict(), seed, config.views, fabric.device.type]
     return cached_features(fabric, Path(config.out), encoder, heads, clips, protocol, together)

@@ -11,6 +11,7 @@ from .adapters import AdapterConfig, NoneConfig
 from .checks import Checked, option
 from .choice import DEFAULT
 from .classify import FewShotClassifier
+from .clip_reading import Sampling, Transforms, choose, with_reading
 from .console import say, tell
 from .encoder import VideoEncoder
 from .files import write_together
@@ -40,7 +41,10 @@ class ExportConfig(Checked):
         frames: frames of a clip, fixed in the file; None is the saved adapter's, or 8.
         adapter: adapter system put on the backbone untrained; none is the frozen backbone.
         adapter_path: folder of a trained adapter, such as best/ of a training run.
-        sampling: which frames of a clip are to be read: uniform, rate50 or rate35 (released rules).
+        sampling: which frames of a clip are to be read: uniform, rate50 or rate35 (released rules), stride or tsn;
+            None is as the saved adapter was trained, or uniform.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
         seed: of the random clips on which the file is checked.
     """
 
@@ -53,7 +57,8 @@ class ExportConfig(Checked):
     frames: int | None = option(None, **FRAMES)
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
-    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
     seed: int = option(0, **SEED)
 
 
@@ -73,11 +78,12 @@ def export(config: ExportConfig) -> dict:
     classifier = _classifier(config)
     if classifier:
         encoder, head = classifier.encoder, classifier.head.spec
-        frames, sampling, classes = classifier.frames, classifier.sampling, classifier.classes
+        reading, classes = classifier.reading, classifier.classes
     else:
-        encoder, frames = build_encoder(config)
-        head, sampling, classes = _head(config), config.sampling, ()
-    about = describe(encoder, frames, sampling) | {"classes": list(classes), "head": plain(head)}
+        encoder, _ = build_encoder(config)
+        head, reading, classes = _head(config), choose(config, encoder), ()
+    config = with_reading(config, reading)
+    about = describe(encoder, reading) | {"classes": list(classes), "head": plain(head)}
     out, name = Path(config.out), f"encoder.{config.format}"
     out.mkdir(parents=True, exist_ok=True)
     with write_together(out) as folder:

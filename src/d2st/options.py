@@ -1,16 +1,16 @@
 """What the verbs' flags mean: the encoder, the device and the precision that a config asks for."""
 
 import contextlib
-from typing import Literal, Protocol
+from typing import Protocol
 
 import torch
 
 from .adapters import AdapterConfig
+from .clip_reading import Precision
 from .encoder import VideoEncoder, adapt
 from .errors import D2STError
 from .pretrained import load
 
-Precision = Literal["fp32", "bf16", "fp16"]
 DEFAULT_BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"  # of the paper's ViT results
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from .adapters import AdapterConfig, NoneConfig
 from .checks import option
+from .clip_reading import Sampling, Transforms, read_as
 from .console import plain_console, plain_table, printable, tell, tell_unreadable
 from .data.datasets import Clip, ClipSet
 from .data.queries import query_files
@@ -38,7 +39,10 @@ class PredictConfig(ChoosesHead):
         adapter_path: folder of a trained adapter, such as best/ of a training run.
         head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
         text: how the names of the classes are told to a head that uses them.
-        sampling: which frames are read: uniform, rate50 or rate35 (released rules).
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
+            adapter was trained, or uniform.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
         reject_rate: share of the clips of the support's classes that may be answered "unknown"; the price of telling
             clips that show none of them.
         calibration: file that eval --open-set --save-calibration wrote, for support sets that are too small to tell
@@ -64,7 +68,8 @@ class PredictConfig(ChoosesHead):
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
     reject_rate: float = option(0.05, **REJECT_RATE)
     calibration: str | None = None
     format: Literal["table", "jsonl", "csv"] = "table"
@@ -100,6 +105,7 @@ def predict(config: PredictConfig) -> dict:
     predictions = [(files[i], classifier.match(clip)) for i, clip in zip(features.clips, queries, strict=True)]
     unreadable += features.bad
     result = {"predictions": [_record(*p) for p in predictions], "unreadable": unreadable}
+    result |= read_as(classifier.reading, classifier.encoder)
     if config.out:
         write_result(Path(config.out) / "predict.json", config, result)
     _print(predictions, classifier.classes, config)

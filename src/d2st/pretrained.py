@@ -15,6 +15,7 @@ from torch import nn
 
 from . import __version__
 from .adapters import SYSTEMS, AdapterConfig
+from .clip_reading import ClipReading
 from .encoder import VideoEncoder, adapt
 from .errors import D2STError
 from .files import write_json, write_safetensors
@@ -32,12 +33,14 @@ def save(encoder: VideoEncoder, folder: Path) -> Path:
 
 
 def describe(encoder: VideoEncoder) -> dict:
-    """What ``adapter_config.json`` says: the system, its fields, and the backbone it belongs to."""
+    """What ``adapter_config.json`` says: the system, its fields, the backbone it belongs to, and how clips are read."""
     return {
         "format": FORMAT,
         "d2st_version": __version__,
         "adapter": {"name": encoder.config.name, **dataclasses.asdict(encoder.config)},
         "frames": encoder.frames,
+        **({"laid_out": encoder.laid_out} if encoder.laid_out != encoder.frames else {}),
+        **({"reading": encoder.reading.to_dict()} if encoder.reading else {}),
         "image_size": list(encoder.image_size),
         "backbone": {
             "name": encoder.backbone_name,
@@ -83,7 +86,7 @@ def load(source: str | Path, *, backbone: nn.Module | None = None, weights: str 
     encoder = adapt(
         backbone if backbone is not None else spec["name"],
         config,
-        frames=saved["frames"],
+        frames=saved.get("laid_out", saved["frames"]),
         pretrained=pretrained,
         image_size=tuple(saved["image_size"]),
     )
@@ -101,6 +104,9 @@ def load(source: str | Path, *, backbone: nn.Module | None = None, weights: str 
         )
     encoder.load_adapter_state_dict(_read_weights(folder))
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
+    encoder.frames = saved["frames"]
+    if saved.get("reading"):
+        encoder.reading = ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
     return encoder
 
 

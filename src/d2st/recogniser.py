@@ -2,13 +2,14 @@
 
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from .choice import build_head, tell_untrained
 from .classify import FewShotClassifier
+from .clip_reading import Sampling, Transforms, choose, with_reading
 from .console import tell
 from .data.datasets import ClipSet, open_dataset
 from .encode import Features, encode_clips
@@ -17,7 +18,8 @@ from .heads import HeadSpec, TextConfig
 from .options import EncoderOptions, Precision, build_encoder, pick_device
 from .unknown.calibration_file import beside
 
-OWN = ("backbone", "image_size", "frames", "adapter", "adapter_path", "head", "text", "sampling")  # of a classifier
+# Of a saved classifier.
+OWN = ("backbone", "image_size", "frames", "adapter", "adapter_path", "head", "text", "sampling", "transforms")
 
 
 class SupportOptions(EncoderOptions, Protocol):
@@ -27,7 +29,8 @@ class SupportOptions(EncoderOptions, Protocol):
     classifier: str | None
     head: HeadSpec | str | None
     text: TextConfig
-    sampling: Literal["uniform", "rate50", "rate35"]
+    sampling: Sampling | None
+    transforms: Transforms | None
     device: str
     precision: Precision
     workers: int
@@ -75,24 +78,26 @@ def build_classifier(
             reject_rate=reject_rate,
             calibration=calibration,
         )
-        config = replace(config, head=classifier.head.spec, sampling=classifier.sampling)
+        config = replace(with_reading(config, classifier.reading), head=classifier.head.spec)
         return classifier.to(device), Support(), config
     kept = Path(config.support).suffix == ".safetensors"
     clips = None if kept else open_dataset(config.support)  # refuses before anything is built
-    encoder, frames = build_encoder(config)
-    head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
+    encoder, _ = build_encoder(config)
+    reading = choose(config, encoder)
+    head, trained = build_head(config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights)
     if not trained:
         tell_untrained(head)
-    config = replace(config, head=head.spec)
+    config = replace(with_reading(config, reading), head=head.spec)
     classifier = FewShotClassifier(
         encoder.to(device),
         head,
-        frames=frames,
-        sampling=config.sampling,
+        frames=reading.frames,
+        sampling=reading.sampling,
+        transforms=reading.transforms,
         precision=config.precision,
         text=config.text,
         reject_rate=reject_rate,
-        calibration=calibration or beside(config.adapter_path, encoder, head),
+        calibration=calibration or beside(config.adapter_path, encoder, head, reading),
     )
     if clips is None:
         return classifier.load_support(config.support), Support(), config

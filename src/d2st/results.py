@@ -18,7 +18,7 @@ from .heads import FILLED, HeadSpec, TextConfig
 from .versioned import read_versioned
 
 _REMEDY = "remove it, and the command that made it makes it again"
-_PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "lightning-fabric")
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "pillow", "lightning-fabric")
 
 
 def config_dict(config: object) -> dict:
@@ -53,7 +53,7 @@ def provenance(config: object) -> dict:
 def circumstances() -> dict:
     """Command, versions and time of now, and the git state when this process began."""
     versions = {"d2st": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in PACKAGES:
         try:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

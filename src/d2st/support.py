@@ -10,6 +10,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import __version__
+from .clip_reading import ClipReading, tell_apart
 from .errors import D2STError
 from .files import write_safetensors
 from .origin import Origin
@@ -36,16 +37,14 @@ class SavedSupport:
 
     Args:
         origin: the model that encoded the clips.
-        frames: of a clip.
-        sampling: which frames were read.
+        reading: how the clips were read.
         clips: class -> (K, T, D) features of the encoder.
         tokens: class -> (K, T', D') of the head, where they cannot be made from the features again.
         names: class -> (D') features of its name, where the head uses them.
     """
 
     origin: Origin
-    frames: int
-    sampling: str
+    reading: ClipReading
     clips: Mapping[str, Tensor]
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     names: Mapping[str, Tensor] = field(default_factory=dict)
@@ -61,8 +60,9 @@ class SavedSupport:
             "d2st_version": __version__,
             "classes": json.dumps(list(self.clips)),
             "shots": json.dumps([len(clips) for clips in self.clips.values()]),
-            "frames": str(self.frames),
-            "sampling": self.sampling,
+            "frames": str(self.reading.frames),
+            "sampling": self.reading.sampling,
+            "reading": json.dumps(self.reading.to_dict()),
             **asdict(self.origin),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -97,25 +97,34 @@ class SavedSupport:
                 if any(tensor.ndim != dimensions for tensor in own) or len({tensor.shape[-2:] for tensor in own}) > 1:
                     raise ValueError("its classes have features of different shapes")
             origin = Origin(*(about[key] for key in ("backbone", "adapter", "head", "fingerprint")))
-            settings = int(about["frames"]), about["sampling"]
+            reading = _reading(about, path)
         except FileNotFoundError as error:
             raise D2STError(f"There is no support set '{path}'; save_support writes one.") from error
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             raise D2STError(f"The support set '{path}' cannot be read ({error}); save it again.") from error
-        return cls(origin, *settings, parts["frames"], parts["tokens"], parts["name"])
+        return cls(origin, reading, parts["frames"], parts["tokens"], parts["name"])
 
-    def check(self, path: str | Path, origin: Origin, frames: int, sampling: str) -> None:
-        """Refuse a model or a way of reading clips that are not those of the file."""
+    def check(self, path: str | Path, origin: Origin, reading: ClipReading) -> None:
+        """Refuse a model or a way of reading clips that are not those of the file; another precision is told."""
         if self.origin != origin:
             raise D2STError(
                 f"The support set '{path}' was encoded by {self.origin.apart(origin)}. Load it into the recogniser "
                 f"that it was saved from, or fit() this one with the clips."
             )
-        if (self.frames, self.sampling) != (frames, sampling):
+        own = self.reading
+        if apart := own.apart(reading):
             raise D2STError(
-                f"The support set '{path}' has {self.frames} frames a clip ({self.sampling}), this recogniser reads "
-                f"{frames} ({sampling}): build it with frames={self.frames}, sampling={self.sampling!r}."
+                f"The support set '{path}' has {apart}: build the recogniser with frames={own.frames}, "
+                f"sampling={own.sampling!r}, transforms={own.transforms!r}, or fit() it with the clips."
             )
+        tell_apart(own, reading, f"The support set '{path}' holds")
+
+
+def _reading(about: Mapping[str, str], path: str | Path) -> ClipReading:
+    """How a file's clips were read; before this was a record, transforms were plain and the precision was not said."""
+    if "reading" in about:
+        return ClipReading.from_dict(json.loads(about["reading"]), f"reading in the support set '{path}'")
+    return ClipReading(int(about["frames"]), about["sampling"])
 
 
 def stack(clips: Sequence[EncodedClips]) -> EncodedClips:

@@ -9,9 +9,10 @@ from . import clip_transforms, schedules
 from .adapters import AdapterConfig, D2STConfig
 from .checks import option
 from .choice import build_head, name_features
+from .clip_reading import ClipReading, lay_out, tell_apart
 from .console import say
 from .data import frames as frame_rules
-from .data.datasets import ClipSet, open_dataset
+from .data.datasets import ClipSet, NoPart, open_dataset
 from .data.episodes import EpisodeSampler
 from .data.loading import EpisodeClips
 from .encoder import VideoEncoder
@@ -20,12 +21,15 @@ from .heads import ChoosesHead, HeadSpec, TextConfig
 from .limits import BELOW_ONE, CLIPS, EPISODES, FRAMES, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SIDE, STEPS, WORKERS
 from .loop import run
 from .loss import EpisodicLoss
+from .material import Material
 from .optimizer import parameter_groups
 from .options import Precision, build_encoder, pick_device
 from .plan import Plan
+from .pretrained import WEIGHTS
 from .processes import launch, world_size
 from .results import config_dict, write_result
 from .runs import RunFolder
+from .tensor_file import read_tensors
 from .validate import Validation
 
 
@@ -136,7 +140,8 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
 
     Args:
         config: all settings.
-        encoder: trained instead of one built from the config; a resumed run must get the same.
+        encoder: trained instead of one built from the config; a resumed run must get the same. It comes back in eval
+            mode with the weights of ``out/best``.
 
     Returns:
         What ``out/train.json`` holds.
@@ -151,9 +156,10 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     validation_clips = _validation_clips(config, clips)
     rate = _schedule(config)
     torch.manual_seed(config.seed)
-    frames = (config.frames or encoder.frames) if encoder else None
+    given = encoder
     if encoder is None:
-        encoder, frames = build_encoder(config)
+        encoder, _ = build_encoder(config)
+    frames = config.frames or encoder.frames
     head, _ = build_head(config.head, encoder, frames, len(clips.classes), config.adapter_path, config.weights)
     text = name_features(head, encoder, clips.classes, config.text)
     config = replace(config, head=head.spec)  # from here on, and in what is written, with every option of it
@@ -162,10 +168,18 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
             f"Neither the adapter '{encoder.config.name}' nor the head '{head.spec.name}' has anything to train; "
             f"choose another adapter, such as d2st, or a head with parameters, such as trx."
         )
+    reading = ClipReading.of(
+        encoder, frames=frames, sampling=config.sampling, transforms=config.transforms, precision=config.precision
+    )
+    if encoder.reading:
+        tell_apart(encoder.reading, reading, "The adapter was trained before on")
+    lay_out(encoder, reading)
+    head.reading = reading
     encoder.set_grad_checkpointing(config.grad_checkpointing)
     folder = RunFolder(config.out)
     if fabric.is_global_zero:
-        folder.open(config_dict(config), config.overwrite)
+        parts = {"training": clips, "validation": validation_clips}
+        folder.open(config_dict(config), config.overwrite, Material(encoder, reading, parts))
     fabric.barrier()
     episode = (config.way, config.shot, config.queries)
     model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
@@ -174,6 +188,8 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     episodes = EpisodeClips(clips, sampler, sample, *clip_transforms.training(config, encoder))
     validation = Validation(validation_clips, config, encoder, head, sample) if validation_clips else None
     state = run(fabric, config, plan, folder, model, optimizer, rate, episodes, validation)
+    if given is not None:
+        give_back(fabric, encoder, folder)
     result = {
         "episodes": state.done,
         "seconds": state.seconds,
@@ -208,12 +224,20 @@ def launch_training(config, plan: Plan):
     return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision])
 
 
+def give_back(fabric, encoder: VideoEncoder, folder: RunFolder) -> None:
+    """A caller's own encoder as it is used after training: in eval mode, with the best weights of the run."""
+    fabric.barrier()  # the first process writes them
+    weights, _ = read_tensors(folder.best / WEIGHTS, what="adapter weights", remedy="start the run again")
+    encoder.load_adapter_state_dict(weights)
+    encoder.eval()
+
+
 def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
     if config.validate_every == 0:
         return None
     try:
         clips = open_dataset(config.data, config.split, "val")
-    except D2STError as error:  # the training part was opened before, so what is missing is validation classes
+    except NoPart as error:
         say(f"No validation, the last adapter will be the best: {error}")
         return None
     shared = sorted(set(clips.classes) & set(training.classes))
@@ -224,8 +248,10 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
             f"or validate_every 0."
         )
     if len(clips.classes) < 2:
-        say(f"No validation, the last adapter will be the best: its part has only the class {clips.classes[0]}.")
-        return None
+        raise D2STError(
+            f"The part val of '{config.data}' has only the class {clips.classes[0]}, and validation tells two or more "
+            f"apart. Give it more classes, or validate_every 0."
+        )
     return clips
 
 

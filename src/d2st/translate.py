@@ -11,7 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import __version__
+from . import __version__, clip_transforms
+from .clip_reading import ClipReading
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .finite import check_finite
@@ -78,18 +79,18 @@ def translate(encoder: VideoEncoder, file: str | Path, about: dict | None = None
 
 
 @torch.no_grad()
-def describe(encoder: VideoEncoder, frames: int | None = None, sampling: str = "uniform") -> dict:
+def describe(encoder: VideoEncoder, reading: ClipReading | None = None) -> dict:
     """What a program must know to run an encoder's file; ``docs/export.md`` has the fields.
 
     Args:
         encoder: the encoder.
-        frames: T, frames of a clip; None is the encoder's.
-        sampling: rule by which frames of a clip are read (:mod:`d2st.data.frames`).
+        reading: how clips are to be read; None is as it was trained.
 
     Raises:
         D2STError: the encoder cannot take so many frames.
     """
-    frames, size = frames or encoder.frames, encoder.image_size
+    reading, size = reading or ClipReading.of(encoder), encoder.image_size
+    frames = reading.frames
     features = encoder(torch.zeros(1, frames, 3, *size)).shape[1:]  # (T', D)
     return {
         "format": FORMAT,
@@ -99,14 +100,22 @@ def describe(encoder: VideoEncoder, frames: int | None = None, sampling: str = "
         "input": {"name": "video", "shape": ["batch", frames, 3, *size], "type": "float32"},
         "output": {"name": "features", "shape": ["batch", *features], "type": "float32"},
         "frames": frames,
-        "sampling": sampling,
+        "sampling": reading.sampling,
+        **({"stride": reading.stride} if reading.sampling == "stride" else {}),
+        "transforms": reading.transforms,
         "image_size": list(size),
-        "resize": "cover, then centre crop",
-        "interpolation": encoder.interpolation,
+        **_resizing(reading, encoder),
         "mean": list(encoder.mean),
         "std": list(encoder.std),
         "feature_size": encoder.num_features,
     }
+
+
+def _resizing(reading: ClipReading, encoder: VideoEncoder) -> dict:
+    if reading.transforms == "released":
+        side = clip_transforms.released_size(encoder)[1]
+        return {"resize": f"to {side}x{side}, then centre crop", "interpolation": "bilinear", "antialias": False}
+    return {"resize": "cover, then centre crop", "interpolation": encoder.interpolation, "antialias": True}
 
 
 @torch.no_grad()

@@ -43,7 +43,7 @@ class Validation:
         self.clips, self.config, self.encoder, self.head, self.sample = clips, config, encoder, head, sample
         way = min(config.way, len(clips.classes))
         self.title = f"{way}-way {config.shot}-shot validation"
-        self.transform = clip_transforms.fixed(config, encoder)
+        self.transform = clip_transforms.fixed(config.transforms, encoder)
         EpisodeSampler(clips.labels, way, config.shot, config.queries, config.seed, clips.classes)  # or says what lacks
         self.text = name_features(head, encoder, clips.classes, config.text)
 

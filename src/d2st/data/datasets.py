@@ -28,6 +28,10 @@ class DataWarning(UserWarning):
     """A dataset that was opened although some of its clips cannot be used."""
 
 
+class NoPart(D2STError):
+    """The data are not divided, or their split has no such part; everything else that is wrong with a split is not."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """One clip.
@@ -109,9 +113,9 @@ def open_dataset(
         raise D2STError(f"There is no part '{part}'; choose train, val or test.")
     listing, parts = list_clips(data, split)
     if not parts and part == "val":
-        raise D2STError(f"'{data}' has no validation part because no split is given; pass a split file.")
+        raise NoPart(f"'{data}' has no validation part because no split is given; pass a split file.")
     if part and parts and not parts.get(part):
-        raise D2STError(f"Split '{split}' of '{data}' has no part '{part}', only {', '.join(parts)}.")
+        raise NoPart(f"Split '{split}' of '{data}' has no part '{part}', only {', '.join(parts)}.")
     if part and parts:
         names = parts[part]
     else:

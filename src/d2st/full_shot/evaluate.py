@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from ..checks import Checked, option
+from ..clip_reading import Sampling, read_as
 from ..console import plain_console, plain_table, say
 from ..data.datasets import ClipSet
 from ..data.division import open_division, parts_of
@@ -59,7 +60,7 @@ class FullShotEvalConfig(Checked):
     head: Literal["linear"] = "linear"
     weights: str | None = None
     frames: int | None = option(None, **FRAMES)
-    sampling: Literal["uniform", "stride", "tsn", "rate50", "rate35"] | None = None
+    sampling: Sampling | None = None
     stride: int | None = option(None, **FRAMES)
     views: int = option(1, **COUNT)
     crops: int = option(1, **COUNT)
@@ -88,14 +89,14 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     parts = parts_of(config.data, config.split)
     part = config.part or next((name for name in ("test", "val") if name in parts), "train")
     clips = open_division(config.data, config.split, part, model.names)
-    stride = model.stride if config.stride is None else config.stride
-    how = Views(config.sampling or model.sampling, stride, config.views, config.crops, config.average)
+    reading = model.reading(config.frames, config.sampling, config.stride, config.precision)
+    how = Views(reading.sampling, reading.stride, config.views, config.crops, config.average)
     encoder = model.to(fabric.device).encoder
     answers = answer(
         fabric,
         model,
         clips,
-        config.frames or encoder.frames,
+        reading.frames,
         how,
         batch_size=config.batch_size,
         workers=config.workers,
@@ -107,6 +108,7 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
         "adapter": encoder.config.label,
         "head": "linear",
         "trainable_parameters": sum(p.numel() for p in model.trainable_parameters()),
+        **read_as(reading, encoder),
         "clips": len(answers.clips),
         "bad_clips": answers.bad,
         "problems": list(clips.problems),

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..clip_reading import ClipReading, tell_apart
 from ..data.frames import Stride
 from ..encoder import VideoEncoder
 from ..errors import D2STError
@@ -51,6 +53,24 @@ class VideoClassifier(nn.Module):
     def forward(self, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, classes)."""
         return self.head(self.encoder, video)
+
+    def reading(
+        self,
+        frames: int | None = None,
+        sampling: str | None = None,
+        stride: Stride | None = None,
+        precision: str = "fp32",
+    ) -> ClipReading:
+        """How clips are read for it; None is as it was trained. What is otherwise than then is told on stderr."""
+        rule = {"sampling": sampling or self.sampling, "stride": self.stride if stride is None else stride}
+        reading = ClipReading.of(self.encoder, frames=frames, transforms="plain", precision=precision, **rule)
+        trained = ClipReading.of(
+            self.encoder, transforms="plain", precision=None, sampling=self.sampling, stride=self.stride
+        )
+        if self.encoder.reading:
+            trained = replace(trained, precision=self.encoder.reading.precision)
+        tell_apart(trained, reading, "The classifier was trained on")
+        return reading
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What an optimiser gets: the encoder's trained parameters and the classifier's."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..checks import Checked, option
+from ..clip_reading import Sampling, read_as
 from ..console import plain_console, plain_table, printable, tell_unreadable
 from ..data.datasets import Clip, ClipSet
 from ..data.queries import query_files
@@ -51,7 +52,7 @@ class FullShotPredictConfig(Checked):
     head: Literal["linear"] = "linear"
     weights: str | None = None
     frames: int | None = option(None, **FRAMES)
-    sampling: Literal["uniform", "stride", "tsn", "rate50", "rate35"] | None = None
+    sampling: Sampling | None = None
     stride: int | None = option(None, **FRAMES)
     views: int = option(1, **COUNT)
     crops: int = option(1, **COUNT)
@@ -80,13 +81,13 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
     files = query_files((config.query,) if isinstance(config.query, str) else config.query)
     fabric = launch(pick_device(config.device))
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
-    stride = model.stride if config.stride is None else config.stride
+    reading = model.reading(config.frames, config.sampling, config.stride, config.precision)
     answers = answer(
         fabric,
         model,
         ClipSet(model.names, tuple(Clip(file, 0, str(file)) for file in files)),  # labels are what is asked for
-        config.frames or model.encoder.frames,
-        Views(config.sampling or model.sampling, stride, config.views, config.crops, config.average),
+        reading.frames,
+        Views(reading.sampling, reading.stride, config.views, config.crops, config.average),
         batch_size=config.batch_size,
         workers=config.workers,
         precision=config.precision,
@@ -98,7 +99,7 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
         likeliest = {model.names[c]: float(score) for c, score in zip(classes, scores, strict=True)}
         label, confidence = next(iter(likeliest.items()))
         predictions.append({"clip": str(files[clip]), "label": label, "confidence": confidence, "scores": likeliest})
-    result = {"predictions": predictions, "unreadable": answers.bad}
+    result = {"predictions": predictions, "unreadable": answers.bad, **read_as(reading, model.encoder)}
     if config.out and fabric.is_global_zero:
         write_result(Path(config.out) / "predict.json", config, result)
     _print(predictions, config)

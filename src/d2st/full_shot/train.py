@@ -8,6 +8,7 @@ import torch
 from .. import schedules
 from ..adapters import AdapterConfig, D2STConfig
 from ..checks import Checked, option
+from ..clip_reading import ClipReading, lay_out, tell_apart
 from ..data import frames as frame_rules
 from ..data.augment import full_shot_transform
 from ..data.batches import ClipBatches
@@ -18,6 +19,7 @@ from ..errors import D2STError
 from ..heads import TextConfig
 from ..limits import BELOW_ONE, CLIPS, FRAMES, NOT_NEGATIVE, POSITIVE, RATIO, SEED, SHARE, SIDE, WORKERS
 from ..loop import run
+from ..material import Material
 from ..optimizer import parameter_groups
 from ..options import Precision, build_encoder
 from ..plan import Plan
@@ -25,7 +27,7 @@ from ..processes import world_size
 from ..results import config_dict, write_result
 from ..runs import RunFolder
 from ..text import encode_names
-from ..train import launch_training
+from ..train import give_back, launch_training
 from .loss import FullShotLoss
 from .model import VideoClassifier
 from .validate import Validation
@@ -133,7 +135,8 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
 
     Args:
         config: all settings.
-        encoder: trained instead of one built from the config; a resumed run must get the same.
+        encoder: trained instead of one built from the config; a resumed run must get the same. It comes back in eval
+            mode with the weights of ``out/best``.
 
     Returns:
         What ``out/train.json`` holds.
@@ -149,9 +152,10 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     validation_clips = _validation_clips(config, clips)
     rate = schedules.cosine(config.lr, plan.total, config.warmup_epochs / config.epochs, config.lr * config.warmup_from)
     torch.manual_seed(config.seed)
-    frames = (config.frames or encoder.frames) if encoder else None
+    given = encoder
     if encoder is None:
-        encoder, frames = build_encoder(config)
+        encoder, _ = build_encoder(config)
+    frames = config.frames or encoder.frames
     size = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
     chosen = ("crop", "area", "short_side", "flip", "rand_augment", "magnitude", "erasing")
     transform = full_shot_transform(*size, **{name: getattr(config, name) for name in chosen})
@@ -160,16 +164,30 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     if encoder.config.classifies_by_text:
         classes = encode_names(clips.classes, encoder.backbone_name, config.text)
     classifier = VideoClassifier(encoder, classes, clips.classes, config.sampling, config.stride)
+    reading = ClipReading.of(
+        encoder,
+        frames=frames,
+        sampling=config.sampling,
+        transforms="plain",
+        precision=config.precision,
+        stride=config.stride,
+    )
+    if encoder.reading:
+        tell_apart(encoder.reading, reading, "The adapter was trained before on")
+    lay_out(encoder, reading)
     encoder.set_grad_checkpointing(config.grad_checkpointing)
     folder = RunFolder(config.out)
     if fabric.is_global_zero:
-        folder.open(config_dict(config), config.overwrite)
+        parts = {"training": clips, "validation": validation_clips}
+        folder.open(config_dict(config), config.overwrite, Material(encoder, reading, parts))
     fabric.barrier()
     model = FullShotLoss(classifier, len(clips.classes), config.label_smoothing, config.mixup, config.cutmix)
     optimizer = torch.optim.AdamW(parameter_groups(model, config, "model.head."), lr=config.lr)
     batches = ClipBatches(clips, config.batch_size, sample, transform, config.seed)
     validation = Validation(classifier, validation_clips, config, frames) if validation_clips else None
     state = run(fabric, config, plan, folder, model, optimizer, rate, batches, validation)
+    if given is not None:
+        give_back(fabric, encoder, folder)
     result = {
         "epochs": state.done / plan.per_epoch,
         "steps": plan.total // plan.per_step,

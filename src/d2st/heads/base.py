@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..clip_reading import ClipReading
 from .spec import HeadSpec, TextConfig
 
 
@@ -48,6 +49,7 @@ class Head(nn.Module):
         needs_text: ``match`` wants the features of the class names.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
         text: how the names were told that a head with ``needs_text`` was trained with; None for the others.
+        reading: how the clips were read that it was trained on; None where it was not trained.
         spec: name and all options that ``d2st.heads.build`` built it from, and a saved head is built from again.
     """
 
@@ -56,6 +58,7 @@ class Head(nn.Module):
     needs_video: bool = False
     spec: HeadSpec | None = None
     text: TextConfig | None = None
+    reading: ClipReading | None = None
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """What an optimiser gets; empty for the heads that only measure."""

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from .. import __version__
+from ..clip_reading import ClipReading
 from ..errors import D2STError
 from ..files import write_json, write_safetensors
 from .base import Head
@@ -28,6 +29,8 @@ def save(head: Head, folder: str | Path) -> Path:
     settings = {"format": FORMAT, "d2st_version": __version__, "head": {"name": head.spec.name, **head.spec.options}}
     if head.text:
         settings["text"] = asdict(head.text) | {"weights": None}  # a path of this machine
+    if head.reading:
+        settings["reading"] = head.reading.to_dict()
     write_json(folder / CONFIG, settings)
     return folder
 
@@ -51,6 +54,8 @@ def load(source: str | Path, **options: object) -> Head:
     if spec is None:
         raise D2STError(f"'{source}' holds no head: {CONFIG} is missing. Build one by its name instead.")
     head = build(spec.name, **{**spec.options, **options})
+    reading = json.loads((folder / CONFIG).read_text()).get("reading")
+    head.reading = reading and ClipReading.from_dict(reading, f"reading in {folder / CONFIG}")
     if head.needs_text:
         head.text = TextConfig(**json.loads((folder / CONFIG).read_text()).get("text", {}))
     if not head.state_dict():

@@ -12,6 +12,7 @@ from .. import console
 from ..adapters import AdapterConfig, NoneConfig
 from ..checks import option
 from ..classify import FewShotClassifier
+from ..clip_reading import Sampling, Transforms, read_as
 from ..data.stream import VideoStream, open_stream
 from ..errors import D2STError
 from ..files import write_atomic
@@ -47,7 +48,10 @@ class SpotConfig(ChoosesHead):
         adapter_path: folder of a trained adapter, such as best/ of a training run.
         head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
         text: how the names of the classes are told to a head that uses them.
-        sampling: which frames of the support clips are read; windows are always read uniformly.
+        sampling: which frames of the support clips are read; None is as the saved adapter was trained, or uniform.
+            Windows are always read uniformly.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
         lengths: of the windows in seconds; None takes them from the support clips.
         reject_rate: share of windows that show one of the actions that may be answered "unknown"; the price of telling
             others.
@@ -80,7 +84,8 @@ class SpotConfig(ChoosesHead):
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
     lengths: tuple[float, ...] | float | None = option(None, **POSITIVE)
     reject_rate: float = option(0.05, **REJECT_RATE)
     calibration: str | None = None
@@ -132,6 +137,7 @@ def spot(config: SpotConfig) -> dict:
         notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
     result = {"complete": complete, "watched": round(windows.until, 3), "windows": windows.count}
     result |= {"frames": asdict(video.tally), "unreadable": list(support.unreadable), "notes": notes}
+    result |= read_as(classifier.reading, classifier.encoder)
     result = _conclude(config, classifier, windows, events, result)
     if failure:
         raise failure

@@ -9,7 +9,8 @@ import torch
 from torchvision.transforms import v2
 
 from ..classify import FewShotClassifier
-from ..data.transforms import fit, normalise
+from ..clip_transforms import shrink
+from ..data.transforms import normalise
 from .windows import cut
 
 
@@ -47,8 +48,9 @@ def watch(
         batch_size: windows in a forward pass.
     """
     encoder = classifier.encoder
-    shrink, prepare = fit(encoder.image_size, encoder.interpolation), v2.Compose(normalise(encoder.mean, encoder.std))
-    frames = ((time, shrink(torch.from_numpy(picture).permute(2, 0, 1))) for time, picture in video)
+    smaller = shrink(classifier.reading.transforms, encoder)
+    prepare = v2.Compose(normalise(encoder.mean, encoder.std))
+    frames = ((time, smaller(torch.from_numpy(picture).permute(2, 0, 1))) for time, picture in video)
     windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
     while batch := list(islice(windows, batch_size)):
         clips = prepare(torch.stack([window.frames for window in batch]).to(classifier.device))  # (B, T, 3, h, w)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from ..adapters import AdapterConfig, NoneConfig
 from ..checks import option
+from ..clip_reading import Sampling, Transforms
 from ..errors import D2STError
 from ..heads import ChoosesHead, HeadSpec, TextConfig
 from ..limits import FRAMES, REJECT_RATE, SIDE
@@ -21,6 +22,10 @@ class StudioConfig(ChoosesHead):
         weights: local weight file of the backbone.
         image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
         frames: frames of a clip; None is the saved adapter's, or 8.
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
+            adapter was trained, or uniform.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
         adapter: adapter system put on the backbone untrained; none is the frozen backbone.
         adapter_path: folder of a trained adapter, such as best/ of a training run.
         adapters: folder under which every saved adapter can be chosen on the page.
@@ -42,6 +47,8 @@ class StudioConfig(ChoosesHead):
     weights: str | None = None
     image_size: int | None = option(None, **SIDE)
     frames: int | None = option(None, **FRAMES)
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
     adapter: AdapterConfig = field(default_factory=NoneConfig)
     adapter_path: str | None = None
     adapters: str | None = None

@@ -39,7 +39,9 @@ def point_picture(classifier: FewShotClassifier, frames: Tensor) -> str | None:
         classifier: whose encoder reads it.
         frames: uint8 (T, 3, H, W).
     """
-    clip = clip_points(classifier.encoder, frames, precision=classifier.precision)
+    clip = clip_points(
+        classifier.encoder, frames, precision=classifier.precision, transforms=classifier.reading.transforms
+    )
     if not clip.pathways:
         return None
     file = io.BytesIO()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..choice import build_head, tell_untrained
 from ..classify import FewShotClassifier
+from ..clip_reading import ClipReading, choose
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import Head
@@ -27,6 +28,7 @@ class Recogniser:
         name: as the page lists it.
         encoder: on the device.
         head: the one it was trained with, or as configured.
+        reading: how clips are read for it.
         calibration: of these, for telling unknown actions from few examples, where there is one.
         about: one sentence for people.
     """
@@ -34,6 +36,7 @@ class Recogniser:
     name: str
     encoder: VideoEncoder
     head: Head
+    reading: ClipReading
     calibration: str | CalibrationFile | None
     about: str
 
@@ -82,7 +85,9 @@ class Recognisers:
         return FewShotClassifier(
             own.encoder,
             own.head,
-            frames=config.frames,
+            frames=own.reading.frames,
+            sampling=own.reading.sampling,
+            transforms=own.reading.transforms,
             precision=config.precision,
             text=config.text,
             reject_rate=config.reject_rate,
@@ -92,8 +97,9 @@ class Recognisers:
     def _load(self, name: str) -> Recogniser:
         path = self.paths[name]
         config = replace(self.config, adapter_path=path)
-        encoder, frames = build_encoder(config)
-        head, trained = build_head(config.head, encoder, frames, saved=path, weights=config.weights)
+        encoder, _ = build_encoder(config)
+        reading = choose(config, encoder)
+        head, trained = build_head(config.head, encoder, reading.frames, saved=path, weights=config.weights)
         if not trained:
             tell_untrained(head)
         about = f"{encoder.config.name} adapters on {encoder.backbone_name}"
@@ -102,9 +108,9 @@ class Recognisers:
                 f"{encoder.backbone_name} without a trained adapter: it sees what is in the pictures, and hardly how "
                 "it moves. Start the studio with --adapter FOLDER to use one"
             )
-        about += f". It looks at {frames} frames of a clip."
-        calibration = config.calibration or beside(path, encoder, head)
-        return Recogniser(name, encoder.to(self.device), head.to(self.device), calibration, about)
+        about += f". It looks at {reading.frames} frames of a clip."
+        calibration = config.calibration or beside(path, encoder, head, reading)
+        return Recogniser(name, encoder.to(self.device), head.to(self.device), reading, calibration, about)
 
 
 def _find(config: StudioConfig) -> dict[str, str | None]:

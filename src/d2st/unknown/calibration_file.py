@@ -2,13 +2,14 @@
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from .. import __version__
+from ..clip_reading import ClipReading, tell_apart
 from ..console import tell
 from ..encoder import VideoEncoder
 from ..errors import D2STError
@@ -72,10 +73,12 @@ class CalibrationFile:
     Args:
         origin: the model.
         entries: one for each number of shots.
+        reading: how the clips were read that it was fitted to; None is not said, as before it was recorded.
     """
 
     origin: Origin
     entries: tuple[Entry, ...]
+    reading: ClipReading | None = None
 
     def nearest(self, shots: float) -> Entry:
         """The entry for about as many shots."""
@@ -86,9 +89,10 @@ class CalibrationFile:
         path = _file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         entries = [asdict(entry) for entry in self.entries]
-        write_json(
-            path, {"format": FORMAT, "d2st_version": __version__, "model": asdict(self.origin), "entries": entries}
-        )
+        about = {"format": FORMAT, "d2st_version": __version__, "model": asdict(self.origin)}
+        if self.reading:
+            about["reading"] = self.reading.to_dict()
+        write_json(path, about | {"entries": entries})
         return path
 
     @classmethod
@@ -106,13 +110,20 @@ class CalibrationFile:
             entries = tuple(Entry(**entry | {"quantiles": tuple(entry["quantiles"])}) for entry in content["entries"])
             if not entries or any(len(entry.quantiles) != len(RATES) for entry in entries):
                 raise ValueError("it is not whole")
-            return cls(Origin(**content["model"]), entries)
+            reading = content.get("reading")
+            if reading is not None:
+                reading = ClipReading.from_dict(reading, f"reading in {path}")
+            return cls(Origin(**content["model"]), entries, reading)
         except FileNotFoundError as error:
             raise D2STError(
                 f"There is no calibration '{path}'; d2st eval --part val --open-set --save-calibration writes one."
             ) from error
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise D2STError(f"The calibration '{path}' cannot be read ({error}); write it again.") from error
+
+    def fitted_to(self, encoder: VideoEncoder) -> ClipReading:
+        """How the clips were read; where that is not said, as an encoder usually reads them."""
+        return self.reading or replace(ClipReading.of(encoder), precision=None)
 
     def check(self, origin: Origin) -> "CalibrationFile":
         """Refuse another model than the one that it was fitted for."""
@@ -123,16 +134,37 @@ class CalibrationFile:
             )
         return self
 
+    def check_all(self, encoder: VideoEncoder, head: Head, reading: ClipReading) -> "CalibrationFile":
+        """As :meth:`check`; also refuse clips that are read in another way, because scores are sums over frames.
 
-def beside(adapter: str | Path | None, encoder: VideoEncoder, head: Head) -> CalibrationFile | None:
-    """The calibration beside a saved adapter, if there is one; that of another head is passed over with a sentence."""
+        Another precision is told and taken: it moves scores far less than they scatter.
+        """
+        self.check(Origin.of(encoder, head))
+        own = self.fitted_to(encoder)
+        if apart := own.apart(reading):
+            raise D2STError(
+                f"The calibration was fitted to {apart}. Fit one for this reading (d2st eval --part val --open-set "
+                f"--save-calibration), or read clips as it was fitted."
+            )
+        tell_apart(own, reading, "The calibration was fitted to")
+        return self
+
+
+def beside(
+    adapter: str | Path | None, encoder: VideoEncoder, head: Head, reading: ClipReading
+) -> CalibrationFile | None:
+    """The calibration beside a saved adapter, if there is one; that of another head, or of clips that were read in
+    another way, is passed over with a sentence."""
     if not adapter or not (path := find(adapter, CALIBRATION) / CALIBRATION).exists():
         return None
     found, origin = CalibrationFile.read(path), Origin.of(encoder, head)
-    if found.origin == origin:
-        return found
-    tell(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.")
-    return None
+    if found.origin != origin:
+        tell(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.")
+        return None
+    if apart := found.fitted_to(encoder).apart(reading):
+        tell(f"{path} is not used: it was fitted to {apart}.")
+        return None
+    return found
 
 
 def _file(path: str | Path) -> Path:

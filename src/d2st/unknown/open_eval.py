@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ..clip_reading import ClipReading
 from ..data.episodes import EpisodeSampler
 from ..encoder import VideoEncoder
 from ..errors import D2STError
@@ -39,16 +40,21 @@ class OpenSet:
                 f"A calibration is part of the model and is fitted on validation classes (part val), not on "
                 f"{config.part}."
             )
+        if config.save_calibration and config.test_frames != "centre":
+            raise D2STError(
+                f"A calibration is for predict, which reads the central test frames: leave out --test-frames "
+                f"{config.test_frames}."
+            )
 
     def unseen(self, classes: int) -> int:
         """How many classes beside an episode's own have queries in it: as many as its own, or as there are."""
         return max(1, min(self.config.way, classes - self.config.way)) if self.config.open_set else 0
 
-    def saved(self, encoder: VideoEncoder, head: Head) -> CalibrationFile | None:
+    def saved(self, encoder: VideoEncoder, head: Head, reading: ClipReading) -> CalibrationFile | None:
         """The calibration to try: the one given, or the one beside the adapter, unless a new one is fitted."""
         if self.config.calibration:
-            return CalibrationFile.read(self.config.calibration).check(Origin.of(encoder, head))
-        return None if self.config.save_calibration else beside(self.config.adapter_path, encoder, head)
+            return CalibrationFile.read(self.config.calibration).check_all(encoder, head, reading)
+        return None if self.config.save_calibration else beside(self.config.adapter_path, encoder, head, reading)
 
     def __call__(
         self,
@@ -69,6 +75,7 @@ class OpenSet:
         result = summarise_open(scores, config.reject_rate, entry and entry.at(config.reject_rate))
         return result | ({"calibration_shot": entry.shot} if entry else {})
 
-    def save(self, encoder: VideoEncoder, head: Head) -> Path:
-        """Write the calibration that was fitted."""
-        return CalibrationFile(Origin.of(encoder, head), tuple(self.entries)).write(self.config.save_calibration)
+    def save(self, encoder: VideoEncoder, head: Head, reading: ClipReading) -> Path:
+        """Write the calibration that was fitted to clips that were read so."""
+        found = CalibrationFile(Origin.of(encoder, head), tuple(self.entries), reading)
+        return found.write(self.config.save_calibration)

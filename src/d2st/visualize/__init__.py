@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from ..adapters import AdapterConfig, D2STConfig, NoneConfig
 from ..checks import option
 from ..choice import build_head, tell_untrained
 from ..classify import FewShotClassifier
+from ..clip_reading import Sampling, Transforms, choose, read_as, with_reading
 from ..console import say
 from ..data.kinds import is_frame_folder
 from ..data.readers import reader
@@ -53,7 +53,10 @@ class VisualizeConfig(ChoosesHead):
         adapter_path: folder of a trained adapter, such as best/ of a training run.
         head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
         text: how the names of the classes are told to a head that uses them.
-        sampling: which frames are read: uniform, rate50 or rate35 (released rules).
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
+            adapter was trained, or uniform.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
         seed: of adapters that are put on untrained.
         out: folder for the pictures and visualize.json.
         device: auto, cpu or cuda.
@@ -75,7 +78,8 @@ class VisualizeConfig(ChoosesHead):
     adapter_path: str | None = None
     head: HeadSpec | str | None = None
     text: TextConfig = field(default_factory=TextConfig)
-    sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
     seed: int = option(0, **SEED)
     out: str = "runs/visualize"
     device: str = "auto"
@@ -95,14 +99,22 @@ def visualize(config: VisualizeConfig) -> dict:
     """
     _check(config)
     torch.manual_seed(config.seed)
-    encoder, frames = build_encoder(config)
-    head, trained = build_head(config.head, encoder, frames, saved=config.adapter_path, weights=config.weights)
+    encoder, _ = build_encoder(config)
+    reading = choose(config, encoder)
+    config = with_reading(config, reading)
+    head, trained = build_head(config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights)
     encoder.to(pick_device(config.device))
     classifier = FewShotClassifier(
-        encoder, head, frames=frames, sampling=config.sampling, precision=config.precision, text=config.text
+        encoder,
+        head,
+        frames=reading.frames,
+        sampling=reading.sampling,
+        transforms=reading.transforms,
+        precision=config.precision,
+        text=config.text,
     )
     clip = _Clip(classifier, config.query)
-    points = clip_points(encoder, clip.frames, config.token, config.precision)
+    points = clip_points(encoder, clip.frames, config.token, config.precision, reading.transforms)
     if not points.pathways and not config.support:
         raise D2STError(_NO_POINTS.format(encoder.config.name))
     out, files, result = Path(config.out), [], {"clip": clip.record(points)}
@@ -117,6 +129,7 @@ def visualize(config: VisualizeConfig) -> dict:
         result |= points_record(points)
     else:
         say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
+    result |= read_as(reading, encoder)
     result["files"] = [*files, "visualize.json"]
     write_result(out / "visualize.json", replace(config, head=head.spec), result)
     say(f"Written to {out}: {', '.join(result['files'])}")

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.transforms import View, eval_transform, eval_view
+from .. import clip_transforms
+from ..clip_reading import Transforms
+from ..data.transforms import View
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..finite import check_finite
@@ -98,6 +100,7 @@ def clip_points(
     frames: Tensor,
     token: tuple[int, float, float] | None = None,
     precision: Precision = "fp32",
+    transforms: Transforms = "plain",
 ) -> ClipPoints:
     """The points of every adapter in one clip.
 
@@ -107,13 +110,14 @@ def clip_points(
         token: (frame, x, y) of a query token whose attention is wanted too: the frame counts from 0, x and y are pixels
             of the pictures.
         precision: of the forward pass.
+        transforms: which clips are made fit for the model by.
 
     Raises:
         D2STError: the token lies outside of what the model sees.
     """
-    view = eval_view(encoder.image_size, *frames.shape[2:])
+    view = clip_transforms.view(transforms, encoder, *frames.shape[2:])
     place = None if token is None else _checked(token, view, len(frames))
-    transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+    transform = clip_transforms.fixed(transforms, encoder)
     device = next(encoder.parameters()).device
     with autocast(device, precision):
         found, features = sampled_points(encoder, transform(frames).to(device), None if token is None else place)
