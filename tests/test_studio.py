@@ -18,7 +18,8 @@ import d2st
 from d2st.errors import D2STError
 from d2st.studio import StudioConfig, cards, check, studio
 from d2st.studio.recognisers import Recognisers
-from d2st.studio.sessions import Sessions, remove_left_over
+from d2st.studio.room import Room
+from d2st.studio.sessions import MOST, SILENT, Sessions, remove_left_over
 
 
 @pytest.fixture(scope="module")
@@ -375,3 +376,127 @@ def test_what_it_cannot_start_with_is_a_sentence(small, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(D2STError, match=r'pip install "d2st\[studio\]"'):
         studio(StudioConfig(**model))
+
+
+@pytest.mark.parametrize("where", ["d2st.studio.clips.read_clip", "d2st.studio.pictures.small_frames"])
+@pytest.mark.parametrize("raised", [ValueError("29 is not a valid Type"), MemoryError(), RuntimeError("no\nmemory")])
+def test_one_clip_never_stops_the_others(sessions, upload, monkeypatch, where, raised, capsys):
+    """Whatever a file makes a library raise: the others are learned or answered, and its file does not stay."""
+    _, tab = sessions.enter("", "tab")
+    right, calls = getattr(d2st.studio.clips if "clips" in where else d2st.studio.pictures, where.split(".")[-1]), []
+
+    def wrong(*given):
+        calls.append(given)
+        if len(calls) == 1:
+            raise raised
+        return right(*given)
+
+    monkeypatch.setattr(where, wrong)
+    step, _ = run(tab.add("pink", upload("pink/0", "pink/1", "pink/2")))
+    assert (step.done, step.kept) == (3, 2)
+    assert [e.name for e in tab.examples["pink"]] == ["pink-1.mp4", "pink-2.mp4"]
+    assert len(step.problems) == 1 and step.problems[0].startswith("pink-0.mp4: cannot be ")
+    assert len(list(tab.inbox.folder.iterdir())) == 2 and "\n" not in step.problems[0]
+    calls.clear()
+    step, _ = run(tab.recognise(upload("pink/3", "pink/4")))
+    assert step.kept == 1 and [a.clip.name for a in tab.answers] == ["pink-4.mp4"]
+    assert tab.passed_over[0].startswith("pink-3.mp4: cannot be ") and len(list(tab.inbox.folder.iterdir())) == 3
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_the_answer_for_none_of_the_actions_is_no_name(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    for name in ("unknown", " Unknown "):
+        with pytest.raises(D2STError, match="'unknown' is the answer for clips of none of the actions"):
+            run(tab.add(name, upload("pink/0")))
+
+
+def test_names_are_no_formulas_in_the_table(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    run(tab.add("=HYPERLINK(1)", upload("pink/0", "pink/1")))
+    run(tab.recognise(upload("pink/2", name="-1+cmd.mp4")))
+    rows = list(csv.DictReader(cards.table(tab).splitlines()))
+    assert (rows[0]["clip"], rows[0]["label"]) == ("'-1+cmd.mp4", "'=HYPERLINK(1)")
+
+
+def test_a_foreign_lock_is_left_alone(sessions, tmp_path):
+    """A FIFO would be waited for, a link followed, and another user's folder is not ours to remove."""
+    for name in ("fifo", "link", "linked"):
+        (tmp_path / f"d2st-studio-{name}").mkdir()
+    os.mkfifo(tmp_path / "d2st-studio-fifo" / "lock")
+    (tmp_path / "elsewhere").touch()
+    (tmp_path / "d2st-studio-link" / "lock").symlink_to(tmp_path / "elsewhere")
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "lock").touch()
+    (tmp_path / "d2st-studio-linked").rmdir()
+    (tmp_path / "d2st-studio-linked").symlink_to(whole)
+    remove_left_over()
+    assert (tmp_path / "d2st-studio-fifo").exists() and (tmp_path / "d2st-studio-link").exists()
+    assert (whole / "lock").exists() and sessions.folder.exists()
+
+
+def test_another_users_folder_is_left_alone(sessions, tmp_path, monkeypatch):
+    (tmp_path / "d2st-studio-other").mkdir()
+    (tmp_path / "d2st-studio-other" / "lock").touch()
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    remove_left_over()
+    assert (tmp_path / "d2st-studio-other").exists()
+
+
+def test_hosts_as_browsers_write_them():
+    server = pytest.importorskip("d2st.studio.server", reason="gradio is not installed", exc_type=ImportError)
+    assert server.hosts_of("127.0.0.1", 7860) == {"127.0.0.1:7860", "localhost:7860"}
+    assert server.hosts_of("[::1]", 80) == {"[::1]:80", "localhost:80", "[::1]", "localhost"}
+
+
+def test_uploads_have_room_in_all(tmp_path):
+    uploads, kept = tmp_path / "uploads", tmp_path / "session"
+    uploads.mkdir(), kept.mkdir()
+    room = Room(tmp_path, uploads, most=1000)
+    for i, age in enumerate((300, 200, 0)):
+        (uploads / str(i)).write_bytes(bytes(300))
+        os.utime(uploads / str(i), (time.time() - age,) * 2)
+    os.link(uploads / "1", kept / "1")  # one file under two names
+    assert room.used() == 900
+    with room.reserved(100) as there_is:
+        assert there_is
+        with room.reserved(200) as second:  # the oldest makes room
+            assert second and not (uploads / "0").exists() and room.used() == 600
+            with room.reserved(200) as third:  # taking 1 away frees nothing, and 2 is about to be used
+                assert not third
+    assert room.coming == 0 and (uploads / "2").exists() and (kept / "1").exists()
+    with room.reserved(1001) as too_much:
+        assert not too_much and (uploads / "2").exists()
+
+
+def test_half_uploads_are_swept(sessions):
+    part, young = sessions.uploads / "tmpabc", sessions.uploads / "tmpdef"
+    for path in (part, young):
+        path.write_bytes(bytes(10))
+    os.utime(part, (time.time() - 300,) * 2)
+    sessions.sweep()
+    assert not part.exists() and young.exists()
+
+
+def test_silent_tabs_are_freed(sessions):
+    """A tab keeps a connection open; one without, as a script opens it, has closed without saying so."""
+    token, kept = sessions.enter("", "kept")
+    with sessions.heard("kept"), sessions.heard("nobody"):
+        for i in range(MOST - 1):
+            sessions.enter("", f"script-{i}")
+        with pytest.raises(D2STError, match="pages are open, which is the most"):
+            sessions.enter("", "late")
+        sessions.seen = dict.fromkeys(sessions.seen, time.monotonic() - sessions.grace)
+        _, busy = sessions.open[sessions.tabs["script-0"]], sessions.open[sessions.tabs["script-1"]]
+        busy.busy.acquire()
+        sessions.enter("", "late")  # makes room at once
+        assert set(sessions.tabs) == {"kept", "script-1", "late"} and len(sessions.open) == 3
+        sessions.seen = dict.fromkeys(sessions.seen, time.monotonic() - SILENT)
+        busy.busy.release()
+        sessions.sweep()
+        assert list(sessions.open) == [token] and kept.inbox.folder.exists() and not busy.inbox.folder.exists()
+    assert not sessions.beating
+    sessions.seen["kept"] -= SILENT
+    sessions.sweep()
+    assert not sessions.open and not sessions.left and not sessions.tabs

@@ -1,11 +1,14 @@
 """``d2st studio`` as people meet it: a real process, a real browser."""
 
+import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -42,6 +45,7 @@ def server(small, tmp_path_factory):
     process = subprocess.Popen(
         [sys.executable, "-m", "d2st", "studio", *map(str, flags), "--device", "cpu"],
         env={**os.environ, "TMPDIR": str(temporary), "OMP_NUM_THREADS": "1"},
+        cwd=temporary,  # gradio takes names with a dot in front only where it was not started above them
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -274,6 +278,98 @@ def test_others_are_not_served(server, small):
         assert ask(server.url + path)[0] in (403, 404)
     assert ask(server.url + "/gradio_api/file=http://127.0.0.1:1/")[0] == 403
     assert ask(server.url + "/examples/guess")[0] == 404
+
+
+def post(url, body, **headers):
+    """Status and body of a request with a body."""
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=20) as answer:
+            return answer.status, answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode(errors="replace")
+
+
+def send_clip(url, name, content):
+    """Upload a file under a name as a browser would; gives where it lies."""
+    head = f'--x\r\nContent-Disposition: form-data; name="files"; filename="{name}"\r\n\r\n'.encode()
+    status, said = post(
+        f"{url}/gradio_api/upload",
+        head + content + b"\r\n--x--\r\n",
+        **{"Content-Type": "multipart/form-data; boundary=x"},
+    )
+    assert status == 200, said
+    return json.loads(said)[0]
+
+
+def work(url, tab, number, *data, **more):
+    """What comes back for one of the page's pieces of work, as a script asks for it: status, then messages."""
+    body = {"data": data, "fn_index": number, "session_hash": tab, **more}
+    status, said = post(
+        f"{url}/gradio_api/queue/join", json.dumps(body).encode(), **{"Content-Type": "application/json"}
+    )
+    if status != 200:
+        return status, said
+    with urllib.request.urlopen(f"{url}/gradio_api/queue/data?session_hash={tab}", timeout=60) as stream:
+        lines = [line.decode()[6:] for line in stream if line.startswith(b"data: ")]
+    return status, lines
+
+
+def test_one_name_never_stops_the_others(server, small):
+    clip = (small / "data" / "pink" / "0.mp4").read_bytes()
+    names = [".hidden.mp4", "..mp4", "-x.mp4", "a%d.mp4", "x" * 240 + ".mp4", "<b>.mp4", "é\u202e.mp4", "plain.mp4"]
+    paths = [send_clip(server.url, name, clip + bytes([i])) for i, name in enumerate(names)]
+    token = json.loads(work(server.url, "names", 0, "")[1][-2])["output"]["data"][0]
+    files = [{"path": path, "meta": {"_type": "gradio.FileData"}} for path in paths]
+    _, said = work(server.url, "names", 2, token, "pink", files, None)
+    assert any(f"Learned {len(names)} clips" in line for line in said), said[-3:]
+
+
+def test_hand_made_requests_are_refused_in_a_line(server):
+    url, nobody = server.url, {"meta": {"_type": "gradio.FileData"}}
+    for path in ("openapi.json", "gradio_api/openapi.json", "docs", "gradio_api/run/predict", "monitoring", "redoc"):
+        assert ask(f"{url}/{path}")[0] == 404, path
+    for body in (b"", b"[]", b"{", b"[" * 50_000, b'{"data": 1}', b'{"data": [], "fn_index": 2}'):
+        assert post(f"{url}/gradio_api/queue/join", body)[0] == 400
+    for path in ("http://example.org/x.mp4", "file:///etc/passwd", "a\0b", 5):
+        assert work(url, "hand", 2, "", "a", [{"path": path, **nobody}], None)[0] == 400
+    assert post(f"{url}/gradio_api/queue/join", bytes(1_000_001))[0] == 413
+    for data in (
+        [],
+        [1],
+        [None] * 9,
+        ["", 5, 5, 5],
+        ["x", "a", "b", "c"],
+        ["", "a", [{"path": "/etc/passwd", **nobody}], None],
+    ):
+        for number in (0, 2, 3, 4, 5, 6, 7, 99, -1):
+            work(url, "hand", number, *data, event_data={"number": "x"})
+    assert ask(url)[0] == 200
+
+
+def test_broken_off_and_half_open_requests(server):
+    port = int(server.url.rsplit(":", 1)[1])
+    upload = (
+        f"POST /gradio_api/upload HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {{}}\r\n"
+        "Content-Type: multipart/form-data; boundary=x\r\n\r\n"
+        '--x\r\nContent-Disposition: form-data; name="files"; filename="a.mp4"\r\n\r\n'
+    )
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(upload.format(500_000).encode() + bytes(100_000))
+        time.sleep(0.5)
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(upload.format(10**12).encode())
+        assert connection.recv(100).startswith(b"HTTP/1.1 413")
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(upload.replace("Content-Length: {}", "Transfer-Encoding: chunked").encode().split(b"--x")[0])
+        assert connection.recv(100).startswith(b"HTTP/1.1 411")
+    half = [socket.create_connection(("127.0.0.1", port)) for _ in range(300)]
+    for connection in half:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost:")
+    assert ask(server.url)[0] == 200
+    half[0].settimeout(10)
+    assert half[0].recv(1) == b""  # the oldest of too many; the others are closed after a while
+    for connection in half:
+        connection.close()
 
 
 def test_it_ends_with_its_clips(server):

@@ -39,6 +39,7 @@ class StudioConfig(ChoosesHead):
         port: to listen on; 0 is any that is free.
         max_size: megabytes of an uploaded file.
         max_clips: example clips that a page keeps, and clips that it recognises at once.
+        max_total: megabytes of clips of all pages; the oldest uploads go before another one is refused.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.
     """
@@ -60,6 +61,7 @@ class StudioConfig(ChoosesHead):
     port: int = option(7860, least=0, most=65_535)
     max_size: int = option(200, least=1, most=100_000)
     max_clips: int = option(100, least=1, most=100_000)
+    max_total: int = option(4000, least=1, most=10_000_000)
     device: str = "auto"
     precision: Precision = "fp32"
 

@@ -1,10 +1,10 @@
 """The page's own HTML: actions, answers, progress, and what to do when there is nothing yet."""
 
-import csv
 import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from ..table_file import TableWriter
 from .answers import Answer, Pair
 from .clips import Example
 from .session import Session, Step
@@ -70,12 +70,12 @@ def answers(session: Session) -> str:
 def table(session: Session) -> str:
     """The answers as CSV, a line a clip; the scores in the order of the actions."""
     file, names = io.StringIO(), sorted({name for answer in session.answers for name in answer.prediction.scores})
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["clip", "answer", "label", "confidence", *names])
+    writer = TableWriter(file)
+    writer.row(["clip", "answer", "label", "confidence", *names])
     for answer in session.answers:
         shown = answer.prediction
         scores = [f"{shown.scores[name]:.6f}" if name in shown.scores else "" for name in names]
-        writer.writerow([answer.clip.name, shown.answer, shown.label, f"{shown.confidence:.6f}", *scores])
+        writer.row([answer.clip.name, shown.answer, shown.label], [f"{shown.confidence:.6f}", *scores])
     return file.getvalue()
 
 

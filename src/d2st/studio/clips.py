@@ -111,8 +111,9 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
         warnings.simplefilter("always")
         try:
             frames = read_clip(clip.path, sample)
-        except VideoError as error:
-            raise D2STError(f"{clip.name}: cannot be read as a video ({error.reason}).") from error
+        except D2STError as error:
+            reason = error.reason if isinstance(error, VideoError) else str(error)
+            raise D2STError(f"{clip.name}: cannot be read as a video ({reason.rstrip('.')}).") from error
     return frames, notes + [_plain(str(w.message), clip) for w in caught if issubclass(w.category, VideoWarning)]
 
 

@@ -83,6 +83,7 @@ def build(sessions: Sessions) -> gr.Blocks:
             keep = (gr.skip(), gr.skip(), gr.skip())
             try:
                 session = sessions.get(own)
+                title = _text(title)
                 for step in session.add(title, _paths(files, camera)):
                     # The fields are free for the next action as soon as this one is accepted.
                     yield *(keep if step.done else ("", None, None)), cards.status(step), gr.skip()
@@ -95,11 +96,12 @@ def build(sessions: Sessions) -> gr.Blocks:
         def on_remove(own: str, event: gr.EventData):
             try:
                 session = sessions.get(own)
-                if event.key:
-                    said = f"Removed {session.remove_example(event.name, event.key)} from '{event.name}'."
+                name, key = _text(_of(event, "name")), _text(_of(event, "key"))
+                if key:
+                    said = f"Removed {session.remove_example(name, key)} from '{name}'."
                 else:
-                    session.remove(event.name)
-                    said = f"Removed '{event.name}'."
+                    session.remove(name)
+                    said = f"Removed '{name}'."
             except D2STError as error:
                 return _failed(error), gr.skip()
             return cards.status(message=said), cards.actions(session)
@@ -107,7 +109,7 @@ def build(sessions: Sessions) -> gr.Blocks:
         def on_open(own: str, file: dict):
             try:
                 session = sessions.get(own)
-                session.open_saved(*_paths(file))
+                session.open_saved(*_paths(file)[:1] or [""])
             except D2STError as error:
                 return _failed(error), gr.skip()
             count = len(session.examples)
@@ -130,7 +132,7 @@ def build(sessions: Sessions) -> gr.Blocks:
         def on_choose(own: str, wanted: str):
             try:
                 session = sessions.get(own)
-                for step in session.use(wanted):
+                for step in session.use(_text(wanted)):
                     yield gr.skip(), gr.skip(), cards.status(step), gr.skip(), gr.skip(), gr.skip()
             except D2STError as error:
                 current = session.recogniser.name if own in sessions.open else gr.skip()
@@ -144,7 +146,7 @@ def build(sessions: Sessions) -> gr.Blocks:
             yield cards.status(message="Looking ..."), gr.skip()
             try:
                 session = sessions.get(own)
-                session.look(event.number)
+                session.look(_of(event, "number"))
             except D2STError as error:
                 yield _failed(error), gr.skip()
                 return
@@ -189,7 +191,18 @@ def _paths(*fields: list[dict] | dict | None) -> list[str]:
     gradio's own preparation of a recording would call the ffmpeg program.
     """
     files = [file for field in fields if field for file in (field if isinstance(field, list) else [field])]
-    return [file["path"] for file in files]
+    return [_text(file.get("path") if isinstance(file, dict) else None) for file in files]
+
+
+def _text(value: object) -> str:
+    """Text that came from the page; anything else was made by hand."""
+    if not isinstance(value, str):
+        raise D2STError("The page makes no such request; reload it.")
+    return value
+
+
+def _of(event: gr.EventData, name: str) -> object:
+    return getattr(event, name, None)
 
 
 def _about(session: Session) -> str:

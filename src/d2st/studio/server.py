@@ -7,54 +7,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse, Response
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..errors import D2STError
 from . import StudioConfig, cards
+from .guard import Guard
+from .log import one_line_logs
 from .recognisers import Recognisers
 from .sessions import Sessions, remove_left_over
 
 HERE = Path(__file__).parent
-HEADERS = {
-    # The browser itself refuses whatever the page would fetch from elsewhere.
-    "content-security-policy": "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'",
-    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-}
-
-
-class Guard:
-    """Answers only pages of its own: no name that merely points here (DNS rebinding), no other site's requests.
-
-    Args:
-        app: behind it.
-        hosts: "address:port" as a browser may write them.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: set[str]) -> None:
-        self.app, self.hosts = app, hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            return await self.app(scope, receive, send)
-        headers = Headers(scope=scope)
-        origin = headers.get("origin")
-        known = headers.get("host") in self.hosts and (origin is None or origin.removeprefix("http://") in self.hosts)
-        fetches = "/file=http" in scope["path"] or "/proxy=" in scope["path"]  # gradio would get them from elsewhere
-        if not known or fetches:
-            return await PlainTextResponse("This page is for the machine it runs on.", 403)(scope, receive, send)
-
-        async def answer(message):
-            if message["type"] == "http.response.start":
-                own = HEADERS | ({"cache-control": "no-store"} if "/file=" in scope["path"] else {})  # a clip
-                given = [(k, v) for k, v in message["headers"] if k.decode() not in own]
-                message["headers"] = given + [(k.encode(), v.encode()) for k, v in own.items()]
-            await send(message)
-
-        return await self.app(scope, receive, answer)
 
 
 def serve(config: StudioConfig, host: str) -> None:
@@ -68,7 +30,7 @@ def serve(config: StudioConfig, host: str) -> None:
         D2STError: the port is taken, or the first recogniser cannot be loaded.
     """
     with _listen(host, config.port) as listening:
-        sessions = Sessions(Recognisers(config), config.max_size, config.max_clips)
+        sessions = Sessions(Recognisers(config), config.max_size, config.max_clips, config.max_total)
         _serve(listening, sessions)
 
 
@@ -90,11 +52,13 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
     import uvicorn
     from fastapi import FastAPI
 
+    from .connections import Connection
     from .page import build
 
+    one_line_logs(gr.queueing, gr.routes, gr.route_utils)
     host, port = listening.getsockname()[:2]
     written = f"[{host}]" if ":" in host else host
-    page = build(sessions).queue(api_open=False)
+    page = build(sessions).queue(api_open=False, max_size=100)
     page.has_launched = page.is_running = True  # else gradio takes any path for an upload
     app = FastAPI(openapi_url=None)
 
@@ -116,7 +80,7 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
         run_history=False,
         show_error=True,
         max_file_size=f"{sessions.max_size}mb",
-        allowed_paths=[],
+        allowed_paths=[str(sessions.uploads)],  # also names with a dot in front, wherever the studio is started
         blocked_paths=[str(sessions.folder / "lock")],
         ssr_mode=False,
         pwa=False,
@@ -127,12 +91,17 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
         css=(HERE / "page.css").read_text(),
         head=f"<script>{(HERE / 'page.js').read_text()}</script>",
     )
-    hosts = {f"{name}:{port}" for name in (written, "localhost")}
-    server = uvicorn.Server(
-        uvicorn.Config(Guard(app, hosts), log_level="warning", timeout_graceful_shutdown=2, ws="none")
-    )
+    served = Guard(app, hosts_of(written, port), sessions)
+    options = {"log_config": None, "log_level": "warning", "timeout_graceful_shutdown": 2, "ws": "none"}
+    server = uvicorn.Server(uvicorn.Config(served, http=Connection, **options))
     print(f"The studio is at http://{written}:{port}. Ctrl-C ends it and removes the clips it was given.", flush=True)
     server.run(sockets=[listening])
+
+
+def hosts_of(name: str, port: int) -> set[str]:
+    """Hosts as a browser may write them for an address; it leaves out the port 80."""
+    names = (name, "localhost")
+    return {f"{host}:{port}" for host in names} | ({*names} if port == 80 else set())
 
 
 def _download(name: str, make: Callable[[], bytes]) -> Response:
@@ -152,6 +121,11 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
     except OSError as error:
         listening.close()
+        if isinstance(error, PermissionError):
+            raise D2STError(
+                f"Port {port} cannot be opened ({error.strerror}): ports below 1024 are the administrator's. Give "
+                "another --port, or 0 for any that is free."
+            ) from error
         raise D2STError(
             f"Port {port} cannot be opened ({error.strerror}): another program, perhaps another studio, has it. Give "
             "another --port, or 0 for any that is free."

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..classify import FewShotClassifier
+from ..console import tell
 from ..errors import D2STError
+from ..prediction import UNKNOWN
 from . import clips, pictures
 from .answers import Answer, answer
 from .clips import Example, Inbox, Upload
@@ -69,6 +71,10 @@ class Session:
         name = " ".join((name or "").split())
         if not name:
             raise D2STError("Give the action a name first, for example: serve.")
+        if name.casefold() == UNKNOWN:
+            raise D2STError(
+                f"'{UNKNOWN}' is the answer for clips of none of the actions; give the action another name."
+            )
         if len(name) > LONGEST:
             raise D2STError(f"The name has {len(name)} letters; give one of at most {LONGEST}.")
         if not uploads:
@@ -88,8 +94,8 @@ class Session:
                         example = self._learn(self.classifier, name, clip, step.problems)
                     self.examples.setdefault(name, []).append(example)
                     step.kept += 1
-                except D2STError as error:
-                    step.problems.append(str(error))
+                except Exception as error:
+                    step.problems.append(_sentence(error, upload))
                 step.done += 1
                 yield step
 
@@ -145,8 +151,8 @@ class Session:
                 try:
                     self.answers.append(self._answer(self.inbox.take(upload)))
                     step.kept += 1
-                except D2STError as error:
-                    self.passed_over.append(str(error))
+                except Exception as error:
+                    self.passed_over.append(_sentence(error, upload))
                 step.done += 1
                 yield step
 
@@ -225,7 +231,7 @@ class Session:
         Raises:
             D2STError: there is no such answer.
         """
-        if not 0 <= number < len(self.answers):
+        if not isinstance(number, int) or not 0 <= number < len(self.answers):
             raise D2STError("This answer is no longer there; recognise the clip again.")
         with self._working(), self.recognisers.lock:
             frames, _ = clips.read(self.classifier, self.answers[number].clip)
@@ -253,7 +259,7 @@ class Session:
         """A clip that turns out to be of no use is deleted."""
         try:
             yield
-        except D2STError:
+        except BaseException:
             clips.remove([clip])
             raise
 
@@ -276,3 +282,12 @@ class Session:
             yield
         finally:
             self.busy.release()
+
+
+def _sentence(error: Exception, upload: str | Path) -> str:
+    """What to tell about a clip that could not be used, whatever it was: the others go on."""
+    if isinstance(error, D2STError):
+        return str(error)
+    name, reason = Path(upload).name, " ".join(f"{type(error).__name__}: {error}".split())
+    tell(f"d2st studio: {name} was passed over: {reason}")
+    return f"{name}: cannot be used ({reason})."
