@@ -1,6 +1,8 @@
-"""Field-coded H.264, which FFmpeg decodes and does not encode: barcode clips whose fields are pictures of their own."""
+"""Field-coded H.264 and MPEG-2, which FFmpeg decodes and does not encode: barcode clips whose fields are pictures of
+their own."""
 
 import io
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -74,29 +76,68 @@ def _field(planes: list[np.ndarray], frame: int, bottom: int, key: bool) -> byte
     return _unit(0x65 if key else 0x61, payload + b"\x80")
 
 
-def write(path: Path, frames: int = 12, skip: int = 0, key_every: int = 6) -> Path:
+def _h264(frames: int, key_every: int) -> Iterator[tuple[bytes, bool]]:
+    """(packet, whether it is a key one) of every field."""
+    for i in range(frames):
+        height, width = clips.HEIGHT, clips.WIDTH
+        picture = _yuv(i).to_ndarray()
+        planes = [picture[:height], *picture[height:].reshape(2, height // 2, width // 2)]
+        for bottom in (0, 1):
+            key = i % key_every == 0 and not bottom
+            data = _field([plane[bottom::2] for plane in planes], i % key_every, bottom, key)
+            yield _parameters(width, height) * key + data, key
+
+
+def _mpeg2(frames: int) -> Iterator[tuple[bytes, bool]]:
+    """Pictures of half the height, whose headers then say that they are fields (ISO 13818-2, sections 6.2 and 6.3)."""
+    import av
+
+    encoder = av.CodecContext.create("mpeg2video", "w")
+    encoder.width, encoder.height, encoder.pix_fmt = clips.WIDTH, clips.HEIGHT // 2, "yuv420p"
+    encoder.time_base, encoder.framerate, encoder.gop_size = Fraction(1, 25), Fraction(25), 0
+    encoder.options = {"qmin": "1", "qmax": "2", "intra_vlc": "0"}
+    packets = []
+    for i in range(2 * frames):
+        picture = _yuv(i // 2).to_ndarray(format="rgb24")
+        field = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[i % 2 :: 2]), format="rgb24")
+        field = field.reformat(format="yuv420p")
+        field.pts, field.time_base = i, Fraction(1, 25)
+        packets += encoder.encode(field)
+    for i, packet in enumerate([*packets, *encoder.encode(None)]):
+        data, bottom = bytearray(bytes(packet)), i % 2
+        at = data.index(b"\0\0\1\xb3")
+        data[at + 4 : at + 7] = (clips.WIDTH << 12 | clips.HEIGHT).to_bytes(3, "big")
+        data[data.index(b"\0\0\1\xb5\x14") + 5] &= 0xF7  # no progressive sequence
+        at = data.index(b"\0\0\1\0")
+        data[at + 4], data[at + 5] = 0, data[at + 5] & 0x3F  # temporal_reference
+        at = data.index(b"\0\0\1\xb5", at) + 4
+        data[at + 2] = data[at + 2] & 0xFC | bottom + 1
+        data[at + 3] &= 0x3F  # not for whole frames
+        data[at + 4] &= 0x7F
+        yield bytes(data[data.index(b"\0\0\1\0") if bottom else 0 :]), not bottom
+
+
+def _yuv(i: int):
+    import av
+
+    return av.VideoFrame.from_ndarray(clips.picture(i), format="rgb24").reformat(format="yuv420p")
+
+
+def write(path: Path, frames: int = 12, skip: int = 0, key_every: int = 6, codec: str = "h264") -> Path:
     """A clip at 25 frames a second whose fields are packets of their own.
 
     Args:
         path: Its extension chooses the container.
         frames: Number of frames.
         skip: Fields left out at the start, as of a recording that began in the middle.
-        key_every: Frames from one key frame to the next.
+        key_every: Frames from one key frame to the next, of H.264.
+        codec: "h264" or "mpegvideo" (MPEG-2).
     """
     import av
 
-    units = []
-    for i in range(frames):
-        picture = av.VideoFrame.from_ndarray(clips.picture(i), format="rgb24").reformat(format="yuv420p").to_ndarray()
-        height, width = clips.HEIGHT, clips.WIDTH
-        chroma = picture[height:].reshape(2, height // 2, width // 2)
-        planes, key, number = [picture[:height], *chroma], i % key_every == 0, i % key_every
-        for bottom in (0, 1):
-            data = _parameters(width, height) * (key and not bottom)
-            own = [plane[bottom::2] for plane in planes]
-            units.append((data + _field(own, number, bottom, key and not bottom), key and not bottom))
+    units = list(_h264(frames, key_every) if codec == "h264" else _mpeg2(frames))
     bare = b"".join(data for data, _ in units)  # of which FFmpeg makes the header that other containers need
-    with av.open(io.BytesIO(bare), format="h264") as source, av.open(path, "w") as container:
+    with av.open(io.BytesIO(bare), format=codec) as source, av.open(path, "w") as container:
         stream = container.add_stream_from_template(source.streams.video[0])
         for i, (data, key) in enumerate(units[skip:]):
             packet = av.Packet(data)

@@ -264,3 +264,66 @@ def test_ids_cannot_lead_out_of_the_store(tmp_path):
     for id in ("../../etc/passwd", "/etc/passwd", "a" * 5000, "\udcff.mp4"):
         file = index.clip_file(tmp_path, id)
         assert file.parent.parent == tmp_path / "clips" and len(os.fsencode(file.name)) < 64
+
+
+def test_a_clip_is_written_as_it_comes(tmp_path, monkeypatch):
+    """Memory is one picture, and a file that cannot be finished leaves nothing."""
+    import tempfile
+
+    made = []
+
+    def pictures():
+        for i in range(40):
+            made.append(i)
+            yield clips.picture(i)
+
+    with frame_file.Compressed(Path("a.mp4"), pictures(), "lossless", 0, tmp_path) as compressed:
+        assert not list(tmp_path.iterdir())  # a file without a name
+        compressed.write(tmp_path / "a.frames", compressed.about | {"fps": "25.0"})
+    from safetensors.numpy import load_file
+
+    tensors = load_file(tmp_path / "a.frames")
+    assert tensors["offsets"].shape == (41,) and tensors["frames"].shape == (tensors["offsets"][-1],)
+    assert clips.numbers(frame_file.read_clip(tmp_path / "a.frames", lambda *_: np.arange(40))) == made
+    assert [clips.number(picture) for picture in frame_file.iter_frames(tmp_path / "a.frames")] == made
+    assert frame_file.measures(tmp_path / "a.frames") == (40, 25.0)
+
+    class Full:
+        def write(self, data):
+            raise OSError(28, "No space left on device")
+
+        def close(self):
+            made.append("closed")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: Full())
+    with pytest.raises(OSError, match="No space left"):
+        frame_file.Compressed(Path("a.mp4"), pictures(), "jpeg", 95, tmp_path)
+    assert made[-1] == "closed" and [file.name for file in tmp_path.iterdir()] == ["a.frames"]
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        {"length": "9" * 5000},
+        {"length": "1000000000"},
+        {"length": "x"},
+        {"length": "0"},
+        {"fps": "nan"},
+        {"fps": "-1"},
+        {"fps": "1e400"},
+        {"fps": ""},
+    ],
+)
+def test_what_a_file_says_about_itself_is_checked(videos, tmp_path, about):
+    from d2st.data.check import CheckConfig, check
+    from d2st.data.readers import duration
+
+    _prepare(videos, tmp_path / "store")
+    file = index.clip_file(tmp_path / "store", "clap/a.mp4")
+    old = frame_file.read_metadata(file)
+    with frame_file.Compressed(file, map(clips.picture, range(30)), "jpeg", 95, tmp_path) as compressed:
+        compressed.write(file, old | about)
+    with pytest.raises(VideoError, match=r"damaged \(.*\); delete it and run 'd2st prepare' again"):
+        duration(file)
+    report = check(CheckConfig(data=str(tmp_path / "store"), way=2, workers=0))
+    assert [entry["id"] for entry in report["bad"]] == ["clap/a.mp4"]

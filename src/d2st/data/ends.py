@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from d2st.data.member import span
 
+_BLOCK = 1024  # bytes of zeros that no container ends in
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties Object
 
 
@@ -26,7 +27,18 @@ def missing_bytes(path: str | os.PathLike, format: str) -> int:
         def read(at: int, count: int) -> bytes:
             return os.pread(file.fileno(), max(0, min(count, size - at)), start + at)
 
-        return max(0, rule(read, size) - size)
+        missing = rule(read, size) - size
+        if missing <= 0 and rule is not _boxes:  # an MP4 may end in a box of nothing
+            missing = _unwritten(read, size)
+        return max(0, missing)
+
+
+def _unwritten(read: Callable[[int, int], bytes], size: int) -> int:
+    """Zeros at the end of a file, for which a download took space and got no more; a few are none."""
+    at = size
+    while at > 0 and not any(read(max(0, at - _BLOCK), min(at, _BLOCK))):
+        at -= _BLOCK
+    return size - at
 
 
 def _boxes(read: Callable[[int, int], bytes], size: int) -> int:

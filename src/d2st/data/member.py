@@ -13,6 +13,7 @@ import numpy as np
 
 _NAME = re.compile(r"@(\d+)\+(\d+)(\.\w+)?")
 _TYPES = {"U8": np.uint8, "I64": np.int64}
+_HEADER = 100 << 20  # bytes, the limit of the safetensors library itself
 
 
 class Span(NamedTuple):
@@ -63,6 +64,8 @@ class SafetensorsMember:
         self._file = open(found.file, "rb", buffering=0)  # noqa: SIM115, closed by __exit__
         self._start, self._end = found.start, found.start + found.size
         length = int.from_bytes(self._bytes(self._start, 8), "little")
+        if length > _HEADER:
+            raise ValueError("its header is too long")
         self._header = json.loads(self._bytes(self._start + 8, length))
         self._start += 8 + length
 

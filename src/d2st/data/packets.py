@@ -64,12 +64,13 @@ def scan(container, stream) -> Scan:
         skips = skips and not packet.is_discard
         if clean is None and shown[-1]:
             clean = _begins(codec, extradata or b"", bytes(packet))
-        size += packet.size
+        size, last = size + packet.size, memoryview(packet)
         if size > _KEPT:
             kept = None
         if kept is not None:
             kept.append(packet)
     frames = sum(shown)
+    sure = sure and (not shown or any(last))  # space that a download took and did not fill
     own = [time for time, one in zip(times, shown, strict=True) if one]
     sure = sure and second.single == 2 * second.paired
     if None in times or len(set(times)) < len(times) or not own:

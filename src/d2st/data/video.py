@@ -247,8 +247,8 @@ def _pick(path, stream, found: Scan, stretches, size, indices) -> torch.Tensor |
         stream.codec_context.flush_buffers()
         wanted, end = set(targets), targets[-1] + 1
         for frame in decode(path, stream, packets_from(path, found, start)):
-            if skips and frame.pts != found.times[index]:
-                return None
+            if skips and (frame.pts != found.times[index] or frame.is_corrupt):
+                return None  # damage is mended from the frames before, which were skipped
             if index in wanted:
                 pictures.put(index, upright(frame, size))
                 damaged += frame.is_corrupt

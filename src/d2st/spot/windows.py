@@ -12,7 +12,8 @@ from math import ceil, floor, log
 import torch
 from torch import Tensor
 
-from ..data.datasets import ClipSet
+from ..data.datasets import Clip, ClipSet
+from ..data.faults import VideoError
 from ..data.readers import duration
 from ..errors import D2STError
 
@@ -26,13 +27,20 @@ def lengths_for(clips: ClipSet | None) -> tuple[float, ...]:
     Raises:
         D2STError: there are no clips, or nothing says how long they are.
     """
-    known = [seconds for clip in (clips.clips if clips else ()) if (seconds := duration(clip.path))]
+    known = [seconds for clip in (clips.clips if clips else ()) if (seconds := _duration(clip))]
     if not known:
         raise D2STError(
             "How long the actions take is not known from the support set; give lengths of windows in seconds, such as "
             "--lengths 2,3,4.5."
         )
     return ladder(min(known), max(known))
+
+
+def _duration(clip: Clip) -> float | None:
+    try:
+        return duration(clip.path)
+    except VideoError:
+        return None  # it is passed over, and told, where it is read
 
 
 def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:
