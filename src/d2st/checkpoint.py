@@ -5,11 +5,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
+from .checks import build, check_fields, option
 from .errors import D2STError
 from .files import write_safetensors
+from .tensor_file import read_tensors
+from .versioned import of_format, parse
+
+SLOTS = ("step", "exp_avg", "exp_avg_sq")  # of Adam and AdamW
 
 
 @dataclass
@@ -29,14 +33,17 @@ class TrainState:
         skipped: steps that the fp16 loss scaler did not take, because their gradients overflowed.
     """
 
-    done: int = 0
-    best_accuracy: float | None = None
-    best_at: int = 0
-    seconds: float = 0.0
+    done: int = option(0, least=0)
+    best_accuracy: float | None = option(None, least=0, most=1)
+    best_at: int = option(0, least=0)
+    seconds: float = option(0.0, least=0)
     bad: dict[str, str] = field(default_factory=dict)
     clips: str = ""
     owed: bool = False
-    skipped: int = 0
+    skipped: int = option(0, least=0)
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 def save(path: Path, state: TrainState, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: dict) -> None:
@@ -72,30 +79,57 @@ def load(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> tupl
     Raises:
         D2STError: the file cannot be read or belongs to another model.
     """
+    what, remedy = "state of the run", "start over with overwrite, or give another out"
+    where = f"The {what} '{path}'"
+    found, metadata = read_tensors(path, what=what, remedy=remedy)
+    state, scaler = (_metadata(metadata, key, where, remedy) for key in ("state", "scaler"))
+    state = build(TrainState, state, where)
+    if not all(isinstance(number, int | float) for number in scaler.values()):
+        raise D2STError(f"{where}: its scaler holds more than numbers; {remedy}.")
     groups: dict[str, dict[str, torch.Tensor]] = {kind: {} for kind in ("adapter", *model.parts(), "optimizer")}
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            for key in file.keys():  # noqa: SIM118, a safe_open is not a mapping
-                kind, name = key.split("/", 1)
-                groups[kind][name] = file.get_tensor(key)
-        state, scaler = TrainState(**json.loads(metadata["state"])), json.loads(metadata["scaler"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise D2STError(
-            f"The state of the run, {path}, cannot be read ({error}); start over with overwrite, or give another out."
-        ) from error
+    for key, tensor in found.items():
+        kind, _, name = key.partition("/")
+        if kind not in groups:
+            raise D2STError(f"{where} has {key[:80]!r}, which is no part of this model; {remedy}.")
+        groups[kind][name] = tensor
+    own = tensors(model)
+    for kind, tensors_of in own.items():
+        fits = groups[kind].keys() == tensors_of.keys() and all(
+            tensor.shape == groups[kind][name].shape for name, tensor in tensors_of.items()
+        )
+        if not fits:
+            raise D2STError(f"{where} is of another model: the tensors of its {kind} are not this one's; {remedy}.")
+    slots = _slots(groups["optimizer"], model, optimizer, where, remedy)
     model.encoder.load_adapter_state_dict(groups["adapter"])
     for kind, part in model.parts().items():
         part.load_state_dict(groups[kind])
-    names = _names(model, optimizer)
-    slots: dict[int, dict[str, torch.Tensor]] = {}
-    for key, tensor in groups["optimizer"].items():
-        slot, name = key.split("/", 1)
-        if name not in names:
-            raise D2STError(f"The state of the run, {path}, has a parameter '{name}' and the model has not.")
-        slots.setdefault(names.index(name), {})[slot] = tensor
     optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
     return state, scaler
+
+
+def _metadata(metadata: dict[str, str], key: str, where: str, remedy: str) -> dict:
+    """A JSON object in the file's metadata."""
+    if key not in metadata:
+        raise D2STError(f"{where} has no {key}; {remedy}.")
+    return of_format(parse(metadata[key], f"{where}: its {key}", remedy), f"{where}: its {key}", remedy, format=None)
+
+
+def _slots(
+    found: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer, where: str, remedy: str
+) -> dict[int, dict[str, torch.Tensor]]:
+    """What Adam keeps of each parameter, under its number."""
+    names, slots = {name: index for index, name in enumerate(_names(model, optimizer))}, {}
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for key, tensor in found.items():
+        slot, _, name = key.partition("/")
+        if slot not in SLOTS or name not in names:
+            raise D2STError(f"{where} has a parameter '{name or key}' and the model has not; {remedy}.")
+        if tensor.shape != (() if slot == "step" else parameters[names[name]].shape):
+            raise D2STError(f"{where} has another size of '{name}' than the model; {remedy}.")
+        slots.setdefault(names[name], {})[slot] = tensor
+    if any(len(own) < len(SLOTS) for own in slots.values()):
+        raise D2STError(f"{where} is not whole: it lacks a part of the optimiser's; {remedy}.")
+    return slots
 
 
 def _names(model: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:

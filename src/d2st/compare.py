@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
+from .checks import Checked, build
 from .errors import D2STError
 from .figures import BEFORE
+from .results import read_results
 
 # Settings of an evaluation that belong to the adapter, are in the title already, or change no accuracy.
 FREE = {
@@ -36,7 +38,7 @@ FREE = {
 
 
 @dataclass(frozen=True)
-class Point:
+class Point(Checked):
     """Accuracy that an adapter reached.
 
     Args:
@@ -83,9 +85,9 @@ def collect(folders: Sequence[str | Path]) -> dict[str, list[Point]]:
 
 def _points(file: Path) -> list[tuple[str, str, Point]]:
     """(short title, protocol as JSON, point) of each result in a file."""
+    content, points = read_results(file), []
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        config, points = content["config"], []
+        config = content["config"]
         for result in content["results"]:
             title = (
                 f"{content['backbone']}, {Path(config['data']).name}/{content['part']}, {result['head']}, "
@@ -93,9 +95,10 @@ def _points(file: Path) -> list[tuple[str, str, Point]]:
             )
             accuracy, interval = 100 * result["accuracy"], 100 * (result["interval"] or 0)
             protocol = json.dumps(_protocol(content, result["head"]), sort_keys=True)
-            point = Point(content["adapter"], content["trainable_parameters"], accuracy, interval)
+            named = {"label": content["adapter"], "parameters": content["trainable_parameters"]}
+            point = build(Point, named | {"accuracy": accuracy, "interval": interval}, str(file))
             points.append((title, protocol, point))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (D2STError, KeyError, TypeError, AttributeError) as error:
         raise D2STError(
             f"'{file}' is not an evaluation with accuracies and the number of trained parameters "
             f"({type(error).__name__}: {error}). Write it again with d2st eval --out."

@@ -81,8 +81,19 @@ def run(
                 f"The training clips in '{config.data}' are not those that the run in '{folder.path}' began with, so "
                 f"its {plan.units} would be others; restore them, give another out, or overwrite to start over."
             )
+        if saved.done > plan.total or (saved.done % plan.per_step and saved.done < plan.total):
+            raise D2STError(
+                f"The state of the run, {folder.state}, is at {plan.unit} {saved.done}, where none of the {plan.total} "
+                f"in steps of {plan.per_step} ends; start over with overwrite, or give another out."
+            )
         state = saved
-        fabric.strategy.precision.load_state_dict(scaler)
+        try:
+            fabric.strategy.precision.load_state_dict(scaler)
+        except (KeyError, RuntimeError) as error:
+            raise D2STError(
+                f"The state of the run, {folder.state}, lacks the loss scaler ({error}); start over with overwrite, or "
+                f"give another out."
+            ) from error
         going = "is complete at" if state.done == plan.total else "goes on from"
         fabric.print(f"The run in {folder.path} {going} {plan.unit} {state.done} of {plan.total}.")
     if fabric.is_global_zero:
