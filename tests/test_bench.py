@@ -202,7 +202,7 @@ def test_files_that_are_no_evaluations_are_named(tmp_path):
     with pytest.raises(d2st.D2STError, match=r"no eval.json in"):
         compare.collect([tmp_path])
     (tmp_path / "eval.json").write_text('{"config": {"data": "x"}, "results": [{"way": 5}]}')
-    with pytest.raises(d2st.D2STError, match=r"eval.json' is not an evaluation.*KeyError.*d2st eval --out"):
+    with pytest.raises(d2st.D2STError, match=r"json. has no accuracies .*; write it again with d2st eval --out"):
         compare.collect([tmp_path])
 
 

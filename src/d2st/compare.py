@@ -85,7 +85,7 @@ def collect(folders: Sequence[str | Path]) -> dict[str, list[Point]]:
 
 def _points(file: Path) -> list[tuple[str, str, Point]]:
     """(short title, protocol as JSON, point) of each result in a file."""
-    content, points = read_results(file), []
+    content, points = read_results(file, "write it again with d2st eval --out"), []
     try:
         config = content["config"]
         for result in content["results"]:

@@ -84,25 +84,25 @@ def git_state() -> dict | None:
 _GIT = git_state()  # now, at import: a commit that is made while a run goes on is not the run's
 
 
-def read_result(path: Path, needs: Iterable[str] = ()) -> dict:
+def read_result(path: Path, needs: Iterable[str] = (), remedy: str = _REMEDY) -> dict:
     """Read what :func:`write_result` wrote.
 
     Raises:
         D2STError: it cannot be read, or lacks one of the keys that are needed.
     """
-    return read_versioned(path, format=None, what="result", remedy=_REMEDY, needs=needs)
+    return read_versioned(path, format=None, what="result", remedy=remedy, needs=needs)
 
 
-def read_results(path: Path) -> dict:
+def read_results(path: Path, remedy: str = _REMEDY) -> dict:
     """Read the result of an evaluation, whose ``results`` have accuracies and their intervals, of 0..1.
 
     Raises:
         D2STError: it cannot be read, or is another one.
     """
-    content = read_result(path, ["results"])
+    content = read_result(path, ["results"], remedy)
     results = content["results"]
     if not isinstance(results, list) or not all(map(_is_accuracy, results)):
-        raise D2STError(f"The result '{path}' has no accuracies of an evaluation; {_REMEDY}.")
+        raise D2STError(f"The result '{path}' has no accuracies of an evaluation; {remedy}.")
     return content
 
 
