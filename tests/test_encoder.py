@@ -206,7 +206,7 @@ def test_refusals_are_sentences():
         encoder_of("vit", ratio=0.001)
     with pytest.raises(d2st.D2STError, match="3 sites"):
         encoder_of("vit", positions=(5,))
-    with pytest.raises(d2st.D2STError, match="time, height, width"):
+    with pytest.raises(d2st.D2STError, match="3 whole numbers"):
         encoder_of("vit", spatial=(2, 0, 4))
 
 

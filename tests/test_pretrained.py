@@ -97,6 +97,62 @@ def test_broken_files_are_named(tmp_path):
         d2st.load(tmp_path, backbone=vit())
 
 
+@pytest.mark.parametrize("saved", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("given", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_backbones_are_compared_at_the_lower_precision(saved, given, tmp_path):
+    trained(vit().to(saved)).save_pretrained(tmp_path)
+    spec = json.loads((tmp_path / "adapter_config.json").read_text())["backbone"]
+    assert spec["dtype"] == str(torch.promote_types(saved, torch.half)).removeprefix("torch.").replace("64", "32") or (
+        spec["dtype"] == "bfloat16"
+    )
+    if {saved, given} == {torch.bfloat16, torch.float16}:
+        with pytest.raises(
+            D2STError, match=r"cannot be compared with these in .*float16: pass the backbone in float32"
+        ):
+            d2st.load(tmp_path, backbone=vit().to(given))
+        return
+    encoder = d2st.load(tmp_path, backbone=vit().to(given))
+    assert encoder(video()).dtype == given
+    with pytest.raises(D2STError, match="other weights"):
+        d2st.load(tmp_path, backbone=vit(seed=1).to(given))
+
+
+def test_files_from_before_precision_was_in_them(tmp_path):
+    trained(vit()).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    about = json.loads(path.read_text())
+    del about["backbone"]["dtype"], about["backbone"]["rounded"]
+    path.write_text(json.dumps(about))
+    assert d2st.load(tmp_path, backbone=vit()).frames == 4
+    with pytest.raises(D2STError, match="pass the backbone in float32"):
+        d2st.load(tmp_path, backbone=vit().half())
+
+
+def test_a_refused_load_leaves_the_backbone_as_it_was(tmp_path):
+    trained(vit()).save_pretrained(tmp_path / "a")
+    trained(vit(img_size=48)).save_pretrained(tmp_path / "other_size")
+    trained(vit(), ratio=0.5).save_pretrained(tmp_path / "b")
+    (tmp_path / "b" / "adapter_model.safetensors").write_bytes(
+        (tmp_path / "a" / "adapter_model.safetensors").read_bytes()
+    )
+    backbone = vit(seed=1).train()
+    backbone.blocks[0].eval()
+    before, table = {k: v.clone() for k, v in backbone.state_dict().items()}, backbone.pos_embed
+    for folder in ("a", "other_size", "a"):
+        with pytest.raises(D2STError, match="other weights"):
+            d2st.load(tmp_path / folder, backbone=backbone)
+        assert backbone.pos_embed is table and backbone.patch_embed.img_size == (32, 32)
+        assert all(p.requires_grad for p in backbone.parameters())
+        assert backbone.training and not backbone.blocks[0].training and backbone.blocks[1].training
+        assert not any(m._forward_hooks or m._forward_pre_hooks for m in backbone.modules())
+        assert all(torch.equal(tensor, before[key]) for key, tensor in backbone.state_dict().items())
+    right = vit()
+    with pytest.raises(D2STError, match="other shapes"):
+        d2st.load(tmp_path / "b", backbone=right)
+    assert torch.equal(right.cls_token, vit().cls_token)
+    assert d2st.load(tmp_path / "a", backbone=right).frames == 4
+
+
 def test_configs_from_json():
     config = D2STConfig(spatial=((1, 2, 2), (2, 3, 3)), positions=(0, 1))
     fields = json.loads(json.dumps({"name": "d2st", **vars(config)}))

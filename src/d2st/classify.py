@@ -217,21 +217,23 @@ class FewShotClassifier(ClipEncoder):
         precision: Precision = "fp32",
         reject_rate: float = 0.05,
         calibration: str | Path | None = None,
+        revision: str | None = None,
     ) -> "FewShotClassifier":
         """Read what ``save_pretrained`` wrote, or an adapter with its head, which knows no classes yet.
 
         Args:
-            source: folder, or a Hub repository id ("user/name").
+            source: folder, or a Hub repository ("hub:user/name", see :mod:`d2st.hub`).
             backbone: the timm model, where it was not built by name.
             weights: the backbone's weight file, where it was built from one.
             precision: of the encoder's forward pass.
             reject_rate, calibration: as for the class; None is the ``calibration.json`` that is in the folder.
+            revision: branch, tag or commit of a Hub repository.
 
         Raises:
             D2STError: neither is there, or it cannot be read.
         """
         files = SUPPORT, CALIBRATION, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS
-        folder = find(source, *files)
+        folder = find(source, *files, revision=revision)
         encoder = load(folder, backbone=backbone, weights=weights)
         head, _ = build_head(None, encoder, encoder.frames, saved=folder)
         own = folder / CALIBRATION

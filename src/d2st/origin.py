@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from .encoder import VideoEncoder
+from .fingerprint import fingerprint
 from .heads import Head
-from .pretrained import describe
+from .pretrained import outline
 
 
 @dataclass(frozen=True)
@@ -46,9 +47,10 @@ class Origin:
 
 def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
     """SHA-256 over backbone, adapter and heads: their weights and options, not where these were read from."""
-    about = describe(encoder)
+    about = outline(encoder)
     made = {key: about[key] for key in ("adapter", "frames", "image_size")}
     made["backbone"] = {key: value for key, value in about["backbone"].items() if key != "weights"}
+    made["backbone"]["fingerprint"] = fingerprint(encoder.backbone, encoder.trained_names)
     made["heads"] = [[_name(head), head.spec and dict(head.spec.options)] for head in heads]
     result = hashlib.sha256(json.dumps(made).encode())
     for module in (encoder.adapter_state_dict(), *(head.state_dict() for head in heads)):

@@ -5,7 +5,6 @@ weights that it was not trained with.
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -15,10 +14,13 @@ from torch import nn
 
 from . import __version__
 from .adapters import SYSTEMS, AdapterConfig
+from .before import unchanged_on_error
 from .clip_reading import ClipReading
 from .encoder import VideoEncoder, adapt
 from .errors import D2STError
 from .files import write_json, write_safetensors
+from .fingerprint import apart, fingerprint, record  # noqa: F401, people look for it here
+from .hub import find
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
@@ -34,6 +36,13 @@ def save(encoder: VideoEncoder, folder: Path) -> Path:
 
 def describe(encoder: VideoEncoder) -> dict:
     """What ``adapter_config.json`` says: the system, its fields, the backbone it belongs to, and how clips are read."""
+    about = outline(encoder)
+    about["backbone"] |= record(encoder.backbone, encoder.trained_names)
+    return about
+
+
+def outline(encoder: VideoEncoder) -> dict:
+    """The same without a word on the backbone's weights."""
     return {
         "format": FORMAT,
         "d2st_version": __version__,
@@ -47,23 +56,34 @@ def describe(encoder: VideoEncoder) -> dict:
             "class": type(encoder.backbone).__name__,
             "weights": encoder.weights_source,
             "num_features": encoder.num_features,
-            "fingerprint": fingerprint(encoder.backbone, encoder.trained_names),
         },
     }
 
 
-def load(source: str | Path, *, backbone: nn.Module | None = None, weights: str | Path | None = None) -> VideoEncoder:
+def load(
+    source: str | Path,
+    *,
+    backbone: nn.Module | None = None,
+    weights: str | Path | None = None,
+    revision: str | None = None,
+) -> VideoEncoder:
     """Rebuild an encoder from an adapter file.
 
     Args:
-        source: a folder written by ``save_pretrained``, or a Hub repository id ("user/name").
-        backbone: the timm model to put it on; None builds the one that the file names.
+        source: a folder written by ``save_pretrained``, or a Hub repository ("hub:user/name", see :mod:`d2st.hub`).
+        backbone: the timm model to put it on, in any precision; None builds the one that the file names.
         weights: weight file for that; needed when the backbone's weights came from a file.
+        revision: branch, tag or commit of a Hub repository.
 
     Raises:
-        D2STError: no such adapter, another kind of backbone, or the same kind with other weights.
+        D2STError: no such adapter, another kind of backbone, or the same kind with other weights. The backbone is then
+            left as it was.
     """
-    folder = find(source, CONFIG, WEIGHTS)
+    with unchanged_on_error(backbone):
+        return _load(source, find(source, CONFIG, WEIGHTS, revision=revision), backbone, weights)
+
+
+def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights: str | Path | None) -> VideoEncoder:
     saved = _read_config(folder)
     spec, config = saved["backbone"], config_from_dict(saved["adapter"])
     if backbone is None and not spec["name"]:
@@ -96,11 +116,11 @@ def load(source: str | Path, *, backbone: nn.Module | None = None, weights: str 
             f"{encoder.num_features}. Pass the size of backbone that it was made for "
             f"({spec['name'] or 'see its maker'})."
         )
-    if fingerprint(encoder.backbone, encoder.trained_names) != spec["fingerprint"]:
+    difference = apart(spec, encoder.backbone, encoder.trained_names)
+    if difference:
         raise D2STError(
-            f"The adapter in {source} was trained on {spec['name'] or spec['class']} with other weights (the "
-            "fingerprints differ), and would give noise on these. Pass the weights it was trained with (weights=, "
-            "--weights)."
+            f"The adapter in {source} was trained on {spec['name'] or spec['class']} {difference}. Pass the weights "
+            "it was trained with (weights=, --weights)."
         )
     encoder.load_adapter_state_dict(_read_weights(folder))
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
@@ -126,39 +146,6 @@ def config_from_dict(fields: dict) -> AdapterConfig:
             f"{system.__name__} has no field {sorted(unknown)}; a newer d2st than {__version__} may know it."
         )
     return system(**{key: tuples(value) for key, value in fields.items()})
-
-
-def fingerprint(backbone: nn.Module, trained: tuple[str, ...] = ()) -> str:
-    """SHA-256 over names, shapes and float32 values of a backbone's frozen tensors."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(backbone.state_dict().items()):
-        if tensor.is_floating_point() and name not in trained:
-            digest.update(f"{name}{tuple(tensor.shape)}".encode())
-            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy())
-    return digest.hexdigest()
-
-
-def find(source: str | Path, *files: str) -> Path:
-    """The folder that a local path or a Hub repository id ("user/name") means; the Hub's ``files`` are downloaded.
-
-    Raises:
-        D2STError: neither is there.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        return folder
-    if str(source).count("/") != 1 or str(source).startswith((".", "/")):
-        raise D2STError(f"{str(source)!r} is neither a folder with {files[0]} nor a Hub repository id like user/name.")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(str(source), allow_patterns=list(files)))
-    except (OSError, ValueError, HfHubHTTPError) as error:
-        raise D2STError(
-            f"{str(source)!r} is not a local folder, and the Hub did not give it: {str(error).splitlines()[0]} "
-            f"Download its {' and '.join(files)} and pass their folder."
-        ) from error
 
 
 def _read_config(folder: Path) -> dict:

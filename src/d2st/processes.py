@@ -33,13 +33,19 @@ def launch(device: torch.device, precision: str = "32-true", patience: timedelta
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
+    from .mixed_precision import WholeInputs
+
     world, local = world_size(), local_count()
+    if precision == "16-mixed" and device.type == "cpu":
+        precision = "bf16-mixed"  # as Fabric does: CPUs have no loss scaling
+    mixed = precision.endswith("-mixed")
     fabric = Fabric(
         accelerator=device.type,
         strategy=DDPStrategy(timeout=patience) if world > 1 else "auto",
         devices=local if world > 1 or device.index is None else [device.index],
         num_nodes=world // local,
-        precision=precision,
+        precision=None if mixed else precision,
+        plugins=[WholeInputs(precision, device.type)] if mixed else None,
     )
     fabric.launch()
     return fabric

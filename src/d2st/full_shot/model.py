@@ -93,19 +93,26 @@ class VideoClassifier(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path, *, backbone: nn.Module | None = None, weights: str | Path | None = None
+        cls,
+        source: str | Path,
+        *,
+        backbone: nn.Module | None = None,
+        weights: str | Path | None = None,
+        revision: str | None = None,
     ) -> "VideoClassifier":
         """Rebuild a saved classifier, in eval mode.
 
         Args:
-            source: folder that :meth:`save_pretrained` or ``d2st train --head linear`` wrote, or a Hub repository id.
+            source: folder that :meth:`save_pretrained` or ``d2st train --head linear`` wrote, or a Hub repository
+                ("hub:user/name", see :mod:`d2st.hub`).
             backbone: the timm model to put it on; None builds the one that the files name.
             weights: weight file for that; needed when the backbone's weights came from a file.
+            revision: branch, tag or commit of a Hub repository.
 
         Raises:
             D2STError: no classifier there, one that cannot be read, or another backbone.
         """
-        folder = find(source, CONFIG, WEIGHTS, "adapter_config.json", "adapter_model.safetensors")
+        folder = find(source, CONFIG, WEIGHTS, "adapter_config.json", "adapter_model.safetensors", revision=revision)
         about, state = _read(folder)
         encoder = load(folder, backbone=backbone, weights=weights)
         names, stride = about["classes"], tuples(about["stride"])

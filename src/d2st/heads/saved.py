@@ -35,11 +35,13 @@ def save(head: Head, folder: str | Path) -> Path:
     return folder
 
 
-def load(source: str | Path, **options: object) -> Head:
+def load(source: str | Path, *, revision: str | None = None, **options: object) -> Head:
     """Rebuild a saved head, in eval mode.
 
     Args:
-        source: folder of an adapter that was trained with it, or a Hub repository id ("user/name").
+        source: folder of an adapter that was trained with it, or a Hub repository ("hub:user/name", see
+            :mod:`d2st.hub`).
+        revision: branch, tag or commit of a Hub repository.
         **options: instead of the saved ones, where they leave the weights as they are. Another number of ``classes``
             draws anew what names the training classes.
 
@@ -49,7 +51,7 @@ def load(source: str | Path, **options: object) -> Head:
     from ..pretrained import find
     from . import build
 
-    folder = find(source, CONFIG, WEIGHTS)
+    folder = find(source, CONFIG, WEIGHTS, revision=revision)
     spec = saved_spec(folder)
     if spec is None:
         raise D2STError(f"'{source}' holds no head: {CONFIG} is missing. Build one by its name instead.")

@@ -48,7 +48,7 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
         the backbone if it is a head, CLIP's text tower in DiST.
 
     Raises:
-        D2STError: another system, or keys that are missing or left over, listed.
+        D2STError: another system, keys that are missing or left over, or other shapes, listed.
     """
     release, prefix = _release(system), "" if _encoder(target) is target else "encoder."
     extra, renamed = {}, {}
@@ -62,11 +62,11 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
     frozen = {name for name in own.keys() - trained if name.startswith(f"{prefix}backbone.")}
     wanted = own.keys() - (frozen if frozen.isdisjoint(renamed) else set())
     missing, unexpected = sorted(wanted - renamed.keys()), sorted(renamed.keys() - own.keys())
-    shapes = sorted(name for name in own.keys() & renamed.keys() if own[name].numel() != renamed[name].numel())
+    shapes = sorted(name for name in own.keys() & renamed.keys() if not _fits(own[name], renamed[name]))
     if missing or unexpected or shapes:
         raise D2STError(
             f"This state dict does not fit {type(target).__name__}: missing keys {missing}, unexpected keys "
-            f"{unexpected}, other sizes {shapes}. Build the target with the backbone, frames and adapter config, or "
+            f"{unexpected}, other shapes {shapes}. Build the target with the backbone, frames and adapter config, or "
             f"the head's options, of the checkpoint."
         )
     with torch.no_grad():
@@ -100,6 +100,16 @@ def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) ->
 def _encoder(target: nn.Module) -> VideoEncoder | None:
     """The encoder in a target; None if the target is a single module."""
     return target if isinstance(target, VideoEncoder) else getattr(target, "encoder", None)
+
+
+def _fits(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether a tensor is of our shape, or of one that has more or fewer ones in it: a linear layer as a convolution.
+
+    A kernel over time is not one over space, although both have the same numbers beside their ones.
+    """
+    if ours.ndim == theirs.ndim:
+        return ours.shape == theirs.shape
+    return [n for n in ours.shape if n != 1] == [n for n in theirs.shape if n != 1]
 
 
 def _release(system: str) -> Release:
