@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from d2st.console import plain_console, plain_table, printable, say, tell
+from d2st.console import drawable, plain_console, plain_table, printable, say, tell
 from d2st.data.findings import show
 from d2st.eval_table import print_result
 from d2st.spot.output import print_segments
@@ -85,3 +85,14 @@ def test_no_cell_is_a_formula(capsys) -> None:
     assert capsys.readouterr().out == "start,end,label,score\n0,1,'=cmd,0.5\n"
     print_segments([Segment(0, 1, NASTY, 0.5)], "jsonl")
     assert json.loads(capsys.readouterr().out)["label"] == NASTY
+
+
+def test_names_are_drawn_as_they_are(tmp_path) -> None:
+    """Bytes that are no UTF-8 stop matplotlib's fonts, and a dollar begins a formula."""
+    from matplotlib.figure import Figure
+
+    for name, drawn in ((NASTY, SHOWN.replace(r"\x0a", "\n")), (r"$5 or $\frac", r"$5 or $\frac"), ("ab_$", "ab_$")):
+        figure = Figure()
+        text = figure.text(0, 0, drawable(name))
+        figure.savefig(tmp_path / "drawn.png")
+        assert text._preprocess_math(text.get_text()) == (drawn, False)

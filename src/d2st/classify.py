@@ -19,7 +19,7 @@ from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
 from .options import Precision
 from .origin import Origin
-from .prediction import Prediction, explain
+from .prediction import Prediction, check_name, explain
 from .pretrained import CONFIG as ADAPTER_CONFIG
 from .pretrained import WEIGHTS as ADAPTER_WEIGHTS
 from .pretrained import find, load
@@ -92,6 +92,8 @@ class FewShotClassifier(ClipEncoder):
         """
         if isinstance(support, str | Path):
             clips = open_dataset(support)
+            for name in clips.classes:
+                check_name(name)
             encoded = [
                 self.encode(self.transform(clips.read(i, self.sample)), clip.id) for i, clip in enumerate(clips.clips)
             ]
@@ -259,6 +261,7 @@ class FewShotClassifier(ClipEncoder):
         self.support[name] = self._embedded(name, frames, tokens)
 
     def _embedded(self, name: str, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
+        check_name(name)
         if tokens is None:
             tokens = self.head.embed(frames.to(self.device)).cpu()
         check_finite([frames, tokens], [f"{name}, {i}" for i in range(len(frames))], self.precision)
@@ -279,6 +282,7 @@ class FewShotClassifier(ClipEncoder):
             raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
 
     def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
+        check_name(name)
         if isinstance(clips, str | Path | Tensor):
             raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
         encoded = [self.encode(clip) for clip in clips]

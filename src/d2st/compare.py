@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from .checks import Checked, build
+from .console import drawable
 from .errors import D2STError
 from .figures import BEFORE
 from .results import read_results
@@ -155,13 +156,13 @@ def accuracy_against_parameters(path: Path, panels: dict[str, Sequence[Point]]) 
         axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
         axis.xaxis.set_minor_locator(NullLocator())
-        axis.set_title(textwrap.fill(title, 80), fontsize=10)
+        axis.set_title(drawable(textwrap.fill(title, 80)), fontsize=10)
         axis.set_xlabel("trained parameters")
         axis.set_ylabel("accuracy on unseen classes (%)")
         axis.grid(color="#eeeeee")
         axis.set_axisbelow(True)
         axis.spines[["top", "right"]].set_visible(False)
-    handles = [Line2D([], [], linestyle="", label=label, **looks[label]) for label in labels]
+    handles = [Line2D([], [], linestyle="", label=drawable(label), **looks[label]) for label in labels]
     handles.append(Line2D([], [], color=BEFORE, linestyle="--", label="frozen backbone"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
     figure.savefig(path, dpi=110)

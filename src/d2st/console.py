@@ -33,6 +33,11 @@ def _escape(character: str) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
+def drawable(text: object) -> str:
+    r"""A text as matplotlib draws it: printable, and none of its dollars begins a formula."""
+    return printable(text, lines=True).replace("$", r"\$")
+
+
 def say(sentence: object, flush: bool = False) -> None:
     """Print a sentence on stdout."""
     print(printable(sentence, lines=True), flush=flush)

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from .console import drawable
+
 BEFORE, AFTER = "#9aa5b1", "#1f6feb"
 GAP = 2  # white pixels between the frames of a strip
 
@@ -36,9 +38,9 @@ def contact_sheet(path: Path, clips: Sequence[tuple[str, np.ndarray]], title: st
         axis.axis("off")
     for axis, (label, frames) in zip(axes.T.flat, clips, strict=False):
         axis.imshow(strip(frames), interpolation="antialiased")
-        axis.set_title(label, fontsize=10, loc="left", pad=3)
+        axis.set_title(drawable(label), fontsize=10, loc="left", pad=3)
     if title:
-        figure.suptitle(title, fontsize=13)
+        figure.suptitle(drawable(title), fontsize=13)
     figure.savefig(path, dpi=110)
 
 
@@ -101,7 +103,7 @@ def class_gains(path: Path, names: Sequence[str], before: Sequence[float], after
     axis.hlines(at, first, second, color="#c9d1d9", linewidth=3, zorder=1)
     axis.scatter(first, at, color=BEFORE, s=42, label="frozen", zorder=2)
     axis.scatter(second, at, color=AFTER, s=42, label="with adapters", zorder=3)
-    axis.set_yticks(at, [names[i] for i in order], fontsize=9)
+    axis.set_yticks(at, [drawable(names[i]) for i in order], fontsize=9)
     axis.set_xlim(-2, 102)
     axis.set_xlabel("accuracy of the class (%)")
     axis.legend(loc="lower right", frameon=False)

@@ -5,9 +5,23 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .errors import D2STError
 from .heads import frame_distances
 
 UNKNOWN = "unknown"
+
+
+def check_name(name: str) -> None:
+    """Refuse the name of a class that would read as the answer for clips of none of the classes.
+
+    Raises:
+        D2STError: it does.
+    """
+    if name == UNKNOWN:
+        raise D2STError(
+            f"A class is called '{UNKNOWN}', which is the answer for clips of none of the classes; rename its folder, "
+            "such as to 'other'."
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from ..console import drawable
 from ..figures import AFTER, BEFORE
 from ..progress import clock
 from .segments import Segment
@@ -51,7 +52,7 @@ def timeline(
         _bars(axis, [e for e in events if e.label == name], -0.30, TRUTH)
         axis.set_ylim(-0.36 if events else -0.02, 1.34)
         axis.set_yticks([0, 1], ["0", "1"], fontsize=7)
-        axis.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=10)
+        axis.set_ylabel(drawable(name), rotation=0, ha="right", va="center", fontsize=10)
         axis.spines[["top", "right", "bottom"]].set_visible(False)
         axis.tick_params(axis="x", length=0)
     axes[-1].set_xlim(start, end)
@@ -67,7 +68,7 @@ def timeline(
         handles.append(Patch(color=TRUTH, label="what happens"))
     figure.legend(handles=handles, loc="outside upper right", ncols=4, frameon=False, fontsize=9)
     if title:
-        figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+        figure.suptitle(drawable(title), fontsize=12, x=0.01, ha="left")
     figure.savefig(path, dpi=110, format="png")
 
 

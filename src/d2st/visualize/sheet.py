@@ -7,6 +7,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+from ..console import drawable
+
 DPI = 110
 INK, PAPER, FAINT = "#1a1a1a", "white", "#6b7280"
 
@@ -27,7 +29,7 @@ class Sheet:
 
     def text(self, x: float, y: float, text: str, size: float = 9, **more) -> None:
         """Text at a place; ``more`` goes to matplotlib."""
-        self.axis.text(x, y, text, fontsize=size, **{"color": INK, "va": "center", **more})
+        self.axis.text(x, y, drawable(text), fontsize=size, **{"color": INK, "va": "center", **more})
 
     def frame(self, picture: np.ndarray, x: float, y: float, width: float, height: float) -> "FrameBox":
         """Put a picture (H, W, 3) at a place; marks go onto the box that this gives."""
