@@ -6,7 +6,6 @@ Nothing heavy is imported until a verb runs, so that ``d2st --help`` answers at 
 import contextlib
 import difflib
 import importlib
-import itertools
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -191,28 +190,14 @@ def run(name: str, arguments: Sequence[str]) -> int:
         verb = verb._replace(module=module, config=config, function=function)
     module = importlib.import_module(f".{verb.module}", __package__)
     config_class, function = getattr(module, verb.config), getattr(module, verb.function)
-    arguments = _named(verb, arguments)
-    fields = settings(name, verb.summary, config_class, arguments, _words(verb))
+    words = _words(verb), verb.positional, verb.alone
+    fields = settings(name, verb.summary, config_class, arguments, *words)
     return verb.exit_code(function(config_class(**fields)))
 
 
 def _words(verb: Verb) -> str:
-    """What may be typed before any flag, as usage shows it."""
+    """What may be typed without a flag, as usage shows it."""
     words = [flag.upper() for flag in verb.positional]
     if verb.alone:
         words = [word if word == verb.alone.upper() else f"[{word}]" for word in words]
     return f"[{' '.join(words)}]" if words else ""
-
-
-def _named(verb: Verb, arguments: list[str]) -> list[str]:
-    """Arguments in which what was typed before any flag has its flag."""
-    typed = list(itertools.takewhile(lambda argument: not argument.startswith("-"), arguments))
-    flags = verb.positional
-    if len(typed) == 1 and verb.alone:
-        flags = (verb.alone,)
-    if typed and len(typed) == len(flags):
-        return [*(f"--{flag}={value}" for flag, value in zip(flags, typed, strict=True)), *arguments[len(typed) :]]
-    if typed and flags and "--help" not in arguments:
-        names = " ".join(flag.upper() for flag in flags)
-        raise D2STError(f"It takes {names} before any flag, and not {' '.join(typed)} alone.")
-    return arguments[len(typed) :] if "--help" in arguments else arguments

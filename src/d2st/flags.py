@@ -1,31 +1,37 @@
-"""From flags and YAML files to the fields of a verb's config."""
+"""From flags and YAML files to the fields of a verb's config.
 
-import dataclasses
+Both say the same in the same way: ``--adapter.ratio 0.5`` is ``adapter: {ratio: 0.5}``, ``--adapter st`` is
+``adapter: st``. Flags override files wherever they stand, and later files override earlier ones.
+"""
+
 import itertools
-import json
 import re
-from collections.abc import Sequence
-from pathlib import Path
-from types import UnionType
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser
-
-from . import heads, recipes
 from .adapters import SYSTEMS
-from .choice import DEFAULT
+from .checks import hints_of, members
 from .errors import D2STError
-from .flag_help import as_typed
 from .full_shot.model import is_classifier
-from .heads import FILLED, HEADS, HeadSpec, TextConfig
-from .heads.saved import saved_spec
+from .given import CLASSIFIER, Given, read_config
+from .heads import HEADS
+from .print_config import config_text
+from .typed import takes_several
+from .yaml_files import Tree
 
-CLASSIFIER = "linear"  # the head that is no matching head
 MATCHING = {"support", "classifier"}  # flags that give examples to match with
+_SWITCHED = {"true", "false", "yes", "no", "on", "off"}
+_NUMBER = re.compile(r"-\.?[0-9].*|-inf|-")  # a value that begins with a dash
 
 
 def settings(
-    verb: str, summary: str, config_class: type, arguments: Sequence[str], words: str = ""
+    verb: str,
+    summary: str,
+    config_class: type,
+    arguments: Sequence[str],
+    words: str = "",
+    positional: Sequence[str] = (),
+    alone: str | None = None,
 ) -> dict[str, object]:
     """The fields of a verb's config that its arguments ask for.
 
@@ -35,209 +41,144 @@ def settings(
         config_class: dataclass; an ``adapter`` field takes a system with its own fields, a ``head`` field a head with
             its own options.
         arguments: as typed.
-        words: what may be typed before any flag, for ``--help``.
+        words: what may be typed without a flag, for ``--help``.
+        positional: the fields that these words are for, in order.
+        alone: the field that a single word is for.
 
     Raises:
         D2STError: an argument or a config file that cannot be used.
-        SystemExit: after ``--help`` and ``--print_config``.
+        SystemExit: after ``--help`` and ``--print-config``.
     """
-    fields = {field.name: field for field in dataclasses.fields(config_class)}
-    arguments = normalise(arguments, {name for name, field in fields.items() if field.type is bool})
-    if "--adapter_path" in arguments and "adapter" in fields and "adapter_path" not in fields:
-        raise D2STError(f"A saved adapter is not taken here; give a system by its name: {', '.join(SYSTEMS)}.")
-    own = [argument for argument in arguments if argument.startswith("--adapter.")]
-    if "--adapter_path" in arguments and own:
-        raise D2STError(f"A saved adapter has its own settings: leave out {', '.join(own)}, or name a system instead.")
-    matching = "head" in fields and isinstance(fields["head"].type, UnionType)  # else the head is a constant
-    if matching:
-        arguments = _spell_out(arguments)
-    else:
-        arguments = ["--head" if argument == "--head.name" else argument for argument in arguments]
-    parser = _Parser(prog=f"d2st {verb}", description=summary, exit_on_error=False)
-    parser.words = words
-    parser.add_argument("--config", action="config", help="YAML file with these settings; flags override it.")
-    parser.add_class_arguments(config_class, as_group=False, skip={"adapter", *["head"] * matching} & fields.keys())
-    if "adapter" in fields:
-        system = _add_adapter(parser, _chosen("adapter", arguments) or fields["adapter"].default_factory().name)
-    if matching:
-        _add_head(parser, arguments)
-    try:
-        parsed, given = parser.parse_args(arguments), parser.parse_args(arguments, defaults=False)
-    except ArgumentError as error:
-        kind = "" if matching or "head" not in fields else f" --head {CLASSIFIER}"
-        raise D2STError(f"{' '.join(str(error).split())} (d2st {verb}{kind} --help lists the flags)") from error
-    result = {key: value for key, value in vars(parsed).items() if key != "config"}
-    if "adapter" in fields:
-        chosen = vars(result["adapter"])
-        result["adapter"] = system(**{key: value for key, value in chosen.items() if key != "name"})
-    if matching:
-        name, typed = parsed["head.name"], vars(given["head"]) if "head" in given else {}
-        # Only what was given: the other options may be those of a saved head.
-        options = {key: value for key, value in typed.items() if key != "name"}
-        result["head"] = HeadSpec(name, options) if typed else None
-    if "text" in fields:
-        result["text"] = TextConfig(**vars(result["text"]))
-    return result
+    given = Given(verb, config_class)
+    typed = _split(arguments, given)
+    for file in typed.files:
+        given.read_file(file)
+    if typed.words and not typed.help:
+        named = _named(verb, typed, positional, alone)
+        typed.flags.update(named)
+    given.read_flags(typed.flags)
+    if typed.help:
+        from .verb_help import print_help  # and its parser, which nothing else needs
+
+        print_help(given, summary, words)
+        raise SystemExit(0)
+    fields = given.values()
+    if typed.printed:
+        print(config_text(config_class(**fields), given.saved_head), end="")
+        raise SystemExit(0)
+    return fields
 
 
 def for_classifier(arguments: Sequence[str]) -> bool:
     """Whether arguments ask for a classifier: by ``--head linear``, or by the folder of one without a head or examples
     to match with.
     """
-    arguments = normalise(arguments)
+    files, flags = [], {}
+    for argument, following in itertools.zip_longest(arguments, arguments[1:]):
+        flag, equals, value = argument.partition("=")
+        value = value if equals else following
+        name = flag[2:].replace("-", "_") if flag.startswith("--") and value is not None else ""
+        if name == "config":
+            files.append(read_config(value))
+        elif name:
+            flags[name] = value
     head = path = None
-    matching = False
-    for flag, value in itertools.pairwise(arguments):
-        if flag == "--config":
-            content = _read(value)
-            head, path = content.get("head", head), content.get("adapter_path", path)
-            matching |= not MATCHING.isdisjoint(content)
-        elif flag == "--head.name":
-            head = value
-        elif flag == "--adapter_path":
-            path = value
-        matching |= flag.removeprefix("--") in MATCHING
+    for content in (*files, flags):
+        named = content.get("head", content.get("head.name", head))
+        head = named.get("name", head) if isinstance(named, dict) else named
+        adapter = content.get("adapter")
+        path = content.get("adapter_path", path)
+        if isinstance(adapter, str):
+            path = None if adapter in SYSTEMS else adapter
     if head is not None:
         return head == CLASSIFIER
-    return path is not None and not matching and is_classifier(path)
+    matching = any(content.get(name) is not None for content in (*files, flags) for name in MATCHING)
+    return isinstance(path, str) and not matching and is_classifier(path)
 
 
-def normalise(arguments: Sequence[str], switches: set[str] = frozenset()) -> list[str]:
-    """Flags as people type them to flags as the parser knows them.
+class _Typed(NamedTuple):
+    """What was typed: config files, flags by their fields' names, and words without a flag."""
 
-    ``--image-size`` becomes ``--image_size``; ``--shot 1,5`` and ``--query a.mp4 b.mp4`` lists; a bare ``--symmetric``
-    (one of ``switches``) true; ``--adapter d2st`` the choice of a system, ``--adapter runs/a/best`` the folder of a
-    saved one; ``--head trx`` the choice of a head.
+    files: list[str]
+    flags: dict[str, Tree]
+    words: list[str]
+    help: bool
+    printed: bool
+
+
+def _split(arguments: Sequence[str], given: Given) -> _Typed:
+    """Arguments apart, each flag with as many values as its field takes.
+
+    A flag that takes several texts, such as files, collects them wherever they stand; of others the last one counts.
     """
-    result = []
-    for typed, *values in _groups(arguments):
-        flag = typed.replace("-", "_").replace("__", "--", 1)
-        if flag == "--adapter" and values:
-            if values[0] not in SYSTEMS and not Path(values[0]).exists() and values[0].count("/") != 1:
-                raise D2STError(
-                    f"--adapter {values[0]} is neither a system ({', '.join(SYSTEMS)}) nor the folder of a saved one."
-                )
-            flag = "--adapter.name" if values[0] in SYSTEMS else "--adapter_path"
-        if flag == "--config" and values:
-            values = [recipes.find(values[0])]
-        if flag == "--head":
-            flag = "--head.name"
-        if flag.removeprefix("--") in switches and not values:
-            values = ["true"]
-        elif len(values) > 1:
-            values = [json.dumps([_number(value) for value in values])]
-        elif values and re.fullmatch(r"\d[\d.e-]*(,\d[\d.e-]*)+", values[0]):
-            values = [f"[{values[0]}]"]
-        joined = flag == "--print_config" and values  # its keywords come with an equals sign only
-        result += [f"{flag}={values[0]}"] if joined else [flag, *values]
-    return result
-
-
-def _groups(arguments: Sequence[str]) -> list[list[str]]:
-    """Each flag with the values that follow it; what comes before any flag is left to the parser to refuse."""
-    groups = []
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if flag.startswith("--"):
-            groups.append([flag, value] if equals else [flag])
-        elif groups:
-            groups[-1].append(argument)
-        else:
-            groups.append([argument])
-    return groups
-
-
-def _number(value: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
+    files, flags, words, asked = [], {}, [], set()
+    rest = list(reversed(arguments))
+    while rest:
+        argument = rest.pop()
+        if argument == "--":
+            words += reversed(rest)
+            break
+        if not argument.startswith("--"):
+            words.append(_word(argument))
             continue
-    return value
+        flag, equals, value = argument.partition("=")
+        name = flag[2:].replace("-", "_")
+        if name in ("help", "print_config"):
+            asked.add(name)
+            continue
+        hint = str if name == "config" else _hint(name, given)
+        several = takes_several(hint)
+        values = [value] if equals else list(_values(flag, hint, several, rest))
+        if name == "config":
+            files += values
+        else:
+            flags[name] = [*(flags.get(name, []) if takes_several(hint, str) else []), *values]
+    flags = {name: raw[0] if len(raw) == 1 else raw for name, raw in flags.items()}
+    return _Typed(files, flags, words, "help" in asked, "print_config" in asked)
 
 
-def _spell_out(arguments: list[str]) -> list[str]:
-    """Config files in which a head is only named, with its name where the parser looks for it."""
-    result = list(arguments)
-    for i, file in _config_files(arguments):
-        content = _read(file)
-        if isinstance(content.get("head"), str):
-            content["head"] = {"name": content["head"]}
-            result[i] = json.dumps(content)
-    return result
+def _values(flag: str, hint: object, several: bool, rest: list[str]) -> Iterator[str]:
+    """The values of a flag, taken from the arguments that follow it (reversed)."""
+    if bool in members(hint):
+        yield rest.pop() if rest and rest[-1].lower() in _SWITCHED else "true"
+        return
+    if not rest or rest[-1].startswith("--"):
+        raise D2STError(f"{flag} needs a value.")
+    yield _word(rest.pop(), flag)
+    while several and rest and not rest[-1].startswith("--"):
+        yield _word(rest.pop(), flag)
 
 
-def _config_files(arguments: list[str]) -> list[tuple[int, str]]:
-    return [(i, value) for i, (flag, value) in enumerate(itertools.pairwise(arguments), 1) if flag == "--config"]
-
-
-def _read(file: str) -> dict:
-    """Settings of a config file, or of the JSON that ``_spell_out`` made of it."""
-    try:
-        content = yaml.safe_load(file if file.startswith("{") else Path(file).read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise D2STError(f"--config {file} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise D2STError(f"--config {file} must hold settings as 'name: value' lines.")
-    return content
-
-
-def _chosen(what: str, arguments: list[str]) -> str | None:
-    """Name of the adapter system or head that a flag or a config file asks for; its own fields become flags."""
-    name = None
-    for flag, value in itertools.pairwise(arguments):
-        if flag == "--config":
-            name = (_read(value).get(what) or {}).get("name", name)
-        elif flag == f"--{what}.name":
-            name = value
-    return name
-
-
-class _Parser(ArgumentParser):
-    words = ""
-
-    def format_help(self) -> str:  # flags are typed with dashes; the parser knows them by their fields' names
-        with as_typed(self, self.words):
-            return re.sub(r"--[a-z_.]+", lambda flag: flag[0].replace("_", "-"), super().format_help())
-
-
-def _add_adapter(parser: ArgumentParser, system: str) -> type:
-    """Flags of an adapter system; gives its config class."""
-    if system not in SYSTEMS:
-        raise D2STError(f"adapter {system!r} is not one of {', '.join(SYSTEMS)}.")
-    about = f"adapter system, {_docs(SYSTEMS)}"
-    parser.add_argument("--adapter.name", default=system, choices=list(SYSTEMS), help=about)
-    parser.add_class_arguments(SYSTEMS[system], "adapter")
-    return SYSTEMS[system]
-
-
-def _add_head(parser: ArgumentParser, arguments: list[str]) -> None:
-    """Flags of the head that is asked for, else of the one saved with the adapter."""
-    saved = _saved_head(arguments)
-    name = _chosen("head", arguments) or (saved.name if saved else DEFAULT)
-    if name not in HEADS:
+def _word(argument: str, flag: str = "--FLAG") -> str:
+    """A value, or a word without a flag."""
+    if argument.startswith("-") and not _NUMBER.fullmatch(argument):
         raise D2STError(
-            f"There is no head named '{name}'; choose one of: {', '.join(HEADS)}. (train, eval and predict also "
-            f"take {CLASSIFIER}, which makes a classifier.)"
+            f"{argument} is no flag: flags begin with two dashes. A value that begins with a dash is typed as "
+            f"{flag}={argument}."
         )
-    known = heads.options_of(name)
-    about = f"matching head, {_docs(HEADS)} None is the one saved with the adapter, or {DEFAULT}. In train, eval "
-    about += f"and predict {CLASSIFIER} is a classifier of fixed classes: --head {CLASSIFIER} --help lists its flags."
-    parser.add_argument("--head.name", default=name, choices=list(HEADS), help=about)
-    parser.add_class_arguments(HEADS[name], "head", skip=set(FILLED) & known.keys())
-    if saved and saved.name == name:
-        parser.set_defaults({f"head.{key}": value for key, value in saved.options.items() if key not in FILLED})
+    return argument
 
 
-def _saved_head(arguments: list[str]) -> HeadSpec | None:
-    path = None
-    for flag, value in itertools.pairwise(arguments):
-        if flag == "--config":
-            path = _read(value).get("adapter_path", path)
-        elif flag == "--adapter_path":
-            path = value
-    return saved_spec(Path(path)) if path else None
+def _hint(name: str, given: Given) -> object:
+    """Annotation of a setting, to know how many values it takes; whichever adapter or head is chosen."""
+    group, dot, inner = name.partition(".")
+    if not dot:
+        return str if name in ("adapter", "head") else given.hints.get(name, str)
+    classes = {"adapter": SYSTEMS.values(), "head": [head.__init__ for head in HEADS.values()]}.get(group)
+    kinds = [given.hints[group]] if classes is None and group in given.fields else classes or ()
+    found = [hints[inner] for hints in map(hints_of, kinds) if inner in hints]
+    return next((hint for hint in found if takes_several(hint)), found[0] if found else str)
 
 
-def _docs(classes: dict[str, type]) -> str:
-    return "; ".join(f"{name}: {(cls.__doc__ or '').strip().splitlines()[0]}" for name, cls in classes.items())
+def _named(verb: str, typed: _Typed, positional: Sequence[str], alone: str | None) -> dict[str, str]:
+    """Words that were typed without a flag, by the fields that they are for."""
+    names = [name for name in positional if name not in typed.flags]
+    if len(typed.words) == 1 and alone in names:
+        names = [alone]
+    if len(names) == len(typed.words):
+        return dict(zip(names, typed.words, strict=True))
+    said = " ".join(typed.words)
+    if not positional:
+        raise D2STError(f"'{said}' belongs to no flag (d2st {verb} --help lists the flags).")
+    wanted = " ".join(name.upper() for name in names) or "no more words"
+    raise D2STError(f"It takes {wanted} without a flag, and not '{said}' alone.")

@@ -106,7 +106,7 @@ class TrainConfig(ChoosesHead):
     class_loss: float = option(0.0, **NOT_NEGATIVE)
     episodes: int = option(10_000, **STEPS)
     episodes_per_step: int = option(8, **CLIPS)
-    lr: float = option(1e-3, **POSITIVE)
+    lr: float = option(1e-3, **NOT_NEGATIVE)
     head_lr: float = option(1.0, **NOT_NEGATIVE)
     schedule: Literal["step", "cosine"] = "step"
     warmup: float = option(0.1, **BELOW_ONE)

@@ -5,8 +5,6 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
-
 from d2st.data import benchmarks
 from d2st.data.by_name import ByName
 from d2st.data.kinds import exists
@@ -15,6 +13,7 @@ from d2st.data.listing import PARTS, Listing, read_list
 from d2st.data.lookup import nfc
 from d2st.data.shares import divide, shares
 from d2st.errors import D2STError
+from d2st.yaml_files import read_yaml
 
 LISTS = (".txt", ".csv", ".tsv", ".list")
 
@@ -135,10 +134,9 @@ def _from_lists(files: dict[str, Path], find, shared: bool) -> tuple[Listing, di
 def _read_yaml(split: Path) -> dict[str, list[str] | str]:
     expected = "expected the keys train, val and test, each with a list of class names"
     try:
-        # BaseLoader keeps every class name a string: 01 and yes are names here, not a number and a truth value.
-        parts = yaml.load(split.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise D2STError(f"Split '{split}' cannot be read as YAML ({error}); {expected}.") from error
+        parts = read_yaml(split)
+    except D2STError as error:
+        raise D2STError(f"Split {error} ({expected})") from error
     if not isinstance(parts, dict) or not parts or set(parts) - set(PARTS):
         given = ", ".join(map(str, parts)) if isinstance(parts, dict) else type(parts).__name__
         raise D2STError(f"Split '{split}' holds {given or 'nothing'}; {expected}.")
@@ -147,7 +145,7 @@ def _read_yaml(split: Path) -> dict[str, list[str] | str]:
         if not plain and not (isinstance(names, str) and names):
             raise D2STError(f"Part '{part}' of split '{split}' is not a list of class names; {expected}.")
         if isinstance(names, list) and len(set(names)) < len(names):
-            twice = sorted({name for name in names if names.count(name) > 1})
+            twice = sorted(name for name, count in Counter(names).items() if count > 1)
             raise D2STError(f"Part '{part}' of split '{split}' names {_quoted(twice)} twice; name each class once.")
     return parts
 

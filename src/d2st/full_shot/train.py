@@ -17,7 +17,7 @@ from ..data.division import open_division, parts_of
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import TextConfig
-from ..limits import BELOW_ONE, CLIPS, FRAMES, NOT_NEGATIVE, POSITIVE, RATIO, SEED, SHARE, SIDE, WORKERS
+from ..limits import BELOW_ONE, CLIPS, FRAMES, NOT_NEGATIVE, RATIO, SEED, SHARE, SIDE, WORKERS
 from ..loop import run
 from ..material import Material
 from ..optimizer import parameter_groups
@@ -98,7 +98,7 @@ class FullShotTrainConfig(Checked):
     epochs: float = option(12, above=0, most=10**6)
     clips_per_step: int = option(64, **CLIPS)
     batch_size: int = option(8, **CLIPS)
-    lr: float = option(5e-4, **POSITIVE)
+    lr: float = option(5e-4, **NOT_NEGATIVE)
     head_lr: float = option(1.0, **NOT_NEGATIVE)
     warmup_epochs: float = option(2, least=0, most=10**6)
     warmup_from: float = option(0.0, **SHARE)

@@ -8,9 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from ..errors import D2STError
+from ..yaml_files import read_yaml
 
 SHIPPED = Path(__file__).parent
 _WORDLESS = re.compile(r"((train|val|test|class|label)\W*)?[\W\d]*\d[\W\d]*|\W*", re.IGNORECASE)
@@ -63,7 +62,7 @@ def read_names(path: Path) -> dict[str, list[str]]:
     """
     if path.is_dir():
         return {name: texts for file in sorted(path.glob("*.yaml")) for name, texts in read_names(file).items()}
-    content = _read(path)
+    content = read_yaml(path)
     if isinstance(content, dict) and content:
         found = {name: [texts] if isinstance(texts, str) else texts for name, texts in content.items()}
         if all(isinstance(t, list) and t and all(isinstance(x, str) and x.strip() for x in t) for t in found.values()):
@@ -79,12 +78,12 @@ def read_templates(templates: str) -> list[str]:
     """
     if "{}" in templates:
         return [templates]
-    sets = _read(SHIPPED / "templates.yaml")
+    sets = read_yaml(SHIPPED / "templates.yaml")
     if templates not in sets and not Path(templates).is_file():
         raise D2STError(
             f"templates='{templates}' is none of {', '.join(sets)}, nor a file, nor a template like 'a photo of {{}}'."
         )
-    found = sets[templates] if templates in sets else _read(Path(templates))
+    found = sets[templates] if templates in sets else read_yaml(Path(templates))
     if not isinstance(found, list) or not found or not all(isinstance(t, str) and t.count("{}") == 1 for t in found):
         raise D2STError(f"templates='{templates}' must hold a list of templates with one {{}} each for the name.")
     return found
@@ -95,11 +94,3 @@ def _words(name: str) -> str:
     if _WORDLESS.fullmatch(cleaned):
         raise D2STError(f"The class {name!r} has no name to tell a text tower; give a file of names (names=FILE).")
     return cleaned
-
-
-def _read(path: Path) -> object:
-    try:
-        # BaseLoader keeps names like 01 and yes as they are written.
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise D2STError(f"'{path}' cannot be read as YAML: {' '.join(str(error).split())}") from error
