@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -161,3 +162,82 @@ def test_the_command_line(tmp_path):
     assert "unrar x -o- b.rar" in done.stderr and _content(tmp_path / "out") == FILES
     assert archives.main([str(tmp_path / "parts/a.zip"), "--out", str(tmp_path / "out")]) == 0
     assert archives.main([str(tmp_path / "out"), "--out", str(tmp_path / "out")]) == 1
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_more_than_an_archive_can_hold_is_not_unpacked(tmp_path, kind):
+    archive, files = tmp_path / f"a.{kind}", {f"{i}.avi": bytes(2**22) for i in range(4)}
+    _zip(archive, files) if kind == "zip" else _tar(archive, files=files)
+    limits = archives.Limits(least=2**22)
+    with pytest.raises(D2STError, match=r"holds more than 4 MB .* raise --most-times"):
+        archives.unpack(archive, tmp_path / "out", limits)
+    assert len(_content(tmp_path / "out") if (tmp_path / "out").exists() else ()) == (kind == "tar.gz")
+    assert archives.unpack(archive, tmp_path / "out", archives.Limits(ratio=1e6))[0]
+    with pytest.raises(D2STError, match=r"or 0 files"):
+        archives.unpack(archive, tmp_path / "out", archives.Limits(files=0))
+
+
+def test_headers_of_any_size_are_not_read(tmp_path):
+    with tarfile.open(tmp_path / "a.tgz", "w:gz", format=tarfile.PAX_FORMAT) as file:
+        member = tarfile.TarInfo("a.avi")
+        member.pax_headers = {"comment": "0" * 2**20}
+        file.addfile(member)
+    begin = time.process_time()
+    with pytest.raises(D2STError, match=r"a header has \d+ bytes"):
+        archives.unpack(tmp_path / "a.tgz", tmp_path / "out")
+    assert time.process_time() - begin < 1
+
+
+def test_videos_may_be_as_large_as_they_are(tmp_path):
+    data = random.Random(0).randbytes(2**20)
+    archive = _tar(tmp_path / "a.tar.gz", files={f"{i}.avi": data for i in range(3)})
+    assert archives.unpack(archive, tmp_path / "out", archives.Limits(least=0)) == (3, 0)
+
+
+def test_names_of_any_length_do_not_stop_the_others(tmp_path):
+    names = [
+        "a" * 251 + ".avi",
+        "b/" + "\u00e9" * 120 + ".avi",
+        "c" * 300 + ".avi",
+        "kick/a.avi",
+        "kick/a.avi/b.avi",
+        "z.avi",
+    ]
+    files = dict.fromkeys(names, b"x")
+    for archive in (_zip(tmp_path / "a.zip", files), _tar(tmp_path / "a.tar", "w", files)):
+        out = tmp_path / archive.suffix
+        with pytest.raises(D2STError, match=r"^2 members of archive .* cannot be written.* 4 other files were written"):
+            archives.unpack(archive, out)
+        assert set(_content(out)) == set(names) - {names[2], names[4]}
+
+
+def test_a_member_without_a_name_is_one_sentence(tmp_path):
+    _zip(tmp_path / "a.zip", {"a.avi": b"a", "QQQQ": b"a"})
+    (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace(b"QQQQ", b"\0QQQ"))
+    for archive in (tmp_path / "a.zip", _tar(tmp_path / "a.tar", "w", {"": b"x"})):
+        with pytest.raises(D2STError, match="a member without a name"):
+            archives.unpack(archive, tmp_path / "out")
+
+
+def test_damaged_archives_are_sentences_or_unpacked(tmp_path):
+    whole = [_zip(tmp_path / "a.zip"), *(_tar(tmp_path / f"a.tar.{kind}", f"w:{kind}") for kind in ("gz", "bz2", "xz"))]
+    whole.append(_tar(tmp_path / "a.tar", "w"))
+    contents, rng, end, told = [archive.read_bytes() for archive in whole], random.Random(1), time.monotonic() + 2, 0
+    while time.monotonic() < end:
+        number = rng.randrange(len(whole))
+        data = bytearray(contents[number])
+        for _ in range(rng.randint(1, 8)):
+            data[rng.randrange(len(data))] = rng.randrange(256)
+        whole[number].write_bytes(data[: rng.choice([None, rng.randrange(len(data))])])
+        try:
+            archives.unpack(whole[number], tmp_path / "out")
+        except D2STError:
+            told += 1
+    assert told
+
+
+def test_thousands_of_empty_files_are_quick(tmp_path):
+    archive = _zip(tmp_path / "a.zip", {f"{i}.avi": b"" for i in range(1000)})
+    begin = time.process_time()
+    assert archives.unpack(archive, tmp_path / "out") == (1000, 0)
+    assert time.process_time() - begin < 2

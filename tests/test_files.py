@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from d2st import files
-from d2st.files import clear_leftovers, sweep, write_atomic, write_json, write_one_of_many, write_together
+from d2st.files import clear_leftovers, sweep, write_atomic, write_json, write_together
 
 DEAD = 999_999_999  # above the largest number of a process
 
@@ -21,7 +21,7 @@ def _names(folder: Path) -> set[str]:
 @pytest.mark.parametrize("length", [5, 240, 250, 255])
 def test_names_may_have_all_the_bytes_that_a_file_system_takes(tmp_path, length):
     for name in ("x" * length, ("\u00e9" * (length // 2)) + "x" * (length % 2)):
-        write_one_of_many(tmp_path / name, lambda part: part.write_bytes(b"data"))
+        write_atomic(tmp_path / name, lambda part: part.write_bytes(b"data"))
         assert (tmp_path / name).read_bytes() == b"data"
     assert not [name for name in _names(tmp_path) if name.startswith(".")]
 
@@ -82,10 +82,3 @@ def test_the_holder_of_a_folder_clears_whatever_was_begun(tmp_path):
         (tmp_path / "in" / name).write_text("half")
     clear_leftovers(tmp_path, "*")
     assert _names(tmp_path / "in") == {".mine", ".tmp"}
-
-
-def test_ten_thousand_empty_files_take_seconds(tmp_path):
-    begin = time.process_time()
-    for i in range(2000):
-        write_one_of_many(tmp_path / str(i), lambda part: part.touch())
-    assert time.process_time() - begin < 2

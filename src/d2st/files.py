@@ -34,34 +34,41 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
     What killed processes left in the folder is removed (:func:`sweep`).
     """
     sweep(path.parent)
-    write_one_of_many(path, write)
-
-
-def write_one_of_many(path: Path, write: Callable[[Path], None]) -> None:
-    """As :func:`write_atomic`, for folders of so many files that looking for leftovers each time would take long."""
-    with _temporary_folder(path.parent, path.name) as folder:
+    with temporary_folder(path.parent, path.name) as folder:
         temporary = folder / path.name
         temporary.touch()
         mode = temporary.stat().st_mode  # what the user's umask says
         write(temporary)
         temporary.chmod(mode)  # safetensors makes its files private
-        _to_disk(temporary)
-        os.replace(temporary, path)
+        move_in(temporary, path)
+
+
+def move_in(temporary: Path, path: Path) -> None:
+    """Move a finished file out of a :func:`temporary_folder`."""
+    if temporary.stat().st_size:  # else a power cut could leave the new name on an empty file
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+    os.replace(temporary, path)
 
 
 @contextmanager
 def write_together(folder: Path) -> Iterator[Path]:
     """Files that belong together: those in the temporary folder given move to ``folder`` once all are there."""
     sweep(folder)
-    with _temporary_folder(folder, "together") as temporary:
+    with temporary_folder(folder, "together") as temporary:
         yield temporary
         for file in sorted(temporary.iterdir()):
-            _to_disk(file)
-            os.replace(file, folder / file.name)
+            move_in(file, folder / file.name)
 
 
 @contextmanager
-def _temporary_folder(folder: Path, name: str) -> Iterator[Path]:
+def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
+    """A folder in another one for files that are not finished; where this process is killed, :func:`sweep` finds it.
+
+    Args:
+        folder: where the files belong.
+        name: of the file, or of what is done.
+    """
     prefix, suffix = f".{name[:25]}.{_host()}-", f".{os.getpid()}.tmp"  # a name may have no more than 255 bytes
     temporary = tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=folder)
     _writing.add(temporary)
@@ -74,13 +81,6 @@ def _temporary_folder(folder: Path, name: str) -> Iterator[Path]:
 
 def _host() -> str:
     return f"{zlib.crc32(socket.gethostname().encode()):08x}"
-
-
-def _to_disk(file: Path) -> None:
-    """Else a power cut could leave the new name on an empty file."""
-    with file.open("rb") as content:
-        if os.fstat(content.fileno()).st_size:
-            os.fsync(content.fileno())
 
 
 def sweep(folder: Path) -> None:

@@ -1,26 +1,36 @@
 """Archives as data sets are distributed: what they are, what to do with them, and unpacking them safely.
 
 ``python -m d2st.data.archives FOLDER --out VIDEOS`` unpacks every zip and tar archive below a folder, SSv2's numbered
-pieces included. No member leaves the folder, links and devices are not made, and what is there in full is kept, so that
-a killed run goes on where it was. The standard library does not read RAR; for those the command to type is told.
+pieces included. No member leaves the folder, links and devices are not made, what comes out is bounded, and what is
+there in full is kept, so that a killed run goes on where it was. The standard library does not read RAR; for those the
+command to type is told.
 """
 
 import argparse
+import bz2
+import errno
+import gzip
 import io
 import itertools
+import lzma
 import re
 import shlex
 import shutil
+import struct
 import sys
 import tarfile
 import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, NoReturn
 
+from d2st.console import say, tell
 from d2st.errors import D2STError
-from d2st.files import write_atomic
+from d2st.files import move_in, sweep, temporary_folder
 
 _ARCHIVE = re.compile(r".+\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)|rar|7z)", re.IGNORECASE)
 # 20bn-something-something-v2-00 to -19, and a.tar.gz.00, a.tar.gz.aa: one tar archive, cut
@@ -67,18 +77,55 @@ def _command(archives: Sequence[Path]) -> str:
     return f"cd {folder} && " + (each if len(foreign) > 1 else f"{tool} {shlex.quote(foreign[0].name)}")
 
 
-def unpack(archive: Path | Sequence[Path], out: Path) -> tuple[int, int]:
+@dataclass(frozen=True)
+class Limits:
+    """What may come out of an archive. Videos hardly shrink in it; what grows a hundredfold is to fill a disk.
+
+    Args:
+        ratio: Bytes for each byte of the archive.
+        least: Bytes that may come out of any archive.
+        files: Files.
+    """
+
+    ratio: float = 100
+    least: int = 2**27
+    files: int = 5_000_000
+
+
+LIMITS = Limits()
+_LONGEST = 2**15  # bytes of a name with all that a tar archive may add to it
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    IndexError,
+    KeyError,
+    OverflowError,
+    ValueError,
+    struct.error,
+    OSError,  # without a number: "Invalid data stream"
+)
+_BAD_NAMES = {errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.EILSEQ}
+
+
+def unpack(archive: Path | Sequence[Path], out: Path, limits: Limits = LIMITS) -> tuple[int, int]:
     """Unpack a zip or tar archive, or the pieces of a tar archive in their order.
 
     Args:
         archive: One file, or pieces.
         out: Folder; made where it is missing.
+        limits: What may come out.
 
     Returns:
         The numbers of files written now and kept, because a file of their size was there.
 
     Raises:
-        D2STError: If the archive is damaged, of another kind, or has a member that would leave ``out``.
+        D2STError: If the archive is damaged, of another kind, holds more than the limits allow, has a member that would
+            leave ``out``, or one whose name the file system does not take; the others of such an archive are unpacked.
     """
     pieces = [archive] if isinstance(archive, Path) else list(archive)
     numbered = [(_number(found[2]), piece) for piece in pieces if (found := _piece(piece))]
@@ -87,24 +134,61 @@ def unpack(archive: Path | Sequence[Path], out: Path) -> tuple[int, int]:
     for (number, before), (following, after) in itertools.pairwise(numbered):
         if following != number + 1:
             raise D2STError(f"The piece between '{before}' and '{after.name}' is missing; download it.")
-    members = _zip_members(pieces[0]) if pieces[0].suffix.lower() == ".zip" else _tar_members(pieces)
+    is_zip, count = pieces[0].suffix.lower() == ".zip", _Count(pieces, limits)
+    members = _zip_members(pieces[0], count) if is_zip else _tar_members(pieces, count)
     written = kept = 0
+    impossible: list[str] = []
     try:
-        for name, size, content in members:
-            target = out / _inside(name, pieces[0])
-            if target.is_file() and target.stat().st_size == size:
-                kept += 1
-                continue
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(target, lambda path, content=content: _copy(content, path))
-            written += 1
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        with _Writer() as writer:
+            for name, size, content in members:
+                target = out / _inside(name, pieces[0])
+                try:
+                    if target.is_file() and target.stat().st_size == size:
+                        kept += 1
+                    else:
+                        writer.write(target, content)
+                        written += 1
+                except OSError as error:
+                    if error.errno not in _BAD_NAMES:
+                        raise
+                    impossible.append(f"'{name if len(name) < 100 else name[:97] + '...'}' ({error.strerror})")
+    except _DAMAGED as error:
+        if isinstance(error, D2STError) or getattr(error, "errno", None) not in (None, errno.EINVAL):  # a full disk
+            raise
         todo = "download it again."
         if numbered:
             first, last = pieces[0].name, pieces[-1].name
             todo = f"the pieces '{first}' to '{last}' are here: download what is missing, else these again."
         raise D2STError(f"Archive '{pieces[0]}' cannot be unpacked ({error}); {todo}") from error
+    if impossible:
+        raise D2STError(
+            f"{len(impossible)} members of archive '{pieces[0]}' cannot be written, such as {impossible[0]}; unpack "
+            f"them by hand. {written} other files were written and {kept} kept."
+        )
     return written, kept
+
+
+class _Count:
+    """What came out of an archive, or is about to."""
+
+    def __init__(self, pieces: list[Path], limits: Limits) -> None:
+        self._archive, self._files = pieces[0], limits.files
+        self.most = int(max(limits.least, limits.ratio * sum(piece.stat().st_size for piece in pieces)))
+        self.bytes = self.members = 0
+
+    def add(self, size: int) -> None:
+        """Count a member, or refuse it and all that follow."""
+        self.bytes, self.members = self.bytes + size, self.members + 1
+        if self.bytes > self.most or self.members > self._files:
+            self.refuse()
+
+    def refuse(self) -> NoReturn:
+        """Say that it is too much."""
+        raise D2STError(
+            f"Archive '{self._archive}' holds more than {self.most / 1e6:,.0f} MB or {self._files:,} files, which may "
+            "be meant to fill the disk; it is not unpacked further. Where you trust it, raise --most-times (bytes for "
+            "each byte of the archive) or --most-files."
+        )
 
 
 def _number(ending: str) -> int:
@@ -114,24 +198,72 @@ def _number(ending: str) -> int:
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
     path = PurePosixPath(name)
+    if not name or "\0" in name:
+        raise D2STError(f"Archive '{archive}' has a member without a name; nothing more is unpacked.")
     if path.is_absolute() or PureWindowsPath(name).drive or "\\" in name or ".." in path.parts or not path.parts:
         raise D2STError(f"Archive '{archive}' has a member '{name}' that leaves its folder; nothing more is unpacked.")
     return path
 
 
-def _zip_members(archive: Path) -> Iterator[tuple[str, int, Iterable]]:
+def _zip_members(archive: Path, count: _Count) -> Iterator[tuple[str, int, Iterable]]:
     with zipfile.ZipFile(archive) as file:
-        for member in file.infolist():
-            if not member.is_dir() and member.external_attr >> 28 != 0xA:  # a link
+        members = file.infolist()
+        for member in members:
+            count.add(member.file_size)  # all of them before the first is written; no more is ever read than they say
+        for member in members:
+            if not member.filename.endswith("/") and member.external_attr >> 28 != 0xA:  # a link
                 with file.open(member) as content:
                     yield member.filename, member.file_size, content
 
 
-def _tar_members(pieces: list[Path]) -> Iterator[tuple[str, int, Iterable]]:
-    with io.BufferedReader(_Joined(pieces), 1 << 20) as joined, tarfile.open(fileobj=joined, mode="r|*") as file:
-        for member in file:
-            if member.isfile():
-                yield member.name, member.size, file.extractfile(member)
+def _tar_members(pieces: list[Path], count: _Count) -> Iterator[tuple[str, int, Iterable]]:
+    with io.BufferedReader(_Joined(pieces), 1 << 20) as joined:
+        plain = _Plain(_decompressed(joined), count)
+        with tarfile.open(fileobj=plain, mode="r|", tarinfo=_Header) as file:
+            for member in file:
+                count.add(member.size)
+                if member.isfile():
+                    yield member.name, member.size, file.extractfile(member)
+
+
+class _Header(tarfile.TarInfo):
+    """Refuses long names and other additions of a size that no name has; tarfile reads them whole, again and again."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
+        """Of 512 bytes."""
+        header = super().frombuf(buf, encoding, errors)
+        if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _LONGEST:
+            raise tarfile.ReadError(f"a header has {header.size} bytes")
+        return header
+
+
+def _decompressed(file: io.BufferedReader) -> IO[bytes]:
+    begin = file.peek(6)
+    for magic, opener in (
+        (b"\x1f\x8b", gzip.open),
+        (b"BZh", bz2.open),
+        (b"\xfd7zXZ\0", lzma.open),
+        (b"]\0\0", lzma.open),
+    ):
+        if begin.startswith(magic):
+            return opener(file)
+    return file
+
+
+class _Plain:
+    """Reads a tar archive and counts what comes out, headers of any size too."""
+
+    def __init__(self, file: IO[bytes], count: _Count) -> None:
+        self._file, self._count, self._read = file, count, 0
+
+    def read(self, size: int) -> bytes:
+        """The next bytes."""
+        data = self._file.read(size)
+        self._read += len(data)
+        if self._read > 2 * self._count.most:  # headers are small beside videos
+            self._count.refuse()
+        return data
 
 
 class _Joined(io.RawIOBase):
@@ -157,9 +289,28 @@ class _Joined(io.RawIOBase):
         super().close()
 
 
-def _copy(content, path: Path) -> None:
-    with open(path, "wb") as file:
-        shutil.copyfileobj(content, file, 1 << 20)
+class _Writer:
+    """Writes files in one step each; those of one folder that follow each other share a temporary folder."""
+
+    def __enter__(self) -> "_Writer":
+        self._stack, self._folder, self._temporary = ExitStack(), Path(), Path()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def write(self, target: Path, content: IO[bytes]) -> None:
+        """Write one file; folders are made."""
+        if target.parent != self._folder:
+            self._stack.close()
+            target.parent.mkdir(parents=True, exist_ok=True)
+            sweep(target.parent)
+            self._temporary = self._stack.enter_context(temporary_folder(target.parent, "unpack"))
+            self._folder = target.parent
+        unfinished = self._temporary / target.name
+        with unfinished.open("wb") as file:
+            shutil.copyfileobj(content, file, 1 << 20)
+        move_in(unfinished, target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -169,7 +320,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("data", type=Path, help="An archive, or a folder with archives.")
     parser.add_argument("--out", type=Path, required=True, help="Folder for their contents.")
+    parser.add_argument(
+        "--most-times",
+        type=float,
+        default=LIMITS.ratio,
+        help="Bytes that may come out for each byte of an archive (100).",
+    )
+    parser.add_argument("--most-files", type=int, default=LIMITS.files, help="Files that may come out of an archive.")
     given = parser.parse_args(argv)
+    limits = Limits(ratio=given.most_times, files=given.most_files)
     found = sorted(p for p in given.data.rglob("*") if p.is_file()) if given.data.is_dir() else [given.data]
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in filter(is_archive, found):
@@ -179,13 +338,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for pieces in groups.values():
             if pieces[0] not in foreign:
-                written, kept = unpack(pieces, given.out)
-                print(f"{pieces[0]}: {written} files written, {kept} kept.")
+                written, kept = unpack(pieces, given.out, limits)
+                say(f"{pieces[0]}: {written} files written, {kept} kept.")
     except (D2STError, OSError) as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return 2
     if foreign or not groups:
-        print(advice(foreign) or f"There is no archive in '{given.data}'.", file=sys.stderr)
+        tell(advice(foreign) or f"There is no archive in '{given.data}'.")
     return 1 if foreign or not groups else 0
 
 

@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from d2st.console import say, tell
 from d2st.data.index import VERSION, shard_file, wrong_clips
 from d2st.data.member import Span, span
 from d2st.data.remake import refuse_other, refuse_strangers, remove_unnamed, source_of
@@ -222,13 +223,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         report = pack(given.data, given.out, given.split, given.shard_mb, given.replace)
     except (D2STError, OSError) as error:
-        print(error, file=sys.stderr)
+        tell(error)
         return 2
     if int(os.environ.get("RANK", 0)) == 0:
         told = f"{report['clips']} clips in {report['shards']} shards ({report['bytes'] / 1e6:.1f} MB)"
-        print(f"{told} in '{given.out}', {report['kept']} of them kept; {len(report['bad'])} clips left out.")
+        say(f"{told} in '{given.out}', {report['kept']} of them kept; {len(report['bad'])} clips left out.")
         for entry in report["bad"][:10]:
-            print(f"  {entry['source']}: {entry['reason']}")
+            say(f"  {entry['source']}: {entry['reason']}")
     return 0
 
 
