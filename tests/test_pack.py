@@ -1,8 +1,11 @@
 """Tar shards: the same clips as from files, found by their bytes, kept when packed again."""
 
 import json
+import random
+import re
 import shutil
 import tarfile
+import time
 
 import pytest
 import torch
@@ -117,3 +120,32 @@ def test_damage_is_told_with_the_place(small, packed, tmp_path):
         open_dataset(copy)
     with pytest.raises(ValueError, match="no place in a shard"):
         member_path(shard, -1, 5, ".mp4")
+
+
+def test_damaged_shards_and_indices_are_sentences_or_read(small, tmp_path):
+    prepare(PrepareConfig(str(small / "data"), str(tmp_path / "store"), workers=0, short_side=SIDE))
+    pack(tmp_path / "store", tmp_path / "packed", shard_mb=1)
+    index, whole = tmp_path / "packed/index.json", open_dataset(tmp_path / "packed").clips[0].path
+    text, shard, place = index.read_bytes(), span(whole).file.read_bytes(), span(whole).start
+    header = shard[place + 8 : place + 8 + int.from_bytes(shard[place : place + 8], "little")]
+    assert header in shard
+    rng, end, results = random.Random(5), time.monotonic() + 2, []
+    pieces = [b"5", b"[]", b"{}", b"null", b'"x"', b"-1", b"1e999", b"9" * 30, b"[" * 400, b"NaN", b"true"]
+
+    def damaged(data: bytes) -> bytes:
+        values = list(re.finditer(rb'"[^"]*"|[0-9.]+|\{\}|\[[0-9, ]*\]', data))
+        found = rng.choice(values)
+        return data[: found.start()] + rng.choice(pieces) + data[found.end() :]
+
+    while time.monotonic() < end:
+        index.write_bytes(damaged(text) if rng.random() < 0.5 else text)
+        new = damaged(header) if rng.random() < 0.7 else header
+        new = new[: len(header)] + b" " * (len(header) - len(new))
+        span(whole).file.write_bytes(shard.replace(header, new))
+        try:
+            open_dataset(tmp_path / "packed", warn=False).read(0, SAMPLE)
+            read_metadata(whole)
+            results.append(True)
+        except D2STError:
+            results.append(False)
+    assert {True, False} == set(results)

@@ -1,5 +1,7 @@
 """Suppression and merging of windows, and counting what was found."""
 
+import random
+import time
 from itertools import pairwise
 
 import numpy as np
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from d2st.errors import D2STError
 from d2st.progress import clock
-from d2st.spot.events import count_found, read_events, seconds, write_events
+from d2st.spot.events import count_found, of_classes, read_events, seconds, write_events
 from d2st.spot.segments import Segment, find_segments, iou, merge
 
 SPAN = st.tuples(st.integers(0, 50), st.integers(1, 20)).map(lambda s: (s[0] / 2, (s[0] + s[1]) / 2))
@@ -77,3 +79,54 @@ def test_times_as_people_write_them(tmp_path):
     (tmp_path / "bad.csv").write_text("start,end,label\n1,2,a\nx,2,a\n")
     with pytest.raises(D2STError, match="Line 3"):
         read_events(tmp_path / "bad.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("start,end,label\n1,2,a\0b\n", "null byte in line 2"),
+        (f"start,end,label\n1,{'9' * 5000},a\n", "Line 2 .* is no time"),
+        ("start,end,label\n1,inf,a\n", "Line 2 .*'inf' is no time"),
+        ("start,end,label\n1,1e400,a\n", "Line 2 .*'1e400' is no time"),
+        ("start,end,label\n1,99999999999,a\n", "Line 2 .* longer than a year"),
+        ("start,end,label\n1:2:3:4,5:0:0,a\n", "Line 2 .*'1:2:3:4' is no time"),
+        ("start,end,label\n1,2,\n", "Line 2 .* label is empty"),
+        ("start,end,label\n1,2\n", "Line 2 .* too few cells"),
+        ("start,end,label\n2,1,a\n", "Line 2 .* end after it starts"),
+        ("start,end,label,end\n1,2,a,3\n", "no column end, or several"),
+        ('start,end,label\n1,2,"a\n', "Line 2 "),
+        ("start,end,label\n1,2,\udcff\n", "not in UTF-8"),
+        ("", "no column start, end, label"),
+    ],
+)
+def test_events_that_cannot_be_used_are_one_sentence(tmp_path, text, words):
+    (tmp_path / "e.csv").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(D2STError, match=words) as caught:
+        read_events(tmp_path / "e.csv")
+    assert "\n" not in str(caught.value)
+
+
+def test_events_as_people_write_them(tmp_path):
+    text = "\ufeff# mine\r\nLabel; Start ;End\r\n\r\nwave;0:02;3.5\r\n# no\r\nclap;.5;1.\r\n"
+    (tmp_path / "e.csv").write_text(text, encoding="utf-8")
+    assert read_events(tmp_path / "e.csv") == [Segment(0.5, 1, "clap", 1.0), Segment(2, 3.5, "wave", 1.0)]
+    events, told = of_classes([Segment(0, 1, "caf\u00e9", 1.0)], ["cafe\u0301"])
+    assert events == [Segment(0, 1, "cafe\u0301", 1.0)] and not told
+
+
+def test_damaged_events_are_sentences_or_read(tmp_path):
+    rng, end, results = random.Random(3), time.monotonic() + 1, []
+    lines = ["start,end,label", "label;start;end", "1,2,a", "0:01,0:02,b c", "# x", '3,4,"a, b"']
+    while time.monotonic() < end:
+        text = bytearray("\n".join(rng.choices(lines[:2]) + rng.choices(lines[2:], k=3)).encode())
+        for _ in range(rng.randint(0, 3)):
+            at = rng.randint(0, len(text))
+            text[at : at + rng.randint(0, 3)] = rng.choice(
+                [bytes([rng.randrange(256)]), b"\0", b"9" * 5000, b'"', b",", b"\n"]
+            )
+        (tmp_path / "e.csv").write_bytes(text)
+        try:
+            results.append(len(read_events(tmp_path / "e.csv")))
+        except D2STError:
+            results.append(-1)
+    assert -1 in results and max(results) > 1

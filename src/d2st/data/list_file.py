@@ -6,6 +6,7 @@ as they do in names of files.
 
 import csv
 import io
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ _PATH_COLUMNS = ("path", "video", "file", "filename", "video_path", "clip", "id"
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 _OFFICIAL = re.compile(r"(train|val|test)([0-9]{1,9})//(.+)")
 _OFFICIAL_ID = re.compile(r"(train|val|test)([0-9]{1,9})/(\S+)")  # SSv2 lists of related repositories: one slash
+_LARGEST = 2**28
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ def read_rows(file: Path) -> list[Row]:
     Raises:
         D2STError: If the file cannot be read or a line cannot be understood.
     """
-    text = read_text(file)
+    text = read_text(file, f"List '{file}'")
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     first = next((line for _, line in lines if not line.startswith("#")), "")
     if file.suffix.lower() == ".csv" or _is_header(first):
@@ -67,21 +69,34 @@ def read_rows(file: Path) -> list[Row]:
     return rows
 
 
-def read_text(file: Path) -> str:
-    """Text of a list with plain line ends; bytes that are not UTF-8 become what names of files have for them.
+def read_text(file: Path, what: str) -> str:
+    """Text of a file with plain line ends; bytes that are not UTF-8 become what names of files have for them.
+
+    Args:
+        file: Of not more than 256 MB.
+        what: Begins the sentence of an error, such as "List 'a.txt'".
 
     Raises:
         D2STError: If it cannot be read or is no text.
     """
     try:
-        text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
+        with open(file, "rb", opener=_without_waiting) as content:
+            data = content.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise D2STError(f"List '{file}' cannot be read ({reason}); expected a text file in UTF-8.") from error
+        raise D2STError(f"{what} cannot be read ({reason}); expected a text file in UTF-8.") from error
+    if len(data) > _LARGEST:
+        raise D2STError(f"{what} has more than {_LARGEST >> 20} MB; expected a text file with a line a clip.")
+    text = data.decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
         line = text[: text.index("\0")].count("\n") + 1
-        raise D2STError(f"Line {line} of list '{file}' has a null byte; expected a text file in UTF-8.")
+        raise D2STError(f"{what} has a null byte in line {line}; expected a text file in UTF-8.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file; a pipe would wait for somebody to write into it."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def not_utf8(text: str) -> bool:

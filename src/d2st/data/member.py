@@ -62,11 +62,18 @@ class SafetensorsMember:
 
     def __init__(self, found: Span) -> None:
         self._file = open(found.file, "rb", buffering=0)  # noqa: SIM115, closed by __exit__
+        try:
+            self._open(found)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _open(self, found: Span) -> None:
         self._start, self._end = found.start, found.start + found.size
         length = int.from_bytes(self._bytes(self._start, 8), "little")
         if length > _HEADER:
             raise ValueError("its header is too long")
-        self._header = json.loads(self._bytes(self._start + 8, length))
+        self._header = _header(self._bytes(self._start + 8, length))
         self._start += 8 + length
 
     def __enter__(self) -> "SafetensorsMember":
@@ -94,6 +101,33 @@ class SafetensorsMember:
         if len(data) < size:
             raise ValueError("it ends before its tensors do")
         return data
+
+
+def _header(text: bytes) -> dict:
+    """What a safetensors file says about its tensors, with values of the right types."""
+    try:
+        header = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("its header is nested too deeply") from error
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    for name, about in header.items():
+        if not isinstance(about, dict):
+            raise ValueError(f"its header says nothing of '{name[:40]}'")
+        if name == "__metadata__":
+            right = all(isinstance(value, str) for value in about.values())
+        else:
+            place, shape = about.get("data_offsets"), about.get("shape")
+            right = about.get("dtype") in _TYPES and _whole(shape) and _whole(place) and len(place) == 2
+        if not right:
+            raise ValueError(f"its header is wrong about '{name[:40]}'")
+    return header
+
+
+def _whole(numbers: object) -> bool:
+    """Whether it is a list of numbers that a file can have."""
+    plain = isinstance(numbers, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
+    return plain and all(0 <= n < 2**63 for n in numbers)
 
 
 class _Bytes:

@@ -1,15 +1,21 @@
 """What really happens in a long video, and how much of it was found."""
 
 import csv
+import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from ..data.list_file import not_utf8, read_text, short
+from ..data.lookup import nfc
 from ..errors import D2STError
 from .segments import Segment, iou
 
 _COLUMNS = ["start", "end", "label"]
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]*)?|\.[0-9]+")
+_YEAR = 366 * 86400
 
 
 def read_events(path: str | Path) -> list[Segment]:
@@ -18,19 +24,27 @@ def read_events(path: str | Path) -> list[Segment]:
     Raises:
         D2STError: the file is not there, a column is missing, or a line cannot be used; it names the line.
     """
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, skipinitialspace=True)
-            missing = [name for name in _COLUMNS if name not in (rows.fieldnames or ())]
-            if missing:
-                raise D2STError(
-                    f"The events in '{path}' have no column {', '.join(missing)}; the first line must name start, end "
-                    f"and label, and is: {','.join(rows.fieldnames or ())}"
-                )
-            return sorted((_event(row, path, rows.line_num) for row in rows), key=lambda event: event.start)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise D2STError(f"The events in '{path}' cannot be read: {reason}.") from error
+    where = f"The events in '{path}'"
+    text = read_text(Path(path), where)
+    if not_utf8(text):
+        raise D2STError(f"{where} are not in UTF-8; save the file as UTF-8 text.")
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    lines = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
+    header = lines[0][1] if lines else ""
+    delimiter = max(",;\t", key=header.count)
+    names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
+    missing = [name for name in _COLUMNS if names.count(name) != 1]
+    if missing:
+        raise D2STError(
+            f"{where} have no column {', '.join(missing)}, or several; the first line must name start, end and label, "
+            f"and is: {short(header)}"
+        )
+    places = [names.index(name) for name in _COLUMNS]
+    return sorted((_event(line, delimiter, places, path, number) for number, line in lines[1:]), key=_start)
+
+
+def _start(event: Segment) -> float:
+    return event.start
 
 
 def of_classes(events: Sequence[Segment], classes: Sequence[str]) -> tuple[list[Segment], list[str]]:
@@ -39,6 +53,10 @@ def of_classes(events: Sequence[Segment], classes: Sequence[str]) -> tuple[list[
     Raises:
         D2STError: there are events and none is of these classes.
     """
+    spelled = {nfc(name): name for name in classes} | {name: name for name in classes}
+    events = [
+        replace(event, label=spelled.get(event.label, spelled.get(nfc(event.label), event.label))) for event in events
+    ]
     known = [event for event in events if event.label in classes]
     strange = ", ".join(sorted({event.label for event in events} - set(classes)))
     if events and not known:
@@ -91,22 +109,35 @@ def tell(found: dict) -> str:
     )
 
 
-def _event(row: dict, path: str | Path, line: int) -> Segment:
+def _event(line: str, delimiter: str, places: list[int], path: str | Path, number: int) -> Segment:
     try:
-        start, end, label = seconds(row["start"]), seconds(row["end"]), row["label"].strip()
-        if not 0 <= start < end:
+        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
+        start, end, label = (cells[place].strip() for place in places)
+        if not label:
+            raise ValueError("its label is empty")
+        if not 0 <= seconds(start) < seconds(end):
             raise ValueError("it must end after it starts")
-        return Segment(start, end, label, 1.0)
-    except (AttributeError, ValueError) as error:
+        return Segment(seconds(start), seconds(end), label, 1.0)
+    except (IndexError, ValueError, csv.Error) as error:
+        reason = "it has too few cells" if isinstance(error, IndexError) else error
         raise D2STError(
-            f"Line {line} of the events in '{path}' cannot be used ({error}); it needs start, end and label, such as "
-            f"12.5,14,wave or 00:12.5,00:14,wave."
+            f"Line {number} of the events in '{path}' cannot be used ({reason}); it needs start, end and label, such "
+            f"as 12.5,14,wave or 00:12.5,00:14,wave."
         ) from error
 
 
 def seconds(text: str) -> float:
-    """Seconds of a time as h:mm:ss, mm:ss or seconds, each with or without decimals."""
+    """Seconds of a time as h:mm:ss, mm:ss or seconds, each with or without decimals.
+
+    Raises:
+        ValueError: It is none, or longer than a year.
+    """
+    parts = text.strip().split(":")
+    if len(parts) > 3 or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise ValueError(f"'{short(text.strip())}' is no time")
     value = 0.0
-    for part in text.strip().split(":"):
+    for part in parts:
         value = 60 * value + float(part)
+    if value > _YEAR:
+        raise ValueError(f"'{short(text.strip())}' is longer than a year")
     return value

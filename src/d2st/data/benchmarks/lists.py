@@ -52,7 +52,7 @@ def take_list(listing: Listing, benchmark: Benchmark, part: str, path: Path, she
 
 def _clips(path: Path, part: str) -> list[tuple[int, str]]:
     """(class number, path) of every line of a part."""
-    matches = [_LINE.match(line) for line in read_text(path).split("\n") if line.strip()]
+    matches = [_LINE.match(line) for line in read_text(path, f"List '{path}'").split("\n") if line.strip()]
     return [(int(match[2]), match[3].strip()) for match in matches if match and match[1] == part]
 
 
