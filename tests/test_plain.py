@@ -230,12 +230,36 @@ def test_transforms_of_torch_func(system, family):
         each = vmap(grad(loss), in_dims=(None, 0))(parameters, video[:, None])
         for name, gradient in expected.items():
             torch.testing.assert_close(each[name].mean(0), gradient, rtol=1e-3, atol=1e-6, msg=name)
-    if family == "resnet-basic" and system != "d2st":
+    if family == "resnet-basic":
         step, direction = 1e-3, torch.randn(video.shape, generator=torch.Generator().manual_seed(1))
         _, slope = jvp(encoder, (video,), (direction,))
         with torch.no_grad():
             expected = (encoder(video + step * direction) - encoder(video - step * direction)) / (2 * step)
         assert F.cosine_similarity(slope.flatten(), expected.flatten(), dim=0) > 0.99
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("head", "path"), [("trx", "tuples.0.key"), ("trx", "tuples.0.norm"), ("hyrsm", "fuse")])
+def test_what_is_done_to_a_layer_of_a_head_counts_or_is_refused(head, path, change):
+    if path.endswith("norm") and (change == "LoRA" or "norm" in change):
+        return
+    options = {"features": 16} | ({"width": 8} if head == "trx" else {"heads": 2})
+    torch.manual_seed(0)
+    head = d2st.heads.build(head, **options).eval()
+    clips, labels = torch.randn(4, 4, 16), torch.arange(4)
+    plain, layer = head(clips, labels, clips), head.get_submodule(path)
+    CHANGES[change](head, path, layer)
+    if path.endswith("key") or change in ("weight norm", "spectral norm"):
+        with torch.no_grad():
+            expected = head(clips, labels, clips)
+        got = head(clips, labels, clips)
+        torch.testing.assert_close(got, expected)
+        assert change.endswith("weight norm") or (got - plain).abs().max() > 1e-5
+        got.square().sum().backward()
+    else:
+        with pytest.raises(d2st.D2STError, match="never called as a module"):
+            head(clips, labels, clips)
 
 
 def test_plain():

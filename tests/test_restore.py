@@ -107,6 +107,12 @@ def test_backbones_without_checkpointing_are_named():
     encoder.set_grad_checkpointing(False)
 
 
+def test_replicas_of_data_parallel_are_refused():
+    replica = d2st.adapt(BACKBONES["vit"](), frames=FRAMES)._replicate_for_data_parallel()
+    with pytest.raises(d2st.D2STError, match="one process for each GPU"):
+        replica(clips())
+
+
 def test_configs_by_name_and_class():
     for given in ("st", d2st.STConfig, d2st.STConfig()):
         assert d2st.adapt(BACKBONES["vit"](), given, frames=FRAMES).config == d2st.STConfig()

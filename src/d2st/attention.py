@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .depthwise import Triple, depthwise_conv3d
 from .errors import D2STError
 from .plain import is_plain, transformed
+from .sampling import forward_derivatives, sample
 
 
 def window(length: int, points: int) -> tuple[int, int, int]:
@@ -186,7 +187,7 @@ class AnisotropicAttention(nn.Module):
         """
         q, sampled, _ = self._queries(x, grid)
         k, v = self._split(self.key(sampled)), self._split(self.value(sampled))  # (B, h, n, C/h)
-        y = F.scaled_dot_product_attention(q, k, v)  # (B, h, T*N, C/h)
+        y = _attend(q, k, v)  # (B, h, T*N, C/h)
         return y.transpose(1, 2).flatten(2).view_as(x)
 
     def weights(self, x: Tensor, grid: tuple[int, int], rows: int) -> tuple[Tensor, Iterator[Tensor]]:
@@ -219,10 +220,16 @@ class AnisotropicAttention(nn.Module):
         """Trilinear reading, zeros outside. (B, C, T, H, W), (B, G, n_t, n_h, n_w, 3) -> (B, n, C)."""
         groups = points.shape[1]
         x = x.unflatten(1, (groups, -1)).flatten(0, 1)  # (B*G, C/G, T, H, W)
-        where = points.flatten(0, 1).flip(-1)  # (B*G, n_t, n_h, n_w, 3) in (x, y, t), what grid_sample expects
-        y = F.grid_sample(x.to(where.dtype), where, mode="bilinear", padding_mode="zeros", align_corners=True)
+        y = sample(x.to(points.dtype), points.flatten(0, 1))  # (B*G, C/G, n_t, n_h, n_w)
         return y.to(x.dtype).view(-1, groups * y.shape[1], points.shape[2:5].numel()).transpose(1, 2)  # (B, n, C)
 
     def _split(self, x: Tensor) -> Tensor:
         """(B, M, C) -> (B, h, M, C/h), a view."""
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """(B, h, M, C/h) attend to (B, h, n, C/h); in steps where PyTorch's has no derivative along a direction."""
+    if forward_derivatives():
+        return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+    return F.scaled_dot_product_attention(q, k, v)

@@ -253,6 +253,11 @@ class VideoEncoder(nn.Module):
         return self.backbone
 
     def _check_whole(self) -> None:
+        if getattr(self, "_is_replica", False):
+            raise D2STError(
+                "nn.DataParallel cannot run adapters, whose hooks stay with the first device. Use one process for each "
+                "GPU: torchrun and DistributedDataParallel."
+            )
         if self.restored:
             raise D2STError("The adapters of this encoder were taken out by restore(): adapt the backbone again.")
 

@@ -17,7 +17,10 @@ from torch.nn.modules.module import (
     _global_forward_hooks,
     _global_forward_pre_hooks,
 )
+from torch.nn.utils import parametrize
 from torch.utils.module_tracker import ModuleTracker
+
+from .errors import D2STError
 
 # Layers that draw no random numbers and remember nothing: twice the same input gives twice the same output.
 _FORWARD = {
@@ -57,6 +60,28 @@ def all_plain(layers: Iterable[nn.Module]) -> bool:
 def is_plain_linear(layer: nn.Module) -> bool:
     """Whether it is a plain Linear with a bias."""
     return type(layer) is nn.Linear and layer.bias is not None and is_plain(layer)
+
+
+def check_weight_says_all(layer: nn.Module, name: str) -> None:
+    """Refuse a layer that is more than its weight, where the weight is used in parts and the layer never called.
+
+    Args:
+        layer: plain, or plain but for parametrisations, whose weight is made when it is read.
+        name: what it is called in the error message.
+
+    Raises:
+        D2STError: it has hooks, is pruned, has a method of its own or is of another class.
+    """
+    if transformed() or is_plain(layer):
+        return
+    own, kind = vars(layer), parametrize.type_before_parametrizations(layer)
+    hooked = _hooked_everywhere() or any(own[hooks] for hooks in _HOOKS) or "forward" in own
+    if hooked or not parametrize.is_parametrized(layer) or kind not in _FORWARD:
+        raise D2STError(
+            f"{name} is used in parts and never called as a module, so that hooks, pruning and what takes its place "
+            f"({type(layer).__name__}) would not count. Take them off; parametrisations (torch.nn.utils.parametrize) "
+            f"do count."
+        )
 
 
 def transformed() -> bool:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..checks import checked_options
 from ..limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
+from ..plain import check_weight_says_all
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
 from .frames import (
@@ -121,6 +122,7 @@ class HyRSM(Head):
 
     def _prepare(self, clips: Tensor) -> Tensor:
         """(..., T, D) -> (..., T + 4, D): the frames' part of the fusion, and what the task's attention takes."""
+        check_weight_says_all(self.fuse, "The layer 'fuse' of the head 'hyrsm'")
         frames = F.linear(clips, self.fuse.weight[:, : self.features], self.fuse.bias)
         return torch.cat([frames, self.task_attention.project(clips.mean(-2))], dim=-2)
 

@@ -42,7 +42,7 @@ def position_code(frames: int, like: Tensor) -> Tensor:
         frames: T.
         like: a tensor of D channels whose type and device the code gets.
     """
-    return sinusoids(frames, 2 * torch.arange(like.shape[-1]), like)
+    return sinusoids(frames, 2 * torch.arange(like.shape[-1], device=like.device), like)
 
 
 def sinusoids(frames: int, exponents: Tensor, like: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..plain import check_weight_says_all, is_plain, transformed
 from .positions import sinusoids
 from .precision import full_precision
 
@@ -44,10 +45,10 @@ class TupleAttention(nn.Module):
 
         The keys' mean over their width, which the norm takes off, is off already.
         """
-        channels = torch.arange(clips.shape[-1])
+        channels = torch.arange(clips.shape[-1], device=clips.device)
         clips = self.dropout(clips + 0.1 * sinusoids(clips.shape[-2], channels - channels % 2, clips))
         keys, values = (
-            F.linear(clips, linear.weight, (bias / self.size).repeat(self.size)).unflatten(-1, (self.size, -1))
+            _linear(linear, clips, (bias / self.size).repeat(self.size)).unflatten(-1, (self.size, -1))
             for linear, bias in zip((self.key, self.value), self.bias, strict=True)
         )  # (..., T, w, O)
         keys = keys - keys.mean(-1, keepdim=True)
@@ -89,6 +90,7 @@ class TupleAttention(nn.Module):
         self, keys: Tensor, norms: Tensor, s: Tensor, query: Tensor, q: Tensor, index: Tensor, valid: Tensor
     ) -> Tensor:
         """What each query's tuple takes from each row of a class's values, (..., way, Q, n', K R)."""
+        check_weight_says_all(self.norm, "The norm of the head 'trx'")
         gain, shift = self.norm.weight, self.norm.bias
         deviation = self._inverse_deviation(query, q) / math.sqrt(len(gain))  # (..., Q, n')
         # The norm's shift: what it adds to a query's key matters, what it adds to a class's key is the same for all.
@@ -108,6 +110,13 @@ class TupleAttention(nn.Module):
         products = keys @ keys.transpose(-1, -2)  # (..., R, R)
         variance = ((tuples @ products) * tuples).sum(-1) / keys.shape[-1]  # (..., n)
         return (variance.clamp_min(0) + self.norm.eps).rsqrt()
+
+
+def _linear(layer: nn.Linear, x: Tensor, bias: Tensor) -> Tensor:
+    """What a layer without a bias gives, and a bias; in one step where nothing was done to the layer."""
+    if transformed() or not is_plain(layer):
+        return layer(x) + bias
+    return F.linear(x, layer.weight, bias)
 
 
 def _pick(clips: Tensor, index: Tensor, dim: int) -> Tensor:
