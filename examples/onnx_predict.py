@@ -25,6 +25,8 @@ class Encoder:
     def __init__(self, file: str):
         self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["d2st"])
+        if self.about.get("transforms", "plain") != "plain":
+            raise SystemExit("This script knows the plain transforms alone; export with --transforms plain.")
 
     def __call__(self, path: Path) -> np.ndarray:
         about = self.about
