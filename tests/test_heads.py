@@ -252,6 +252,14 @@ def test_the_released_constant_of_the_eps_cosine() -> None:
     torch.testing.assert_close(d.item(), 1 - 8 / (10 + 0.01), rtol=0, atol=1e-6)
 
 
+def test_a_head_that_no_memory_holds_is_refused_before_it_takes_any():
+    state = torch.get_rng_state()
+    for options in ({"features": 16_384, "width": 16_384, "cardinalities": (64,)}, {"width": 10**9}):
+        with pytest.raises(D2STError, match=r"34,359,803,904 parameters|width=1000000000 must be"):
+            heads.build("trx", **options)
+    assert torch.equal(state, torch.get_rng_state())
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [

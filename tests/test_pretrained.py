@@ -1,6 +1,7 @@
 """Adapter files: what is in them, and what they refuse to be put on."""
 
 import json
+import time
 
 import pytest
 import timm
@@ -151,6 +152,29 @@ def test_a_refused_load_leaves_the_backbone_as_it_was(tmp_path):
         d2st.load(tmp_path / "b", backbone=right)
     assert torch.equal(right.cls_token, vit().cls_token)
     assert d2st.load(tmp_path / "a", backbone=right).frames == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"frames": 10**9}, "frames=1000000000 must be a whole number from 1 to 4096"),
+        ({"frames": "4"}, "frames"),
+        ({"image_size": [10**6, 10**6]}, "image_size="),
+        ({"adapter": {"name": "d2st", "spatial": [10**9] * 3}}, "spatial="),
+        ({"adapter": {"name": "d2st", "spatial": [4096] * 3}}, "68,719,476,736 points"),
+        ({"adapter": {"name": "d2st", "ratio": "x"}}, "ratio='x' must be a number"),
+        ({"adapter": {"name": "st", "width": 10**9}}, "width=1000000000"),
+        ({"adapter": {"name": "dist", "width": 64 * 10**6}}, "width=64000000"),
+    ],
+)
+def test_sizes_in_a_file_are_bounded_before_anything_is_built(change, said, tmp_path):
+    trained(vit()).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    start = time.process_time()
+    with pytest.raises(D2STError, match=said):
+        d2st.load(tmp_path, backbone=vit())
+    assert time.process_time() - start < 2
 
 
 def test_configs_from_json():

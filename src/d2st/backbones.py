@@ -135,10 +135,7 @@ def check_size(model: nn.Module, size: tuple[int, int]) -> None:
 def nominal_size(model: nn.Module, image_size: ImageSize = None) -> tuple[int, int]:
     """(H, W) in pixels: what was asked for, else the model's own size, else 224."""
     if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if len(size) != 2 or min(size) < 1:
-            raise D2STError(f"image_size={image_size!r} must be a side or (height, width) in pixels.")
-        return size
+        return (image_size, image_size) if isinstance(image_size, int) else image_size
     own = getattr(getattr(model, "patch_embed", None), "img_size", None)
     return (
         tuple(own)

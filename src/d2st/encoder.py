@@ -13,9 +13,11 @@ from . import backbones
 from .adapters import SYSTEMS, AdapterConfig, D2STConfig
 from .backbones import ImageSize
 from .before import Before, unchanged_on_error
+from .checks import Bounds, checked
 from .errors import D2STError
 from .hooks import Clip, carries_adapters, insert, remove
 from .lean import lean, ordinary
+from .limits import FRAMES, SIDE
 from .sites import Backbone, inspect
 
 if TYPE_CHECKING:
@@ -56,8 +58,8 @@ def adapt(
             does not fit the backbone. The model is then left as it was.
     """
     config = _config(config)
-    if not isinstance(frames, int) or isinstance(frames, bool) or frames < 1:
-        raise D2STError(f"frames={frames!r} must be a whole number, 1 or more.")
+    frames = checked("d2st.adapt", "frames", frames, int, Bounds(**FRAMES))
+    image_size = checked("d2st.adapt", "image_size", image_size, ImageSize, Bounds(**SIDE))
     if not isinstance(model, str | nn.Module):
         raise D2STError(f"A backbone is a timm name or a model built by timm, not a {type(model).__name__}.")
     if isinstance(model, VideoEncoder):

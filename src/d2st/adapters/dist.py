@@ -48,8 +48,8 @@ class DiSTConfig(AdapterConfig):
     """
 
     stride: int = option(2, **FRAMES)
-    width: int = option(384, least=4, most=WIDTH["most"])
-    temporal_width: int = option(96, **WIDTH)
+    width: int = option(384, least=4, most=2048)
+    temporal_width: int = option(96, least=1, most=1024)
     stem_frames: int = option(5, least=1, most=255)
     pool_layers: int = option(4, **DEPTH)
     out_features: int | None = option(None, **WIDTH)

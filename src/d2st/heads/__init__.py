@@ -14,6 +14,8 @@ rest; ``head.loss`` trains with it.
 import inspect
 from collections.abc import Mapping
 
+import torch
+
 from ..errors import D2STError
 from .base import EncodedEpisode, Head
 from .bi_mhm import BiMHM, bi_mhm
@@ -38,6 +40,9 @@ HEADS: dict[str, type[Head]] = {
     "trx": TRX,
     "zero-shot": ZeroShot,
 }
+
+
+MOST_PARAMETERS = 2**29  # two GB
 
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
@@ -81,9 +86,22 @@ def build(name: str, **options: object) -> Head:
     missing = [key for key, option in known.items() if option.default is option.empty and key not in options]
     if missing:
         raise D2STError(f"The head '{name}' cannot be built without {', '.join(missing)}; see its class.")
+    _check_size(name, options)
     head = HEADS[name](**options)
     head.spec = HeadSpec(name, {key: option.default for key, option in known.items()} | options)
     return head
+
+
+def _check_size(name: str, options: Mapping[str, object]) -> None:
+    """Refuse a head that does not fit into memory, before it takes any; its file may be a stranger's."""
+    with torch.device("meta"):
+        size = sum(parameter.numel() for parameter in HEADS[name](**options).parameters())
+    if size > MOST_PARAMETERS:
+        sizes = {key: value for key, value in options.items() if isinstance(value, int | tuple)}
+        raise D2STError(
+            f"The head '{name}' would have {size:,} parameters with {sizes}; {MOST_PARAMETERS:,} are the most. Choose "
+            f"smaller sizes."
+        )
 
 
 __all__ = [
