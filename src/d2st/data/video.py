@@ -145,6 +145,8 @@ def read_clip(
         if not _repeats(decoded, promised):
             indices = _within(path, sample(decoded, rate, again), promised)
         _tell_missing(path, decoded, promised)
+    # With a fresh decoder: a used one remembers damage.
+    with clip_errors(path), open_video(path) as (_, stream):
         return _pictures(path, stream, no_skips, size, np.minimum(indices, decoded - 1))
 
 
@@ -237,6 +239,8 @@ def _pictures(path, stream, found: Scan, size: tuple[int, int], indices: np.ndar
         pictures = _pick(path, stream, found, stretches, size, indices)
         if pictures is not None:
             return pictures
+        with open_video(path) as (_, fresh):  # a used decoder remembers damage
+            return _pick(path, fresh, found, [(0, 0, wanted.tolist())], size, indices)
     return _pick(path, stream, found, [(0, 0, wanted.tolist())], size, indices)
 
 
