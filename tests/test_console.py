@@ -7,6 +7,7 @@ import json
 from d2st.console import drawable, plain_console, plain_table, printable, say, tell
 from d2st.data.findings import show
 from d2st.eval_table import print_result
+from d2st.report import Report
 from d2st.spot.output import print_segments
 from d2st.spot.segments import Segment
 from d2st.table_file import TableWriter, safe_cell
@@ -96,3 +97,10 @@ def test_names_are_drawn_as_they_are(tmp_path) -> None:
         text = figure.text(0, 0, drawable(name))
         figure.savefig(tmp_path / "drawn.png")
         assert text._preprocess_math(text.get_text()) == (drawn, False)
+
+
+def test_reports_hold_any_name(tmp_path) -> None:
+    report = Report(NASTY)
+    report.table(["class"], [["a|b" + NASTY]])
+    text = report.write(tmp_path / "report.md").read_text(encoding="utf-8")
+    assert rf"| a\|b{SHOWN} |" in text and "\x1b" not in text

@@ -63,7 +63,7 @@ def test_output_that_cannot_be_written_is_told(verb, monkeypatch, capsys):
     run = verb(check)
     monkeypatch.setattr(sys, "stdout", stream(os.open("/dev/full", os.O_WRONLY)))
     assert run() == 1 and done
-    assert capsys.readouterr().err == "d2st: what was printed is not complete: No space left on device.\n"
+    assert capsys.readouterr().err == "d2st check-data: what was printed is not complete: No space left on device.\n"
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])

@@ -3,19 +3,15 @@
 Nothing heavy is imported until a verb runs, so that ``d2st --help`` answers at once.
 """
 
-import contextlib
 import difflib
 import importlib
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from . import __version__
-from .console import tell
 from .errors import D2STError
-from .rank import process_rank
-from .streams import safe_streams
+from .program import program
 
 
 class Verb(NamedTuple):
@@ -113,25 +109,15 @@ d2st VERB --help lists the flags of a verb; --print_config prints a run's settin
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a verb; returns the exit code: 0 done, 1 the verb's own no or a failure of the machine, 2 bad input, 130
-    interrupted.
-
-    A reader of stdout that goes away (``| head``) changes nothing, and output that cannot be written (a full disk)
-    nothing but the exit code: the verb goes on and writes its files.
-    """
+    interrupted (``program.program``)."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    with safe_streams() as outputs:
-        code = _main(argv)
-        for output in outputs:
-            sys.stdout.flush()
-            if output.failure:
-                tell(f"d2st: what was printed is not complete: {output.failure.strerror}.")
-                code = code or 1
-    return code
+    debug = "--debug" in argv
+    argv = [argument for argument in argv if argument != "--debug"]
+    name = f"d2st {argv[0]}" if argv and argv[0] in VERBS else "d2st"
+    return program(name, lambda: _main(argv), debug)
 
 
 def _main(argv: list[str]) -> int:
-    debug = "--debug" in argv
-    argv = [argument for argument in argv if argument != "--debug"]
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(USAGE.format(verbs="\n".join(f"  {name:<12}{verb.summary}" for name, verb in VERBS.items())))
         return 0
@@ -142,41 +128,8 @@ def _main(argv: list[str]) -> int:
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, 1)
         hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(VERBS)}."
-        tell(f"d2st: {name!r} is not a verb. {hint}")
-        return 2
-    try:
-        with _silence() if process_rank() > 0 else contextlib.nullcontext():
-            return run(name, arguments)
-    except D2STError as error:
-        if debug:
-            raise
-        tell(f"d2st {name}: {error}")
-        return 2
-    except KeyboardInterrupt:
-        tell(f"d2st {name}: interrupted.")
-        return 130
-    except (OSError, MemoryError, RuntimeError) as error:
-        if debug:
-            raise
-        tell(f"d2st {name}: {_reason(error)} (--debug shows where)")
-        return 1
-    except Exception as error:
-        if debug:
-            raise
-        tell(
-            f"d2st {name}: {type(error).__name__}: {_reason(error)}. This is a fault of d2st itself, which should have "
-            "said what is wrong in a sentence; --debug shows where."
-        )
-        return 1
-
-
-def _silence() -> contextlib.AbstractContextManager:
-    """Of the processes that torchrun started, the first speaks; errors do anyway."""
-    return contextlib.redirect_stdout(open(os.devnull, "w"))
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        raise D2STError(f"{name!r} is not a verb. {hint}")
+    return run(name, arguments)
 
 
 def run(name: str, arguments: Sequence[str]) -> int:

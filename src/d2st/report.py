@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from .console import printable
 from .files import write_atomic
 
 
@@ -44,12 +45,13 @@ class Report:
 
     def write(self, path: Path) -> Path:
         """Write the report in one step."""
-        write_atomic(path, lambda part: part.write_text("\n\n".join(self.parts) + "\n", encoding="utf-8"))
+        text = printable("\n\n".join(self.parts), lines=True)
+        write_atomic(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
         return path
 
 
 def _cell(value: object) -> str:
-    return str(value).replace("|", "\\|")
+    return printable(value).replace("|", "\\|")
 
 
 def percent(mean: float, interval: float | None = None) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from . import clip_transforms
 from .choice import name_features
+from .console import printable
 from .data.datasets import ClipSet
 from .data.episodes import EpisodeSampler
 from .data.frames import Sampler
@@ -75,7 +76,9 @@ class Validation:
         labels, embedded, text = self.clips.labels[features.clips], features.embedded(self.head), self.text
         enough = np.bincount(labels, minlength=len(self.clips.classes)) >= config.shot + config.queries  # (classes,)
         if not enough.all():
-            fabric.print(f"Left out of the validation, too few of their clips can be read: {self._names(~enough)}.")
+            fabric.print(
+                f"Left out of the validation, too few of their clips can be read: {printable(self._names(~enough))}."
+            )
             kept = enough[labels]  # (N,)
             labels, embedded = (np.cumsum(enough) - 1)[labels[kept]], embedded[torch.from_numpy(kept)]
             text = None if text is None else text[torch.from_numpy(enough)]

@@ -31,6 +31,7 @@ from typing import IO, NoReturn
 from d2st.console import say, tell
 from d2st.errors import D2STError
 from d2st.files import move_in, sweep, temporary_folder
+from d2st.program import program
 
 _ARCHIVE = re.compile(r".+\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)|rar|7z)", re.IGNORECASE)
 # 20bn-something-something-v2-00 to -19, and a.tar.gz.00, a.tar.gz.aa: one tar archive, cut
@@ -314,7 +315,8 @@ class _Writer:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Unpack every archive below a folder; 1 where one has to be unpacked by hand, 2 where one cannot be."""
+    """Unpack every archive below a folder; 1 where one has to be unpacked by hand, 2 where one cannot be,
+    else as ``program.program``."""
     parser = argparse.ArgumentParser(
         prog="python -m d2st.data.archives", description="Unpack zip and tar archives safely."
     )
@@ -327,7 +329,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="Bytes that may come out for each byte of an archive (100).",
     )
     parser.add_argument("--most-files", type=int, default=LIMITS.files, help="Files that may come out of an archive.")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given = parser.parse_args(argv)
+    return program("d2st.data.archives", lambda: _main(given), given.debug)
+
+
+def _main(given: argparse.Namespace) -> int:
     limits = Limits(ratio=given.most_times, files=given.most_files)
     found = sorted(p for p in given.data.rglob("*") if p.is_file()) if given.data.is_dir() else [given.data]
     groups: dict[str, list[Path]] = defaultdict(list)
@@ -335,14 +342,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         piece = _piece(path)
         groups[f"{path.parent}/{piece[1]}" if piece else str(path)].append(path)
     foreign = [path for paths in groups.values() for path in paths if path.suffix.lower() in _FOREIGN]
-    try:
-        for pieces in groups.values():
-            if pieces[0] not in foreign:
-                written, kept = unpack(pieces, given.out, limits)
-                say(f"{pieces[0]}: {written} files written, {kept} kept.")
-    except (D2STError, OSError) as error:
-        tell(error)
-        return 2
+    for pieces in groups.values():
+        if pieces[0] not in foreign:
+            written, kept = unpack(pieces, given.out, limits)
+            say(f"{pieces[0]}: {written} files written, {kept} kept.")
     if foreign or not groups:
         tell(advice(foreign) or f"There is no archive in '{given.data}'.")
     return 1 if foreign or not groups else 0

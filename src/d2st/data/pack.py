@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from d2st.console import say, tell
+from d2st.console import say
 from d2st.data.index import VERSION, shard_file, wrong_clips
 from d2st.data.member import Span, span
 from d2st.data.remake import refuse_other, refuse_strangers, remove_unnamed, source_of
@@ -29,6 +29,7 @@ from d2st.data.store import locked
 from d2st.errors import D2STError
 from d2st.files import write_atomic, write_json
 from d2st.processes import gather, launch, lost_processes, share
+from d2st.program import program
 from d2st.progress import progress
 from d2st.versioned import read_versioned
 
@@ -212,24 +213,24 @@ def _info(name: str, size: int) -> tarfile.TarInfo:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Pack a dataset; 2 where it cannot be done."""
+    """Pack a dataset; exit codes are those of ``program.program``."""
     parser = argparse.ArgumentParser(prog="python -m d2st.data.pack", description="Pack clips into tar shards.")
     parser.add_argument("data", type=Path, help="Dataset folder, list file or frame store.")
     parser.add_argument("--out", type=Path, required=True, help="Folder of the shards.")
     parser.add_argument("--split", help="Split file or a benchmark's name; only its clips are packed.")
     parser.add_argument("--shard-mb", type=float, default=1024, help="Megabytes after which a shard is closed (1024).")
     parser.add_argument("--replace", action="store_true", help="Finished shards of other data may be replaced.")
+    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given = parser.parse_args(argv)
-    try:
-        report = pack(given.data, given.out, given.split, given.shard_mb, given.replace)
-    except (D2STError, OSError) as error:
-        tell(error)
-        return 2
-    if int(os.environ.get("RANK", 0)) == 0:
-        told = f"{report['clips']} clips in {report['shards']} shards ({report['bytes'] / 1e6:.1f} MB)"
-        say(f"{told} in '{given.out}', {report['kept']} of them kept; {len(report['bad'])} clips left out.")
-        for entry in report["bad"][:10]:
-            say(f"  {entry['source']}: {entry['reason']}")
+    return program("d2st.data.pack", lambda: _main(given), given.debug)
+
+
+def _main(given: argparse.Namespace) -> int:
+    report = pack(given.data, given.out, given.split, given.shard_mb, given.replace)
+    told = f"{report['clips']} clips in {report['shards']} shards ({report['bytes'] / 1e6:.1f} MB)"
+    say(f"{told} in '{given.out}', {report['kept']} of them kept; {len(report['bad'])} clips left out.")
+    for entry in report["bad"][:10]:
+        say(f"  {entry['source']}: {entry['reason']}")
     return 0
 
 
