@@ -99,7 +99,7 @@ def _points(file: Path) -> list[tuple[str, str, Point]]:
             named = {"label": content["adapter"], "parameters": content["trainable_parameters"]}
             point = build(Point, named | {"accuracy": accuracy, "interval": interval}, str(file))
             points.append((title, protocol, point))
-    except (D2STError, KeyError, TypeError, AttributeError) as error:
+    except (D2STError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise D2STError(
             f"'{file}' is not an evaluation with accuracies and the number of trained parameters "
             f"({type(error).__name__}: {error}). Write it again with d2st eval --out."
