@@ -207,7 +207,7 @@ def test_a_full_disk_is_one_sentence(data, tmp_path, monkeypatch, workers):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(frame_file, "write_atomic", full)
-    with pytest.raises(OSError, match="No space left on device") as caught:
+    with pytest.raises(OSError, match=r"No space left on device for .*store.*finished clips are kept") as caught:
         _prepare(data, tmp_path / "store", workers=workers)
     assert caught.value.errno == errno.ENOSPC and "\n" not in str(caught.value)
 

@@ -3,6 +3,7 @@
 import clips
 import numpy as np
 import pytest
+from PIL import Image
 
 from d2st.data.stream import open_stream
 from d2st.data.video import VideoError, iter_frames
@@ -90,3 +91,17 @@ def test_a_video_of_which_nothing_decodes_is_refused(tmp_path):
     path.write_bytes(data)
     with pytest.raises(VideoError, match=r"none of its \d+ frames decodes"):
         read(path)
+
+
+def test_a_folder_of_frames_is_a_stream_at_an_assumed_rate(tmp_path):
+    for i in range(5):
+        Image.fromarray(clips.picture(i)).save(tmp_path / f"{i}.png")
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    with open_stream(tmp_path) as video:
+        found = [(time, clips.number(picture)) for time, picture in video]
+    assert found == [(0, 0), (0.04, 1), (0.12, 3), (0.16, 4)] and video.duration == 0.2
+    told = " ".join(video.tally.sentences())
+    assert "1 of 5 frames cannot be decoded" in told and "25 frames a second are assumed" in told
+    (tmp_path / "none").mkdir()
+    with pytest.raises(VideoError, match="it is a folder"), open_stream(tmp_path / "none"):
+        pass

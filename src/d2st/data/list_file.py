@@ -84,7 +84,7 @@ def read_text(file: Path, what: str) -> str:
             data = content.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise D2STError(f"{what} cannot be read ({reason}); expected a text file in UTF-8.") from error
+        raise D2STError(f"{what} cannot be read: {reason}; expected a text file in UTF-8.") from error
     if len(data) > _LARGEST:
         raise D2STError(f"{what} has more than {_LARGEST >> 20} MB; expected a text file with a line a clip.")
     text = data.decode("utf-8-sig", "surrogateescape")

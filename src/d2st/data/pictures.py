@@ -101,6 +101,15 @@ def iter_frames(folder: str | os.PathLike, short_side: int | None = None) -> Ite
         yield from _pictures(folder, frame_files(folder), short_side)
 
 
+def read_picture(folder: str | os.PathLike, file: Path) -> np.ndarray:
+    """One frame of a folder as uint8 RGB (H, W, 3).
+
+    Raises:
+        VideoError: If it cannot be read.
+    """
+    return next(_pictures(folder, [file]))
+
+
 def _pictures(folder, files: Iterable[Path], short_side: int | None = None) -> Iterator[np.ndarray]:
     size = None  # (width, height) of all
     for path in files:

@@ -1,6 +1,8 @@
 """Make a frame store: a dataset decoded once, so that training reads single frames in milliseconds."""
 
+import errno
 import json
+import os
 import warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,12 +86,25 @@ def prepare(config: PrepareConfig) -> dict:
     settings |= {"quality": str(config.quality)} if config.format == "jpeg" else {}
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))  # one process may have all the long videos
     with locked(out, fabric, "clips"):
-        done = _work(fabric, _Job(out, config, settings), jobs, config)
+        with _no_room(out):
+            done = _work(fabric, _Job(out, config, settings), jobs, config)
         report = None
         if fabric.is_global_zero:
             report = _finish(out, done, settings | {"source": source}, listing, parts)
             _print(report)
         return fabric.broadcast(report)
+
+
+@contextmanager
+def _no_room(out: Path):
+    """Say what to do where the disk is full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            todo = "make room and start again: finished clips are kept"
+            raise OSError(error.errno, f"{os.strerror(error.errno)} for '{out}'; {todo}") from error
+        raise
 
 
 def _work(fabric, job: "_Job", jobs: list, config: PrepareConfig) -> dict[str, list[dict]]:

@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from . import pictures
 from .container import frame_rate, open_video, shrunk, upright
 from .faults import VideoError, clip_errors, why
 from .fields import Fields
+from .kinds import is_frame_folder
 from .packets import shown_by
 from .times import rising
 
@@ -42,6 +44,7 @@ class Tally:
         gaps: places at which the container misses something.
         untimed: frames without a usable timestamp.
         broken_off: why the file could not be read to its end, or an empty text.
+        assumed_rate: frames a second that were taken because extracted frames tell none; else 0.
     """
 
     frames: int = 0
@@ -50,6 +53,7 @@ class Tally:
     gaps: int = 0
     untimed: int = 0
     broken_off: str = ""
+    assumed_rate: float = 0.0
 
     def sentences(self) -> list[str]:
         """What a user should know; empty for a sound file."""
@@ -63,6 +67,8 @@ class Tally:
             found.append(f"Parts of the file are lost in {self.gaps} places; what comes after keeps its time.")
         if self.untimed:
             found.append(f"{self.untimed} of {self.frames} frames have no usable time; they lie between others.")
+        if self.assumed_rate:
+            found.append(f"Extracted frames tell no times; {self.assumed_rate:g} frames a second are assumed.")
         if self.broken_off:
             found.append(f"The file breaks off ({self.broken_off}).")
         return found
@@ -137,17 +143,50 @@ class VideoStream:
                     return
 
 
+class FrameStream:
+    """A folder of extracted frames as :class:`VideoStream` gives a video; frames that cannot be read are counted.
+
+    Attributes:
+        fps, duration, tally: as of a video; the rate is assumed.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path, self._files = path, pictures.frame_files(path)
+        self.fps, self.tally = _ASSUMED_RATE, Tally(assumed_rate=_ASSUMED_RATE)
+        self.duration: float | None = len(self._files) / self.fps
+
+    def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
+        """Times in seconds and uint8 RGB pictures (H, W, 3).
+
+        Raises:
+            VideoError: not a single frame can be read.
+        """
+        for i, file in enumerate(self._files):
+            try:
+                picture = pictures.read_picture(self.path, file)
+            except VideoError:
+                self.tally.undecodable += 1
+                continue
+            self.tally.frames += 1
+            yield i / self.fps, picture
+        if not self.tally.frames:
+            raise VideoError(self.path, f"none of its {len(self._files)} frames can be read")
+
+
 @contextmanager
-def open_stream(path: str | os.PathLike, threads: int = 1) -> Iterator[VideoStream]:
+def open_stream(path: str | os.PathLike, threads: int = 1) -> Iterator[VideoStream | FrameStream]:
     """Open a video to be read once from start to end.
 
     Args:
-        path: a video file.
+        path: a video file, or a folder of its frames.
         threads: of the decoder.
 
     Raises:
         VideoError: the file is missing, no video, or has no video stream.
     """
+    if is_frame_folder(path):
+        yield FrameStream(path)
+        return
     with ExitStack() as stack:
         with clip_errors(path):
             container, stream = stack.enter_context(open_video(path))

@@ -38,7 +38,7 @@ class SpotConfig(ChoosesHead):
 
     Args:
         support: folder with a folder of example clips for each action.
-        video: file to search.
+        video: file to search, or a folder of its frames.
         classifier: folder of a saved classifier, instead of support and model; --lengths is needed then.
         backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
         weights: local weight file of the backbone.
