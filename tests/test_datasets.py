@@ -121,7 +121,7 @@ def test_parts_that_are_not_there(root, tmp_path):
     assert open_dataset(root, None, "train").classes == open_dataset(root).classes
 
 
-@pytest.mark.parametrize("name", ["missing", "missing.txt"])
+@pytest.mark.parametrize("name", ["missing", "missing.txt", "x" * 5000, "a\0b"])
 def test_missing_data_and_splits(root, tmp_path, name):
     with pytest.raises(D2STError, match=r"does not exist"):
         open_dataset(tmp_path / name)

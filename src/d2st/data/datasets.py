@@ -153,14 +153,14 @@ def list_clips(data: Path, split: str | Path | None, shared: bool = False) -> tu
 
     With ``shared``, parts may have the same classes (:mod:`d2st.data.division`).
     """
-    if not exists(data):
-        raise _no_data(data)
-    if data.is_file() and is_archive(data):
+    if exists(data) and data.is_file() and is_archive(data):
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
     if isinstance(split, str) and split in benchmarks.NAMES:
         benchmark = benchmarks.load(split)
         listing = apply(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
         return listing, benchmark.classes
+    if not exists(data):
+        raise _no_data(data)
     split = None if split is None else Path(split)
     if is_store(data):
         find = finder(data)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from d2st.data import frame_file
+from d2st.data.kinds import exists
 from d2st.data.listing import PARTS, Listing
 from d2st.data.lookup import Lookup
 from d2st.data.member import member_path
@@ -28,6 +29,8 @@ _REVISION = re.compile(r"[0-9a-f]{12}")
 
 def is_store(folder: Path) -> bool:
     """Whether a folder is a frame store, finished or not."""
+    if not exists(folder):
+        return False
     files = (folder / "clips").is_dir() or (folder / "shards").is_dir()
     return (folder / LOCK).is_file() or (files and (folder / "index.json").is_file())
 

@@ -10,6 +10,7 @@ from d2st.data.benchmarks import Benchmark, key
 from d2st.data.benchmarks.labels import FILES, Label, annotations, labeller
 from d2st.data.benchmarks.lists import official_lists, take_list
 from d2st.data.benchmarks.shelf import Item, Shelf
+from d2st.data.kinds import exists
 from d2st.data.listing import Listing
 from d2st.errors import D2STError
 
@@ -32,7 +33,7 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
         D2STError: If the folder holds no clips at all, no clip of a full-shot benchmark, or its lists or annotations
             contradict themselves.
     """
-    if not root.is_dir():
+    if not exists(root) or not root.is_dir():
         raise D2STError(f"Data '{root}' is no folder; give the one that holds the videos of {benchmark.title}.")
     shelf = Shelf(root)
     if not shelf.items:
