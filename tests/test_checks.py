@@ -41,6 +41,7 @@ class Settings:
     flag: bool = False
     inner: Inner = field(default_factory=Inner)
     options: Mapping[str, object] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict, metadata={"bounds": Bounds(least=0)})
 
     def __post_init__(self):
         check_fields(self)
@@ -107,9 +108,13 @@ def test_what_is_meant_is_taken(given, kept):
         ({"flag": None}, "flag=None must be true or false."),
         ({"data": None}, "data=None must be text."),
         ({"data": "a\0b"}, "must be text"),
+        ({"data": ""}, "data is empty text; say what it is, or leave it out"),
+        ({"counts": {"a": -1}}, "must be names with whole numbers of at least 0"),
+        ({"counts": {1: 1}}, "must be names with whole numbers"),
+        ({"counts": [1]}, "must be names with whole numbers"),
         ({"inner": None}, "inner=None must be Inner."),
         ({"inner": {"model": "x"}}, "must be Inner."),
-        ({"options": 3}, "options=3 must be Mapping"),
+        ({"options": 3}, "options=3 must be names with"),
     ],
 )
 def test_what_is_not_allowed_is_a_sentence(given, sentence):
@@ -182,7 +187,7 @@ def test_whatever_is_given_is_valid_or_a_sentence(name, value):
         return
     again = Settings(**{"data": "x", name: getattr(config, name)})
     assert again == config, "what was kept is not taken again"
-    hash(getattr(config, name)) if name not in ("options", "inner") else None
+    hash(getattr(config, name)) if name not in ("options", "inner", "counts") else None
 
 
 @given(value=st.floats() | st.integers(), low=st.floats(-9, 9), high=st.floats(-9, 9))

@@ -12,22 +12,16 @@ import inspect
 import math
 import numbers
 import os
-import reprlib
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from .allowed import UNIONS, allowed, did_you_mean, members, shown
 from .errors import D2STError
 
 T = TypeVar("T")
-UNIONS = Union, types.UnionType
 _WRONG = object()  # what a value becomes that an annotation does not allow
-_NAMES = {int: ("a whole number", "whole numbers"), float: ("a number", "numbers"), str: ("text", "texts")}
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = _SHORT.maxother = 120
-_SHORT.maxtuple = _SHORT.maxlist = _SHORT.maxdict = 12
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,13 @@ def check_fields(config: object) -> None:
     hints = hints_of(type(config))
     for field in dataclasses.fields(config):
         bounds = field.metadata.get("bounds", FINITE)
-        value = checked(type(config).__name__, field.name, getattr(config, field.name), hints[field.name], bounds)
+        value = getattr(config, field.name)
+        if isinstance(value, str) and not value and field.default != "":
+            raise D2STError(
+                f"{type(config).__name__}: {field.name} is empty text; say what it is, or leave it out. (A variable of "
+                f"the shell that is not set becomes that.)"
+            )
+        value = checked(type(config).__name__, field.name, value, hints[field.name], bounds)
         object.__setattr__(config, field.name, value)  # also in a frozen dataclass
 
 
@@ -114,8 +114,8 @@ def checked(owner: str, name: str, value: object, hint: object, bounds: Bounds =
     result = _convert(value, hint)
     if result is not _WRONG and all(map(bounds.allow, _numbers(result))):
         return result
-    allowed = _told(hint, bounds, all(map(_is_finite, _numbers(value))))
-    raise D2STError(f"{owner}: {name}={shown(value)} must be {allowed}.{_did_you_mean(value, hint)}")
+    said = allowed(hint, bounds, all(map(_is_finite, _numbers(value))))
+    raise D2STError(f"{owner}: {name}={shown(value)} must be {said}.{did_you_mean(value, hint)}")
 
 
 def checked_options(owner: str, **bounds: Mapping[str, float]) -> Callable:
@@ -206,19 +206,6 @@ def _nested(value: object, hint: object, where: str) -> object:
     return build(inner, value, where) if inner and isinstance(value, Mapping) else value
 
 
-def shown(value: object) -> str:
-    """A value for a sentence, cut where it is long."""
-    try:
-        return _SHORT.repr(value)
-    except ValueError:  # a whole number of thousands of digits
-        return f"a {type(value).__name__} that is too long to print"
-
-
-def members(hint: object) -> tuple:
-    """The types of a union, else the one."""
-    return get_args(hint) if get_origin(hint) in UNIONS else (hint,)
-
-
 def _convert(value: object, hint: object) -> object:
     """A value as an annotation has it, or ``_WRONG``."""
     origin = get_origin(hint)
@@ -245,6 +232,10 @@ def _convert(value: object, hint: object) -> object:
     if hint is str:
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
         return value if isinstance(value, str) and "\0" not in value else _WRONG
+    if origin in (dict, Mapping) and get_args(hint) and isinstance(value, origin):
+        names, values = get_args(hint)
+        made = {_convert(key, names): _convert(item, values) for key, item in value.items()}
+        return _WRONG if any(one is _WRONG for one in (*made, *made.values())) else made
     kind = origin or hint
     return value if not isinstance(kind, type) or isinstance(value, kind) else _WRONG
 
@@ -281,46 +272,8 @@ def _as_float(value: object) -> object:
 
 def _numbers(value: object) -> Iterator[float]:
     """Every number in a value and its tuples or lists."""
-    if isinstance(value, list | tuple):
-        for item in value:
+    if isinstance(value, list | tuple | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
             yield from _numbers(item)
     elif isinstance(value, int | float) and not isinstance(value, bool):
         yield value
-
-
-def _told(hint: object, bounds: Bounds, finite: bool, several: bool = False) -> str:
-    """What an annotation allows, in words."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in UNIONS:
-        return _either([_told(member, bounds, finite, several) for member in arguments], ", or ")
-    if origin is Literal:
-        return _either([repr(choice) for choice in arguments], " or ")
-    if origin is tuple and arguments:
-        what = "lists of" if several else "a list of"
-        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
-        return f"{what} {count}{_told(arguments[0], bounds, finite, several=True)}"
-    if hint is type(None) or hint is None:
-        return "None"
-    if hint is bool:
-        return "true or false"
-    name = _NAMES[hint][several] if hint in _NAMES else getattr(hint, "__name__", str(hint))
-    if hint not in (int, float):
-        return name
-    return f"{name if finite else name.replace('number', 'finite number')}{bounds}"
-
-
-def _either(said: list[str], last: str) -> str:
-    return f"{', '.join(said[:-1])}{last}{said[-1]}" if len(said) > 1 else said[0]
-
-
-def _did_you_mean(value: object, hint: object) -> str:
-    choices = [choice for choice in _choices(hint) if isinstance(choice, str)]
-    given = value if isinstance(value, list | tuple) else [value]
-    wrong = [word for word in given if isinstance(word, str) and word not in choices]
-    close = difflib.get_close_matches(wrong[0].strip().lower(), choices, 1) if wrong else []
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def _choices(hint: object) -> Iterator[object]:
-    for argument in get_args(hint):
-        yield from [argument] if get_origin(hint) is Literal else _choices(argument)

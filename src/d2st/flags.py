@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from .adapters import SYSTEMS
-from .checks import hints_of, members
+from .allowed import members
+from .checks import hints_of
 from .errors import D2STError
 from .full_shot.model import is_classifier
 from .given import CLASSIFIER, Given, read_config

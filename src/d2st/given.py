@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from . import heads, recipes
 from .adapters import SYSTEMS
-from .checks import hints_of, members, shown
+from .allowed import members, shown
+from .checks import hints_of
 from .choice import DEFAULT
 from .errors import D2STError
 from .heads import FILLED, HEADS, HeadSpec

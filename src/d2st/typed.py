@@ -3,7 +3,7 @@
 import re
 from typing import Literal, get_args, get_origin
 
-from .checks import UNIONS, members
+from .allowed import UNIONS, members
 from .yaml_files import Tree, parse_yaml
 
 _WHOLE = re.compile(r"[+-]?[0-9]{1,400}|[+-]?[0-9]{1,3}(_[0-9]{3})+")

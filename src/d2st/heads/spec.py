@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from ..checks import Checked, check_fields
+from ..checks import Bounds, Checked, check_fields
 
 # Options that follow from the encoder, the clips and the training part: filled in, not typed.
 FILLED = ("features", "frames", "classes", "joint")
@@ -19,7 +19,7 @@ class HeadSpec:
     """
 
     name: str
-    options: Mapping[str, object] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict, metadata={"bounds": Bounds(finite=False)})
 
     def __post_init__(self) -> None:
         from . import check_options  # the heads themselves know this class

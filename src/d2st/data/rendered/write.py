@@ -8,11 +8,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from d2st.checks import Checked, option
+from d2st.checks import Bounds, Checked, option
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
 from d2st.files import clear_leftovers, write_atomic
 from d2st.limits import FRAMES, SEED, SIDE, WORKERS
+from d2st.yaml_files import parse_yaml, read_yaml
 
 from .classes import LOOKS, MOTIONS, Motion, split
 from .draw import Look, Track, draw, random_background, random_looks
@@ -41,9 +42,19 @@ class RenderConfig(Checked):
     side: int = option(96, **SIDE)
     shortest: int = option(20, **FRAMES)
     longest: int = option(32, **FRAMES)
-    clips: dict[str, int] = field(default_factory=lambda: {"train": 20, "val": 12, "test": 20})
+    clips: dict[str, int] = field(
+        default_factory=lambda: {"train": 20, "val": 12, "test": 20}, metadata={"bounds": Bounds(least=0, most=10**6)}
+    )
     seed: int = option(0, **SEED)
     workers: int | None = option(None, **WORKERS)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.side % 2 or self.shortest > self.longest:
+            raise D2STError(
+                f"RenderConfig: side={self.side} must be even, and shortest={self.shortest} not more than "
+                f"longest={self.longest}."
+            )
 
 
 def _settle(rng: Rng, values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -180,12 +191,15 @@ def write_benchmark(
     folder.mkdir(parents=True, exist_ok=True)
     stamp = {key: value for key, value in asdict(config).items() if key != "workers"}
     record = folder / "benchmark.yaml"
-    if record.exists() and yaml.safe_load(record.read_text()) != stamp:
+    wanted = parse_yaml(yaml.safe_dump(stamp), "")
+    if record.exists() and (found := read_yaml(record)) != wanted:
         raise D2STError(
-            f"{folder} holds a rendered benchmark made with {yaml.safe_load(record.read_text())}, and now "
-            f"{stamp} is asked for; choose another folder, or delete this one."
+            f"{folder} holds a rendered benchmark made with {found}, and now {wanted} is asked for; choose another "
+            f"folder, or delete this one."
         )
     parts = parts or split()
+    if missing := sorted(parts.keys() - config.clips.keys()):
+        raise D2STError(f"RenderConfig: clips={config.clips} does not say how many clips {', '.join(missing)} gets.")
     for file, content in ((record, stamp), (folder / "split.yaml", parts)):
         text = yaml.safe_dump(content, sort_keys=False)
         write_atomic(file, lambda part, text=text: part.write_text(text))
