@@ -27,6 +27,8 @@ from d2st.data.store import PrepareConfig, prepare
 from d2st.data.stream import open_stream
 from d2st.data.video import VideoError, VideoWarning
 from d2st.encode import _Views
+from d2st.full_shot.answers import Views, _Clips
+from d2st.spot.windows import lengths_for
 
 RULES = [frames.build("uniform", 8), frames.build("uniform", 1), frames.build("rate50", 4), frames.build("stride", 4)]
 
@@ -71,8 +73,10 @@ def assert_read_by_index_as_in_one_pass(path: Path) -> list[np.ndarray]:
     return everything
 
 
-@pytest.mark.parametrize("codec", ["h264", "mpegvideo"])
-@pytest.mark.parametrize("name", ["a.ts", "a.mkv", "a.mp4"])
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.ts", "h264"), ("a.mkv", "h264"), ("a.mp4", "h264"), ("a.ts", "mpegvideo"), ("a.mkv", "mpegvideo")],
+)
 def test_two_fields_are_one_frame(tmp_path, name, codec):
     path = interlaced.write(tmp_path / name, frames=12, codec=codec)
     info = video.probe(path)
@@ -253,7 +257,7 @@ def test_large_pictures_are_shrunk_and_larger_ones_refused(tmp_path):
         packet.stream, packet.pts, packet.dts, packet.time_base, packet.is_keyframe = stream, 0, 0, Fraction(1, 5), True
         opened.mux(packet)
     for read in (video.probe, lambda path: video.read(path, [0]), lambda path: list(video.iter_frames(path))):
-        with pytest.raises(VideoError, match=r"9000 x 8000, 72 megapixels, and at most 67 are read"):
+        with pytest.raises(VideoError, match=r"9000 x 8000, 72 megapixels, and at most 64 are read"):
             read(path)
 
 
@@ -429,6 +433,11 @@ def test_one_clip_never_stops_the_others(tmp_path, monkeypatch, workers):
     views = _Views(found, range(len(found)), sample, lambda clip: clip, 1, None)
     read = [views[i] for i in range(len(views))]
     assert [isinstance(entry, str) for entry in read] == [clip.path.name == "bad.mp4" for clip in found.clips]
+    scored = _Clips(found, range(len(found)), Views("uniform"), 2, lambda clip: clip[None])
+    assert ["29 is not" in entry for entry in map(str, (scored[i] for i in range(len(found))))] == [
+        clip.path.name == "bad.mp4" for clip in found.clips
+    ]
+    assert lengths_for(found)[0] == 0.32  # 10 frames of 25 a second, divided by 1.25
     episodes = EpisodeClips(found, EpisodeSampler(found.labels, 2, 1, 1), sample, lambda x: x, lambda x: x)
     batches = ClipBatches(found, 3, sample, lambda x: x, 0)
     for entries in ([episodes[i] for i in range(8)], [batches[i] for i in range(4)]):

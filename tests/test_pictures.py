@@ -231,7 +231,7 @@ def test_pictures_that_would_fill_the_memory_are_refused_and_large_ones_shrunk(t
     folder = tmp_path / "a"
     folder.mkdir()
     Image.new("1", (9000, 8000)).save(folder / "1.png")
-    with pytest.raises(VideoError, match=r"its pictures are 9000 x 8000, 72 megapixels, and at most 67 are read"):
+    with pytest.raises(VideoError, match=r"its pictures are 9000 x 8000, 72 megapixels, and at most 64 are read"):
         pictures.probe(folder)
     rng = np.random.default_rng(0)
     large = rng.integers(0, 256, (2160, 3840, 3), dtype=np.uint8)

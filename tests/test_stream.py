@@ -1,6 +1,7 @@
 """A long video as a stream: every frame once, in any kind of file, and damage counted."""
 
 import clips
+import interlaced
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,6 +34,33 @@ def test_every_frame_is_decoded_once_as_for_clips(tmp_path, name, options):
     assert video.tally.frames == 40 and video.tally.undecodable == video.tally.damaged == 0
     assert video.fps == pytest.approx(25) and video.duration == pytest.approx(1.6, abs=0.1)
     assert (np.diff(times) > 0).all() and times[-1] == pytest.approx(39 / 25, abs=0.1)
+
+
+@pytest.mark.parametrize("codec", ["h264", "mpegvideo"])
+def test_two_fields_are_one_frame(tmp_path, codec):
+    times, pictures, video = read(interlaced.write(tmp_path / "a.ts", frames=12, codec=codec))
+    assert [clips.number(picture) for picture in pictures] == list(range(12))
+    assert times == pytest.approx(np.arange(12) / 25, abs=1e-3) and video.tally.sentences() == []
+
+
+def test_one_double_timestamp_costs_one_frame(tmp_path):
+    stamps = [*range(0, 60), *range(60, 240, 4)]  # dense, then sparse
+    path = clips.write(tmp_path / "a.mkv", len(stamps), "mjpeg", "yuvj420p", times=stamps)
+    import av
+
+    with av.open(path) as old, av.open(tmp_path / "b.mkv", "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        for i, packet in enumerate(packets):
+            packet.stream = stream
+            if i == 5:
+                packet.pts = packet.dts = packets[4].pts
+            new.mux(packet)
+    times, _, video = read(tmp_path / "b.mkv")
+    assert np.abs(times - np.array(stamps) / 25).max() < 1 / 25 and times[-1] == pytest.approx(
+        stamps[-1] / 25, abs=0.01
+    )
+    assert video.tally.untimed == 1
 
 
 def test_times_are_those_of_a_variable_rate(tmp_path):

@@ -14,7 +14,7 @@ from d2st.data.packets import Scan, scan
 _PLAYLISTS = {"hls", "concat", "dash", "sdp", "imf"}  # text files that make FFmpeg open other files
 
 
-MAX_PIXELS = 64 << 20  # of a picture; 8K has half of them
+MAX_PIXELS = 64_000_000  # of a picture; 8K has half of them
 _LONG, _SHORT = 2560, 1024
 
 

@@ -197,6 +197,8 @@ class _Ended(Exception):
 def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]:
     """Frames of a clip, and what is wrong with the file."""
     missing = missing_bytes(path, container.format.name)
+    if container.format.name == "avi" and 0 < stream.frames <= found.frames:
+        missing = 0  # its writer got the size wrong
     clean, begin = found.begins
     if found.sure and not missing and (clean or _first_time(path) == begin is not None):
         return found.frames, ()
