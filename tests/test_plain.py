@@ -238,6 +238,25 @@ def test_transforms_of_torch_func(system, family):
         assert F.cosine_similarity(slope.flatten(), expected.flatten(), dim=0) > 0.99
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("family", ["clip-vit", "resnet-basic"])
+@pytest.mark.parametrize("system", ["d2st", "st", "dst", "vanilla"])
+def test_several_gradients_in_one_backward_pass(system, family):
+    """vmap over the backward pass alone, in either of PyTorch's ways."""
+    encoder = encoder_of(system, family)
+    features, parameters = encoder(clips(batch=1)), encoder.trainable_parameters()
+    directions = torch.randn(3, *features.shape)
+    alone = [torch.autograd.grad(features, parameters, g, retain_graph=True) for g in directions]
+    expected = [torch.stack(gradients) for gradients in zip(*alone, strict=True)]
+
+    def several(g, **how):
+        return torch.autograd.grad(features, parameters, g, retain_graph=True, **how)
+
+    for got in (several(directions, is_grads_batched=True), vmap(several)(directions)):
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize(("head", "path"), [("trx", "tuples.0.key"), ("trx", "tuples.0.norm"), ("hyrsm", "fuse")])

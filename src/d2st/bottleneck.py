@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 
 from .errors import D2STError
-from .plain import all_plain, is_plain_linear, transformed
+from .plain import all_plain, is_batched, is_plain_linear, transformed
 
 
 def residual_bottleneck(
@@ -83,14 +83,14 @@ class _Down(Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         x, outer = ctx.handed.take()
-        weight, rows = ctx.saved_tensors[0].to(gradient.dtype), gradient.flatten(0, -2)  # (M, C')
+        weight, rows = ctx.saved_tensors[0].to(gradient.dtype), _rows(gradient)  # (M, C')
         dx = None
         if ctx.needs_input_grad[0]:
-            if outer.dtype == gradient.dtype and outer.is_contiguous():
-                dx = torch.addmm(outer.flatten(0, -2), rows, weight).view_as(outer)
+            if outer.dtype == gradient.dtype and outer.is_contiguous() and not is_batched(outer):
+                dx = torch.addmm(_rows(outer), rows, weight).view_as(outer)
             else:  # autocast, where the residual stream is more precise than the products; or channels first
                 dx = outer + gradient @ weight
-        return dx, rows.T @ x.to(gradient.dtype).flatten(0, -2), rows.sum(0), None
+        return dx, rows.T @ _rows(x.to(gradient.dtype)), rows.sum(0), None
 
 
 class _Up(Function):
@@ -110,17 +110,22 @@ class _Up(Function):
         h = _gelu(u, before)
         wide = F.linear(h, weight, bias)
         added, inner = _gelu(wide, after), gradient.to(ctx.dtype)
-        if torch.is_grad_enabled():  # to be differentiated again
+        if torch.is_grad_enabled() or is_batched(gradient):  # to be differentiated again, or several at once
             x, inner = y - added, torch.ops.aten.gelu_backward(inner, wide) if after else inner
         else:
             x = torch.sub(y, added, out=added)
             inner = torch.ops.aten.gelu_backward.grad_input(inner, wide, grad_input=wide) if after else inner
         ctx.handed.value = x, gradient
-        rows = inner.flatten(0, -2)  # (M, C)
+        rows = _rows(inner)  # (M, C)
         du = inner @ weight
         if before:
             du = torch.ops.aten.gelu_backward(du, u)
-        return None, du, rows.T @ h.flatten(0, -2), rows.sum(0), None, None
+        return None, du, rows.T @ _rows(h), rows.sum(0), None, None
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(..., C) -> (M, C)."""
+    return x.reshape(-1, x.shape[-1])
 
 
 def _gelu(x: Tensor, wanted: bool) -> Tensor:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from .plain import transformed
+from .plain import is_batched, transformed
 
 Triple = tuple[int, int, int]
 
@@ -64,6 +64,17 @@ class _DepthwiseConv3d(Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         x, weight = (tensor.to(gradient.dtype) for tensor in ctx.saved_tensors)  # autocast computes in half precision
+        if is_batched(gradient):
+            how = (
+                ctx.stride,
+                ctx.padding,
+                (1, 1, 1),
+                False,
+                (0, 0, 0),
+                len(weight),
+                (True, True, ctx.needs_input_grad[2]),
+            )
+            return *torch.ops.aten.convolution_backward(gradient, x, weight, [len(weight)], *how), None, None
         dx = _input_gradient(gradient, x.shape[2:], weight, ctx.stride, ctx.padding)
         weight_gradient = _dense_weight_gradient if ctx.stride == (1, 1, 1) else _windows_weight_gradient
         dw = weight_gradient(gradient, x, weight, ctx.stride, ctx.padding)

@@ -26,7 +26,7 @@ from timm.layers.activations import QuickGELU
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from .plain import transformed
+from .plain import is_batched, transformed
 
 
 def lean(model: nn.Module) -> None:
@@ -117,7 +117,7 @@ class _QuickGELU(Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         scaled = 1.702 * ctx.saved_tensors[0]  # x * sigmoid(1.702 x) is SiLU with both axes scaled
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() and not is_batched(gradient):
             # Written over, because fresh memory costs more than the arithmetic. PyTorch cannot differentiate it.
             return torch.ops.aten.silu_backward.grad_input(gradient, scaled, grad_input=scaled)
         gate = torch.sigmoid(scaled)

@@ -37,6 +37,15 @@ def is_plain(layer: nn.Module) -> bool:
 
     The layers in it are not looked at; see :func:`all_plain`.
     """
+    return not _hooked_everywhere() and _is_as_written(layer)
+
+
+def all_plain(layers: Iterable[nn.Module]) -> bool:
+    """Whether layers and all that is in them are plain."""
+    return not _hooked_everywhere() and all(_is_as_written(part) for layer in layers for part in layer.modules())
+
+
+def _is_as_written(layer: nn.Module) -> bool:
     kind = type(layer)
     if kind in _FORWARD:
         if _FORWARD[kind] not in (None, kind.forward):  # patched for all layers of the class
@@ -45,16 +54,10 @@ def is_plain(layer: nn.Module) -> bool:
         return False
     own = vars(layer)
     return (
-        not _hooked_everywhere()
-        and not any(own[hooks] for hooks in _HOOKS)
+        not (own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"])
         and own.keys().isdisjoint(_methods(kind))
         and all(tensor is None or type(tensor) in (nn.Parameter, Tensor) for tensor in own["_parameters"].values())
     )
-
-
-def all_plain(layers: Iterable[nn.Module]) -> bool:
-    """Whether layers and all that is in them are plain."""
-    return all(is_plain(part) for layer in layers for part in layer.modules())
 
 
 def is_plain_linear(layer: nn.Module) -> bool:
@@ -92,6 +95,14 @@ def transformed() -> bool:
     if torch.compiler.is_compiling():
         return True
     return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_batched(tensor: Tensor) -> bool:
+    """Whether a gradient stands for several: vmap over a backward pass, ``is_grads_batched``.
+
+    Then nothing is written over, and operations are those that PyTorch can do for all of them at once.
+    """
+    return torch._C._are_functorch_transforms_active() or torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 def _hooked_everywhere() -> bool:

@@ -83,25 +83,31 @@ class _Recomputed(Function):
         u, *parameters = ctx.saved_tensors
         ends, own = parameters[: ctx.count], parameters[ctx.count :]
         twice = torch.is_grad_enabled()  # the gradients will be differentiated
-        u = u if twice else u.detach().requires_grad_()
-        with torch.enable_grad(), ctx.precision():
-            # With the parameters of the forward pass: those of functional_call are gone from the modules by now. A view
-            # of u, because some hooks on modules refuse a leaf.
-            base, *maps = functional_call(ctx.reader, dict(zip(ctx.names, own, strict=True)), (u.view_as(u),))
+
+        def read(u: Tensor, *own: Tensor) -> tuple[Tensor, ...]:
+            # With the parameters of the forward pass: those of functional_call are gone from the modules by now.
+            with torch.enable_grad(), ctx.precision():
+                return tuple(functional_call(ctx.reader, dict(zip(ctx.names, own, strict=True)), (u.view_as(u),)))
+
+        if torch._C._are_functorch_transforms_active():  # vmap over this pass, which no leaf can be made in
+            (base, *maps), pull = torch.func.vjp(read, u, *own)
+        else:
+            u = u if twice else u.detach().requires_grad_()
+            (base, *maps), pull = read(u, *own), None
         scaled = gradient * ctx.scale
-        rows = scaled.flatten(0, -2)  # (M, C')
+        rows = scaled.reshape(-1, scaled.shape[-1])  # (M, C')
         of_maps, of_ends = [], []
         for y, weight in zip(maps, ends[::2], strict=True):
             of_maps.append(scaled @ weight.to(scaled.dtype))
-            of_ends += [rows.T @ y.to(rows.dtype).flatten(0, -2), rows.sum(0)]
-        du, *of_trained = torch.autograd.grad(
-            (base, *maps),
-            (u, *(p for p in own if p.requires_grad)),
-            [g.to(y.dtype) for g, y in zip((gradient, *of_maps), (base, *maps), strict=True)],
-            create_graph=twice,
-        )
-        trained = iter(of_trained)
-        of_own = [next(trained) if p.requires_grad else None for p in own]
+            of_ends += [rows.T @ y.to(rows.dtype).reshape(-1, y.shape[-1]), rows.sum(0)]
+        of_read = tuple(g.to(y.dtype) for g, y in zip((gradient, *of_maps), (base, *maps), strict=True))
+        if pull:
+            du, *of_own = pull(of_read)
+        else:
+            inputs = (u, *(p for p in own if p.requires_grad))
+            du, *of_trained = torch.autograd.grad((base, *maps), inputs, of_read, create_graph=twice)
+            trained = iter(of_trained)
+            of_own = [next(trained) if p.requires_grad else None for p in own]
         return None, None, None, None, du, *of_ends, *of_own
 
 
