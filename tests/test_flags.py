@@ -111,6 +111,8 @@ def test_flags_are_taken_as_typed(verb, arguments, expected):
         ("spot", ["--support", "s", "--video", "v", "x"], "no more words"),
         ("train", [], "--data must be given"),
         ("train", ["--data", "x", "--adapter", "dst2"], "neither a system"),
+        ("train", ["--data", "x", "--adapter", ""], "--adapter '' is neither a system"),
+        ("train", ["--data", "x", "--adapter", "x" * 5000], "neither a system"),
         ("train", ["--data", "x", "--adapter", "none", "--adapter.ratio", "1"], "--adapter.ratio is not a setting"),
         ("train", ["--data", "x", "--text", "y"], "settings by name"),
         ("train", ["--data", "x", "--seed", "2020-99-99"], "seed='2020-99-99' must be a whole number"),
@@ -155,7 +157,7 @@ def test_a_file_takes_what_flags_take(written, text, expected):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("adapter: nonsense", "'adapter' in .*run.yaml nonsense is neither a system"),
+        ("adapter: nonsense", "'adapter' in .*run.yaml 'nonsense' is neither a system"),
         ("adapter: [st]", r"takes a name, or name: and settings, not \['st'\]"),
         ("adapter: {name: st, ratio: x}", "STConfig: ratio='x' must be a number"),
         (
@@ -208,6 +210,12 @@ def test_flags_override_files_wherever_they_stand(written):
     assert (fresh.adapter_path, fresh.adapter) == (None, STConfig())
     with pytest.raises(D2STError, match="leave out --adapter"):
         read("predict", "--query", "q", "--config", path, "--adapter.ratio", "0.5")
+
+
+def test_the_default_system_named_keeps_what_a_file_says_of_it(written):
+    file = written("adapter: {ratio: 0.5}\nhead: {cosine: eps}\ndata: x\n")
+    config = read("train", "--config", file, "--adapter", "d2st", "--head", "bi-mhm")
+    assert config.adapter == D2STConfig(ratio=0.5) and config.head == HeadSpec("bi-mhm", {"cosine": "eps"})
 
 
 def test_files_and_flags_say_whether_it_is_a_classifier(written, tmp_path):

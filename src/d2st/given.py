@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -84,9 +85,9 @@ class Given:
 
     def _put_adapter(self, raw: Tree, where: str) -> None:
         if isinstance(raw, str) and raw not in SYSTEMS:
-            if not Path(raw).exists() and raw.count("/") != 1 and not raw.startswith("hub:"):
+            if not os.path.exists(raw) and raw.count("/") != 1 and not raw.startswith("hub:"):
                 raise D2STError(
-                    f"{where} {raw} is neither a system ({', '.join(SYSTEMS)}) nor the folder of a saved one."
+                    f"{where} {shown(raw)} is neither a system ({', '.join(SYSTEMS)}) nor the folder of a saved one."
                 )
             if "adapter_path" not in self.fields:
                 raise D2STError(f"A saved adapter is not taken here; give a system by its name: {', '.join(SYSTEMS)}.")
@@ -112,8 +113,7 @@ class Given:
             known = {"adapter": SYSTEMS, "head": HEADS}.get(group, {})
             if name is not None and not (isinstance(name, str) and name in known):
                 raise D2STError(_no_such(group, name, where))
-            before = self.settings.get(f"{group}.name")
-            if name is not None and (before is None or before.raw != name):
+            if name is not None and name != (self.system if group == "adapter" else self.head):
                 self._forget(group)  # the settings of another one
             for key, value in raw.items():
                 if key != "name" or value is not None:
