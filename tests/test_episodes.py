@@ -96,3 +96,9 @@ def test_a_split_with_too_few_clips_is_refused_by_name() -> None:
         EpisodeSampler(labels, 2, 1, 1, seed=-1)
     with pytest.raises(D2STError, match=r"5-way episode needs 5 classes.*none"):
         EpisodeSampler([], 5, 1, 1)
+
+
+@pytest.mark.parametrize("wrong", [{"way": "5"}, {"shot": 1.0}, {"queries": True}, {"seed": float("nan")}])
+def test_numbers_of_an_episode_are_whole(wrong):
+    with pytest.raises(D2STError, match="must be a whole number"):
+        EpisodeSampler(np.repeat(np.arange(3), 4), **{"way": 2, "shot": 1} | wrong)

@@ -135,7 +135,7 @@ def test_other_formats(small, folder, capsys):
         ({"stride": 0.0}, "stride=0.0 must be a number from 0.01 to 1"),
         ({"threshold": 1.5}, "threshold=1.5 must be a number from 0 to 1"),
         ({"lengths": (0.0, 1.0)}, r"lengths=\(0.0, 1.0\) must be a list of numbers above 0"),
-        ({"lengths": ()}, "seconds above 0"),
+        ({"lengths": ()}, "lengths is an empty list"),
         ({"events": "none.csv"}, "cannot be read: No such file"),
         ({"events": "WRONG"}, "Line 2 of the events"),
         ({"events": "STRANGE"}, "name purple; the support set"),

@@ -213,6 +213,8 @@ def test_refusals_of_configs_are_sentences(config, message):
         (d2st.D2STConfig, {"activations": "fusion"}, "a list of 'down'"),
         (d2st.D2STConfig, {"pathways": "temporal "}, "Did you mean 'temporal'"),
         (d2st.D2STConfig, {"positions": "lat"}, "Did you mean 'late'"),
+        (d2st.D2STConfig, {"spatial": ()}, "spatial is an empty list"),
+        (d2st.D2STConfig, {"positions": []}, "positions is an empty list"),
         (d2st.D2STConfig, {"spatial": (2, 4)}, r"spatial=\(2, 4\)"),
         (d2st.D2STConfig, {"spatial": (10**9,) * 3}, "1000000000"),
         (d2st.D2STConfig, {"spatial": (4096, 4096, 4096)}, "68,719,476,736 points"),

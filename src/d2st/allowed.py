@@ -53,7 +53,7 @@ def allowed(hint: object, bounds: object, finite: bool, several: bool = False) -
     name = _NAMES[hint][several] if hint in _NAMES else getattr(hint, "__name__", str(hint))
     if hint not in (int, float):
         return name
-    return f"{name if finite else name.replace('number', 'finite number')}{bounds}"
+    return f"{name if finite or hint is int else name.replace('number', 'finite number')}{bounds}"
 
 
 def _either(said: list[str], last: str) -> str:

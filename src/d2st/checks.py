@@ -63,9 +63,14 @@ def option(
     most: float | None = None,
     below: float | None = None,
     finite: bool = True,
+    empty: bool = False,
 ) -> Any:
-    """A dataclass field whose numbers have bounds, see :class:`Bounds`; without a default it must be given."""
-    return dataclasses.field(default=default, metadata={"bounds": Bounds(above, least, most, below, finite)})
+    """A dataclass field whose numbers have bounds, see :class:`Bounds`; without a default it must be given.
+
+    Lists and texts are refused where they are empty, unless that is the default, or ``empty`` means something.
+    """
+    metadata = {"bounds": Bounds(above, least, most, below, finite), "empty": empty}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 def check_fields(config: object) -> None:
@@ -80,13 +85,17 @@ def check_fields(config: object) -> None:
     for field in dataclasses.fields(config):
         bounds = field.metadata.get("bounds", FINITE)
         value = getattr(config, field.name)
-        if isinstance(value, str) and not value and field.default != "":
-            raise D2STError(
-                f"{type(config).__name__}: {field.name} is empty text; say what it is, or leave it out. (A variable of "
-                f"the shell that is not set becomes that.)"
-            )
+        if isinstance(value, str | list | tuple) and not value and not field.metadata.get("empty"):
+            _check_empty(type(config).__name__, field, value)
         value = checked(type(config).__name__, field.name, value, hints[field.name], bounds)
         object.__setattr__(config, field.name, value)  # also in a frozen dataclass
+
+
+def _check_empty(owner: str, field: dataclasses.Field, value: str | list | tuple) -> None:
+    if isinstance(field.default, str | tuple) and not field.default:
+        return
+    what = "text; a variable of the shell that is not set becomes that" if isinstance(value, str) else "list"
+    raise D2STError(f"{owner}: {field.name} is an empty {what}. Say what it is, or leave it out.")
 
 
 @dataclass(frozen=True)

@@ -173,8 +173,6 @@ def evaluate(config: EvalConfig) -> dict:
 
 
 def _check(config: EvalConfig) -> None:
-    if config.shot == ():
-        raise D2STError("shot=() leaves nothing to evaluate; give a number of support clips, or several.")
     if config.views > 1 and config.test_frames == "centre":
         raise D2STError(f"views={config.views}: give 1, or more together with random test frames.")
     if config.search_mixing and config.part != "val":

@@ -111,11 +111,11 @@ class TrainConfig(ChoosesHead):
     schedule: Literal["step", "cosine"] = "step"
     warmup: float = option(0.1, **BELOW_ONE)
     warmup_from: float = option(0.2, **SHARE)
-    decay_at: tuple[float, ...] = option((0.4, 0.6, 0.8), **SHARE)
-    decay: tuple[float, ...] = option((0.1, 0.05, 0.01), **NOT_NEGATIVE)
+    decay_at: tuple[float, ...] = option((0.4, 0.6, 0.8), **SHARE, empty=True)
+    decay: tuple[float, ...] = option((0.1, 0.05, 0.01), **NOT_NEGATIVE, empty=True)
     weight_decay: float = option(2.5e-4, **NOT_NEGATIVE)
     gradient_scale: float = option(1.0, **POSITIVE)
-    no_decay: tuple[str, ...] = ("bn", "norm")
+    no_decay: tuple[str, ...] = option(("bn", "norm"), empty=True)
     clip_norm: float = option(0.0, **NOT_NEGATIVE)
     sampling: Literal["uniform", "rate50", "rate35"] = "uniform"
     transforms: Literal["plain", "released"] = "plain"

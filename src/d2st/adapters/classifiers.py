@@ -17,7 +17,7 @@ def check_classes(config: str, classes: object) -> int:
     Raises:
         D2STError: anything but a positive int.
     """
-    if not isinstance(classes, int) or classes < 1:
+    if not isinstance(classes, int) or isinstance(classes, bool) or classes < 1:
         raise D2STError(f"VideoClassifier on {config} takes the number of classes (1 or more), not {classes!r}.")
     return classes
 

@@ -70,7 +70,7 @@ class D2STConfig(AdapterConfig):
     uniform: Density | None = option(None, **POINTS)
     groups: int | tuple[int, ...] | None = option(None, **WIDTH)
     heads: int | tuple[int, ...] | None = option(None, **WIDTH)
-    activations: tuple[Literal["down", "fusion", "up"], ...] | None = None
+    activations: tuple[Literal["down", "fusion", "up"], ...] | None = option(None, empty=True)
     fusion: Literal["mean", "sum"] = "mean"
     offset_norm: bool = True
     temporal_embedding: bool = True

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..checks import checked
 from ..errors import D2STError
 
 # Independent streams of random numbers of an episode; its clips have one each, from CLIPS on.
@@ -89,6 +90,8 @@ class EpisodeSampler:
         classes: Sequence[str] | None = None,
         unseen: int = 0,
     ) -> None:
+        sizes = {"way": way, "shot": shot, "queries": queries, "seed": seed, "unseen": unseen}
+        way, shot, queries, seed, unseen = (checked("EpisodeSampler", *item, int) for item in sizes.items())
         labels = np.asarray(labels, dtype=np.int64)
         count = len(classes) if classes is not None else int(labels.max(initial=-1)) + 1
         names = list(classes) if classes is not None else [f"class {i}" for i in range(count)]

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..clip_reading import ClipReading, tell_apart
+from ..checks import Bounds, checked
+from ..clip_reading import ClipReading, Sampling, tell_apart
 from ..data.frames import Stride
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..files import write_json, write_safetensors
+from ..limits import FRAMES
 from ..pretrained import find, load, tuples
 
 CONFIG, WEIGHTS = "classifier_config.json", "classifier_model.safetensors"
@@ -47,7 +49,9 @@ class VideoClassifier(nn.Module):
         self.encoder = encoder
         self.head = encoder.config.classifier(encoder, classes)
         self.head.to(next(encoder.parameters()))
-        self.names, self.sampling, self.stride = names and tuple(names), sampling, stride
+        self.names = checked("VideoClassifier", "names", names, tuple[str, ...] | None) or None
+        self.sampling = checked("VideoClassifier", "sampling", sampling, Sampling)
+        self.stride = checked("VideoClassifier", "stride", stride, Stride, Bounds(**FRAMES))
         self.train(encoder.training)
 
     def forward(self, video: Tensor) -> Tensor:

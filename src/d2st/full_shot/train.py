@@ -103,7 +103,7 @@ class FullShotTrainConfig(Checked):
     warmup_epochs: float = option(2, least=0, most=10**6)
     warmup_from: float = option(0.0, **SHARE)
     weight_decay: float = option(1e-2, **NOT_NEGATIVE)
-    no_decay: tuple[str, ...] = ("bias",)
+    no_decay: tuple[str, ...] = option(("bias",), empty=True)
     clip_norm: float = option(0.0, **NOT_NEGATIVE)
     label_smoothing: float = option(0.0, **BELOW_ONE)
     mixup: float = option(0.0, **NOT_NEGATIVE)

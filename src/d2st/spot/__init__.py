@@ -189,8 +189,6 @@ def _conclude(
 def _check(config: SpotConfig) -> None:
     if not config.video:
         raise D2STError("Say which video to search: d2st spot SUPPORT VIDEO, or --video FILE.")
-    if config.lengths == ():
-        raise D2STError("--lengths must be seconds above 0, such as 2,3,4.5, and none are given.")
 
 
 def _given(lengths: tuple[float, ...] | float) -> tuple[float, ...]:
