@@ -5,19 +5,22 @@ import shutil
 from dataclasses import replace
 
 import pytest
-import small
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
+from small import options as small_options
 
 import d2st
-from d2st import FewShotClassifier
+from d2st import FewShotClassifier, VideoClassifier
+from d2st.cli import run as run_verb
 from d2st.clip_reading import ClipReading, choose, lay_out
 from d2st.errors import D2STError
 from d2st.evaluate import EvalConfig, evaluate
 from d2st.export import ExportConfig, export
+from d2st.full_shot.evaluate import FullShotEvalConfig, evaluate_full_shot
+from d2st.full_shot.train import FullShotTrainConfig, train_full_shot
 from d2st.heads import saved as head_files
 from d2st.predict import PredictConfig, predict
 from d2st.train import TrainConfig, train
@@ -37,13 +40,13 @@ ODD = {"frames": 6, "sampling": "rate35", "transforms": "released"}  # and in pr
 
 def training(folder, out, **more) -> TrainConfig:
     settings = {"way": 3, "shot": 1, "queries": 1, "episodes": 4, "episodes_per_step": 4, "validate_every": 0}
-    return TrainConfig(**small.options(folder, out=str(out), **settings | more))
+    return TrainConfig(**small_options(folder, out=str(out), **settings | more))
 
 
 def evaluation(folder, **more) -> EvalConfig:
     settings = {"way": 3, "shot": 1, "queries": 2, "episodes": 20, "frames": None}
     model = {"backbone": None, "image_size": None} if more.get("adapter_path") else {}
-    return EvalConfig(**small.options(folder, **settings | model | more))
+    return EvalConfig(**small_options(folder, **settings | model | more))
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +149,36 @@ def test_an_encoder_of_one_s_own_comes_back_as_the_best_one_with_its_frames(smal
     assert best.frames == 6 and best.laid_out == encoder.laid_out == 4
     for name, tensor in best.adapter_state_dict().items():
         assert torch.equal(tensor, encoder.adapter_state_dict()[name])
+
+
+def test_a_classifier_s_adapter_says_how_its_clips_were_read(small, plain, tmp_path, capsys) -> None:
+    """As ``train --head linear`` has it, and as a few-shot verb takes it then."""
+    more = {"adapter_path": str(plain), "backbone": None, "image_size": None, "split": None, "frames": 6}
+    run = {"epochs": 0.2, "warmup_epochs": 0, "clips_per_step": 8, "sampling": "stride", "stride": 2}
+    train_full_shot(FullShotTrainConfig(**small_options(small, out=str(tmp_path), validate_every=0, **more, **run)))
+    said = capsys.readouterr().err
+    assert (
+        "trained before on 4 frames a clip, sampling uniform; this reads 6 frames a clip, sampling stride (2)" in said
+    )
+    common = {"split": None, "frames": None, "adapter_path": str(tmp_path / "best"), "workers": 0, "batch_size": 4}
+    options = {key: small_options(small)[key] for key in ("data", "weights", "device")} | common
+    model = VideoClassifier.from_pretrained(tmp_path / "best", weights=small / "weights.safetensors")
+    assert (model.encoder.frames, model.encoder.reading.sampling, model.encoder.reading.stride) == (6, "stride", 2)
+    result = evaluate_full_shot(FullShotEvalConfig(**options))
+    assert result["reading"]["frames"] == 6 and not capsys.readouterr().err
+    evaluate_full_shot(FullShotEvalConfig(**options | {"sampling": "uniform"}))
+    assert "The classifier was trained on sampling stride (2); this reads sampling uniform." in capsys.readouterr().err
+    few_shot = evaluate(evaluation(small, adapter_path=str(tmp_path / "best")))
+    assert (few_shot["reading"]["sampling"], few_shot["reading"]["stride"]) == ("stride", 2)
+
+
+def test_print_config_says_what_is_taken(small, odd, capsys) -> None:
+    with pytest.raises(SystemExit):
+        run_verb("eval", ["--data", "data", "--adapter", str(odd), "--frames", "8", "--print-config"])
+    printed = capsys.readouterr().out
+    assert "\nframes: 8\n" in printed
+    assert "sampling: null  # as the adapter was trained: rate35\n" in printed
+    assert "transforms: null  # as the adapter was trained: released\n" in printed
 
 
 def test_layouts_that_depend_on_the_frames_are_kept_or_refused(tmp_path) -> None:

@@ -130,6 +130,20 @@ def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights:
     return encoder
 
 
+def saved_reading(folder: Path) -> ClipReading | None:
+    """How clips are read for the adapter in a local folder; None where there is none.
+
+    Raises:
+        D2STError: its config cannot be read.
+    """
+    if not (folder / CONFIG).is_file():
+        return None
+    saved = _read_config(folder)
+    if saved.get("reading"):
+        return ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
+    return ClipReading(saved["frames"])
+
+
 def config_from_dict(fields: dict) -> AdapterConfig:
     """A config from its JSON form, ``{"name": "d2st", "ratio": 0.25, ...}``.
 

@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from .. import clip_transforms
 from ..attention import ShiftedPoints
+from ..clip_reading import ClipReading
 from ..data import frames as frame_rules
 from ..data.datasets import open_dataset
-from ..data.transforms import eval_transform
 from ..encoder import VideoEncoder, adapt
 from ..pretrained import load
 from ..visualize.points import sampled_points
@@ -45,8 +46,9 @@ def measure(adapters: list[Path], data: dict[str, Path], backbone: str, clips: i
 @torch.no_grad()
 def _of(encoder: VideoEncoder, data: dict[str, Path], count: int) -> list[dict]:
     clips = open_dataset(data["data"], data["split"], "test")
-    sample = frame_rules.build("uniform", encoder.frames)
-    transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+    reading = ClipReading.of(encoder)
+    sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
+    transform = clip_transforms.fixed(reading.transforms, encoder)
     offsets, about = defaultdict(list), {}
     for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int):
         for points in sampled_points(encoder, transform(clips.read(int(index), sample)))[0]:
