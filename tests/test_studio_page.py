@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -345,6 +346,34 @@ def test_hand_made_requests_are_refused_in_a_line(server):
     ):
         for number in (0, 2, 3, 4, 5, 6, 7, 99, -1):
             work(url, "hand", number, *data, event_data={"number": "x"})
+    multipart = {"Content-Type": "multipart/form-data; boundary=x"}
+    head = b'--x\r\nContent-Disposition: form-data; name="files"; filename="%s"\r\n\r\n'
+    for body, kind in (
+        (b"", {}),
+        (b"{}", {"Content-Type": "application/json"}),
+        (b"", {"Content-Type": "multipart/form-data"}),
+        (b"\0" * 99, multipart),
+        (head % b"a.mp4" + b"no end", multipart),
+        (head % b"../../a.mp4" + b"\r\n--x--\r\n", multipart),
+        (head % b"a\0b\xff.mp4" + b"\r\n--x--\r\n", multipart),
+        (head.replace(b"files", b"other") % b"a.mp4" + b"\r\n--x--\r\n", multipart),
+        (b'--x\r\nContent-Disposition: form-data; name="files"\r\n\r\ntext\r\n--x--\r\n', multipart),
+    ):
+        assert post(f"{url}/gradio_api/upload", body, **kind)[0] < 600
+    queue = "gradio_api/queue/data", "gradio_api/queue/data?session_hash=nobody"
+    files = "gradio_api/file=", "gradio_api/file=%00", f"gradio_api/file={'a' * 5000}", "static/../../etc/passwd"
+    others = "examples/%00", f"answers/{'a' * 5000}", "assets/%2e%2e/%2e%2e/x", "theme.css?x=%ff", "pwa_icon/x"
+    more = "upload_progress", "upload_progress?upload_id=x", "info", "app_id", "startup-events"
+    for path in (*queue, *files, *others, *(f"gradio_api/{name}" for name in more), "config", "svelte/x"):
+        with contextlib.suppress(http.client.HTTPException):  # an answer that ends early
+            assert ask(f"{url}/{path}")[0] < 600
+    for method in ("PUT", "DELETE", "OPTIONS", "TRACE", "HEAD", "NONSENSE"):
+        asked = urllib.request.Request(url, method=method, headers={"Content-Length": "0"})
+        with contextlib.suppress(urllib.error.HTTPError):
+            urllib.request.urlopen(asked, timeout=10).close()
+    for path in ("reset", "cancel", "queue/join/x", "component_server"):
+        for body in (b"", b"{}", b"[]", b'{"event_id": 5, "session_hash": 5, "fn_index": 5}'):
+            assert post(f"{url}/gradio_api/{path}", body, **{"Content-Type": "application/json"})[0] < 600
     assert ask(url)[0] == 200
 
 
