@@ -2,6 +2,7 @@
 
 import io
 import os
+import subprocess
 import sys
 import warnings
 
@@ -103,3 +104,17 @@ def test_streams_are_given_back(verb):
     before = sys.stdout, sys.stderr, warnings.showwarning
     verb(lambda config: {"usable": True})()
     assert (sys.stdout, sys.stderr, warnings.showwarning) == before
+
+
+@pytest.mark.parametrize("unbuffered", [False, True])
+def test_what_is_told_is_told_at_once(unbuffered):
+    """A line on stderr comes before what stdout keeps until the end; with python -u everything comes as it is said."""
+    code = (
+        "import sys; from d2st.console import say, tell; from d2st.streams import safe_streams\n"
+        "with safe_streams():\n    say('first'); tell('second'); say('third'); sys.stdout.flush(); tell('fourth')"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    command = [sys.executable, *["-u"] * unbuffered, "-c", code]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+    said = ["first", "second", "third", "fourth"] if unbuffered else ["second", "first", "third", "fourth"]
+    assert done.stdout.split() == said

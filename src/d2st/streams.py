@@ -74,13 +74,14 @@ def _safe(name: str) -> Output | None:
     with contextlib.suppress(AttributeError, io.UnsupportedOperation):
         stream.reconfigure(errors="backslashreplace")
     buffer = getattr(stream, "buffer", None)
-    raw = buffer if isinstance(buffer, io.FileIO) else getattr(buffer, "raw", None)  # unbuffered with python -u
+    unbuffered = isinstance(buffer, io.FileIO)  # with python -u
+    raw = buffer if unbuffered else getattr(buffer, "raw", None)
     if raw is None:
         return None
     stream.flush()
     output = Output(raw)
     safe = io.TextIOWrapper(
-        io.BufferedWriter(output),
+        output if unbuffered else io.BufferedWriter(output),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
