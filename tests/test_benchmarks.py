@@ -1,6 +1,8 @@
 """Named benchmarks: the facts, and every layout in which people keep their videos, from tiny look-alikes of each."""
 
+import errno
 import json
+import os
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,9 +13,10 @@ from small import options
 from test_pictures import extract
 
 from d2st import cli
-from d2st.data import archives, benchmarks, frames
-from d2st.data.benchmarks import key
+from d2st.data import archives, benchmarks, frames, kinds
+from d2st.data.benchmarks import find, key
 from d2st.data.benchmarks.protocol import protocol
+from d2st.data.benchmarks.shelf import Shelf
 from d2st.data.check import CheckConfig, check
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset
 from d2st.data.division import open_division
@@ -511,3 +514,25 @@ def test_a_store_with_more_clips_than_were_chosen_is_told(lay, tmp_path):
     (tmp_path / "store/index.json").write_text(json.dumps(index))
     problems = open_dataset(tmp_path / "store", "kinetics100", "test", warn=False).problems
     assert any("Which clips were chosen only the official list test_few_shot.txt tells" in text for text in problems)
+
+
+def test_names_match_in_both_forms_of_unicode_and_odd_folders_are_told(lay, monkeypatch):
+    root = lay("Archery/v_Archery_g01_c01.avi", "x/cafe\u0301.mp4", "x/\u00fc.webm", "lost+found/a.mp4", "locked/b.mp4")
+    (root / "x/back").symlink_to(root)
+    scan = os.scandir
+
+    def scandir(folder):
+        if Path(folder).name in ("lost+found", "locked"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(kinds.os, "scandir", scandir)
+    shelf = Shelf(root)
+    assert (
+        shelf.find("y/caf\u00e9.avi") == root / "x/cafe\u0301.mp4" and shelf.find("u\u0308") == root / "x/\u00fc.webm"
+    )
+    assert key("Caf\u00e9") == key("cafe\u0301")
+    listing = find.list_benchmark(benchmarks.load("ucf101"), root)
+    assert any("'back'" in note or "leads back" in note for note in listing.notes)
+    assert any("lost+found" in note for note in listing.notes)
+    assert any("locked' cannot be read (Permission denied)" in problem for problem in listing.problems)

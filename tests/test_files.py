@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from d2st import files
-from d2st.files import clear_leftovers, sweep, write_atomic, write_json, write_together
+from d2st.files import clear_leftovers, hold, sweep, write_atomic, write_json, write_together
 
 DEAD = 999_999_999  # above the largest number of a process
 
@@ -82,3 +82,9 @@ def test_the_holder_of_a_folder_clears_whatever_was_begun(tmp_path):
         (tmp_path / "in" / name).write_text("half")
     clear_leftovers(tmp_path, "*")
     assert _names(tmp_path / "in") == {".mine", ".tmp"}
+
+
+def test_a_pipe_in_the_place_of_a_lock_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "run.lock")
+    with pytest.raises(OSError, match="No such device"):
+        hold(tmp_path, "run.lock")

@@ -125,7 +125,8 @@ def hold(folder: Path, name: str) -> IO:
     Raises:
         D2STError: another process has it.
     """
-    file = (folder / name).open("w", encoding="utf-8")
+    # a pipe of that name is refused and not waited for
+    file = open(folder / name, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
     try:
         # lockf, not flock: workers that outlive a killed process for a moment do not inherit it.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

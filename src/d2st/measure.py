@@ -145,7 +145,7 @@ def _wait(video: Tensor) -> None:
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
     """Nothing on the process's stderr: the profiler's library tells of its starts and stops there, past any setting."""
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
         kept = os.dup(2)
         os.dup2(nowhere.fileno(), 2)
         try:

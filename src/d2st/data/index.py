@@ -23,6 +23,7 @@ from d2st.versioned import read_versioned
 VERSION = 1
 LOCK = "clips.lock"
 AGAIN = "run what made it ('d2st prepare', 'python -m d2st.data.pack') again; what is finished is kept"
+_LARGEST = 2**30  # bytes of an index; Kinetics-400 in shards has 70 MB
 _DIGEST = re.compile(r"[0-9a-f]{24}")
 _REVISION = re.compile(r"[0-9a-f]{12}")
 
@@ -72,7 +73,13 @@ def read_index(store: Path) -> dict:
         raise D2STError(f"Frame store '{store}' is unfinished; {AGAIN}.")
     needs, remedy = ("clips", "parts", "bad"), f"it is damaged, so {AGAIN}"
     index = read_versioned(
-        path, format=VERSION, key="version", what="index of a frame store", needs=needs, remedy=remedy
+        path,
+        format=VERSION,
+        key="version",
+        what="index of a frame store",
+        needs=needs,
+        remedy=remedy,
+        most=_LARGEST,
     )
     wrong = _wrong(index)
     if wrong:

@@ -174,7 +174,12 @@ def _whole(path: Path) -> dict | None:
     """What was written about a shard; None where it is not there as it was then."""
     try:
         known = read_versioned(
-            path.with_suffix(".json"), format=None, what="index of a shard", remedy="", needs=("made", "bytes", "clips")
+            path.with_suffix(".json"),
+            format=None,
+            what="index of a shard",
+            remedy="",
+            needs=("made", "bytes", "clips"),
+            most=2**30,
         )
         same = isinstance(known["made"], str) and known["bytes"] == path.stat().st_size
     except (D2STError, OSError):

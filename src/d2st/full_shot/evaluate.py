@@ -162,7 +162,7 @@ def _write_answers(path: Path, answers: Answers, clips: ClipSet) -> None:
     for clip, top, scores in zip(answers.clips, answers.top, answers.scores, strict=True):
         said = {clips.classes[c]: round(float(s), 6) for c, s in zip(top, scores, strict=True)}
         lines.append(json.dumps({"id": clips.clips[clip].id, "class": clips.classes[clips.labels[clip]], "top": said}))
-    write_atomic(path, lambda temporary: temporary.write_text("\n".join(lines) + "\n"))
+    write_atomic(path, lambda temporary: temporary.write_text("\n".join(lines) + "\n", "utf-8"))
 
 
 def _print(result: dict) -> None:

@@ -88,8 +88,8 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
         theme=gr.themes.Default(
             primary_hue="blue", neutral_hue="slate", font=["system-ui", "sans-serif"], font_mono=["monospace"]
         ),
-        css=(HERE / "page.css").read_text(),
-        head=f"<script>{(HERE / 'page.js').read_text()}</script>",
+        css=(HERE / "page.css").read_text("utf-8"),
+        head=f"<script>{(HERE / 'page.js').read_text('utf-8')}</script>",
     )
     served = Guard(app, hosts_of(written, port), sessions)
     options = {"log_config": None, "log_level": "warning", "timeout_graceful_shutdown": 2, "ws": "none"}

@@ -11,7 +11,7 @@ import yaml
 from d2st.checks import Bounds, Checked, option
 from d2st.data.workers import run_jobs
 from d2st.errors import D2STError
-from d2st.files import clear_leftovers, write_atomic
+from d2st.files import sweep, write_atomic
 from d2st.limits import FRAMES, SEED, SIDE, WORKERS
 from d2st.yaml_files import parse_yaml, read_yaml
 
@@ -202,13 +202,13 @@ def write_benchmark(
         raise D2STError(f"RenderConfig: clips={config.clips} does not say how many clips {', '.join(missing)} gets.")
     for file, content in ((record, stamp), (folder / "split.yaml", parts)):
         text = yaml.safe_dump(content, sort_keys=False)
-        write_atomic(file, lambda part, text=text: part.write_text(text))
-    clear_leftovers(folder, "clips/*")
+        write_atomic(file, lambda part, text=text: part.write_text(text, "utf-8"))
     todo, done = [], 0
     for part, names in parts.items():
         for name in names:
             where = folder / "clips" / name
             where.mkdir(parents=True, exist_ok=True)
+            sweep(where)
             missing = [n for n in range(config.clips[part]) if not (where / f"{n:03d}.mp4").exists()]
             done += config.clips[part] - len(missing)
             if missing:
