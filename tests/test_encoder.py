@@ -35,15 +35,12 @@ def test_starts_as_the_frozen_backbone_bit_for_bit(family):
     backbone = BACKBONES[family]().eval()
     keys, video = list(backbone.state_dict()), clips()
     with torch.no_grad():
-        frozen, again = (
-            backbone.forward_head(backbone.forward_features(video.flatten(0, 1)), pre_logits=True) for _ in range(2)
-        )
+        frozen = backbone.forward_head(backbone.forward_features(video.flatten(0, 1)), pre_logits=True)
         encoder = d2st.adapt(backbone, frames=FRAMES, image_size=SIZE)
         adapted = encoder(video)
     assert adapted.shape == (2, FRAMES, encoder.num_features)
-    # Some versions of torch do not repeat an attention pool to the last bit; then nothing can.
-    repeats = torch.equal(frozen, again)
-    torch.testing.assert_close(adapted.flatten(0, 1), frozen, rtol=0, atol=0 if repeats else 1e-8)
+    # The last bit of an attention pool's one query depends on where in memory it lies, in torch 2.9 and before.
+    torch.testing.assert_close(adapted.flatten(0, 1), frozen, rtol=0, atol=1e-8 if family == "siglip" else 0)
     assert list(backbone.state_dict()) == keys
 
 
