@@ -100,6 +100,7 @@ def test_help_is_asked_for_anywhere_and_shows_what_is_typed(capsys):
         assert stop.value.code == 0
         shown[name] = capsys.readouterr().out
     assert "--adapter NAME|FOLDER" in shown["predict"] and "--head NAME" in shown["predict"]
+    assert "--print-config  " in shown["predict"] and "skip_default" not in shown["predict"]
     assert shown["spot"].startswith("usage: d2st spot [SUPPORT VIDEO]")
     for arguments in (["-h"], ["--help"], []):
         assert cli.main(arguments) == 0

@@ -102,7 +102,7 @@ usage: d2st VERB [--config FILE.yaml] [--flag value ...]
 verbs:
 {{verbs}}
 
-d2st VERB --help lists the flags of a verb; --print_config prints a run's settings as YAML.
+d2st VERB --help lists the flags of a verb; --print-config prints a run's settings as YAML.
 --debug shows the traceback of an error.
 """
 

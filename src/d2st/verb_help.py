@@ -31,6 +31,9 @@ def print_help(given: Given, summary: str, words: str) -> None:
         parser.add_class_arguments(SYSTEMS[given.system], "adapter")
     if "head" in inner:
         _add_head(parser, given)
+    for action in parser._actions:
+        if action.dest == "print_config":  # the parser's own has more to it than ours
+            action.help, action.metavar, action.nargs = "Print the settings as a file for --config, and stop.", None, 0
     parser.print_help()
 
 
