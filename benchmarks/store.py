@@ -17,7 +17,6 @@ from rich.table import Table
 
 from d2st.data import frame_file, frames, video
 from d2st.data.datasets import open_dataset
-from d2st.files import write_safetensors
 
 CANDIDATES = {
     "jpeg 90": ("jpeg", 90),
@@ -58,8 +57,8 @@ def main() -> None:
             files = [Path(folder) / f"{i}{frame_file.SUFFIX}" for i in range(len(paths))]
             start = time.process_time()
             for file, pictures in zip(files, decoded, strict=True):
-                tensors, about = frame_file.compress(pictures, *kind)
-                write_safetensors(file, tensors, about | {"fps": "25"})
+                with frame_file.Compressed(file, pictures, *kind, Path(folder)) as compressed:
+                    compressed.write(file, compressed.about | {"fps": "25"})
             write = (time.process_time() - start) * 1e3 / count
             size = sum(file.stat().st_size for file in files)
             read = _best(lambda files=files: _read_all(frame_file, files, sample))

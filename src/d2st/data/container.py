@@ -4,6 +4,7 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain, pairwise
 
 import numpy as np
 
@@ -114,12 +115,15 @@ def decode(path, stream, packets: Iterable) -> Iterator:
     """Frames in the order the decoder gives them; at least one.
 
     What precedes the first key packet and what follows the last frame may fail to decode: that is a recording which
-    began or ended too early, and its frames are whole. An error between frames refuses the file.
+    began or ended too early, and its frames are whole. An error between frames refuses the file. Of a last packet that
+    the container knows to be incomplete no frame is made: what its missing part shows would be chance.
     """
     import av
 
     count, decoded, begun, failure = 0, 0, False, None
-    for packet in packets:
+    for packet, following in pairwise(chain(packets, [None])):
+        if following is None and packet.is_corrupt and count:
+            break
         count, begun = count + 1, begun or packet.is_keyframe
         try:
             frames = stream.codec_context.decode(packet)
