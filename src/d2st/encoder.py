@@ -128,12 +128,12 @@ class VideoEncoder(nn.Module):
         self.backbone_name, self.weights_source = name, source
         self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
-        self.before = Before.of(self.backbone, () if config.tunes_backbone else self.trained_names)
         self.checkpointing, self.restored = False, False
         self.clip = Clip(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
         self.passage = config.passage(backbone, frames)
+        self.before = Before.of(self.backbone, () if config.tunes_backbone else self.trained_names)
         backbones.freeze(self.backbone, self.trained_names)
         if not config.tunes_backbone:
             lean(self.backbone)
