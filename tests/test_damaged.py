@@ -1,5 +1,10 @@
 """Damaged files of every kind that d2st writes: a sentence or a working object, and never another error."""
 
+import json
+import resource
+import shutil
+import time
+
 import pytest
 import torch
 from damage import json_texts, tensor_files
@@ -7,13 +12,17 @@ from damage import json_texts, tensor_files
 import d2st
 from d2st import checkpoint, heads
 from d2st.checkpoint import TrainState
+from d2st.classify import FewShotClassifier
 from d2st.compare import collect
 from d2st.errors import D2STError
+from d2st.full_shot.model import VideoClassifier
 from d2st.loss import EpisodicLoss
+from d2st.origin import Origin
 from d2st.reproduce.cells import Cell, Run
 from d2st.reproduce.run import finished
 from d2st.reproduce.table import problems_of, values_of
 from d2st.runs import RunFolder
+from d2st.unknown.calibration_file import RATES, CalibrationFile, Entry
 
 
 class Tally:
@@ -90,3 +99,99 @@ def test_results(tmp_path, tally):
     for content in json_texts(["d2st --help", "d2st eval --data 'a b'"], 50):
         (tmp_path / "run" / "commands.json").write_bytes(content)
         tally(finished, run, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def saved(small, encoder, tmp_path_factory):
+    """An adapter with a head, a support set and a calibration; and a classifier beside it."""
+    folder = tmp_path_factory.mktemp("saved")
+    head = heads.build("trx", features=encoder.num_features, cardinalities=(2,))
+    classifier = FewShotClassifier(encoder, head)
+    for name in ("red", "blue"):
+        classifier.set_class(name, torch.rand(2, 4, encoder.num_features))
+    classifier.save_pretrained(folder / "adapter")
+    entry = Entry(5, 1, 10, 1.0, 0.0, 1.0, RATES)
+    CalibrationFile(Origin.of(encoder, head), (entry,), classifier.reading).write(folder / "adapter")
+    VideoClassifier(encoder, 3, ["a", "b", "c"]).save_pretrained(folder / "linear")
+    return folder
+
+
+def damaged(saved, folder, file: str, count: int, seed: int = 0):
+    """Copies of a saved folder in which one file is damaged."""
+    shutil.copytree(saved, folder, dirs_exist_ok=True)
+    whole, path = saved / file, folder / file
+    if file.endswith("json"):
+        for content in json_texts(json.loads(whole.read_text()), count, seed):
+            path.write_bytes(content)
+            yield
+    else:
+        yield from tensor_files(whole, path, count, seed)
+
+
+@pytest.mark.parametrize("file", ["adapter_config.json", "adapter_model.safetensors"])
+def test_adapters(small, saved, tmp_path, tally, file):
+    for _ in damaged(saved / "adapter", tmp_path, file, 100):
+        tally(lambda: d2st.load(tmp_path, weights=small / "weights.safetensors"))
+
+
+@pytest.mark.parametrize("file", ["head_config.json", "head_model.safetensors"])
+def test_heads(saved, tmp_path, tally, file):
+    for _ in damaged(saved / "adapter", tmp_path, file, 150):
+        tally(lambda: heads.load(tmp_path))
+
+
+@pytest.mark.parametrize("file", ["classifier_config.json", "classifier_model.safetensors"])
+def test_classifiers(small, saved, tmp_path, tally, file):
+    for _ in damaged(saved / "linear", tmp_path, file, 60):
+        tally(lambda: VideoClassifier.from_pretrained(tmp_path, weights=small / "weights.safetensors"))
+
+
+def test_calibrations(saved, tmp_path, tally):
+    def use():
+        found = CalibrationFile.read(tmp_path)
+        assert found.nearest(2).at(0.05).confidence(torch.zeros(1), torch.zeros(1, 2)).isfinite().all()
+
+    for _ in damaged(saved / "adapter", tmp_path, "calibration.json", 150):
+        tally(use)
+
+
+def test_support_sets(small, saved, tmp_path, tally):
+    classifier = FewShotClassifier.from_pretrained(saved / "adapter", weights=small / "weights.safetensors")
+    video = torch.rand(4, 3, 32, 32)
+
+    def use():
+        classifier.load_support(tmp_path / "support.safetensors")
+        assert sum(classifier.predict(video).scores.values()) == pytest.approx(1)
+
+    for _ in damaged(saved / "adapter", tmp_path, "support.safetensors", 150):
+        tally(use)
+
+
+def test_a_stranger_s_sizes_take_no_memory(small, saved, tmp_path):
+    """Whatever sizes a config tells, it is refused before anything of them is built."""
+    shutil.copytree(saved / "adapter", tmp_path, dirs_exist_ok=True)
+    for file, place, key, value in [
+        ("adapter_config.json", (), "frames", 10**9),
+        ("adapter_config.json", (), "image_size", [10**9, 10**9]),
+        ("adapter_config.json", ("adapter",), "ratio", 10**6),
+        ("adapter_config.json", ("adapter",), "ratio", 1.0),
+        ("adapter_config.json", ("adapter",), "kernel", [10**6, 1, 1]),
+        ("head_config.json", ("head",), "width", 10**9),
+        ("head_config.json", ("head",), "width", 16_000),
+        ("head_config.json", ("head",), "features", 16_000),
+        ("head_config.json", ("head",), "cardinalities", list(range(1, 5000))),
+    ]:
+        shutil.copy(saved / "adapter" / file, tmp_path)
+        content = json.loads((tmp_path / file).read_text())
+        holder = content
+        for name in place:
+            holder = holder[name]
+        holder[key] = value
+        (tmp_path / file).write_text(json.dumps(content))
+        before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+        with pytest.raises(D2STError):
+            d2st.load(tmp_path, weights=small / "weights.safetensors")
+            heads.load(tmp_path)
+        assert time.process_time() - start < 2, (key, value)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, (key, value)  # kB
+        shutil.copy(saved / "adapter" / file, tmp_path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from .checks import Checked
 from .encoder import VideoEncoder
 from .fingerprint import fingerprint
 from .heads import Head
@@ -14,7 +15,7 @@ from .pretrained import outline
 
 
 @dataclass(frozen=True)
-class Origin:
+class Origin(Checked):
     """The model that something belongs to; equal only for the same weights and settings.
 
     Args:

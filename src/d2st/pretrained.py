@@ -5,25 +5,44 @@ weights that it was not trained with.
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import nn
 
-from . import __version__
+from . import __version__, backbones
 from .adapters import SYSTEMS, AdapterConfig
 from .before import unchanged_on_error
+from .checks import Bounds, build, checked
 from .clip_reading import ClipReading
-from .encoder import VideoEncoder, adapt
+from .encoder import PASSAGE, TRAINED, VideoEncoder, adapt
 from .errors import D2STError
 from .files import write_json, write_safetensors
 from .fingerprint import apart, fingerprint, record  # noqa: F401, people look for it here
+from .finite import some
 from .hub import find
+from .limits import FRAMES, SIDE
+from .sites import inspect
+from .tensor_file import read_shapes, read_tensors
+from .versioned import read_versioned, told
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 FORMAT = 1
+COPY = "copy the adapter again"
+_FIELDS = {  # of the config, beside "adapter" and "reading", which are records of their own
+    "frames": (int, Bounds(**FRAMES)),
+    "laid_out": (int | None, Bounds(**FRAMES)),
+    "image_size": (tuple[int, int], Bounds(**SIDE)),
+    "adapter": (dict, Bounds()),
+    "reading": (dict | None, Bounds()),
+}
+_BACKBONE = {
+    "name": (str | None, Bounds()),
+    "class": (str, Bounds()),
+    "weights": (bool | str | None, Bounds()),
+    "num_features": (int, Bounds(least=1)),
+    "fingerprint": (str, Bounds()),
+}
 
 
 def save(encoder: VideoEncoder, folder: Path) -> Path:
@@ -85,7 +104,7 @@ def load(
 
 def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights: str | Path | None) -> VideoEncoder:
     saved = _read_config(folder)
-    spec, config = saved["backbone"], config_from_dict(saved["adapter"])
+    spec, config = saved["backbone"], config_from_dict(saved["adapter"], f"{CONFIG} in {folder}")
     if backbone is None and not spec["name"]:
         raise D2STError(
             f"The adapter in {source} was trained on a {spec['class']} that was not built by name. "
@@ -103,13 +122,12 @@ def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights:
             f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}); it cannot go onto a "
             f"{type(backbone).__name__}. Pass the kind of backbone that it was made for."
         )
-    encoder = adapt(
-        backbone if backbone is not None else spec["name"],
-        config,
-        frames=saved.get("laid_out", saved["frames"]),
-        pretrained=pretrained,
-        image_size=tuple(saved["image_size"]),
-    )
+    frames, size = saved["laid_out"] or saved["frames"], saved["image_size"]
+    model = backbone
+    if model is None:
+        model = backbones.build(spec["name"], pretrained, size, config.keeps_classifier)
+    _refuse_sizes(folder, model, config, frames, size)
+    encoder = adapt(model, config, frames=frames, image_size=size)
     if encoder.num_features != spec["num_features"]:
         raise D2STError(
             f"The adapter in {source} belongs to a {spec['class']} with features of {spec['num_features']}, not of "
@@ -125,7 +143,7 @@ def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights:
     encoder.load_adapter_state_dict(_read_weights(folder))
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
     encoder.frames = saved["frames"]
-    if saved.get("reading"):
+    if saved["reading"]:
         encoder.reading = ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
     return encoder
 
@@ -144,48 +162,80 @@ def saved_reading(folder: Path) -> ClipReading | None:
     return ClipReading(saved["frames"])
 
 
-def config_from_dict(fields: dict) -> AdapterConfig:
-    """A config from its JSON form, ``{"name": "d2st", "ratio": 0.25, ...}``.
+def _refuse_sizes(
+    folder: Path, model: nn.Module, config: AdapterConfig, frames: int, image_size: tuple[int, int]
+) -> None:
+    """Refuse a config that describes other tensors than the file beside it has, before any memory is taken.
 
     Raises:
-        D2STError: unknown system or field.
+        D2STError: it does.
     """
-    fields = dict(fields)
-    system = SYSTEMS.get(name := fields.pop("name", None))
+    found = read_shapes(folder / WEIGHTS, what="adapter's weights", remedy=COPY)
+    try:
+        backbone = inspect(model, image_size)
+        with torch.device("meta"):
+            parts = {f"{one.key}.": one.adapter for one in config.insertions(backbone, frames)}
+            parts[PASSAGE] = config.passage(backbone, frames)
+    except D2STError:
+        return  # which adapt says, too
+    wanted = {
+        prefix + name: tuple(tensor.shape)
+        for prefix, part in parts.items()
+        for name, tensor in part.state_dict().items()
+    }
+    found = {name: shape for name, shape in found.items() if not name.startswith(TRAINED)}
+    if wanted != found:
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise D2STError(
+            f"The adapter's weights in '{folder}' are not what its {CONFIG} describes for {type(model).__name__}: "
+            f"{some(wrong, 'tensors')} are others; {COPY}."
+        )
+
+
+def config_from_dict(fields: dict, where: str = "adapter") -> AdapterConfig:
+    """A config from its JSON form, ``{"name": "d2st", "ratio": 0.25, ...}``.
+
+    Args:
+        fields: the form.
+        where: it was read from, for errors.
+
+    Raises:
+        D2STError: unknown system or field, or a value that the field does not take.
+    """
+    name = fields.get("name")
+    system = SYSTEMS.get(name) if isinstance(name, str) else None
     if system is None:
-        raise D2STError(f"adapter {name!r} is not one of {sorted(SYSTEMS)}.")
-    unknown = fields.keys() - {field.name for field in dataclasses.fields(system)}
+        raise D2STError(f"{where}: adapter {told(name)} is not one of {sorted(SYSTEMS)}.")
+    unknown = sorted(fields.keys() - {"name"} - {field.name for field in dataclasses.fields(system)})
     if unknown:
         raise D2STError(
-            f"{system.__name__} has no field {sorted(unknown)}; a newer d2st than {__version__} may know it."
+            f"{where}: {system.__name__} has no field {unknown[:5]}; a newer d2st than {__version__} may know it."
         )
-    return system(**{key: tuples(value) for key, value in fields.items()})
+    return build(system, {key: value for key, value in fields.items() if key != "name"}, where)
 
 
 def _read_config(folder: Path) -> dict:
-    try:
-        saved = json.loads((folder / CONFIG).read_text())
-        missing = {"format", "adapter", "frames", "image_size", "backbone"} - saved.keys()
-    except FileNotFoundError as error:
-        raise D2STError(f"{folder} holds no {CONFIG}; it is not an adapter written by save_pretrained.") from error
-    except (ValueError, AttributeError) as error:
-        raise D2STError(f"{folder / CONFIG} is not the JSON that save_pretrained writes: {error}") from error
-    if missing or saved["format"] != FORMAT:
-        raise D2STError(
-            f"{folder / CONFIG} has format {saved.get('format')} and lacks {sorted(missing)}; this d2st "
-            f"{__version__} reads "
-            f"format {FORMAT}. Use the d2st that wrote it ({saved.get('d2st_version', 'not said')})."
-        )
-    return saved
+    if not (folder / CONFIG).exists():
+        raise D2STError(f"{folder} holds no {CONFIG}; it is not an adapter written by save_pretrained.")
+    needs = "adapter", "frames", "image_size", "backbone"
+    saved = read_versioned(folder / CONFIG, format=FORMAT, what="adapter's config", remedy=COPY, needs=needs)
+    where = f"{CONFIG} in {folder}"
+    return _typed(where, saved, _FIELDS) | {"backbone": _typed(f"{where}: backbone", saved["backbone"], _BACKBONE)}
+
+
+def _typed(where: str, given: object, fields: dict[str, tuple[object, Bounds]]) -> dict:
+    """An object of the file, whose values are what they are meant to be; those that are not known are left as they
+    are.
+
+    Raises:
+        D2STError: no object, or one that lacks a field that may not be None, or has another type in it.
+    """
+    if not isinstance(given, dict):
+        raise D2STError(f"{where} is {told(given)} and not an object; {COPY}.")
+    return given | {
+        name: checked(where, name, given.get(name), hint, bounds) for name, (hint, bounds) in fields.items()
+    }
 
 
 def _read_weights(folder: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(folder / WEIGHTS)
-    except Exception as error:  # missing, cut short, not safetensors: one sentence for all
-        raise D2STError(f"{folder / WEIGHTS} cannot be read ({error}). Copy the adapter again.") from error
-
-
-def tuples(value):
-    """JSON's lists as the tuples that they were."""
-    return tuple(tuples(item) for item in value) if isinstance(value, list) else value
+    return read_tensors(folder / WEIGHTS, what="adapter's weights", remedy=COPY)[0]

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from . import __version__
@@ -14,6 +13,8 @@ from .clip_reading import ClipReading, tell_apart
 from .errors import D2STError
 from .files import write_safetensors
 from .origin import Origin
+from .tensor_file import read_tensors
+from .versioned import parse
 
 FORMAT = "1"
 
@@ -76,16 +77,19 @@ class SavedSupport:
         Raises:
             D2STError: there is no such file, or it is not a support set.
         """
+        what, remedy, where = "support set", "save it again with save_support", f"The support set '{path}'"
+        tensors, about = read_tensors(path, what=what, remedy=remedy)
+        if about.get("format") != FORMAT:
+            raise D2STError(
+                f"'{path}' is no support set that this d2st {__version__} reads (format {about.get('format')}); "
+                f"save it again with save_support."
+            )
         try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, no mapping
-            if about.get("format") != FORMAT:
-                raise D2STError(
-                    f"'{path}' is no support set that this d2st {__version__} reads (format {about.get('format')}); "
-                    f"save it again with save_support."
-                )
-            classes, shots = json.loads(about["classes"]), json.loads(about["shots"])
+            classes, shots = (parse(about[key], f"{where}: its {key}", remedy) for key in ("classes", "shots"))
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
+                raise ValueError("its classes are no names")
+            if len(set(classes)) < len(classes):
+                raise ValueError("a class is in it twice")
             parts = {
                 part: {name: tensors[f"{i}.{part}"] for i, name in enumerate(classes) if f"{i}.{part}" in tensors}
                 for part in ("frames", "tokens", "name")
@@ -96,12 +100,16 @@ class SavedSupport:
                 own = parts[part].values()
                 if any(tensor.ndim != dimensions for tensor in own) or len({tensor.shape[-2:] for tensor in own}) > 1:
                     raise ValueError("its classes have features of different shapes")
+                if any(not tensor.is_floating_point() or tensor.numel() == 0 for tensor in own):
+                    raise ValueError("its features are no numbers with a point")
+            if any(len(tokens) != len(parts["frames"][name]) for name, tokens in parts["tokens"].items()):
+                raise ValueError("not as many tokens as clips")
             origin = Origin(*(about[key] for key in ("backbone", "adapter", "head", "fingerprint")))
             reading = _reading(about, path)
-        except FileNotFoundError as error:
-            raise D2STError(f"There is no support set '{path}'; save_support writes one.") from error
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise D2STError(f"The support set '{path}' cannot be read ({error}); save it again.") from error
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, D2STError):
+                raise
+            raise D2STError(f"{where} cannot be read ({error}); save it again.") from error
         return cls(origin, reading, parts["frames"], parts["tokens"], parts["name"])
 
     def check(self, path: str | Path, origin: Origin, reading: ClipReading) -> None:
@@ -123,7 +131,10 @@ class SavedSupport:
 def _reading(about: Mapping[str, str], path: str | Path) -> ClipReading:
     """How a file's clips were read; before this was a record, transforms were plain and the precision was not said."""
     if "reading" in about:
-        return ClipReading.from_dict(json.loads(about["reading"]), f"reading in the support set '{path}'")
+        return ClipReading.from_dict(
+            parse(about["reading"], f"The support set '{path}': its reading", "save it again with save_support"),
+            f"reading in the support set '{path}'",
+        )
     return ClipReading(int(about["frames"]), about["sampling"])
 
 

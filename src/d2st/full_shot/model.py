@@ -1,25 +1,27 @@
 """The model of full-shot classification, and its files."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..checks import Bounds, checked
+from ..checks import Bounds, Checked, build, checked, option
 from ..clip_reading import ClipReading, Sampling, tell_apart
 from ..data.frames import Stride
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..files import write_json, write_safetensors
 from ..limits import FRAMES
-from ..pretrained import find, load, tuples
+from ..pretrained import find, load
+from ..tensor_file import read_tensors
+from ..versioned import read_versioned
 
 CONFIG, WEIGHTS = "classifier_config.json", "classifier_model.safetensors"
 FORMAT = 1
+COPY = "copy the folder again"
 TEXT = "text"  # features of class names, where a system's classifier compares with them
 
 
@@ -119,8 +121,11 @@ class VideoClassifier(nn.Module):
         folder = find(source, CONFIG, WEIGHTS, "adapter_config.json", "adapter_model.safetensors", revision=revision)
         about, state = _read(folder)
         encoder = load(folder, backbone=backbone, weights=weights)
-        names, stride = about["classes"], tuples(about["stride"])
-        model = cls(encoder, state.get(TEXT, len(names)), names, about["sampling"], stride)
+        names = about.classes
+        text = state.get(TEXT)
+        if text is None and not any(tensor.shape[:1] == (len(names),) for tensor in state.values()):
+            raise D2STError(f"{folder / WEIGHTS} is not of a classifier of {len(names)} classes for this adapter.")
+        model = cls(encoder, len(names) if text is None else text, names, about.sampling, about.stride)
         own = dict(model.head.named_buffers()) | model.head.state_dict()
         wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
         if wrong or own.keys() != state.keys():
@@ -136,23 +141,25 @@ def is_classifier(folder: str | Path) -> bool:
     return (Path(folder) / CONFIG).is_file()
 
 
-def _read(folder: Path) -> tuple[dict, dict[str, Tensor]]:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+@dataclass(frozen=True)
+class _About(Checked):
+    """What ``classifier_config.json`` says beside its format."""
 
-    try:
-        about = json.loads((folder / CONFIG).read_text())
-        missing = {"format", "classes", "sampling", "stride"} - about.keys()
-        if missing or about["format"] != FORMAT:
+    classes: tuple[str, ...]
+    sampling: Sampling
+    stride: int | tuple[int, ...] = option(**FRAMES)
+
+
+def _read(folder: Path) -> tuple[_About, dict[str, Tensor]]:
+    for file in (CONFIG, WEIGHTS):
+        if not (folder / file).exists():
             raise D2STError(
-                f"{folder / CONFIG} has format {about.get('format')} and lacks {sorted(missing)}; this d2st "
-                f"{__version__} reads format {FORMAT}."
+                f"{folder} holds no classifier: {file} is missing. 'd2st train --head linear' writes one; an adapter "
+                f"alone is evaluated with a matching head, such as --head bi-mhm."
             )
-        return about, load_file(folder / WEIGHTS)
-    except FileNotFoundError as error:
-        raise D2STError(
-            f"{folder} holds no classifier: {Path(error.filename or WEIGHTS).name} is missing. 'd2st train --head "
-            f"linear' writes one; an adapter alone is evaluated with a matching head, such as --head bi-mhm."
-        ) from error
-    except (OSError, ValueError, AttributeError, SafetensorError) as error:
-        raise D2STError(f"The classifier in {folder} cannot be read ({error}). Copy the folder again.") from error
+    saved = read_versioned(folder / CONFIG, format=FORMAT, what="classifier's config", remedy=COPY)
+    known = {key: value for key, value in saved.items() if key not in ("format", "d2st_version")}
+    about = build(_About, known, f"{CONFIG} in {folder}")
+    if len(about.classes) < 2 or len(set(about.classes)) < len(about.classes):
+        raise D2STError(f"{CONFIG} in {folder} does not name two or more different classes; {COPY}.")
+    return about, read_tensors(folder / WEIGHTS, what="classifier's weights", remedy=COPY)[0]

@@ -1,18 +1,23 @@
 """Head files, beside the adapter's: ``head_config.json``, and ``head_model.safetensors`` of a head with parameters."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
-from .. import __version__
+import torch
+
+from .. import __version__, checks
 from ..clip_reading import ClipReading
 from ..errors import D2STError
 from ..files import write_json, write_safetensors
+from ..finite import some
+from ..tensor_file import read_shapes, read_tensors
+from ..versioned import read_versioned, told
 from .base import Head
 from .spec import HeadSpec, TextConfig
 
 CONFIG, WEIGHTS = "head_config.json", "head_model.safetensors"
 FORMAT = 1
+COPY = "copy the trained folder again"
 
 
 def save(head: Head, folder: str | Path) -> Path:
@@ -55,20 +60,22 @@ def load(source: str | Path, *, revision: str | None = None, **options: object) 
     spec = saved_spec(folder)
     if spec is None:
         raise D2STError(f"'{source}' holds no head: {CONFIG} is missing. Build one by its name instead.")
-    head = build(spec.name, **{**spec.options, **options})
-    reading = json.loads((folder / CONFIG).read_text()).get("reading")
-    head.reading = reading and ClipReading.from_dict(reading, f"reading in {folder / CONFIG}")
+    try:
+        _refuse_sizes(folder, spec)
+        head = build(spec.name, **{**spec.options, **options})
+    except (RuntimeError, ValueError, TypeError, AssertionError) as error:  # options that do not go together
+        if isinstance(error, D2STError):
+            raise
+        raise D2STError(f"The head in '{folder}' cannot be built from its options: {error}; {COPY}.") from error
+    saved = _read(folder)
+    if saved.get("reading") is not None:
+        head.reading = ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
     if head.needs_text:
-        head.text = TextConfig(**json.loads((folder / CONFIG).read_text()).get("text", {}))
+        head.text = checks.build(TextConfig, saved.get("text", {}), f"text in {folder / CONFIG}")
     if not head.state_dict():
         return head.eval()
-    try:
-        from safetensors.torch import load_file
-
-        state = load_file(folder / WEIGHTS)
-    except Exception as error:  # missing, cut short, not safetensors: one sentence for all
-        raise D2STError(f"{folder / WEIGHTS} cannot be read ({error}). Copy the trained folder again.") from error
-    if "classes" in options:
+    state = read_tensors(folder / WEIGHTS, what="head's weights", remedy=COPY)[0]
+    if "classes" in options and "classes" in spec.options:
         was, now, fresh = spec.options["classes"], options["classes"], head.state_dict()
         for key, tensor in state.items():
             own = fresh.get(key, tensor)
@@ -90,18 +97,41 @@ def saved_spec(folder: Path) -> HeadSpec | None:
     Raises:
         D2STError: the file cannot be read.
     """
-    from ..pretrained import tuples
-
-    try:
-        saved = json.loads((folder / CONFIG).read_text())
-        if saved["format"] != FORMAT:
-            raise D2STError(
-                f"{folder / CONFIG} has format {saved['format']}, and this d2st {__version__} reads format {FORMAT}. "
-                f"Use the d2st that wrote it ({saved.get('d2st_version', 'not said')})."
-            )
-        options = {key: tuples(value) for key, value in saved["head"].items()}
-        return HeadSpec(options.pop("name"), options)
-    except FileNotFoundError:
+    if not (folder / CONFIG).exists():
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise D2STError(f"{folder / CONFIG} is not the JSON that d2st.heads.save writes: {error}") from error
+    options, where = dict(_read(folder)["head"]), f"{CONFIG} in {folder}"
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        raise D2STError(f"{where}: the head's name is {told(name)} and not text; {COPY}.")
+    try:
+        return HeadSpec(name, options)
+    except D2STError as error:
+        raise D2STError(f"{where}: {error}") from error
+
+
+def _read(folder: Path) -> dict:
+    saved = read_versioned(folder / CONFIG, format=FORMAT, what="head's config", remedy=COPY, needs=["head"])
+    if not isinstance(saved["head"], dict):
+        raise D2STError(f"{CONFIG} in {folder}: head is {told(saved['head'])} and not an object; {COPY}.")
+    return saved
+
+
+def _refuse_sizes(folder: Path, spec: HeadSpec) -> None:
+    """Refuse a config that describes other tensors than the file beside it has, before any memory is taken.
+
+    Raises:
+        D2STError: it does, or its options do not go together.
+    """
+    from . import build
+
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in build(spec.name, **spec.options).state_dict().items()}
+    if not wanted:
+        return
+    found = read_shapes(folder / WEIGHTS, what="head's weights", remedy=COPY)
+    if wanted != found:
+        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise D2STError(
+            f"The weights of the head '{spec.name}' in '{folder}' do not fit its options {dict(spec.options)}: "
+            f"{some(wrong, 'tensors')} are others; {COPY}."
+        )

@@ -1,6 +1,5 @@
 """``calibration.json``: what ``d2st eval --open-set`` found on validation classes, beside the adapter it holds for."""
 
-import json
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..checks import Checked, build, option
 from ..clip_reading import ClipReading, tell_apart
 from ..console import tell
 from ..encoder import VideoEncoder
@@ -17,6 +17,7 @@ from ..files import write_json
 from ..heads import Head
 from ..origin import Origin
 from ..pretrained import find
+from ..versioned import read_versioned
 from .calibration import Calibration, fit_calibration
 
 CALIBRATION = "calibration.json"
@@ -25,7 +26,7 @@ RATES = tuple(i / 200 for i in range(201))
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(Checked):
     """What was found in episodes of one kind.
 
     Args:
@@ -38,12 +39,12 @@ class Entry:
         quantiles: score below which a share ``RATES`` of the clips of known classes lies.
     """
 
-    way: int
-    shot: int
-    episodes: int
-    slope: float
+    way: int = option(least=1)
+    shot: int = option(least=1)
+    episodes: int = option(least=1)
+    slope: float = option(least=0)
     intercept: float
-    temperature: float
+    temperature: float = option(above=0)
     quantiles: tuple[float, ...]
 
     @classmethod
@@ -103,23 +104,20 @@ class CalibrationFile:
             D2STError: there is no such file, or it cannot be read.
         """
         path = _file(path)
-        try:
-            content = json.loads(path.read_text())
-            if content["format"] != FORMAT:
-                raise ValueError(f"format {content['format']}, and this d2st {__version__} reads {FORMAT}")
-            entries = tuple(Entry(**entry | {"quantiles": tuple(entry["quantiles"])}) for entry in content["entries"])
-            if not entries or any(len(entry.quantiles) != len(RATES) for entry in entries):
-                raise ValueError("it is not whole")
-            reading = content.get("reading")
-            if reading is not None:
-                reading = ClipReading.from_dict(reading, f"reading in {path}")
-            return cls(Origin(**content["model"]), entries, reading)
-        except FileNotFoundError as error:
-            raise D2STError(
-                f"There is no calibration '{path}'; d2st eval --part val --open-set --save-calibration writes one."
-            ) from error
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise D2STError(f"The calibration '{path}' cannot be read ({error}); write it again.") from error
+        remedy = "d2st eval --part val --open-set --save-calibration writes one"
+        needs = "model", "entries"
+        content = read_versioned(path, format=FORMAT, what="calibration", remedy=remedy, needs=needs)
+        where = f"The calibration '{path}'"
+        if not isinstance(content["entries"], list) or not content["entries"]:
+            raise D2STError(f"{where} has no entries; {remedy}.")
+        entries = tuple(build(Entry, entry, where) for entry in content["entries"])
+        for entry in entries:
+            if len(entry.quantiles) != len(RATES) or list(entry.quantiles) != sorted(entry.quantiles):
+                raise D2STError(f"{where} has not its {len(RATES)} rising quantiles; {remedy}.")
+        reading = content.get("reading")
+        if reading is not None:
+            reading = ClipReading.from_dict(reading, f"reading in {path}")
+        return cls(build(Origin, content["model"], f"{where}: model"), entries, reading)
 
     def fitted_to(self, encoder: VideoEncoder) -> ClipReading:
         """How the clips were read; where that is not said, as an encoder usually reads them."""
