@@ -283,7 +283,7 @@ def test_calibration_files(tmp_path) -> None:
     content = json.loads((tmp_path / "calibration.json").read_text())
     for broken in ("{", "[]", json.dumps(content | {"format": 9}), json.dumps(content | {"entries": []})):
         (tmp_path / "calibration.json").write_text(broken)
-        with pytest.raises(D2STError, match="cannot be read"):
+        with pytest.raises(D2STError, match=r"The calibration '.*json' .*; d2st eval .* writes one"):
             CalibrationFile.read(tmp_path)
     with pytest.raises(D2STError, match="There is no calibration"):
         CalibrationFile.read(tmp_path / "gone.json")

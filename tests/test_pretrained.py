@@ -88,7 +88,7 @@ def test_broken_files_are_named(tmp_path):
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     weights = (tmp_path / "adapter_model.safetensors").read_bytes()
     (tmp_path / "adapter_model.safetensors").write_bytes(weights[:1000])
-    with pytest.raises(D2STError, match=r"adapter_model.safetensors cannot be read"):
+    with pytest.raises(D2STError, match=r"adapter_model.safetensors' cannot be read"):
         d2st.load(tmp_path, backbone=vit())
     (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"format": 99}))
     with pytest.raises(D2STError, match="format 99"):

@@ -37,7 +37,8 @@ class Origin(Checked):
         return cls(backbone, encoder.config.name, _name(head), digest(encoder, [head]).hexdigest())
 
     def __str__(self) -> str:
-        return f"adapter {self.adapter} on {self.backbone} with the head {self.head}"
+        adapter, backbone, head = (name[:100] for name in (self.adapter, self.backbone, self.head))
+        return f"adapter {adapter} on {backbone} with the head {head}"
 
     def apart(self, other: "Origin") -> str:
         """What sets another model apart from this one, for an error message: "X; this is Y"."""

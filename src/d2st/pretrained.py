@@ -19,7 +19,6 @@ from .encoder import PASSAGE, TRAINED, VideoEncoder, adapt
 from .errors import D2STError
 from .files import write_json, write_safetensors
 from .fingerprint import apart, fingerprint, record  # noqa: F401, people look for it here
-from .finite import some
 from .hub import find
 from .limits import FRAMES, SIDE
 from .sites import inspect
@@ -126,14 +125,8 @@ def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights:
     model = backbone
     if model is None:
         model = backbones.build(spec["name"], pretrained, size, config.keeps_classifier)
-    _refuse_sizes(folder, model, config, frames, size)
+    _refuse_sizes(folder, model, config, frames, size, spec)
     encoder = adapt(model, config, frames=frames, image_size=size)
-    if encoder.num_features != spec["num_features"]:
-        raise D2STError(
-            f"The adapter in {source} belongs to a {spec['class']} with features of {spec['num_features']}, not of "
-            f"{encoder.num_features}. Pass the size of backbone that it was made for "
-            f"({spec['name'] or 'see its maker'})."
-        )
     difference = apart(spec, encoder.backbone, encoder.trained_names)
     if difference:
         raise D2STError(
@@ -163,7 +156,7 @@ def saved_reading(folder: Path) -> ClipReading | None:
 
 
 def _refuse_sizes(
-    folder: Path, model: nn.Module, config: AdapterConfig, frames: int, image_size: tuple[int, int]
+    folder: Path, model: nn.Module, config: AdapterConfig, frames: int, image_size: tuple[int, int], spec: dict
 ) -> None:
     """Refuse a config that describes other tensors than the file beside it has, before any memory is taken.
 
@@ -176,19 +169,27 @@ def _refuse_sizes(
         with torch.device("meta"):
             parts = {f"{one.key}.": one.adapter for one in config.insertions(backbone, frames)}
             parts[PASSAGE] = config.passage(backbone, frames)
-    except D2STError:
-        return  # which adapt says, too
+    except (D2STError, RuntimeError, NotImplementedError):
+        return  # adapt says it, too; or a system from elsewhere looks at its tensors
+    features = parts[PASSAGE].num_features
+    if features != spec["num_features"]:
+        raise D2STError(
+            f"The adapter in {folder} belongs to a {spec['class']} with features of {spec['num_features']}, not of "
+            f"{features}. Pass the size of backbone that it was made for ({spec['name'] or 'see its maker'})."
+        )
     wanted = {
         prefix + name: tuple(tensor.shape)
         for prefix, part in parts.items()
         for name, tensor in part.state_dict().items()
     }
     found = {name: shape for name, shape in found.items() if not name.startswith(TRAINED)}
-    if wanted != found:
-        wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    shapes = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
+    if missing or unexpected or shapes:
         raise D2STError(
-            f"The adapter's weights in '{folder}' are not what its {CONFIG} describes for {type(model).__name__}: "
-            f"{some(wrong, 'tensors')} are others; {COPY}."
+            f"The adapter's weights in '{folder}' are not for {type(config).__name__} on {type(model).__name__}, which "
+            f"its config says: missing keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} "
+            f"({len(unexpected)}), other shapes {shapes[:5]} ({len(shapes)}); {COPY}."
         )
 
 

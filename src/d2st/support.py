@@ -86,7 +86,7 @@ class SavedSupport:
             )
         try:
             classes, shots = (parse(about[key], f"{where}: its {key}", remedy) for key in ("classes", "shots"))
-            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes) or not classes:
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
                 raise ValueError("its classes are no names")
             if len(set(classes)) < len(classes):
                 raise ValueError("a class is in it twice")

@@ -104,7 +104,7 @@ def saved_spec(folder: Path) -> HeadSpec | None:
     if not isinstance(name, str):
         raise D2STError(f"{where}: the head's name is {told(name)} and not text; {COPY}.")
     try:
-        return HeadSpec(name, options)
+        return HeadSpec(name, {key: _tuples(value) for key, value in options.items()})
     except D2STError as error:
         raise D2STError(f"{where}: {error}") from error
 
@@ -116,6 +116,11 @@ def _read(folder: Path) -> dict:
     return saved
 
 
+def _tuples(value: object) -> object:
+    """JSON's lists as the tuples that they were."""
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
 def _refuse_sizes(folder: Path, spec: HeadSpec) -> None:
     """Refuse a config that describes other tensors than the file beside it has, before any memory is taken.
 
@@ -124,8 +129,12 @@ def _refuse_sizes(folder: Path, spec: HeadSpec) -> None:
     """
     from . import build
 
-    with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in build(spec.name, **spec.options).state_dict().items()}
+    try:
+        with torch.device("meta"):
+            sketch = build(spec.name, **spec.options).state_dict()
+    except (RuntimeError, NotImplementedError):  # a head from elsewhere that looks at its tensors
+        return
+    wanted = {name: tuple(tensor.shape) for name, tensor in sketch.items()}
     if not wanted:
         return
     found = read_shapes(folder / WEIGHTS, what="head's weights", remedy=COPY)
