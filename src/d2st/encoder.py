@@ -192,6 +192,8 @@ class VideoEncoder(nn.Module):
     def images(self, video: Tensor) -> Tensor:
         """The images of each clip that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W); tells the hooks."""
         self._check_whole()
+        if not isinstance(video, Tensor):
+            raise D2STError(f"A video batch must be a tensor (B, T, 3, H, W), not a {type(video).__name__}.")
         if video.ndim != 5 or video.shape[2] != 3:
             raise D2STError(f"A video batch must be (B, T, 3, H, W); this one is {tuple(video.shape)}.")
         if not video.is_floating_point():
