@@ -126,6 +126,13 @@ def test_other_formats(small, folder, capsys):
     assert "None of the actions" in capsys.readouterr().out
 
 
+def test_windows_that_are_read_unlike_the_support_clips_are_told(small, folder, capsys):
+    result = spot(config(small, folder, sampling="rate50"))
+    assert any("support clips with sampling rate50" in note for note in result["notes"])
+    assert "Windows are read uniformly" in capsys.readouterr().err
+    assert result["reading"]["sampling"] == "rate50"
+
+
 @pytest.mark.parametrize(
     "more, sentence",
     [

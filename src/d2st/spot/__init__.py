@@ -117,6 +117,11 @@ def spot(config: SpotConfig) -> dict:
     with open_stream(config.video, config.workers) as video:  # refused before anything is encoded
         classifier, support, config = build_classifier(config, config.reject_rate, config.calibration)
         events, notes = of_classes(events, classifier.classes)
+        if classifier.sampling != "uniform":
+            notes.append(
+                f"Windows are read uniformly and the support clips with sampling {classifier.sampling}; "
+                f"--sampling uniform reads both alike."
+            )
         lengths = lengths_for(support.clips) if config.lengths is None else _given(config.lengths)
         config = replace(config, lengths=lengths, gap=min(lengths) / 2 if config.gap is None else config.gap)
         windows, failure, stopped = Windows(classifier.classes, config.out), None, False
