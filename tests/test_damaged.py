@@ -10,7 +10,7 @@ import torch
 from damage import json_texts, tensor_files
 
 import d2st
-from d2st import checkpoint, heads
+from d2st import cache, checkpoint, files, heads
 from d2st.checkpoint import TrainState
 from d2st.classify import FewShotClassifier
 from d2st.compare import collect
@@ -195,3 +195,15 @@ def test_a_stranger_s_sizes_take_no_memory(small, saved, tmp_path):
         assert time.process_time() - start < 2, (key, value)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, (key, value)  # kB
         shutil.copy(saved / "adapter" / file, tmp_path)
+
+
+def test_feature_caches(tmp_path):
+    """A damaged cache is no error: the clips are encoded again."""
+    whole, path = tmp_path / "whole.safetensors", tmp_path / "features.safetensors"
+    tensors = {"values": torch.rand(3, 1, 4, 8), "clips": torch.arange(3)}
+    files.write_safetensors(whole, tensors, {"key": "abc", "bad": '[{"id": "a", "reason": "gone"}]'})
+    assert cache._read(whole, "abc", []).clips.tolist() == [0, 1, 2]
+    assert cache._read(path, "abc", []) is None
+    for _ in tensor_files(whole, path, 100):
+        found = cache._read(path, "abc", [])
+        assert found is None or (found.values.shape[2:] == (4, 8) and found.values.isfinite().all())

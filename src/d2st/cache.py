@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 
 from .code_digest import NoSource, code_digest
 from .console import say
@@ -17,9 +16,12 @@ from .data.readers import state
 from .data.video import VideoError
 from .encode import Features
 from .encoder import VideoEncoder
+from .errors import D2STError
 from .files import write_safetensors
 from .heads import Head
 from .origin import digest
+from .tensor_file import read_tensors
+from .versioned import parse
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -76,19 +78,29 @@ def cached_features(
 
 def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
     """The cached features; None where there are none, or others, or a damaged file."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata()
-            if metadata["key"] != key:
-                return None
-            kept = file.get_tensor("clips").numpy()
-            tokens = {name: file.get_tensor(f"tokens/{name}") for name in (head.spec.name for head in heads)}
-            return Features(file.get_tensor("values"), kept, json.loads(metadata["bad"]), tokens)
-    except FileNotFoundError:
+    if not path.exists():
         return None
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError):
+    try:
+        tensors, metadata = read_tensors(path, what="feature cache", remedy="the clips are encoded again")
+        if metadata["key"] != key:
+            return None
+        bad = parse(metadata["bad"], "The feature cache", "the clips are encoded again")
+        return _whole(tensors, bad, [head.spec.name for head in heads])
+    except (D2STError, KeyError, TypeError, ValueError):
         say(f"The feature cache {path} cannot be read; the clips are encoded again.")
         return None
+
+
+def _whole(tensors: dict[str, torch.Tensor], bad: object, heads: Sequence[str]) -> Features:
+    """Features of a file, if they are as they were written; else KeyError, TypeError or ValueError."""
+    values, clips = tensors["values"], tensors["clips"]
+    tokens = {name: tensors[f"tokens/{name}"] for name in heads}
+    alike = all(len(part) == len(clips) and part.ndim == 4 for part in (values, *tokens.values()))
+    if clips.ndim != 1 or clips.dtype != torch.int64 or not alike:
+        raise ValueError("other shapes")
+    if any(not isinstance(clip["id"], str) or not isinstance(clip["reason"], str) for clip in bad):
+        raise TypeError("no reasons")
+    return Features(values, clips.numpy(), bad, tokens)
 
 
 def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:

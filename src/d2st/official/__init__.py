@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..encoder import VideoEncoder
 from ..errors import D2STError
+from ..finite import check_weights
 from ..heads.base import Head
 from . import aim, clip_fsar, d2st, dist, dualpath, hyrsm, molo, st_adapter, trx
 from .names import Release, rename
@@ -69,6 +70,7 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             f"{unexpected}, other sizes {shapes}. Build the target with the backbone, frames and adapter config, or "
             f"the head's options, of the checkpoint."
         )
+    check_weights(renamed, "The weights of this state dict", "take an undamaged checkpoint")
     with torch.no_grad():
         for name in wanted:
             own[name].copy_(renamed[name].reshape(own[name].shape))
