@@ -121,6 +121,20 @@ def test_parts_that_are_not_there(root, tmp_path):
     assert open_dataset(root, None, "train").classes == open_dataset(root).classes
 
 
+def test_a_long_list_of_classes_takes_no_longer_than_it_is(root, tmp_path):
+    for names in (["clap"] * 20_000, [f"c{n}" for n in range(20_000)]):
+        split = _split(tmp_path, f"train: [{', '.join(names)}]\n")
+        start = time.process_time()
+        with pytest.raises(D2STError, match=r"'clap' twice|no such class"):
+            open_dataset(root, split, "train")
+        assert time.process_time() - start < 2
+
+
+def test_keys_of_a_split_stand_once(root, tmp_path):
+    with pytest.raises(D2STError, match="the key 'train' twice"):
+        open_dataset(root, _split(tmp_path, "train: [clap]\ntrain: [jump]\n"), "train")
+
+
 @pytest.mark.parametrize("name", ["missing", "missing.txt", "x" * 5000, "a\0b"])
 def test_missing_data_and_splits(root, tmp_path, name):
     with pytest.raises(D2STError, match=r"does not exist"):

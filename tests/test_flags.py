@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import json
 import random
 
 import pytest
@@ -11,6 +12,7 @@ from d2st import D2STConfig, D2STError, NoneConfig, STConfig, cli, flags, heads
 from d2st.checks import hints_of
 from d2st.heads import HeadSpec, TextConfig
 from d2st.print_config import config_text
+from d2st.results import config_dict
 
 
 def classes():
@@ -254,6 +256,8 @@ def test_what_print_config_prints_is_read_back_to_the_same(verb, config, written
         made = cls(**required(cls), **more)
         text = config_text(made)
         assert read(verb, "--config", written(text), config=config) == made, text
+        run = written(json.dumps(config_dict(made)), "config.json")
+        assert read(verb, "--config", run, config=config) == made, "the config.json of a run is a config too"
 
 
 @pytest.mark.parametrize(("verb", "config"), KEYS)
