@@ -1,5 +1,6 @@
 """Features that were kept are found again only by the code that made them."""
 
+import functools
 import importlib
 import sys
 import types
@@ -100,6 +101,9 @@ def test_what_is_put_onto_a_model_counts() -> None:
     adapter = next(iter(encoder.adapters.values()))
     handle = adapter.register_forward_hook(lambda module, inputs, output: output * 0)
     hooked = digest(encoder)
+    handle.remove()
+    handle = adapter.register_forward_hook(functools.partial(lambda scale, module, inputs, output: output * scale, 0))
+    assert digest(encoder) not in (plain, hooked)
     handle.remove()
     adapter.strength = 0.5
     marked = digest(encoder)

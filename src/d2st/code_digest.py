@@ -1,5 +1,6 @@
 """A digest of the code that makes features: this package's, a model's own classes', and versions of libraries."""
 
+import functools
 import hashlib
 import importlib.metadata
 import inspect
@@ -49,8 +50,8 @@ def code_digest(modules: Iterable[nn.Module], *others: object) -> str:
     for content in sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in _files(classes)):
         result.update(content.encode())
     for thing in things:
-        public = {name: value for name, value in vars(thing).items() if name[0] != "_" and name != "training"}
-        _add(result, public)
+        own = getattr(thing, "__dict__", {})  # not of a class with slots
+        _add(result, {name: value for name, value in own.items() if name[0] != "_" and name != "training"})
     return result.hexdigest()
 
 
@@ -69,6 +70,7 @@ def _things(module: nn.Module) -> Iterator[object]:
     for part in module.modules():
         yield part
         for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()):
+            hook = hook.func if isinstance(hook, functools.partial) else hook
             if isinstance(hook, types.FunctionType | types.MethodType):
                 yield _Hooked(hook)
             elif hasattr(hook, "__dict__"):
