@@ -23,6 +23,20 @@ def test_help_imports_nothing_heavy():
         assert f"  {verb} " in done.stdout
 
 
+def test_verbs_without_a_model_do_not_import_any():
+    for arguments in (
+        ["check-data", "--help"],
+        ["check-data", "nowhere"],
+        ["prepare", "--data", "nowhere", "--out", "x"],
+    ):
+        code = (
+            f"import sys, d2st.cli\ntry: d2st.cli.main({arguments})\nexcept SystemExit: pass\n"
+            "print([m for m in ('timm', 'torchvision') if m in sys.modules])"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+        assert done.stdout.splitlines()[-1] == "[]", arguments
+
+
 @pytest.mark.parametrize("name", cli.VERBS)
 def test_every_verb_has_documented_flags(name, capsys):
     verb = cli.VERBS[name]

@@ -10,6 +10,7 @@ import yaml
 
 from d2st import D2STConfig, D2STError, NoneConfig, STConfig, cli, flags, heads
 from d2st.checks import hints_of
+from d2st.full_shot.model import is_classifier
 from d2st.heads import HeadSpec, TextConfig
 from d2st.print_config import config_text
 from d2st.results import config_dict
@@ -229,9 +230,9 @@ def test_files_and_flags_say_whether_it_is_a_classifier(written, tmp_path):
         (["--config", linear], True),
         (["--head", "trx", "--config", linear], False),
         (["--head", "linear", "--config", trx], True),
-        (["--adapter", tmp_path], flags.is_classifier(tmp_path)),
+        (["--adapter", tmp_path], is_classifier(tmp_path)),
         (["--adapter", tmp_path, "--support", "x"], False),
-        (["--config", written(f"adapter: {tmp_path}\n", "path.yaml")], flags.is_classifier(tmp_path)),
+        (["--config", written(f"adapter: {tmp_path}\n", "path.yaml")], is_classifier(tmp_path)),
         (["--config", written("head: null\n", "null.yaml")], False),
     ):
         assert flags.for_classifier([str(word) for word in arguments]) == expected, arguments

@@ -11,10 +11,9 @@ from .encoder import VideoEncoder
 from .errors import D2STError
 from .heads import Head, HeadSpec, TextConfig
 from .heads import saved as head_files
+from .heads.spec import DEFAULT
 from .pretrained import find
 from .text import encode_names, visual_projection
-
-DEFAULT = "bi-mhm"
 
 
 def build_head(

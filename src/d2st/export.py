@@ -9,7 +9,6 @@ import numpy as np
 from . import heads
 from .adapters import AdapterConfig, NoneConfig
 from .checks import Checked, option
-from .choice import DEFAULT
 from .classify import FewShotClassifier
 from .clip_reading import Sampling, Transforms, choose, with_reading
 from .console import say, tell
@@ -17,6 +16,7 @@ from .encoder import VideoEncoder
 from .files import write_together
 from .heads import HeadSpec
 from .heads.saved import saved_spec
+from .heads.spec import DEFAULT
 from .limits import FRAMES, SEED, SIDE
 from .options import build_encoder
 from .pretrained import find

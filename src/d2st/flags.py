@@ -13,10 +13,8 @@ from .adapters import SYSTEMS
 from .allowed import members
 from .checks import hints_of
 from .errors import D2STError
-from .full_shot.model import is_classifier
 from .given import CLASSIFIER, Given, read_config
 from .heads import HEADS
-from .print_config import config_text
 from .typed import takes_several
 from .yaml_files import Tree
 
@@ -65,6 +63,8 @@ def settings(
         raise SystemExit(0)
     fields = given.values()
     if typed.printed:
+        from .print_config import config_text  # which reads saved adapters
+
         print(config_text(config_class(**fields), given.saved_head), end="")
         raise SystemExit(0)
     return fields
@@ -94,7 +94,11 @@ def for_classifier(arguments: Sequence[str]) -> bool:
     if head is not None:
         return head == CLASSIFIER
     matching = any(content.get(name) is not None for content in (*files, flags) for name in MATCHING)
-    return isinstance(path, str) and not matching and is_classifier(path)
+    if not isinstance(path, str) or matching:
+        return False
+    from .full_shot.model import is_classifier  # and timm, which verbs without a model can do without
+
+    return is_classifier(path)
 
 
 class _Typed(NamedTuple):

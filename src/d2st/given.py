@@ -11,10 +11,10 @@ from . import heads, recipes
 from .adapters import SYSTEMS
 from .allowed import members, shown
 from .checks import hints_of
-from .choice import DEFAULT
 from .errors import D2STError
 from .heads import FILLED, HEADS, HeadSpec
 from .heads.saved import saved_spec
+from .heads.spec import DEFAULT
 from .typed import typed
 from .yaml_files import Tree, read_yaml
 

@@ -6,10 +6,10 @@ from jsonargparse import ArgumentParser
 
 from . import heads
 from .adapters import SYSTEMS
-from .choice import DEFAULT
 from .flag_help import as_typed
 from .given import CLASSIFIER, Given
 from .heads import FILLED, HEADS
+from .heads.spec import DEFAULT
 
 
 def print_help(given: Given, summary: str, words: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from ..checks import Bounds, Checked, check_fields
 
 # Options that follow from the encoder, the clips and the training part: filled in, not typed.
+DEFAULT = "bi-mhm"  # the head where none is given or saved
 FILLED = ("features", "frames", "classes", "joint")
 
 
