@@ -142,7 +142,7 @@ def _with_header(file: Path, text: str, header: str) -> list[Row]:
                 rows.append(Row(number, "", nfc(cells[label].strip()), cells[path].strip(), comment))
             elif not comment:
                 raise D2STError(
-                    f"Line {number} of CSV list '{file}' lacks its '{names[path]}' or '{names[label]}'; fill it in."
+                    f"Line {number} of CSV list '{file}' lacks its '{short(names[path])}' or '{short(names[label])}'; fill it in."
                 )
     except csv.Error as error:
         raise D2STError(f"CSV list '{file}' cannot be read ({error}) in line {reader.line_num + start}.") from error
@@ -154,5 +154,6 @@ def _column(names: list[str], known: tuple[str, ...]) -> int | None:
 
 
 def short(text: str, most: int = 80) -> str:
-    """Text for an error, without most of it where it is long."""
+    """Text for an error, in one line and without most of it where it is long."""
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= most else f"{text[: most - 3]}..."
