@@ -141,9 +141,8 @@ def _with_header(file: Path, text: str, header: str) -> list[Row]:
             if filled:
                 rows.append(Row(number, "", nfc(cells[label].strip()), cells[path].strip(), comment))
             elif not comment:
-                raise D2STError(
-                    f"Line {number} of CSV list '{file}' lacks its '{short(names[path])}' or '{short(names[label])}'; fill it in."
-                )
+                cell = f"'{short(names[path])}' or '{short(names[label])}'"
+                raise D2STError(f"Line {number} of CSV list '{file}' lacks its {cell}; fill it in.")
     except csv.Error as error:
         raise D2STError(f"CSV list '{file}' cannot be read ({error}) in line {reader.line_num + start}.") from error
     return rows
