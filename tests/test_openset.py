@@ -247,5 +247,8 @@ def test_the_answer_follows_the_classes(small) -> None:
     assert classifier.match(red).unknown
     classifier.remove_class("teal")  # is it this action or not
     assert classifier.match(red).unknown and not classifier.predict(data / "pink" / "4.mp4").unknown
-    with pytest.raises(D2STError, match="reject rate is a share"):
-        d2st.FewShotClassifier(encoder, reject_rate=1)
+    for rate in (1, "0.05", True, float("nan")):
+        with pytest.raises(D2STError, match="reject rate is a share"):
+            d2st.FewShotClassifier(encoder, reject_rate=rate)
+    with pytest.raises(D2STError, match="text='clean' must be TextConfig"):
+        d2st.FewShotClassifier(encoder, text="clean")

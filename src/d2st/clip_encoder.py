@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from . import clip_transforms
+from .checks import checked
 from .choice import build_head, name_features, tell_untrained
 from .clip_reading import ClipReading, Precision, tell_apart
 from .data import frames as frame_rules
@@ -56,7 +57,7 @@ class ClipEncoder:
             tell_apart(
                 self.head.reading, replace(reading, precision=None), f"The head '{self.head.spec.name}' was trained on"
             )
-        self.text = text
+        self.text = checked("FewShotClassifier", "text", text, TextConfig | None)
         self.names: dict[str, Tensor] = {}
 
     @property

@@ -8,6 +8,7 @@ smoothed targets), the second by the likelihood of the known clips' classes (Guo
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -50,8 +51,8 @@ class Calibration:
 
 def check_rate(rate: float) -> None:
     """Refuse a reject rate that is no share."""
-    if not 0 < rate < 1:
-        raise D2STError(f"The reject rate is a share above 0 and below 1, such as 0.05, not {rate}.")
+    if isinstance(rate, bool) or not isinstance(rate, Real) or not 0 < rate < 1:
+        raise D2STError(f"The reject rate is a share above 0 and below 1, such as 0.05, not {rate!r}.")
 
 
 def fit_calibration(known: Tensor, unknown: Tensor, logits: Tensor, labels: Tensor, reject_rate: float) -> Calibration:
