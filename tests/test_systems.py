@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from families import BACKBONES, CNNS, FRAMES, SIZE, VITS, clips, gradients, move
+from families import BACKBONES, CNNS, FRAMES, SIZE, VITS, clips, gradients, move, same
 
 import d2st
 from d2st.adapters import SYSTEMS
@@ -67,7 +67,7 @@ def test_contract(system, family):
             frozen = BACKBONES[family]().eval()
             frozen.load_state_dict(backbone.state_dict())
             expected = frozen.forward_head(frozen.forward_features(video.flatten(0, 1)), pre_logits=True)
-            assert torch.equal(features.flatten(0, 1), expected), "not the frozen backbone at the start"
+            assert same(features.flatten(0, 1), expected, family), "not the frozen backbone at the start"
 
     move(encoder)
     plain = gradients(encoder.train(), video) if system != "none" else {}
@@ -91,14 +91,14 @@ def test_contract(system, family):
     with torch.no_grad():
         before = encoder(video)
         other = copy.deepcopy(encoder) if system == "full" else pickle.loads(pickle.dumps(encoder))
-        assert torch.equal(other(video), before)
+        assert same(other(video), before, family)
         for parameter in other.trainable_parameters():
             parameter.mul_(0.5)
         assert system == "none" or not torch.equal(other(video), before), "the copy runs the original's adapters"
-        assert torch.equal(encoder(video), before), "changing the copy changed the original"
-        assert torch.equal(copy.deepcopy(encoder)(video), before)
+        assert same(encoder(video), before, family), "changing the copy changed the original"
+        assert same(copy.deepcopy(encoder)(video), before, family)
         other.load_adapter_state_dict(encoder.adapter_state_dict())
-        assert torch.equal(other(video), before), "the adapter's file does not hold all that was trained"
+        assert same(other(video), before, family), "the adapter's file does not hold all that was trained"
         frames, size = 5 if system not in ONE_LENGTH else FRAMES, (SIZE, SIZE if family in ONE_SIZE else 48)
         features = encoder(clips(batch=1, frames=frames, size=size))
         assert features.shape == (1, FEATURES.get(system, frames), encoder.num_features) and features.isfinite().all()
@@ -170,4 +170,4 @@ def test_files(system, family, tmp_path):
     again = d2st.load(tmp_path, backbone=BACKBONES[family]())
     assert again.config == encoder.config
     with torch.no_grad():
-        assert torch.equal(again(video), encoder(video))
+        assert same(again(video), encoder(video), family)
