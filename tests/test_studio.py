@@ -352,10 +352,15 @@ def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
 
 def test_only_this_machine_is_served(capsys):
     assert [check(StudioConfig(host=host)) for host in ("127.0.0.1", "localhost", "::1")] == ["127.0.0.1"] * 2 + ["::1"]
-    for host in ("0.0.0.0", "192.168.1.2", "::", "example.org", ""):
+    for host in ("0.0.0.0", "192.168.1.2", "::", "example.org", " "):
         with pytest.raises(D2STError, match="listens on this machine alone"):
             check(StudioConfig(host=host))
-    for more, said in (({"port": 70000}, "port=70000 must be"), ({"max_size": 0}, "max_size=0 must be")):
+    for more, said in (
+        ({"host": ""}, "host is an empty text"),
+        ({"port": 70000}, "port=70000 must be"),
+        ({"max_size": 0}, "max_size=0 must be"),
+        ({"max_total": 0}, "max_total=0 must be"),
+    ):
         with pytest.raises(D2STError, match=said):
             check(StudioConfig(**more))
 
