@@ -65,7 +65,7 @@ def _told(name: str, work: Callable[[], int], debug: bool) -> int:
 
 
 def _silence() -> contextlib.AbstractContextManager:
-    return contextlib.redirect_stdout(open(os.devnull, "w"))
+    return contextlib.redirect_stdout(open(os.devnull, "w", encoding="utf-8"))
 
 
 def _reason(error: Exception) -> str:

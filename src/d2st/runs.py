@@ -91,11 +91,11 @@ class RunFolder:
             again = owed and at == done and "validation_accuracy" in record
             if isinstance(at, int) and at <= done and not again:
                 kept.append(line + "\n")
-        write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept)))
+        write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept), "utf-8"))
 
     @staticmethod
     def _append(path: Path, record: dict) -> None:
-        with path.open("a") as file:
+        with path.open("a", encoding="utf-8") as file:
             file.write(to_json(record) + "\n")
 
     def _compare(self, config: dict, material: "Material | None") -> None:
@@ -120,7 +120,7 @@ class RunFolder:
     def _unreadable(self) -> set[str]:
         """Ids of the clips that could not be read so far."""
         try:
-            return {str(clip["id"]) for clip in json.loads(self.bad.read_text())}
+            return {str(clip["id"]) for clip in json.loads(self.bad.read_text("utf-8"))}
         except (OSError, ValueError, TypeError, KeyError):
             return set()
 

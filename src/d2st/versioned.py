@@ -11,7 +11,7 @@ from pathlib import Path
 from . import __version__
 from .errors import D2STError
 
-LARGEST = 64 * 2**20  # bytes; the index of a store of Kinetics-400 has less than half
+LARGEST = 64 * 2**20  # bytes; an index may have more, and says so
 DEEPEST = 32  # lists in lists; what d2st writes has five
 _LARGEST_NUMBER = 2**63  # what a tensor holds
 

@@ -120,7 +120,7 @@ def _commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> str:
     for command in (run.train, run.test):
         if command is None or stop.signal:
             continue
-        with (folder / LOG).open("a") as log:
+        with (folder / LOG).open("a", encoding="utf-8") as log:
             # A session of its own: Ctrl-C reaches this process alone, which tells the others once.
             arguments = [sys.executable, "-m", "d2st", *command]
             with subprocess.Popen(
