@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from d2st import adapters, cli
 from d2st.adapters.base import AdapterConfig, Positions, bottleneck_width, select_sites
+from d2st.checks import option
 from d2st.hooks import Insertion
 from d2st.sites import Backbone
 
@@ -30,7 +31,7 @@ class MotionConfig(AdapterConfig):
         positions: sites with an adapter: all, early, late, skip, or a list of indices.
     """
 
-    ratio: float = 0.25
+    ratio: float = option(0.25, above=0, most=1)
     positions: Positions = "all"
 
     name: ClassVar[str] = "motion"
