@@ -27,7 +27,7 @@ def test_mismatches_are_listed():
 def test_sizes_are_checked():
     adapter, state = adapter_and_state()
     state["down.bias"] = torch.zeros(3)
-    with pytest.raises(d2st.D2STError, match=r"other sizes \['down.bias'\]"):
+    with pytest.raises(d2st.D2STError, match=r"other shapes \['down.bias'\]"):
         d2st.official.load(adapter, state)
 
 
@@ -37,7 +37,7 @@ def test_a_kernel_over_time_is_none_over_space():
     theirs = STAdapter(8, 4, (3, 1, 1)).state_dict()
     theirs |= {f"{name}.weight": theirs[f"{name}.weight"][..., None, None, None] for name in ("down", "up")}
     assert d2st.official.load(STAdapter(8, 4, (3, 1, 1)), theirs) == {}, "a 1x1x1 convolution is a linear layer"
-    with pytest.raises(d2st.D2STError, match=r"other sizes \['conv.weight'\]"):
+    with pytest.raises(d2st.D2STError, match=r"other shapes \['conv.weight'\]"):
         d2st.official.load(STAdapter(8, 4, (1, 3, 1)), theirs)
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 import d2st
 from d2st.data.loading import EpisodeClips
+from d2st.data.workers import lost_workers
 from d2st.errors import D2STError
 from d2st.full_shot.train import FullShotTrainConfig, train_full_shot
 from d2st.loss import EpisodicLoss
@@ -203,3 +204,11 @@ def test_damaged_metrics_and_configurations_are_survived_or_told(tmp_path) -> No
         folder.config.write_bytes(content)
         with pytest.raises(D2STError, match=r"The configuration of the run .*; give another out, or overwrite it"):
             RunFolder(tmp_path).open({"lr": 1.0})
+
+
+def test_a_worker_that_dies_while_it_hands_over_is_told_alike() -> None:
+    for error in (ConnectionResetError(104, "Connection reset by peer"), EOFError()):
+        with pytest.raises(D2STError, match="A worker process died"), lost_workers():
+            raise error
+    with pytest.raises(BrokenPipeError), lost_workers():  # a reader of our output that has gone is no worker
+        raise BrokenPipeError

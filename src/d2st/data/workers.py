@@ -11,6 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from d2st.errors import D2STError
 
+# What handing over a batch raises where the worker dies in the middle of it.
+_HUNG_UP = (ConnectionResetError, ConnectionRefusedError, EOFError)
 _THEN = "Run again with fewer workers: what is finished is kept"
 
 
@@ -52,7 +54,7 @@ def lost_workers(then: str = "") -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, *_HUNG_UP) as error:
         if not killed(error):
             raise
         raise D2STError(lost(error, then or _THEN)) from error
@@ -74,7 +76,8 @@ def from_workers(loader: Iterable, then: str = "Run again with fewer workers") -
 
 def killed(error: BaseException) -> bool:
     """Whether a data loader says with an error that one of its workers was killed."""
-    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+    told = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+    return told or isinstance(error, _HUNG_UP)
 
 
 def lost(error: BaseException, then: str) -> str:

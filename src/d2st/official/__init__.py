@@ -67,7 +67,7 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
     if missing or unexpected or shapes:
         raise D2STError(
             f"This state dict does not fit {type(target).__name__}: missing keys {missing}, unexpected keys "
-            f"{unexpected}, other sizes {shapes}. Build the target with the backbone, frames and adapter config, or "
+            f"{unexpected}, other shapes {shapes}. Build the target with the backbone, frames and adapter config, or "
             f"the head's options, of the checkpoint."
         )
     check_weights(renamed, "The weights of this state dict", "take an undamaged checkpoint")
