@@ -1,8 +1,12 @@
 """``--print-config``: a verb's settings as a file that ``--config`` reads back to the same."""
 
+from collections.abc import Mapping
+from pathlib import Path
+
 import yaml
 
 from .heads import HeadSpec
+from .pretrained import saved_reading
 from .results import config_dict, plain
 
 
@@ -11,11 +15,23 @@ def config_text(config: object, saved: HeadSpec | None = None) -> str:
 
     Args:
         config: of a verb.
-        saved: the head that is saved with the adapter; a comment tells it where the config leaves the head open.
+        saved: the head that is saved with the adapter; a comment tells it where the config leaves the head open. So
+            does one for how clips are read.
     """
     content = config_dict(config)
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text = _with_reading(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), content)
     if saved is None or content.get("head", "") is not None:
         return text
     told = yaml.safe_dump(plain(saved), default_flow_style=True, width=10**6).strip()
     return text.replace("head: null\n", f"head: null  # the one that is saved with the adapter: {told}\n")
+
+
+def _with_reading(text: str, content: Mapping[str, object]) -> str:
+    """The text with comments on how clips are read, where that is left to a saved adapter."""
+    path = content.get("adapter_path")
+    reading = saved_reading(Path(path)) if isinstance(path, str) else None
+    for name in ("frames", "sampling", "transforms") if reading else ():
+        text = text.replace(
+            f"\n{name}: null\n", f"\n{name}: null  # as the adapter was trained: {getattr(reading, name)}\n"
+        )
+    return text
