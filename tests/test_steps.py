@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 import d2st
 from d2st.data.loading import EpisodeClips
-from d2st.data.workers import lost_workers
+from d2st.data.workers import lost_workers, undisturbed
 from d2st.errors import D2STError
 from d2st.full_shot.train import FullShotTrainConfig, train_full_shot
 from d2st.loss import EpisodicLoss
@@ -212,3 +212,18 @@ def test_a_worker_that_dies_while_it_hands_over_is_told_alike() -> None:
             raise error
     with pytest.raises(BrokenPipeError), lost_workers():  # a reader of our output that has gone is no worker
         raise BrokenPipeError
+
+
+def test_the_death_of_a_worker_waits_for_the_end_of_a_step() -> None:
+    def told(number, frame):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    before = signal.signal(signal.SIGCHLD, told)
+    try:
+        done = []
+        with pytest.raises(RuntimeError, match="DataLoader worker"), undisturbed():
+            os.kill(os.getpid(), signal.SIGCHLD)
+            done.append("step")
+        assert done == ["step"] and signal.getsignal(signal.SIGCHLD) is told
+    finally:
+        signal.signal(signal.SIGCHLD, before)

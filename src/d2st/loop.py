@@ -142,17 +142,28 @@ def _rescued(steps: Steps) -> Iterator[None]:
     except SystemExit:  # with the state saved
         raise
     except BaseException as error:
+        worker = killed(error)  # first: its signal would break into what follows
         try:
-            saved = steps.rescue()
+            saved = _rescue(steps)
         except OSError:
             if isinstance(error, OSError):  # of the same full disk
                 raise error from None
             raise
-        if not killed(error):
+        if not worker:
             raise
         state = steps.folder.state
         where = f"The state at {steps.plan.unit} {steps.state.done} is in {state}; start" if saved else "Start"
         raise D2STError(lost(error, f"{where} the same command again to go on, with fewer workers")) from error
+
+
+def _rescue(steps: Steps) -> bool:
+    """``steps.rescue()``, again where the signal of a worker's death broke into it."""
+    try:
+        return steps.rescue()
+    except RuntimeError as error:
+        if not killed(error):
+            raise
+        return steps.rescue()
 
 
 def _digest(clips: ClipSet) -> str:

@@ -9,6 +9,7 @@ import torch
 from . import checkpoint
 from .data.episodes import MODEL, generator, torch_seed
 from .data.loading import Loaded
+from .data.workers import undisturbed
 from .errors import D2STError
 from .files import write_json
 from .finite import check_weights
@@ -55,21 +56,22 @@ class Steps:
         lr = self.rate(last - 1)
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group["lr_share"]
-        self.whole = False
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self._refuse_weights(last)
-        state.done, state.owed = last, plan.due(first, last)
-        self._remember_statistics()
-        loss, accuracy = losses.mean().item(), accuracies.mean().item()
-        record = {"loss": loss, "accuracy": accuracy, "lr": lr, "gradient_norm": float(norm)}
-        if config.precision == "fp16":
-            taken = math.isfinite(record["gradient_norm"])
-            self.skipped = 0 if taken else self.skipped + 1
-            state.skipped += not taken
-            record["skipped"] = float(not taken)
-        self._log(record, "train")
-        self.whole = True
+        with undisturbed():  # a worker's death is told after it
+            self.whole = False
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self._refuse_weights(last)
+            state.done, state.owed = last, plan.due(first, last)
+            self._remember_statistics()
+            loss, accuracy = losses.mean().item(), accuracies.mean().item()
+            record = {"loss": loss, "accuracy": accuracy, "lr": lr, "gradient_norm": float(norm)}
+            if config.precision == "fp16":
+                taken = math.isfinite(record["gradient_norm"])
+                self.skipped = 0 if taken else self.skipped + 1
+                state.skipped += not taken
+                record["skipped"] = float(not taken)
+            self._log(record, "train")
+            self.whole = True
         self._refuse_skipped()
         self._check_bad(stats[:, -2])
         return f"loss {loss:.3f}, accuracy {100 * accuracy:.0f} %"

@@ -2,9 +2,12 @@
 
 import os
 import pickle
+import signal
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
@@ -13,6 +16,7 @@ from d2st.errors import D2STError
 
 # What handing over a batch raises where the worker dies in the middle of it.
 _HUNG_UP = (ConnectionResetError, ConnectionRefusedError, EOFError)
+_SIGNAL = 0.5  # seconds until the death of a worker is surely told
 _THEN = "Run again with fewer workers: what is finished is kept"
 
 
@@ -75,9 +79,32 @@ def from_workers(loader: Iterable, then: str = "Run again with fewer workers") -
 
 
 def killed(error: BaseException) -> bool:
-    """Whether a data loader says with an error that one of its workers was killed."""
-    told = isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
-    return told or isinstance(error, _HUNG_UP)
+    """Whether a data loader says with an error that one of its workers was killed.
+
+    A broken connection is noticed before the worker's death is: PyTorch raises that by a signal, wherever the main
+    thread is by then. So it is awaited here, where it does no harm.
+    """
+    if isinstance(error, _HUNG_UP):
+        with suppress(RuntimeError):
+            time.sleep(_SIGNAL)
+        return True
+    return isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Hold back the signal of a worker's death, by which PyTorch raises wherever the main thread is, until the end."""
+    if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came = []
+    before = signal.signal(signal.SIGCHLD, lambda *of: came.append(of))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+    if came and callable(before):
+        before(*came[0])
 
 
 def lost(error: BaseException, then: str) -> str:
