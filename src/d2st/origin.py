@@ -43,8 +43,14 @@ class Origin(Checked):
     def apart(self, other: "Origin") -> str:
         """What sets another model apart from this one, for an error message: "X; this is Y"."""
         if str(self) == str(other):
-            return f"{self}, but with other weights or options"
-        return f"{self}; this is {other}"
+            return f"{_short(self)}, but with other weights or options"
+        return f"{_short(self)}; this is {_short(other)}"
+
+
+def _short(origin: Origin) -> str:
+    """For a sentence; what a damaged file says may have any length."""
+    text = str(origin)
+    return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":

@@ -14,7 +14,7 @@ from .errors import D2STError
 from .files import write_safetensors
 from .origin import Origin
 from .tensor_file import read_tensors
-from .versioned import parse
+from .versioned import parse, told
 
 FORMAT = "1"
 
@@ -81,7 +81,7 @@ class SavedSupport:
         tensors, about = read_tensors(path, what=what, remedy=remedy)
         if about.get("format") != FORMAT:
             raise D2STError(
-                f"'{path}' is no support set that this d2st {__version__} reads (format {about.get('format')}); "
+                f"'{path}' is no support set that this d2st {__version__} reads (format {told(about.get('format'))}); "
                 f"save it again with save_support."
             )
         try:
