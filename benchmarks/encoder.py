@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 import d2st
-from d2st import measure
+from d2st.evaluation import cost as measure
 
 MIB = 2**20
 

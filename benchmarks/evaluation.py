@@ -16,11 +16,11 @@ import numpy as np
 import torch
 
 import d2st
-from d2st.data import frames as frame_rules
+from d2st.data import sampling as frame_rules
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.transforms import eval_transform
-from d2st.scoring import score
+from d2st.evaluation.episodes import score
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import families
 
 import d2st
-from d2st.translate import translate
+from d2st.export import translate
 
 OPTIONS = {"dist": {"stride": 1, "width": 32}}  # so that it fits the small models
 FRAMES = {"dualpath": 16}  # of a frameset

@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 import d2st
 from d2st.data.episodes import EpisodeSampler
-from d2st.encode import Features
-from d2st.scoring import score
+from d2st.evaluation.episodes import score
+from d2st.features.encode import Features
 
 WAY, GRID, CLIPS, CLASSES = 5, 7, 2400, 24
 

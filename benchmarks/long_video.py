@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, split, write_clip
-from d2st.data.rendered.long import write_long
+from d2st.spotting.rendered import write_long
 
 SECONDS = 10  # of the video that all are compared with
 
@@ -51,7 +51,7 @@ def main() -> None:
 
 def measure(out: Path, video: str) -> None:
     """Search a video in this process and print what it took."""
-    from d2st.spot import SpotConfig, spot
+    from d2st.commands.spot import SpotConfig, spot
 
     weights = out / "weights.safetensors"
     if not weights.exists():

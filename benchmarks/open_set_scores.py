@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 import d2st
-from d2st.data import frames as frame_rules
+from d2st.data import sampling as frame_rules
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.transforms import eval_transform
-from d2st.encode import encode_clips
-from d2st.scoring import interval
-from d2st.unknown.openset import auroc, score_open
+from d2st.evaluation.episodes import interval
+from d2st.evaluation.open_set import auroc, score_open
+from d2st.features.encode import encode_clips
 
 
 def main() -> None:

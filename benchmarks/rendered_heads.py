@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from d2st import cli
+from d2st.commands import cli
 from d2st.data.rendered import RenderConfig, write_benchmark
-from d2st.report import percent
+from d2st.utils.report import percent
 
 PLAIN, TRAINED = ("bi-mhm", "otam", "prototype"), ("trx", "hyrsm", "molo")
 OPTIONS = {"trx": " --head.width 192"}  # as wide as the features, as in the release about; its 1152 belong to 2048

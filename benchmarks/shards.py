@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from d2st.data import frames
+from d2st.data import sampling as frames
 from d2st.data.datasets import ClipSet, open_dataset
 from d2st.data.pack import pack
 

@@ -2,7 +2,7 @@
 
     python benchmarks/spotting.py --adapter runs/demo/train/best [--part test] [--videos 10] [--minutes 3] [--shot 1,5]
 
-Each video (``d2st.data.rendered.long``) shows five motions of a part of the split among other motions of that part and
+Each video (``d2st.spotting.rendered``) shows five motions of a part of the split among other motions of that part and
 scenes in which nothing moves; support clips are rendered anew. Counts are summed over the videos; the 95 % intervals
 are those of 10,000 bootstrap samples of videos. Everything lands in ``--out``, and what is there is not rendered again.
 """
@@ -15,11 +15,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from d2st.commands.spot import SpotConfig, spot
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, split, write_clip
-from d2st.data.rendered.long import write_long
-from d2st.results import git_state
-from d2st.spot import SpotConfig, spot
-from d2st.spot.events import write_events
+from d2st.spotting.events import write_events
+from d2st.spotting.rendered import write_long
+from d2st.utils.provenance import git_state
 
 FIRST = 50_000  # number of the first support clip: none is a clip of the benchmark or of a long video
 
@@ -54,7 +54,7 @@ def main() -> None:
             found = spot(config)["events"]
             counts.append([found["right"], found["segments"], found["events"]])
         counts = np.array(counts)  # (videos, 3)
-        result["shots"][shot] = summary = {"counts": counts.tolist()} | summarise(counts)
+        result["shots"][shot] = summary = {"counts": counts.tolist()} | summarize(counts)
         rates = [f"{100 * r[0]:.1f} ({100 * r[1]:.1f} to {100 * r[2]:.1f})" for r in list(summary.values())[1:]]
         table.add_row(*map(str, (shot, len(counts), counts[:, 2].sum(), counts[:, 1].sum())), *rates)
         Console().print(table)
@@ -78,7 +78,7 @@ def render(folder: Path, part: str, number: int, seconds: float, shot: int) -> P
     return folder
 
 
-def summarise(counts: np.ndarray, samples: int = 10_000) -> dict[str, list[float]]:
+def summarize(counts: np.ndarray, samples: int = 10_000) -> dict[str, list[float]]:
     """Precision and recall of counts (videos, 3) of right, segments and events: value, low and high of the interval."""
     drawn = np.random.default_rng(0).integers(0, len(counts), (samples, len(counts)))
     right, segments, events = counts[drawn].sum(1).T

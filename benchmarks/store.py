@@ -15,14 +15,16 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from d2st.data import frame_file, frames, video
+from d2st.data import sampling as frames
 from d2st.data.datasets import open_dataset
+from d2st.data.video import frame_file
+from d2st.data.video import reader as video
 
 CANDIDATES = {
     "jpeg 90": ("jpeg", 90),
     "jpeg 95 (default)": ("jpeg", 95),
     "jpeg 98": ("jpeg", 98),
-    "jpeg 95, half colour": {"format": "JPEG", "quality": 95},
+    "jpeg 95, half color": {"format": "JPEG", "quality": 95},
     "webp lossless": ("lossless", 0),
     "png 1": {"format": "PNG", "compress_level": 1},
     "raw": {"format": "PPM"},

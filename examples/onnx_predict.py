@@ -1,4 +1,4 @@
-"""Recognise clips with an exported encoder: onnxruntime, numpy, PyAV and Pillow, without PyTorch and d2st.
+"""Recognize clips with an exported encoder: onnxruntime, numpy, PyAV and Pillow, without PyTorch and d2st.
 
     d2st export --adapter runs/first/best --out exported
     python onnx_predict.py exported/encoder.onnx --support support --query new.mp4
@@ -45,7 +45,7 @@ def read(path: Path, frames: int, sampling: str) -> list[np.ndarray]:
     length = len(decoded)
     window = length // frames
     if sampling == "uniform" or (sampling == "rate50" and not window):
-        indices = (2 * np.arange(frames) + 1) * length // (2 * frames)  # centres of equal segments
+        indices = (2 * np.arange(frames) + 1) * length // (2 * frames)  # centers of equal segments
     elif sampling == "rate50":
         indices = np.arange(frames) * window + window // 2
     else:

@@ -15,11 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from d2st import adapters, cli
+from d2st import adapters
 from d2st.adapters.base import AdapterConfig, Positions, bottleneck_width, select_sites
-from d2st.checks import option
-from d2st.hooks import Insertion
-from d2st.sites import Backbone
+from d2st.backbones.hooks import Insertion
+from d2st.backbones.sites import Backbone
+from d2st.commands import cli
+from d2st.utils.config import option
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
-"""Recognise clips from Python: examples in, labels, scores and matching frames out; classes come and go.
+"""Recognize clips from Python: examples in, labels, scores and matching frames out; classes come and go.
 
-    python examples/recognise.py support new --adapter runs/first/best
+    python examples/recognize.py support new --adapter runs/first/best
 
-Without an adapter the small backbone that ships with d2st answers, frozen: it knows shapes and colours, no motion.
+Without an adapter the small backbone that ships with d2st answers, frozen: it knows shapes and colors, no motion.
 """
 
 import argparse
@@ -20,21 +20,21 @@ def main() -> None:
     arguments = parser.parse_args()
 
     if arguments.adapter:
-        recogniser = d2st.FewShotClassifier.from_pretrained(arguments.adapter, weights=arguments.weights)
+        recognizer = d2st.FewShotClassifier.from_pretrained(arguments.adapter, weights=arguments.weights)
     else:
-        recogniser = d2st.FewShotClassifier(d2st.adapt("d2st_stills", d2st.NoneConfig()))
-    recogniser.fit(arguments.support)
-    print("classes:", ", ".join(recogniser.classes))
+        recognizer = d2st.FewShotClassifier(d2st.adapt("d2st_stills", d2st.NoneConfig()))
+    recognizer.fit(arguments.support)
+    print("classes:", ", ".join(recognizer.classes))
 
     clips = sorted(path for path in arguments.query.iterdir() if path.is_file())
-    for clip, answer in zip(clips, recogniser.predict(clips), strict=True):
+    for clip, answer in zip(clips, recognizer.predict(clips), strict=True):
         ranked = ", ".join(f"{name} {score:.2f}" for name, score in list(answer.scores.items())[:3])
         pairs = " ".join(f"{match.query_frame}-{match.support_frame}" for match in answer.matches)
         print(f"{clip.name}: {answer.label} ({ranked}); frames of the clip and of the examples: {pairs}")
 
-    gone = recogniser.classes[-1]
-    recogniser.remove_class(gone)
-    print(f"without {gone}: {clips[0].name} is {recogniser.predict(clips[0]).label}")
+    gone = recognizer.classes[-1]
+    recognizer.remove_class(gone)
+    print(f"without {gone}: {clips[0].name} is {recognizer.predict(clips[0]).label}")
 
 
 if __name__ == "__main__":

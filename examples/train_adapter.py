@@ -1,4 +1,4 @@
-"""Train an adapter with a loop of one's own: PyTorch's optimiser and the pieces of d2st.
+"""Train an adapter with a loop of one's own: PyTorch's optimizer and the pieces of d2st.
 
     python examples/train_adapter.py practice/clips practice/split.yaml --out my-adapter
 
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 import d2st
-from d2st.data import frames
+from d2st.data import sampling as frames
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler, generator
 from d2st.data.transforms import eval_transform

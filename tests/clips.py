@@ -12,7 +12,7 @@ _COLUMNS, _ROWS = 4, 3  # 12 bits; not square, so that only an upright picture r
 
 
 def picture(number: int) -> np.ndarray:
-    """Frame ``number`` of every test clip: uint8 (96, 128, 3), dark and light blocks, slightly coloured by number."""
+    """Frame ``number`` of every test clip: uint8 (96, 128, 3), dark and light blocks, slightly colored by number."""
     bits = [(number * 2 + 1) >> i & 1 for i in range(_COLUMNS * _ROWS)]  # bit 0 is always light
     blocks = np.array(bits, dtype=np.uint8).reshape(_ROWS, _COLUMNS)
     light = np.kron(blocks, np.ones((HEIGHT // _ROWS, WIDTH // _COLUMNS), dtype=np.uint8))  # (H, W)
@@ -99,13 +99,13 @@ def write_two_streams(path: Path, defaults: tuple[bool, bool]) -> Path:
     return path
 
 
-def write_colours(path: Path, colours, codec: str, pixel_format: str, matrix: int, value_range: int) -> Path:
+def write_colors(path: Path, colors, codec: str, pixel_format: str, matrix: int, value_range: int) -> Path:
     """Stripes 16 pixels wide, near lossless; matrix and range by FFmpeg's numbers."""
     import av
 
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-    for i, colour in enumerate(colours):
-        picture[:, 16 * i : 16 * (i + 1)] = colour
+    for i, color in enumerate(colors):
+        picture[:, 16 * i : 16 * (i + 1)] = color
     options = {"qp": "2"} if codec == "libx264" else {"x265-params": "qp=2:log-level=-1"}
     with av.open(path, "w") as container:
         stream = _stream(container, codec, pixel_format, options)

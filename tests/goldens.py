@@ -16,7 +16,7 @@ FOLDERS = [
 
 
 def find(pattern: str) -> list:
-    """Names of the goldens that match, to parametrise a test with; a skip that says why where there are none."""
+    """Names of the goldens that match, to parametrize a test with; a skip that says why where there are none."""
     names = sorted({path.stem for folder in FOLDERS for path in folder.glob(f"{pattern}.safetensors")})
     why = f"no golden {pattern} in the repository; D2ST_GOLDEN names folders with more of them"
     return names or [pytest.param(pattern, marks=pytest.mark.skip(reason=why))]

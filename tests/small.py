@@ -6,7 +6,7 @@ import numpy as np
 
 SIDE, FRAMES = 32, 4
 SPLIT = {"train": ["blue", "green", "red", "white"], "val": ["cyan", "grey"], "test": ["pink", "sand", "teal"]}
-_COLOURS = {
+_COLORS = {
     "blue": (20, 20, 220),
     "green": (20, 220, 20),
     "red": (220, 20, 20),
@@ -21,14 +21,14 @@ CLIPS = 5  # of each class
 
 
 def write_dataset(folder: Path) -> Path:
-    """``data/<class>/<n>.mp4``, noisy clips in the class's colour, ``split.yaml`` and ``weights.safetensors``."""
+    """``data/<class>/<n>.mp4``, noisy clips in the class's color, ``split.yaml`` and ``weights.safetensors``."""
     import timm
     import torch
     import yaml
     from safetensors.torch import save_file
 
     rng = np.random.default_rng(0)
-    for name in _COLOURS:
+    for name in _COLORS:
         (folder / "data" / name).mkdir(parents=True)
         for n in range(CLIPS):
             write_clip(folder / "data" / name / f"{n}.mp4", noisy(rng, name, 8 + n))
@@ -41,7 +41,7 @@ def write_dataset(folder: Path) -> Path:
 def noisy(rng: np.random.Generator, name: str, length: int) -> np.ndarray:
     """Frames (length, SIDE, SIDE, 3) of a class."""
     noise = rng.integers(-40, 40, (length, SIDE, SIDE, 3))
-    return np.clip(noise + np.array(_COLOURS[name]), 0, 255).astype(np.uint8)
+    return np.clip(noise + np.array(_COLORS[name]), 0, 255).astype(np.uint8)
 
 
 def write_clip(path: Path, frames: np.ndarray, rate: int = 25) -> None:

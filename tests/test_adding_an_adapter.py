@@ -12,7 +12,7 @@ import test_systems
 import torch
 
 import d2st
-from d2st import cli
+from d2st.commands import cli
 
 PAGE = Path(__file__).parent.parent / "docs" / "adding-an-adapter.md"
 FILE, *SNIPPETS = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)

@@ -7,7 +7,13 @@ from hypothesis import strategies as st
 from timm.models.vision_transformer import VisionTransformer
 
 import d2st
-from d2st.attention import AnisotropicAttention, ShiftedPoints, cell_coordinates, reference_points, window
+from d2st.layers.deformable_attention import (
+    AnisotropicAttention,
+    ShiftedPoints,
+    cell_coordinates,
+    reference_points,
+    window,
+)
 
 TABLE_14 = {  # feature map -> (spatial, temporal, uniform) densities of a ResNet's stages; a ViT-B/16 has the third map
     (8, 56, 56): ((2, 8, 8), (8, 4, 4), (4, 4, 4)),
@@ -75,8 +81,8 @@ def test_density_above_the_map_works(density):
     features.sum().backward()
 
 
-def test_unshifted_points_are_cell_centres_read_with_aligned_corners():
-    """Released: references are normalised by n, read with align_corners, so 8 points on 8 cells start at 0.4375."""
+def test_unshifted_points_are_cell_centers_read_with_aligned_corners():
+    """Released: references are normalized by n, read with align_corners, so 8 points on 8 cells start at 0.4375."""
     cells = cell_coordinates(reference_points((8, 1, 1)), (8, 8, 8))
     torch.testing.assert_close(cells[:, 0, 0, 0], 0.4375 + 0.875 * torch.arange(8))
     torch.testing.assert_close(cells[0, 0, 0, 1], torch.tensor(3.5))

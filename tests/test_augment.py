@@ -25,12 +25,12 @@ def test_crops_reach_from_end_to_end(slack, count):
 
 
 @pytest.mark.parametrize("shape", [(40, 90), (90, 40), (32, 32)])
-def test_three_crops_are_the_two_ends_and_the_centre(shape):
+def test_three_crops_are_the_two_ends_and_the_center(shape):
     clip = torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)
     crops = CropsTransform(32, *PLAIN, crops=3)(clip)
     assert crops.shape == (3, 2, 3, 32, 32)
-    centre = eval_transform(32, *PLAIN)(clip)
-    assert torch.equal(crops[1], centre) and torch.equal(CropsTransform(32, *PLAIN)(clip)[0], centre)
+    center = eval_transform(32, *PLAIN)(clip)
+    assert torch.equal(crops[1], center) and torch.equal(CropsTransform(32, *PLAIN)(clip)[0], center)
     turned = CropsTransform(32, *PLAIN, crops=3)(clip.flip(-1, -2)).flip(-1, -2, 0)  # the first is the last then
     torch.testing.assert_close(turned, crops, atol=1 / 255, rtol=0)
 
@@ -69,7 +69,7 @@ def test_short_side_crops_keep_the_scale_within_bounds():
     assert max(runs) == 2
 
 
-def test_erasing_leaves_the_mean_colour_in_a_box():
+def test_erasing_leaves_the_mean_color_in_a_box():
     clip = torch.full((3, 3, 32, 32), 255, dtype=torch.uint8)
     transform = full_shot_transform(32, (0.5,) * 3, (0.5,) * 3, crop="short-side", erasing=1.0)
     torch.manual_seed(0)

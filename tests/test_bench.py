@@ -12,9 +12,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.utils.flop_counter import FlopCounterMode
 
 import d2st
-from d2st import bench, cli, compare, measure
-from d2st.evaluate import EvalConfig, evaluate
-from d2st.measure import Seconds
+from d2st.commands import bench, cli
+from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.evaluation import cost as measure
+from d2st.evaluation.cost import Seconds
+from d2st.visualize import compare
 
 
 def encoder_of(config, **options):

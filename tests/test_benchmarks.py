@@ -12,17 +12,18 @@ import pytest
 from small import options
 from test_pictures import extract
 
-from d2st import cli
-from d2st.data import archives, benchmarks, frames, kinds
+from d2st.commands import cli
+from d2st.commands.check_data import CheckConfig, check
+from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.data import archives, benchmarks, kinds
+from d2st.data import sampling as frames
 from d2st.data.benchmarks import find, key
 from d2st.data.benchmarks.protocol import protocol
 from d2st.data.benchmarks.shelf import Shelf
-from d2st.data.check import CheckConfig, check
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset
 from d2st.data.division import open_division
-from d2st.data.store import PrepareConfig, prepare
+from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate
 
 SIZES = {
     "ssv2-full": {"train": (64, 67013), "val": (12, 1926), "test": (24, 2857)},
@@ -87,7 +88,7 @@ def test_spellings_of_a_class_are_one(name):
             assert key(spelled) == key(title)
 
 
-def test_mistyped_names_and_swapped_arguments_are_recognised(lay, monkeypatch):
+def test_mistyped_names_and_swapped_arguments_are_recognized(lay, monkeypatch):
     for typed, meant in (("ssv2_full", "ssv2-full"), ("kinetics-400", "kinetics400"), ("ucf-101", "ucf101")):
         with pytest.raises(
             D2STError, match=f"'{typed}' does not exist; did you mean '{meant}'\\? Else give a YAML file"

@@ -12,20 +12,20 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from d2st import heads
+from d2st.classifiers.calibration import fit_calibration, fit_support, lower_bound, student_t
+from d2st.classifiers.calibration_file import RATES, CalibrationFile, Entry
+from d2st.classifiers.leave_one_out import class_offsets, fit_score, hold_out, own_scores
+from d2st.classifiers.rejector import appoint
 from d2st.errors import D2STError
-from d2st.origin import Origin
-from d2st.unknown.calibration import fit_calibration, fit_support, lower_bound, student_t
-from d2st.unknown.calibration_file import RATES, CalibrationFile, Entry
-from d2st.unknown.judge import appoint
-from d2st.unknown.leave_one_out import class_offsets, fit_score, hold_out, own_scores
+from d2st.features.fingerprint import Origin
 
 
 def clips(shots: tuple[int, ...], seed: int = 0, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Support clips (S, T, D) around a centre for each class, and their labels, class by class."""
+    """Support clips (S, T, D) around a center for each class, and their labels, class by class."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(len(shots)).repeat_interleave(torch.tensor(shots))
-    centres = torch.randn(len(shots), 4, 16, generator=rng)
-    return centres[labels] + spread * torch.randn(len(labels), 4, 16, generator=rng), labels
+    centers = torch.randn(len(shots), 4, 16, generator=rng)
+    return centers[labels] + spread * torch.randn(len(labels), 4, 16, generator=rng), labels
 
 
 @pytest.mark.parametrize("name", heads.HEADS)
@@ -81,8 +81,8 @@ def test_offsets_are_shrunk_means_and_do_not_see_the_clip_they_score() -> None:
     support, labels = clips((4, 3, 1))
     held = hold_out(heads.build("bi-mhm"), support, labels, 3)
     means = [held.known[held.labels == c, c].mean().item() for c in (0, 1)]
-    centre = sum(means) / 2
-    expected = [3 / 8 * (means[0] - centre), 2 / 6 * (means[1] - centre), 0]
+    center = sum(means) / 2
+    expected = [3 / 8 * (means[0] - center), 2 / 6 * (means[1] - center), 0]
     assert class_offsets(held).tolist() == pytest.approx(expected, abs=1e-5)
     assert fit_score(torch.tensor([[5.0, 1, 1], [0, 1, 3]]), class_offsets(held)).tolist() == pytest.approx(
         [5 - expected[0], 3], abs=1e-5

@@ -7,10 +7,11 @@ from pathlib import Path
 import clips
 import pytest
 
-from d2st.data import datasets, index
-from d2st.data.check import CheckConfig, check
+from d2st.commands.check_data import CheckConfig, check
+from d2st.data import datasets
+from d2st.data import store_index as index
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.store import PrepareConfig, prepare
+from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.errors import D2STError
 
 

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from d2st import D2STError
-from d2st.checks import Bounds, build, check_fields, checked, option
+from d2st.utils.config import Bounds, build, check_fields, checked, option
 
 Triple = tuple[int, int, int]
 

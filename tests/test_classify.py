@@ -11,15 +11,15 @@ import torch
 from safetensors import safe_open
 
 import d2st
-from d2st.classify import FewShotClassifier
-from d2st.data.video import VideoError, read_clip
+from d2st.classifiers.calibration_file import RATES, CalibrationFile, Entry
+from d2st.classifiers.few_shot import FewShotClassifier
+from d2st.classifiers.prediction import Prediction
+from d2st.classifiers.support_set import SavedSupport
+from d2st.commands.predict import PredictConfig, predict
+from d2st.data.video.reader import VideoError, read_clip
 from d2st.errors import D2STError
+from d2st.features.fingerprint import Origin
 from d2st.heads import HeadSpec, TextConfig
-from d2st.origin import Origin
-from d2st.predict import PredictConfig, predict
-from d2st.prediction import Prediction
-from d2st.support import SavedSupport
-from d2st.unknown.calibration_file import RATES, CalibrationFile, Entry
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_classes_come_and_go_without_encoding_again(small, encoder, monkeypatch)
     assert parts.match(query) == whole.match(query)
 
 
-def test_paths_frames_and_normalised_frames_agree(small, encoder) -> None:
+def test_paths_frames_and_normalized_frames_agree(small, encoder) -> None:
     path = small / "data" / "pink" / "3.mp4"
     classifier = FewShotClassifier(encoder).fit({"pink": [path], "sand": [small / "data" / "sand" / "0.mp4"]})
     sampled = read_clip(path, classifier.sample)
@@ -147,7 +147,7 @@ def test_a_support_set_that_does_not_fit_leaves_the_classes_as_they_were(small, 
         ({"sand": own, "teal": own[..., 1:]}, "cannot be read .its classes have features of different shapes"),
         ({"sand": own[0]}, "cannot be read"),
         ({"sand": own[:0]}, "cannot be read .not as many clips"),
-        ({"sand": own[..., 1:]}, "is not what this recogniser would have written"),
+        ({"sand": own[..., 1:]}, "is not what this recognizer would have written"),
     ):
         dataclasses.replace(good, clips=clips).write(path)
         with pytest.raises(D2STError, match=said):
@@ -177,7 +177,7 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
         (lambda: classifier.fit(tmp_path), "holds no class folders"),
         (lambda: classifier.remove_class("bow"), "no class 'bow' to remove; the classes are: none"),
         (lambda: classifier.encode(torch.zeros(4, 32, 32, 3)), r"shape \(L, 3, H, W\)"),
-        (lambda: classifier.encode(torch.zeros(4, 3, 32, 32, dtype=torch.int64)), "uint8 frames or normalised float"),
+        (lambda: classifier.encode(torch.zeros(4, 3, 32, 32, dtype=torch.int64)), "uint8 frames or normalized float"),
         (lambda: FewShotClassifier(encoder, head="nearest"), "no head named 'nearest'"),
     ):
         with pytest.raises(D2STError, match=said):

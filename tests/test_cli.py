@@ -7,7 +7,8 @@ import sys
 import pytest
 import yaml
 
-from d2st import D2STConfig, D2STError, cli
+from d2st import D2STConfig, D2STError
+from d2st.commands import cli
 
 
 def d2st(*arguments):
@@ -16,7 +17,7 @@ def d2st(*arguments):
 
 def test_help_imports_nothing_heavy():
     heavy = "torch", "av", "timm", "jsonargparse"
-    code = f"import sys, d2st.cli; d2st.cli.main([]); print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, d2st.commands.cli; d2st.commands.cli.main([]); print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "[]"
     for verb in cli.VERBS:
@@ -30,7 +31,7 @@ def test_verbs_without_a_model_do_not_import_any():
         ["prepare", "--data", "nowhere", "--out", "x"],
     ):
         code = (
-            f"import sys, d2st.cli\ntry: d2st.cli.main({arguments})\nexcept SystemExit: pass\n"
+            f"import sys, d2st.commands.cli\ntry: d2st.commands.cli.main({arguments})\nexcept SystemExit: pass\n"
             "print([m for m in ('timm', 'torchvision') if m in sys.modules])"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
@@ -58,7 +59,7 @@ def test_settings_from_a_file_and_overrides(tmp_path, monkeypatch, capsys):
     file = tmp_path / "run.yaml"
     file.write_text(yaml.safe_dump({"data": "clips", "way": 3, "adapter": {"name": "d2st", "ratio": 0.5}}))
     seen = []
-    monkeypatch.setattr("d2st.train.train", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("d2st.commands.train.train", lambda config: seen.append(config) or {})
     assert cli.main(["train", "--config", str(file), "--way", "4", "--adapter.spatial", "2,4,4"]) == 0
     (config,) = seen
     assert (config.data, config.way, config.adapter.ratio, config.adapter.spatial) == ("clips", 4, 0.5, (2, 4, 4))
@@ -76,7 +77,7 @@ def test_settings_from_a_file_and_overrides(tmp_path, monkeypatch, capsys):
     [
         (["trian"], "Did you mean 'train'?"),
         (["train", "--data", "clips", "--way", "many"], "way='many' must be a whole number"),
-        (["train", "--data", "clips", "--colour", "1"], "--colour"),
+        (["train", "--data", "clips", "--color", "1"], "--color"),
         (["train", "--data", "nowhere"], "'nowhere' does not exist"),
         (["train", "--data", "clips", "--adapter", "none", "--adapter.ratio", "1"], "--adapter.ratio"),
         (
@@ -123,7 +124,7 @@ def test_help_is_asked_for_anywhere_and_shows_what_is_typed(capsys):
 
 def test_one_word_to_check_data_is_the_data(monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr("d2st.data.check.check", lambda config: seen.append(config) or {"usable": True})
+    monkeypatch.setattr("d2st.commands.check_data.check", lambda config: seen.append(config) or {"usable": True})
     assert cli.main(["check-data", "clips"]) == 0
     assert cli.main(["check-data", "ucf101", "clips", "--way", "3"]) == 0
     assert [(config.split, config.data) for config in seen] == [(None, "clips"), ("ucf101", "clips")]
@@ -150,7 +151,7 @@ def test_exit_codes_and_one_line_for_what_went_wrong(raised, code, said, monkeyp
             raise raised
         return {"usable": True}
 
-    monkeypatch.setattr("d2st.data.check.check", check)
+    monkeypatch.setattr("d2st.commands.check_data.check", check)
     assert cli.main(["check-data", "--data", "clips"]) == code
     printed = capsys.readouterr()
     assert said in printed.err and printed.err.count("\n") == (1 if said else 0)
@@ -160,7 +161,7 @@ def test_exit_codes_and_one_line_for_what_went_wrong(raised, code, said, monkeyp
 
 
 def test_not_usable_is_exit_code_1(monkeypatch):
-    monkeypatch.setattr("d2st.data.check.check", lambda config: {"usable": False})
+    monkeypatch.setattr("d2st.commands.check_data.check", lambda config: {"usable": False})
     assert cli.main(["check-data", "clips"]) == 1
 
 
@@ -172,7 +173,7 @@ def test_a_rank_that_is_no_number_is_a_sentence(name, value, monkeypatch, capsys
 
 
 def test_only_the_first_of_several_processes_speaks(monkeypatch, capsys):
-    monkeypatch.setattr("d2st.data.check.check", lambda config: print("found") or {"usable": True})
+    monkeypatch.setattr("d2st.commands.check_data.check", lambda config: print("found") or {"usable": True})
     for rank, said in (("0", "found\n"), ("1", ""), ("", "found\n")):
         monkeypatch.setenv("RANK", rank)
         assert cli.main(["check-data", "clips"]) == 0

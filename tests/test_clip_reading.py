@@ -14,16 +14,16 @@ from small import options as small_options
 
 import d2st
 from d2st import FewShotClassifier, VideoClassifier
-from d2st.cli import run as run_verb
-from d2st.clip_reading import ClipReading, choose, lay_out
+from d2st.commands.cli import run as run_verb
+from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.commands.evaluate_classifier import FullShotEvalConfig, evaluate_full_shot
+from d2st.commands.export import ExportConfig, export
+from d2st.commands.predict import PredictConfig, predict
+from d2st.commands.train import TrainConfig, train
+from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
+from d2st.data.clip_reading import ClipReading, choose
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate
-from d2st.export import ExportConfig, export
-from d2st.full_shot.evaluate import FullShotEvalConfig, evaluate_full_shot
-from d2st.full_shot.train import FullShotTrainConfig, train_full_shot
-from d2st.heads import saved as head_files
-from d2st.predict import PredictConfig, predict
-from d2st.train import TrainConfig, train
+from d2st.heads import head_file as head_files
 
 READINGS = st.builds(
     ClipReading,
@@ -105,7 +105,7 @@ def test_verbs_take_what_the_adapter_was_trained_with_and_say_so(small, odd, tmp
     assert (classifier.frames, classifier.sampling, classifier.reading.transforms) == tuple(ODD.values())
     about = export(ExportConfig(out=str(tmp_path), format="pt2", adapter_path=str(odd), weights=weights))["encoder"]
     assert {key: about[key] for key in ODD} == ODD
-    assert (about["resize"], about["interpolation"]) == ("to 37x37, then centre crop", "bilinear")
+    assert (about["resize"], about["interpolation"]) == ("to 37x37, then center crop", "bilinear")
 
 
 def test_another_reading_than_the_adapter_s_is_done_and_told(small, odd, capsys) -> None:
@@ -117,10 +117,10 @@ def test_another_reading_than_the_adapter_s_is_done_and_told(small, odd, capsys)
     assert {key: result["reading"][key] for key in own} == own
 
 
-def test_released_transforms_reach_a_recogniser(small, odd, tmp_path) -> None:
+def test_released_transforms_reach_a_recognizer(small, odd, tmp_path) -> None:
     """Predicting is what the evaluation measured: the same features of the same clip."""
-    from d2st import clip_transforms
-    from d2st.data.readers import reader
+    from d2st.data.video.open import reader
+    from d2st.factory import transforms as clip_transforms
 
     classifier = FewShotClassifier.from_pretrained(odd, weights=small / "weights.safetensors")
     clip = small / "data" / "teal" / "0.mp4"
@@ -183,7 +183,7 @@ def test_print_config_says_what_is_taken(small, odd, capsys) -> None:
 
 def test_layouts_that_depend_on_the_frames_are_kept_or_refused(tmp_path) -> None:
     embedded = d2st.adapt("test_vit", d2st.D2STConfig(temporal_embedding=True), frames=4, pretrained=False)
-    lay_out(embedded, ClipReading(8))
+    embedded.lay_out(ClipReading(8))
     video = torch.randn(1, 8, 3, *embedded.image_size)
     embedded.adapters["temporal_embedding"].weight.data.normal_()
     again = d2st.load(embedded.save_pretrained(tmp_path), backbone=embedded_twin(embedded))
@@ -192,7 +192,7 @@ def test_layouts_that_depend_on_the_frames_are_kept_or_refused(tmp_path) -> None
         assert torch.allclose(embedded(video), again(video), atol=1e-6)
     fixed = d2st.adapt("test_vit", d2st.DualPathConfig(tiles=2, spatial_frames=4), frames=4, pretrained=False)
     with pytest.raises(D2STError, match=r"laid out for clips of 4 frames and cannot be trained on 8: DualPath"):
-        lay_out(fixed, ClipReading(8))
+        fixed.lay_out(ClipReading(8))
     assert fixed.frames == 4 and fixed.reading is None
 
 

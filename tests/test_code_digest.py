@@ -9,9 +9,9 @@ import pytest
 from small import options
 
 import d2st
-from d2st import code_digest as digests
-from d2st.code_digest import NoSource, code_digest
-from d2st.evaluate import EvalConfig, evaluate
+from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.features import code_digest as digests
+from d2st.features.code_digest import NoSource, code_digest
 
 ADAPTER = '''
 """An adapter of somebody's own, with a helper in another file."""
@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from d2st.adapters.base import AdapterConfig
-from d2st.hooks import Insertion
+from d2st.backbones.hooks import Insertion
 from own_helper import change
 
 

@@ -4,13 +4,13 @@ import csv
 import io
 import json
 
-from d2st.console import drawable, plain_console, plain_table, printable, say, tell
-from d2st.data.findings import show
-from d2st.eval_table import print_result
-from d2st.report import Report
-from d2st.spot.output import print_segments
-from d2st.spot.segments import Segment
-from d2st.table_file import TableWriter, safe_cell
+from d2st.commands.check_data_findings import show
+from d2st.commands.evaluate_table import print_result
+from d2st.commands.spot_output import print_segments
+from d2st.spotting.segments import Segment
+from d2st.utils.console import drawable, plain_console, plain_table, printable, say, tell
+from d2st.utils.report import Report
+from d2st.utils.table_file import TableWriter, safe_cell
 
 
 def test_names_are_printed_as_they_are(capsys, monkeypatch) -> None:

@@ -17,18 +17,23 @@ import pytest
 import torch
 from PIL import Image
 
-from d2st.data import container, ends, faults, fields, frames, gathering, packets, readers, video
+from d2st.commands.check_data import CheckConfig, check
+from d2st.data import sampling as frames
 from d2st.data.batches import ClipBatches
-from d2st.data.check import CheckConfig, check
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.loading import EpisodeClips
-from d2st.data.store import PrepareConfig, prepare
-from d2st.data.stream import open_stream
-from d2st.data.video import VideoError, VideoWarning
-from d2st.encode import _Views
-from d2st.full_shot.answers import Views, _Clips
-from d2st.spot.windows import lengths_for
+from d2st.data.loaders import EpisodeClips
+from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.data.video import container, faults, gathering, packets
+from d2st.data.video import interlaced as fields
+from d2st.data.video import open as readers
+from d2st.data.video import reader as video
+from d2st.data.video import truncation as ends
+from d2st.data.video.reader import VideoError, VideoWarning
+from d2st.data.video.stream import open_stream
+from d2st.evaluation.classification import Views, _Clips
+from d2st.features.encode import _Views
+from d2st.spotting.windows import lengths_for
 
 RULES = [frames.build("uniform", 8), frames.build("uniform", 1), frames.build("rate50", 4), frames.build("stride", 4)]
 

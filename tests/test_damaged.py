@@ -10,19 +10,22 @@ import torch
 from damage import json_texts, tensor_files
 
 import d2st
-from d2st import cache, checkpoint, files, heads
-from d2st.checkpoint import TrainState
-from d2st.classify import FewShotClassifier
-from d2st.compare import collect
+from d2st import heads
+from d2st.classifiers.calibration_file import RATES, CalibrationFile, Entry
+from d2st.classifiers.few_shot import FewShotClassifier
+from d2st.classifiers.video import VideoClassifier
 from d2st.errors import D2STError
-from d2st.full_shot.model import VideoClassifier
-from d2st.loss import EpisodicLoss
-from d2st.origin import Origin
+from d2st.features import cache
+from d2st.features.fingerprint import Origin
 from d2st.reproduce.cells import Cell, Run
 from d2st.reproduce.run import finished
 from d2st.reproduce.table import problems_of, values_of
-from d2st.runs import RunFolder
-from d2st.unknown.calibration_file import RATES, CalibrationFile, Entry
+from d2st.training import checkpoint
+from d2st.training.checkpoint import TrainState
+from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.run_folder import RunFolder
+from d2st.utils import files
+from d2st.visualize.compare import collect
 
 
 class Tally:

@@ -13,7 +13,7 @@ import pytest
 
 from d2st.data import kinds
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset
-from d2st.data.store import PrepareConfig, prepare
+from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.errors import D2STError
 
 

@@ -50,9 +50,9 @@ def test_two_processes_agree_with_one(tmp_path):
 STATISTICS = """
 import json, sys, torch
 from d2st.adapters import DSTConfig
-from d2st.steps import Steps
-from d2st.train import TrainConfig, train
-from d2st.validate import Validation
+from d2st.training.steps import Steps
+from d2st.commands.train import TrainConfig, train
+from d2st.training.validation import Validation
 
 def running(encoder):
     return {name: tensor.clone() for name, tensor in encoder.adapter_state_dict().items() if "running_" in name}

@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from d2st import demo as module
+from d2st.commands import demo as module
+from d2st.commands.demo import DemoConfig, demo
 from d2st.data.rendered import MOTIONS, write
-from d2st.demo import DemoConfig, demo
 from d2st.errors import D2STError
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_datasets import _ids, _touch
 
+from d2st.commands.check_data import CheckConfig, check
 from d2st.data.batches import Shuffled
-from d2st.data.check import CheckConfig, check
 from d2st.data.datasets import open_dataset
 from d2st.data.division import open_division, parts_of
 from d2st.data.shares import divide

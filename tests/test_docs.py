@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import small
 
-from d2st import cli
+from d2st.commands import cli
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
@@ -71,7 +71,7 @@ def test_tutorial_leaves_what_it_promises(own_clips, monkeypatch):
     seen = {}
     exec(snippet, seen)
     assert seen["answer"].label in ("again", "move-up", "zigzag-down", "circle")
-    assert "again" not in seen["recogniser"].classes
+    assert "again" not in seen["recognizer"].classes
 
 
 def test_the_researchers_snippet_runs():

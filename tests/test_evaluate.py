@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 import d2st
+from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate
 
 
 def config(folder, **more) -> EvalConfig:
@@ -44,7 +44,7 @@ def test_one_episode_has_no_interval(small, tmp_path) -> None:
 def test_equals_encoding_every_clip_in_every_episode(small) -> None:
     """The whole path against the naive one: read, encode and match each episode by itself."""
     from d2st.data.datasets import open_dataset
-    from d2st.data.frames import build
+    from d2st.data.sampling import build
     from d2st.data.transforms import eval_transform
 
     result = evaluate(config(small, shot=1, episodes=12))
@@ -67,7 +67,7 @@ def test_equals_encoding_every_clip_in_every_episode(small) -> None:
 
 
 def test_features_are_encoded_once(small, tmp_path, monkeypatch) -> None:
-    import d2st.evaluate as module
+    import d2st.commands.evaluate as module
 
     calls, encode = [], module.encode_clips
     monkeypatch.setattr(module, "encode_clips", lambda *a, **k: calls.append(1) or encode(*a, **k))
@@ -110,9 +110,9 @@ def test_a_bad_clip_is_left_out_and_listed(small, tmp_path, capsys) -> None:
 
 
 def test_random_frames_and_views(small) -> None:
-    centre = evaluate(config(small, shot=1))
+    center = evaluate(config(small, shot=1))
     drawn = evaluate(config(small, shot=1, test_frames="random", views=3))
-    assert drawn["results"][0]["episodes"] == 50 and centre["clips"] == drawn["clips"] == 15
+    assert drawn["results"][0]["episodes"] == 50 and center["clips"] == drawn["clips"] == 15
     with pytest.raises(D2STError, match="together with random test frames"):
         evaluate(config(small, views=3))
 

@@ -15,8 +15,9 @@ import small
 import torch
 
 import d2st
-from d2st import cli, translate
-from d2st.classify import FewShotClassifier
+from d2st import export as translate
+from d2st.classifiers.few_shot import FewShotClassifier
+from d2st.commands import cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SYSTEMS = {"d2st": d2st.D2STConfig(), "st": d2st.STConfig()}

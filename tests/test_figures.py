@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2st import figures
-from d2st.spot.picture import over_time, timeline
-from d2st.spot.segments import Segment
+from d2st.spotting.segments import Segment
+from d2st.spotting.timeline import over_time, timeline
+from d2st.visualize import charts as figures
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from d2st import files
-from d2st.files import clear_leftovers, hold, sweep, write_atomic, write_json, write_together
+from d2st.utils import files
+from d2st.utils.files import clear_leftovers, hold, sweep, write_atomic, write_json, write_together
 
 DEAD = 999_999_999  # above the largest number of a process
 

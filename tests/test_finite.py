@@ -10,21 +10,21 @@ from safetensors.torch import load_file, save_file
 
 import d2st
 from d2st import heads
-from d2st.classify import FewShotClassifier
+from d2st.classifiers.few_shot import FewShotClassifier
+from d2st.classifiers.video import VideoClassifier
+from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.frames import build
+from d2st.data.sampling import build
 from d2st.data.transforms import eval_transform
-from d2st.encode import encode_clips
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate
-from d2st.finite import check_finite, check_logits, check_weights
-from d2st.full_shot.answers import Views, answer
-from d2st.full_shot.model import VideoClassifier
-from d2st.processes import launch
-from d2st.scoring import score
-from d2st.spot.watching import watch
-from d2st.unknown.openset import score_open
+from d2st.evaluation.classification import Views, answer
+from d2st.evaluation.episodes import score
+from d2st.evaluation.open_set import score_open
+from d2st.features.encode import encode_clips
+from d2st.spotting.watching import watch
+from d2st.utils.distributed import launch
+from d2st.utils.finite import check_finite, check_logits, check_weights
 from d2st.visualize.clip_points import clip_points
 
 NAN, INF = float("nan"), float("inf")
@@ -111,7 +111,7 @@ def test_evaluation_and_prediction_give_no_numbers_for_a_damaged_backbone(small,
     damaged = copy.deepcopy(encoder)
     with torch.no_grad():
         next(damaged.backbone.parameters()).view(-1)[0] = NAN
-    monkeypatch.setattr("d2st.evaluate.build_encoder", lambda config: (damaged, 4))
+    monkeypatch.setattr("d2st.commands.evaluate.build_encoder", lambda config: (damaged, 4))
     with pytest.raises(D2STError, match="are not finite in fp32"):
         evaluate(EvalConfig(**dataset.options(small, way=3, shot=1, out=str(tmp_path))))
     assert not list(tmp_path.iterdir())  # neither result nor cache

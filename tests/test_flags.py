@@ -8,12 +8,13 @@ import random
 import pytest
 import yaml
 
-from d2st import D2STConfig, D2STError, NoneConfig, STConfig, cli, flags, heads
-from d2st.checks import hints_of
-from d2st.full_shot.model import is_classifier
+from d2st import D2STConfig, D2STError, NoneConfig, STConfig, heads
+from d2st.classifiers.video import is_classifier
+from d2st.commands import cli, flags
+from d2st.commands.print_config import config_text
 from d2st.heads import HeadSpec, TextConfig
-from d2st.print_config import config_text
-from d2st.results import config_dict
+from d2st.utils.config import hints_of
+from d2st.utils.provenance import config_dict
 
 
 def classes():

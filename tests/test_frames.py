@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2st.data import frames
+from d2st.data import sampling as frames
 from d2st.errors import D2STError
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -80,7 +80,7 @@ def test_uniform_draws_every_frame_equally():
 
 
 @given(LENGTHS, COUNTS)
-def test_rate50_centres_stay_in_their_windows(length, count):
+def test_rate50_centers_stay_in_their_windows(length, count):
     found, window = frames.rate50(count, length), length // count
     if window:
         assert (found // window == np.arange(count)).all()

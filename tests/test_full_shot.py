@@ -12,13 +12,13 @@ from safetensors.torch import load_file
 from small import options
 
 import d2st
-from d2st import cli
+from d2st.commands import cli
+from d2st.commands.evaluate_classifier import FullShotEvalConfig, evaluate_full_shot, half_width
+from d2st.commands.train import TrainConfig, train
+from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.errors import D2STError
-from d2st.full_shot.evaluate import FullShotEvalConfig, evaluate_full_shot, half_width
-from d2st.full_shot.loss import FullShotLoss
-from d2st.full_shot.train import FullShotTrainConfig, train_full_shot
-from d2st.steps import Steps
-from d2st.train import TrainConfig, train
+from d2st.training.classification_loss import FullShotLoss
+from d2st.training.steps import Steps
 
 SHARES = {"train": "60%", "val": "40%"}
 
@@ -34,7 +34,7 @@ def config(folder, out, **more) -> FullShotTrainConfig:
 
 @pytest.fixture(scope="module")
 def run(small, tmp_path_factory):
-    """A run of the command line, long enough to learn the colours."""
+    """A run of the command line, long enough to learn the colors."""
     out = tmp_path_factory.mktemp("full-shot") / "run"
     settings = config(small, out, epochs=12, batch_size=9, lr=1e-2, validate_every=6)
     flags = {"epochs", "clips_per_step", "batch_size", "lr", "warmup_epochs", "validate_every", "split", "data"}
@@ -140,11 +140,11 @@ def test_validation_and_eval_agree(small, run):
 
 def test_views_are_averaged(small, run):
     """Several views by the command equal their mean by hand."""
-    from d2st.data import frames
+    from d2st.data import sampling as frames
     from d2st.data.augment import CropsTransform
     from d2st.data.division import open_division
-    from d2st.full_shot.answers import Views, answer
-    from d2st.processes import launch
+    from d2st.evaluation.classification import Views, answer
+    from d2st.utils.distributed import launch
 
     model = d2st.VideoClassifier.from_pretrained(run / "best", weights=small / "weights.safetensors")
     clips = open_division(small / "data", run.parent / "shares.yaml", "val", model.names)
@@ -252,7 +252,7 @@ def test_the_saved_classifier_is_the_trained_one(small, run, tmp_path):
 @pytest.mark.parametrize("name", ["dist", "dualpath", "aim"])
 def test_other_systems_train_with_their_own_classifiers(small, tmp_path, monkeypatch, name):
     """DiST compares with the names' features, which are saved with it."""
-    monkeypatch.setattr("d2st.full_shot.train.encode_names", lambda names, *_: torch.eye(len(names), 64))
+    monkeypatch.setattr("d2st.commands.train_classifier.encode_names", lambda names, *_: torch.eye(len(names), 64))
     adapter = {
         "dist": d2st.DiSTConfig(width=32, temporal_width=8, pool_layers=1, feature="video", out_features=64, stride=1),
         "dualpath": d2st.DualPathConfig(tiles=2, spatial_frames=4),

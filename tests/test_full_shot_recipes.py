@@ -7,10 +7,11 @@ import yaml
 from torchvision.transforms import v2
 
 import d2st
-from d2st import cli, recipes
+from d2st import recipes
 from d2st.adapters import SYSTEMS
+from d2st.commands import cli
+from d2st.commands.train_classifier import _plan
 from d2st.data.augment import full_shot_transform
-from d2st.full_shot.train import _plan
 
 FOLDER = recipes.FOLDER / "full-shot"
 TRAINING = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -33,8 +34,8 @@ PUBLISHED = {
 def read(monkeypatch):
     """The config that a verb gets from a recipe."""
     seen = []
-    for verb in ("train.train_full_shot", "evaluate.evaluate_full_shot"):
-        monkeypatch.setattr(f"d2st.full_shot.{verb}", lambda config: seen.append(config) or {})
+    for command in ("train_classifier.train_full_shot", "evaluate_classifier.evaluate_full_shot"):
+        monkeypatch.setattr(f"d2st.commands.{command}", lambda config: seen.append(config) or {})
 
     def call(verb, name):
         assert cli.main([verb, "--data", "clips", "--config", f"recipes/full-shot/{name}.yaml"]) == 0

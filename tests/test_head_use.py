@@ -11,15 +11,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 import d2st
-from d2st import cli, evaluate, flags, heads
+from d2st import heads
+from d2st.commands import cli, evaluate, flags
+from d2st.commands.evaluate import EvalConfig
+from d2st.commands.predict import PredictConfig, predict
+from d2st.commands.train import TrainConfig, train
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig
 from d2st.heads import HeadSpec, bi_mhm, class_prototypes, frame_distances
-from d2st.loss import EpisodicLoss
-from d2st.predict import PredictConfig, predict
-from d2st.steps import Steps
-from d2st.train import TrainConfig, train
+from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.steps import Steps
 
 
 class Projected(heads.Head):
@@ -126,7 +127,7 @@ def test_head_alone(small, tmp_path, head) -> None:
 
 
 def test_interrupted_and_resumed_it_is_the_same(small, tmp_path, monkeypatch) -> None:
-    """Head, adapter and optimiser, with drop-out in the head and the colours of the clips at random."""
+    """Head, adapter and optimizer, with drop-out in the head and the colors of the clips at random."""
     more = {"jitter": 0.3, "class_loss": 0.5, "validate_every": 4}
     train(config(small, tmp_path / "whole", **more))
     step = Steps.step
@@ -249,7 +250,7 @@ def test_several_heads_on_one_encoding(small, tmp_path, capsys, monkeypatch, nam
 
 
 def test_batches_of_episodes_follow_what_the_head_needs(monkeypatch) -> None:
-    from d2st import scoring
+    from d2st.evaluation import episodes as scoring
 
     seen = []
 

@@ -7,7 +7,7 @@ import huggingface_hub
 import pytest
 
 import d2st
-from d2st.hub import find
+from d2st.utils.hub import find
 
 CONFIG = "adapter_config.json"
 

@@ -19,11 +19,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import d2st
 from d2st.adapters.d2st import D2STAdapter
-from d2st.attention import window
-from d2st.bottleneck import residual_bottleneck
-from d2st.depthwise import DepthwiseConv3d
-from d2st.lean import lean
-from d2st.recompute import recomputed
+from d2st.layers.bottleneck import residual_bottleneck
+from d2st.layers.deformable_attention import window
+from d2st.layers.depthwise import DepthwiseConv3d
+from d2st.layers.frozen import lean
+from d2st.layers.recompute import recomputed
 
 FAMILIES = BACKBONES | {"quickgelu": lambda: VisionTransformer(**VIT, pre_norm=True, act_layer=QuickGELU)}
 

@@ -6,8 +6,8 @@ from families import BACKBONES, CNNS, FRAMES, SIZE, VIT, VITS, clips, move
 from timm.models.vision_transformer import VisionTransformer
 
 import d2st
+from d2st.backbones.features import as_maps
 from d2st.errors import D2STError
-from d2st.passage import as_maps
 
 
 def encoder_of(family, size=SIZE):

@@ -10,9 +10,9 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from d2st.commands.train import TrainConfig, train
 from d2st.errors import D2STError
-from d2st.steps import Steps
-from d2st.train import TrainConfig, train
+from d2st.training.steps import Steps
 
 
 def config(folder, out, **more) -> TrainConfig:

@@ -5,8 +5,8 @@ from families import BACKBONES, FRAMES, SIZE, clips
 from torch import nn
 
 import d2st
-from d2st.mixed_precision import WholeInputs
-from d2st.processes import launch
+from d2st.utils.distributed import launch
+from d2st.utils.mixed_precision import WholeInputs
 
 
 class Looks(nn.Module):
@@ -23,7 +23,7 @@ class Looks(nn.Module):
 
 
 def test_a_model_sees_the_video_as_it_is():
-    slow = torch.linspace(1, 1.01, 8)[:, None].repeat(1, 4)  # neighbours that bfloat16 cannot tell apart
+    slow = torch.linspace(1, 1.01, 8)[:, None].repeat(1, 4)  # neighbors that bfloat16 cannot tell apart
     for precision, product in (("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)):
         fabric = launch(torch.device("cpu"), precision)
         model = fabric.setup(Looks())

@@ -114,7 +114,7 @@ def draw_loop(decoder, differences):
         mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
         x = (x - mean[:, None, None]) / (var + 1e-5).sqrt()[:, None, None]
         x = torch.relu(x * norm.weight[:, None, None] + norm.bias[:, None, None])
-    return torch.einsum("oc,nchw->nohw", decoder.colours.weight[:, :, 0, 0], x) + decoder.colours.bias[:, None, None]
+    return torch.einsum("oc,nchw->nohw", decoder.colors.weight[:, :, 0, 0], x) + decoder.colors.bias[:, None, None]
 
 
 def reference(head, one):

@@ -9,11 +9,14 @@ import small_clip
 import torch
 
 import d2st
-from d2st import choice, cli, heads, mixing
+from d2st import heads
+from d2st.commands import cli
+from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate
-from d2st.scoring import score
+from d2st.evaluation import mixing
+from d2st.evaluation.episodes import score
+from d2st.factory import heads as choice
 
 
 @pytest.fixture(scope="module")
@@ -121,9 +124,9 @@ def test_a_backbone_that_is_no_clip_is_refused_with_a_sentence(small_folder, cap
 def test_the_search_is_the_score_of_each_value() -> None:
     """One pass gives what an evaluation with each exponent gives; several shots, both ways to merge."""
     torch.manual_seed(0)
-    centres = torch.randn(4, 1, 1, 16)
-    clips = (centres + 1.5 * torch.randn(4, 6, 3, 16)).flatten(0, 1).unsqueeze(1)  # (24, 1, T, D)
-    text = centres.flatten(1) + 1.5 * torch.randn(4, 16)
+    centers = torch.randn(4, 1, 1, 16)
+    clips = (centers + 1.5 * torch.randn(4, 6, 3, 16)).flatten(0, 1).unsqueeze(1)  # (24, 1, T, D)
+    text = centers.flatten(1) + 1.5 * torch.randn(4, 16)
     sampler = EpisodeSampler(torch.arange(4).repeat_interleave(6).numpy(), 3, 2, 2, seed=0)
     for merge in ("before", "after"):
         head = heads.build("clip-fsar", features=16, hidden=8, merge=merge, inference="combine", scale=10.0).eval()

@@ -12,13 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import d2st
-from d2st import cli, heads
+from d2st import heads
+from d2st.classifiers.calibration import Calibration
+from d2st.commands import cli
+from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate
-from d2st.scoring import score
-from d2st.unknown.calibration import Calibration
-from d2st.unknown.openset import OpenScores, answers, auroc, reliability, score_open, summarise_open
+from d2st.evaluation.episodes import score
+from d2st.evaluation.open_set import OpenScores, answers, auroc, reliability, score_open, summarize_open
 
 few = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
 
@@ -73,13 +74,13 @@ def features() -> tuple[torch.Tensor, np.ndarray]:
     """Clips (N, V, T, D) of ten classes that a head tells apart sometimes."""
     rng = torch.Generator().manual_seed(0)
     labels = np.repeat(np.arange(10), 9)
-    centres = torch.randn(10, 1, 4, 8, generator=rng)
-    return centres[torch.from_numpy(labels)] + 1.2 * torch.randn(len(labels), 2, 4, 8, generator=rng), labels
+    centers = torch.randn(10, 1, 4, 8, generator=rng)
+    return centers[torch.from_numpy(labels)] + 1.2 * torch.randn(len(labels), 2, 4, 8, generator=rng), labels
 
 
 @pytest.mark.parametrize("shot", [1, 3])
 def test_open_scores_are_those_of_one_episode_after_another(features, shot: int) -> None:
-    from d2st.unknown.judge import appoint
+    from d2st.classifiers.rejector import appoint
 
     clips, labels = features
     sampler, head = EpisodeSampler(labels, 4, shot, 2, seed=1, unseen=3), heads.build("otam")
@@ -108,7 +109,7 @@ def test_what_becomes_of_the_queries() -> None:
     scores = OpenScores(known, unknown, logits, torch.zeros(2, 2, 2).double(), torch.tensor([0, 0, 1, 1]), None)
     found = answers(scores, torch.tensor([2.0, 2.0]))
     assert [found[k]["mean"] for k in ("kept", "right", "rejected", "accuracy")] == [6 / 8, 5 / 8, 3 / 4, 11 / 16]
-    result = summarise_open(scores, 0.25)
+    result = summarize_open(scores, 0.25)
     assert result["auroc"]["mean"] == (6 / 8 + 8 / 8) / 2
     assert result["fixed"]["kept"]["mean"] == 0.75 and result["auroc"]["interval"] > 0
     assert set(result) == {"queries", "unseen_queries", "auroc", "reject_rate", "fixed"}

@@ -2,8 +2,8 @@
 
 import pytest
 
-from d2st import paper
 from d2st.data.benchmarks import FEW_SHOT, FULL_SHOT
+from d2st.reproduce import paper
 from d2st.reproduce.cells import BACKBONES, cells
 
 TABLES = {name: paper.read(name) for name in paper.TABLES}

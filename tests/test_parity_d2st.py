@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 import d2st
 from d2st.adapters.d2st import D2STAdapter
-from d2st.attention import AnisotropicAttention, window
+from d2st.layers.deformable_attention import AnisotropicAttention, window
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 PRECISIONS = pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -129,7 +129,7 @@ def test_encoder_distances_logits_and_loss(name, dtype):
 
     support_labels, query_labels = tensors["support_labels"].long(), tensors["query_labels"].long()
     videos = torch.cat([tensors["support_u8"], tensors["query_u8"]])
-    features = encoder(normalise(videos, meta["TRAIN_CROP_SIZE"], dtype))  # (S + Q, T, D)
+    features = encoder(normalize(videos, meta["TRAIN_CROP_SIZE"], dtype))  # (S + Q, T, D)
     support, query = features.split([len(support_labels), len(query_labels)])
     logits = d2st.heads.build("bi-mhm")(support, support_labels, query)
     class_logits = classifier(features.mean(1))
@@ -167,7 +167,7 @@ def frame_distances(support, labels, query):
     return 1 - torch.einsum("cid,qjd->qcij", F.normalize(prototypes, dim=-1), F.normalize(query, dim=-1))
 
 
-def normalise(videos, size, dtype):
+def normalize(videos, size, dtype):
     """The goldens' input rule: pixels repeated up to ``size``, CLIP mean and std."""
     videos = videos.repeat_interleave(size // videos.shape[-1], -1).repeat_interleave(size // videos.shape[-1], -2)
     mean = torch.tensor([0.48145466, 0.4578275, 0.40821073], dtype=dtype).view(3, 1, 1)

@@ -14,9 +14,9 @@ import d2st
 from d2st.adapters import dist_network, dualpath
 from d2st.adapters.aim import Bottleneck
 from d2st.adapters.dst import DSTAdapter
+from d2st.adapters.framesets import frameset_codes
 from d2st.adapters.st import STAdapter
 from d2st.adapters.vanilla import VanillaAdapter
-from d2st.framesets import frameset_codes
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 CLASSES = 10

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2st.data import frames, pictures, video
-from d2st.data.check import CheckConfig, check
+from d2st.commands.check_data import CheckConfig, check
+from d2st.data import sampling as frames
 from d2st.data.datasets import open_dataset
 from d2st.data.kinds import is_frame_folder
-from d2st.data.store import PrepareConfig, prepare
-from d2st.data.video import VideoError
+from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.data.video import frame_folder as pictures
+from d2st.data.video import reader as video
+from d2st.data.video.reader import VideoError
 
 
 def extract(folder: Path, count: int = 12, name: str = "img_{:05d}.png", first: int = 0) -> Path:
@@ -138,7 +140,7 @@ def test_grey_of_16_bits_is_scaled(tmp_path):
     assert found.min() == 0 and found.max() == 255
 
 
-def test_colours_of_16_bits_are_scaled(tmp_path):
+def test_colors_of_16_bits_are_scaled(tmp_path):
     import av
 
     def save(folder: Path) -> None:
@@ -155,9 +157,9 @@ def test_colours_of_16_bits_are_scaled(tmp_path):
     assert np.abs(found - expected).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "grey with a colour", "webp"])
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "palette", "grey with a color", "webp"])
 def test_what_is_transparent_is_on_black(tmp_path, kind):
-    rgb = np.array(Image.fromarray(clips.picture(3)).convert("L" if kind in ("LA", "grey with a colour") else "RGB"))
+    rgb = np.array(Image.fromarray(clips.picture(3)).convert("L" if kind in ("LA", "grey with a color") else "RGB"))
     alpha = np.full((96, 128), 255, np.uint8)
     alpha[:, :64] = 51 if kind in ("RGBA", "LA", "webp") else 0
 
@@ -178,8 +180,8 @@ def test_what_is_transparent_is_on_black(tmp_path, kind):
     if kind == "palette":
         expected = np.where(alpha[..., None] > 0, [10, 220, 30], 0)
     else:
-        colours = rgb if rgb.ndim == 3 else np.dstack([rgb] * 3)
-        expected = (colours.astype(int) * alpha[..., None] + 127) // 255
+        colors = rgb if rgb.ndim == 3 else np.dstack([rgb] * 3)
+        expected = (colors.astype(int) * alpha[..., None] + 127) // 255
     assert np.array_equal(found, expected)
 
 
@@ -202,7 +204,7 @@ def test_photos_are_upright(tmp_path, orientation):
         assert np.array_equal(found, np.rot90(clips.picture(5), -1))
 
 
-def test_other_colours_are_converted(tmp_path):
+def test_other_colors_are_converted(tmp_path):
     def save(folder: Path) -> None:
         Image.new("CMYK", (32, 32), (0, 255, 255, 0)).save(folder / "1.jpg", quality=100)
 

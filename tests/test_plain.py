@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.utils import prune
 
 import d2st
-from d2st.plain import all_plain, is_plain
+from d2st.layers.plain import all_plain, is_plain
 
 SYSTEMS = {
     "d2st": d2st.D2STConfig(),
@@ -112,8 +112,8 @@ def test_what_is_done_to_a_layer_of_an_adapter_counts(change, path, monkeypatch)
     if "weight norm" not in change:  # which starts as the same layer
         assert (got - plain).abs().max() > 3e-6
     of_lean = gradients(encoder, video)
-    monkeypatch.setattr("d2st.bottleneck.transformed", lambda: True)
-    monkeypatch.setattr("d2st.recompute.transformed", lambda: True)
+    monkeypatch.setattr("d2st.layers.bottleneck.transformed", lambda: True)
+    monkeypatch.setattr("d2st.layers.recompute.transformed", lambda: True)
     of_ordinary = gradients(encoder, video)
     assert of_lean.keys() == of_ordinary.keys()
     for name, gradient in of_ordinary.items():
@@ -201,7 +201,7 @@ def test_random_numbers_in_a_layer_are_drawn_once():
 @pytest.mark.parametrize("change", ["weight norm", "pruning"])
 @pytest.mark.parametrize("family", ["resnet-basic", "efficientnet"])
 def test_frozen_layers_that_are_changed_and_train(family, change):
-    """A parametrised convolution of a backbone gets its gradient."""
+    """A parametrized convolution of a backbone gets its gradient."""
     encoder, video = encoder_of("vanilla", family), clips(batch=1)
     path, layer = [(n, m) for n, m in encoder.backbone.named_modules() if isinstance(m, nn.Conv2d)][-1]
     layer.weight.requires_grad_(True)

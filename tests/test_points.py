@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import d2st
-from d2st.attention import AnisotropicAttention, reference_points
-from d2st.data import frames as frame_rules
+from d2st.backbones.sites import inspect
+from d2st.data import sampling as frame_rules
 from d2st.data.transforms import eval_transform, eval_view
-from d2st.data.video import read_clip
+from d2st.data.video.reader import read_clip
 from d2st.errors import D2STError
-from d2st.sites import inspect
+from d2st.layers.deformable_attention import AnisotropicAttention, reference_points
 from d2st.visualize import points
 from d2st.visualize.clip_points import clip_points
 
@@ -49,7 +49,7 @@ def test_places_go_to_the_picture_and_back(height, width, h, w, seed):
 @settings(max_examples=40, deadline=None)
 @given(st.integers(40, 200), st.integers(40, 200), st.integers(16, 120), st.integers(16, 120))
 def test_the_view_is_what_the_transform_does(height, width, h, w):
-    """A picture whose colours are its own coordinates shows where each pixel of the model's frame comes from."""
+    """A picture whose colors are its own coordinates shows where each pixel of the model's frame comes from."""
     y, x = np.mgrid[:height, :width].astype(np.uint8)
     picture = torch.from_numpy(np.stack([y, x, x]))[None]
     seen = eval_transform((h, w), (0, 0, 0), (1, 1, 1), "bilinear")(picture)[0] * 255  # (3, h, w)
@@ -62,7 +62,7 @@ def test_the_view_is_what_the_transform_does(height, width, h, w):
 
 
 def square(path, height: int, width: int, at: tuple[int, int], side: int):
-    """A clip of grey noise with a bright square, centred at (y, x), that the codec keeps."""
+    """A clip of grey noise with a bright square, centered at (y, x), that the codec keeps."""
     import av
 
     picture = np.random.default_rng(0).integers(40, 60, (height, width, 3)).astype(np.uint8)
@@ -79,7 +79,7 @@ def square(path, height: int, width: int, at: tuple[int, int], side: int):
 
 
 def set_offset(pathway, offset: torch.Tensor) -> None:
-    """Give every point of a pathway the same offset, (3,) in normalised coordinates, whatever it sees."""
+    """Give every point of a pathway the same offset, (3,) in normalized coordinates, whatever it sees."""
     shift = pathway.attention.points
     with torch.no_grad():
         shift.conv.weight.zero_()
@@ -115,11 +115,11 @@ def test_a_known_offset_lands_on_the_square(tmp_path, case, size):
     frames = read_clip(path, frame_rules.build("uniform", 4))
     encoder = d2st.adapt(vit(size), d2st.D2STConfig(), frames=4, image_size=size)
     seen = eval_transform(encoder.image_size, (0, 0, 0), (1, 1, 1), encoder.interpolation)(frames)
-    bright = (seen[0].mean(0) > 0.6).nonzero().double().mean(0)  # (2,), centre of the square in the model's pixels
+    bright = (seen[0].mean(0) > 0.6).nonzero().double().mean(0)  # (2,), center of the square in the model's pixels
     cells = (bright + 0.5) / 8 - 0.5  # patches of 8 pixels
     pathway = encoder.adapters["blocks_1"].pathways["spatial"]
     volume = torch.tensor([4, encoder.image_size[0] // 8, encoder.image_size[1] // 8])
-    target = torch.tensor([1.0, *cells.tolist()]) / (volume - 1) * 2 - 1  # (3,), normalised: on frame 1
+    target = torch.tensor([1.0, *cells.tolist()]) / (volume - 1) * 2 - 1  # (3,), normalized: on frame 1
     resting = reference_points((1, 4, 4)).flatten(0, 2)  # (n, 3)
     nearest = (resting - target).abs().max(1).values.argmin()
     set_offset(pathway, target - resting[nearest])
@@ -142,8 +142,8 @@ def square_in_stored(place, turns, stored):
 
 @pytest.mark.parametrize("build", ["d2st_stills", "convnext"])
 def test_cells_lie_where_they_look(build):
-    """Measured: the response of a map to a changed pixel is centred on that pixel to a quarter of a cell, on average
-    over places. (In theory a ResNet's strided convolutions centre cell i at i steps, half a cell off; a trained one has
+    """Measured: the response of a map to a changed pixel is centered on that pixel to a quarter of a cell, on average
+    over places. (In theory a ResNet's strided convolutions center cell i at i steps, half a cell off; a trained one has
     learned to look at all of the picture.)"""
     torch.manual_seed(0)
     if build == "convnext":
@@ -151,7 +151,7 @@ def test_cells_lie_where_they_look(build):
 
         model = ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 16, 16, 16), num_classes=0).eval()
     else:
-        model = d2st.backbones.build(build).eval()
+        model = d2st.backbones.build.build(build).eval()
     seen = {}
     sites = inspect(model, (64, 64)).sites[:3]
     for site in sites:
@@ -169,8 +169,8 @@ def test_cells_lie_where_they_look(build):
             for site in sites:
                 energy = (seen[site.key] - before[site.key]).square().sum((0, 1))  # (H, W)
                 weights, (h, w) = energy / energy.sum(), energy.shape
-                centre = [0.0, (weights.sum(1) @ torch.arange(h).float()), (weights.sum(0) @ torch.arange(w).float())]
-                pixel = points.cells_to_pixels(torch.tensor(centre), (1, h, w), (64, 64))
+                center = [0.0, (weights.sum(1) @ torch.arange(h).float()), (weights.sum(0) @ torch.arange(w).float())]
+                pixel = points.cells_to_pixels(torch.tensor(center), (1, h, w), (64, 64))
                 errors[site.key].append(pixel[1:] - torch.tensor([y, x]))
     for key, found in errors.items():
         off = torch.stack(found).mean(0).abs().max() / (64 / seen[key].shape[-1])  # in cells

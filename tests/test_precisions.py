@@ -8,7 +8,7 @@ from families import BACKBONES, FRAMES, SIZE, clips, gradients, move
 from torch import nn
 
 import d2st
-from d2st.framesets import make_framesets
+from d2st.adapters.framesets import make_framesets
 
 SYSTEMS = {
     "d2st": d2st.D2STConfig(),
@@ -65,7 +65,7 @@ def test_classifiers_on_backbones_of_other_precision(head, dtype, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.bool, torch.complex64])
-def test_videos_that_are_not_normalised_are_refused(dtype):
+def test_videos_that_are_not_normalized_are_refused(dtype):
     with pytest.raises(d2st.D2STError, match="not a list"):
         adapted("d2st")([torch.zeros(FRAMES, 3, 32, 32)])
     with pytest.raises(d2st.D2STError, match=f"floating-point frames; this one is {dtype}.*eval_transform"):

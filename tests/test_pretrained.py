@@ -11,7 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 
 import d2st
 from d2st import D2STConfig, D2STError
-from d2st.pretrained import config_from_dict, fingerprint
+from d2st.adapter_file import config_from_dict
+from d2st.backbones.fingerprint import fingerprint
 
 VIT = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=0)
 
@@ -181,8 +182,8 @@ def test_configs_from_json():
     config = D2STConfig(spatial=((1, 2, 2), (2, 3, 3)), positions=(0, 1))
     fields = json.loads(json.dumps({"name": "d2st", **vars(config)}))
     assert config_from_dict(fields) == config
-    with pytest.raises(D2STError, match=r"no field \['colour'\]"):
-        config_from_dict({"name": "d2st", "colour": 1})
+    with pytest.raises(D2STError, match=r"no field \['color'\]"):
+        config_from_dict({"name": "d2st", "color": 1})
     with pytest.raises(D2STError, match="is not one of"):
         config_from_dict({"name": "magic"})
 

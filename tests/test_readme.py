@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import small
 
-from d2st import cli
+from d2st.commands import cli
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text()
 COMMANDS = re.findall(r"^d2st (\S+) (--.+)$", TEXT, re.MULTILINE)

@@ -7,8 +7,9 @@ import pytest
 import torch
 import yaml
 
-from d2st import cli, recipes, train
+from d2st import recipes
 from d2st.adapters import D2STConfig, DSTConfig
+from d2st.commands import cli, train
 from d2st.data.benchmarks import FEW_SHOT
 from d2st.heads import D2ST_MM
 
@@ -36,8 +37,8 @@ GOLDEN = {"ssv2-small": "ssv2_small", "kinetics100": "kinetics100", "hmdb51": "h
 def read(monkeypatch):
     """Configs of a verb from recipes, as the command line reads them."""
     seen = []
-    monkeypatch.setattr("d2st.train.train", lambda config: seen.append(config) or {})
-    monkeypatch.setattr("d2st.evaluate.evaluate", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("d2st.commands.train.train", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("d2st.commands.evaluate.evaluate", lambda config: seen.append(config) or {})
 
     def call(verb, *names, **flags):
         more = [text for key, value in flags.items() for text in (f"--{key}", value)]

@@ -10,10 +10,12 @@ from pathlib import Path
 import clips
 import pytest
 
-from d2st.data import frame_file, frames, index
+from d2st.data import sampling as frames
+from d2st.data import store_index as index
 from d2st.data.datasets import open_dataset
 from d2st.data.pack import pack
-from d2st.data.store import PrepareConfig, prepare
+from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.data.video import frame_file
 from d2st.errors import D2STError
 
 
@@ -134,7 +136,7 @@ def test_an_unreadable_source_is_not_kept(tmp_path):
 
 
 def test_one_clip_that_a_library_cannot_bear_is_counted(data, tmp_path, monkeypatch):
-    from d2st.data import video
+    from d2st.data.video import reader as video
 
     real = video.iter_frames
 

@@ -8,15 +8,15 @@ import pytest
 import yaml
 
 from d2st.data.datasets import open_dataset
-from d2st.data.frames import build
 from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, render_clip, split, write, write_benchmark, write_clip
 from d2st.data.rendered.draw import CONTRAST, random_background, random_looks
-from d2st.data.rendered.long import write_long
 from d2st.data.rendered.motion import and_back, hops, stop_and_go, zigzag
-from d2st.data.rendered.shapes import COLOURS
+from d2st.data.rendered.shapes import COLORS
 from d2st.data.rendered.stills import MOST, render_still
-from d2st.data.video import iter_frames, probe
+from d2st.data.sampling import build
+from d2st.data.video.reader import iter_frames, probe
 from d2st.errors import D2STError
+from d2st.spotting.rendered import write_long
 
 BY_NAME = {motion.name: motion for motion in MOTIONS}
 SMALL = RenderConfig(side=32, shortest=6, longest=9, clips={"train": 1, "val": 1, "test": 2}, workers=0)
@@ -92,9 +92,9 @@ def test_looks_differ_within_a_scene_and_stand_out():
     for _ in range(50):
         background = random_background(rng, 16)
         looks = random_looks(rng, 3, background)
-        assert len({look.shape for look in looks}) == len({look.colour for look in looks}) == 3
+        assert len({look.shape for look in looks}) == len({look.color for look in looks}) == 3
         mean = background.mean((0, 1)).round()
-        tints = np.array(list(COLOURS.values()))[[look.colour for look in looks]]
+        tints = np.array(list(COLORS.values()))[[look.color for look in looks]]
         assert (np.abs(tints - mean).sum(1) >= CONTRAST - 3).all()
 
 
@@ -110,7 +110,7 @@ def test_look_classes_are_told_by_their_actors_and_not_by_the_motion(monkeypatch
             assert all((looks[i].shape, looks[i].fill) == motion.look for i in moving)
             others = [look for look in looks if (look.shape, look.fill) != motion.look]
             assert len(others) <= 1 and all(look.shape != motion.look[0] for look in others), "one bystander at most"
-            assert len({look.colour for look in looks}) == len(looks)
+            assert len({look.color for look in looks}) == len(looks)
     parts = split(LOOKS)
     for part in ("train", "test"):
         assert {m.look[0] for m in LOOKS if m.name in parts[part]} == set(range(12))

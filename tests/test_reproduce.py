@@ -16,20 +16,20 @@ import pytest
 import torch
 from small import options
 
-from d2st import cli, paper
+from d2st.commands import cli
 from d2st.data.benchmarks import load
 from d2st.data.rendered import LOOKS, RenderConfig, split
 from d2st.errors import D2STError
-from d2st.files import is_held
+from d2st.evaluation.intervals import Estimate, Spread, contrast, over_seeds, pooled, t_quantile, verdict
+from d2st.factory.encoder import build_encoder
 from d2st.heads import HEADS
-from d2st.options import build_encoder
-from d2st.reproduce import ReproduceConfig, reproduce
+from d2st.reproduce import ReproduceConfig, paper, reproduce
 from d2st.reproduce import mini as small_version
 from d2st.reproduce.cells import Cell, Run, cells, chosen, run_of
-from d2st.reproduce.intervals import Estimate, Spread, contrast, over_seeds, pooled, t_quantile, verdict
 from d2st.reproduce.mini_report import report
 from d2st.reproduce.run import RESULT, execute, finished
 from d2st.reproduce.table import MISSING, entries, values_of
+from d2st.utils.files import is_held
 
 EVERY = [cell for name in paper.TABLES for cell in cells(paper.read(name))]
 ONE = next(cell for cell in EVERY if cell.name == "1/D2ST-Adapter (ViT-B)/SSv2-Full 1-shot")
@@ -40,8 +40,8 @@ FULL_SHOT = [cell for cell in EVERY if "top" in cell.setting]
 def parsed(monkeypatch):
     """Configs that the verbs would have run with."""
     seen = []
-    monkeypatch.setattr("d2st.train.train", lambda config: seen.append(config) or {})
-    monkeypatch.setattr("d2st.evaluate.evaluate", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("d2st.commands.train.train", lambda config: seen.append(config) or {})
+    monkeypatch.setattr("d2st.commands.evaluate.evaluate", lambda config: seen.append(config) or {})
     return seen
 
 
@@ -85,8 +85,8 @@ def test_the_verbs_take_every_command(parsed, variant, tmp_path):
 
 def test_full_shot_cells_are_trained_and_tested_by_recipes_of_their_own(monkeypatch, tmp_path):
     seen = []
-    for verb in ("train.train_full_shot", "evaluate.evaluate_full_shot"):
-        monkeypatch.setattr(f"d2st.full_shot.{verb}", lambda config: seen.append(config) or {})
+    for verb in ("train_classifier.train_full_shot", "evaluate_classifier.evaluate_full_shot"):
+        monkeypatch.setattr(f"d2st.commands.{verb}", lambda config: seen.append(config) or {})
     assert {cell.name.split("/")[1] for cell in FULL_SHOT} >= {"ST-Adapter", "D2ST-Adapter"} and len(FULL_SHOT) == 10
     for cell in FULL_SHOT:
         run = run_of(cell, "released", 18, tmp_path / "data", tmp_path)

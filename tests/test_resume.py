@@ -11,11 +11,11 @@ import small
 import torch
 from safetensors.torch import load_file
 
-from d2st.train import TrainConfig, train
+from d2st.commands.train import TrainConfig, train
 
 SCRIPT = """
 import json, sys, torch
-from d2st.train import TrainConfig, train
+from d2st.commands.train import TrainConfig, train
 torch.set_num_threads(1)
 train(TrainConfig(**json.loads(sys.argv[1])))
 """

@@ -14,12 +14,12 @@ from safetensors.torch import load_file
 from small import CLIPS, noisy, options
 
 import d2st
-from d2st import files
+from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.commands.train import TrainConfig, train
 from d2st.errors import D2STError
-from d2st.evaluate import EvalConfig, evaluate
-from d2st.loss import EpisodicLoss
-from d2st.runs import RunFolder
-from d2st.train import TrainConfig, train
+from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.run_folder import RunFolder
+from d2st.utils import files
 
 
 def config(folder, out, **more) -> TrainConfig:
@@ -78,7 +78,7 @@ def test_a_step_that_is_not_finished_leaves_no_trace_in_the_statistics(small, tm
 def test_two_processes_cannot_train_in_one_folder(small, tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.open({"lr": 1.0})
-    script = "import sys; from d2st.runs import RunFolder; RunFolder(sys.argv[1]).open({'lr': 1.0})"
+    script = "import sys; from d2st.training.run_folder import RunFolder; RunFolder(sys.argv[1]).open({'lr': 1.0})"
     other = subprocess.run([sys.executable, "-c", script, str(folder.path)], capture_output=True, text=True)
     assert other.returncode and "Another process is at work in" in other.stderr
 

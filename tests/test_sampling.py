@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2st.sampling import gathered, sample
+from d2st.layers.trilinear import gathered, sample
 
 counts = st.integers(1, 4)
 

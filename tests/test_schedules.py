@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2st import schedules
 from d2st.errors import D2STError
+from d2st.training import schedules
 
 # (recipe, nominal episodes, rate at the start, rate after the warm-up, decay_at, decay)
 RECIPES = [

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from d2st import heads, scoring
+from d2st import heads
 from d2st.data.episodes import EpisodeSampler
+from d2st.evaluation import episodes as scoring
 
 
 @pytest.fixture
@@ -13,8 +14,8 @@ def setting():
     """Features that a head tells apart sometimes, unequal class sizes, two views."""
     rng = torch.Generator().manual_seed(0)
     labels = np.repeat(np.arange(4), [5, 7, 6, 9])
-    centres = torch.randn(4, 1, 4, 8, generator=rng)
-    features = centres[torch.from_numpy(labels)] + 1.5 * torch.randn(len(labels), 2, 4, 8, generator=rng)
+    centers = torch.randn(4, 1, 4, 8, generator=rng)
+    features = centers[torch.from_numpy(labels)] + 1.5 * torch.randn(len(labels), 2, 4, 8, generator=rng)
     return features, labels
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2st.errors import D2STError
-from d2st.progress import clock
-from d2st.spot.events import count_found, of_classes, read_events, seconds, write_events
-from d2st.spot.segments import Segment, find_segments, iou, merge
+from d2st.spotting.events import count_found, of_classes, read_events, seconds, write_events
+from d2st.spotting.segments import Segment, find_segments, iou, merge
+from d2st.utils.progress import clock
 
 SPAN = st.tuples(st.integers(0, 50), st.integers(1, 20)).map(lambda s: (s[0] / 2, (s[0] + s[1]) / 2))
 LABELS = ("a", "b", "c")

@@ -12,14 +12,15 @@ import small as made
 import torch
 from PIL import Image
 
-from d2st import cli
-from d2st.data.frames import uniform
-from d2st.data.stream import VideoStream, open_stream
-from d2st.data.video import read_clip
+from d2st.classifiers.build import build_classifier
+from d2st.commands import cli
+from d2st.commands.spot import SpotConfig, spot
+from d2st.data.sampling import uniform
+from d2st.data.video.reader import read_clip
+from d2st.data.video.stream import VideoStream, open_stream
 from d2st.errors import D2STError
-from d2st.recogniser import build_classifier
-from d2st.spot import SpotConfig, spot, watching
-from d2st.spot.scores import standing_out, window_scores
+from d2st.spotting import watching
+from d2st.spotting.scores import standing_out, window_scores
 
 SCENES = (("pink", 25), ("white", 35), ("teal", 22), ("white", 28), ("pink", 20))  # frames, 25 a second
 

@@ -13,15 +13,15 @@ from lightning_fabric.plugins import MixedPrecision
 from safetensors.torch import load_file
 
 import d2st
-from d2st.data.loading import EpisodeClips
-from d2st.data.workers import lost_workers, undisturbed
+from d2st.commands.train import TrainConfig, train
+from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
+from d2st.data.loaders import EpisodeClips
 from d2st.errors import D2STError
-from d2st.full_shot.train import FullShotTrainConfig, train_full_shot
-from d2st.loss import EpisodicLoss
-from d2st.runs import RunFolder
-from d2st.steps import SKIPPED, Steps
-from d2st.train import TrainConfig, train
-from d2st.validate import Validation
+from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.run_folder import RunFolder
+from d2st.training.steps import SKIPPED, Steps
+from d2st.training.validation import Validation
+from d2st.utils.workers import lost_workers, undisturbed
 
 
 def config(folder, out, **more) -> TrainConfig:
@@ -41,8 +41,10 @@ def same(one, two, file: str) -> bool:
 
 def too_fast(monkeypatch, at: int) -> None:
     """A learning rate that makes weights infinite in the step that ends at ``at``."""
-    make = d2st.schedules.step
-    monkeypatch.setattr("d2st.schedules.step", lambda *given: lambda i: math.inf if i == at - 1 else make(*given)(i))
+    make = d2st.training.schedules.step
+    monkeypatch.setattr(
+        "d2st.training.schedules.step", lambda *given: lambda i: math.inf if i == at - 1 else make(*given)(i)
+    )
 
 
 @pytest.mark.parametrize("at", [2, 12])
@@ -59,7 +61,7 @@ def test_weights_are_looked_at_before_they_are_kept(small, tmp_path, monkeypatch
 
 
 def test_a_classifier_s_weights_are_looked_at_too(small, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("d2st.schedules.cosine", lambda *given: lambda i: float("inf"))
+    monkeypatch.setattr("d2st.training.schedules.cosine", lambda *given: lambda i: float("inf"))
     shares = tmp_path / "split.yaml"
     shares.write_text("train: 60%\nval: 40%\n")
     settings = {"split": str(shares), "epochs": 1, "warmup_epochs": 0, "batch_size": 8, "clips_per_step": 16}
@@ -93,7 +95,7 @@ def scaled(monkeypatch, **scaler) -> None:
         fabric.launch()
         return fabric
 
-    monkeypatch.setattr("d2st.train.launch_training", launch)
+    monkeypatch.setattr("d2st.commands.train.launch_training", launch)
 
 
 def overflowing(monkeypatch, calls: set[int] | None = None) -> None:

@@ -4,14 +4,14 @@ import json
 import os
 
 import numpy as np
+import pretrain_stills as stills
 import pytest
 import torch
 from safetensors import safe_open
 
 import d2st
-from d2st import stills
-from d2st.assets import SHIPPED
-from d2st.backbones import ASSETS
+from d2st.backbones.assets import SHIPPED
+from d2st.backbones.build import ASSETS
 from d2st.data.rendered.stills import MOST, render_still
 
 

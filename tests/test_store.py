@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 
-from d2st.data import frame_file, frames, index
+from d2st.data import sampling as frames
+from d2st.data import store_index as index
 from d2st.data.datasets import DataWarning, open_dataset
-from d2st.data.store import PrepareConfig, prepare
-from d2st.data.video import VideoError
-from d2st.data.workers import run_jobs
+from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.data.video import frame_file
+from d2st.data.video.reader import VideoError
 from d2st.errors import D2STError
+from d2st.utils.workers import run_jobs
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +110,7 @@ def test_unreadable_videos_are_listed_with_reasons(videos, tmp_path):
 
 
 def test_damaged_videos_are_listed_in_every_run(videos, tmp_path, monkeypatch):
-    from d2st.data import container, packets
+    from d2st.data.video import container, packets
 
     real = packets.scan
 
@@ -142,7 +144,7 @@ def test_list_files_open_the_store_of_a_folder(videos, tmp_path):
 
 _RUN = """
 import sys
-from d2st.data.store import PrepareConfig, prepare
+from d2st.data.store_writer import PrepareConfig, prepare
 prepare(PrepareConfig(data=sys.argv[1], out=sys.argv[2], workers=int(sys.argv[3])))
 """
 
@@ -175,10 +177,10 @@ def test_kill_at_any_moment_and_go_on(videos, tmp_path, workers):
 _WITHOUT_AV = """
 import sys
 sys.modules["av"] = sys.modules["jsonargparse"] = None
-import d2st.data.loading
-from d2st.data import datasets, frames
+import d2st.data.loaders
+from d2st.data import datasets, sampling
 found = datasets.open_dataset(sys.argv[1])
-print(tuple(found.read(1, frames.build("uniform", 8)).shape))
+print(tuple(found.read(1, sampling.build("uniform", 8)).shape))
 """
 
 
@@ -315,8 +317,8 @@ def test_a_clip_is_written_as_it_comes(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_file_says_about_itself_is_checked(videos, tmp_path, about):
-    from d2st.data.check import CheckConfig, check
-    from d2st.data.readers import duration
+    from d2st.commands.check_data import CheckConfig, check
+    from d2st.data.video.open import duration
 
     _prepare(videos, tmp_path / "store")
     file = index.clip_file(tmp_path / "store", "clap/a.mp4")

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from d2st import cli
+from d2st.commands import cli
 
 CLASS, FILE = os.fsdecode(b"cl\xe9"), os.fsdecode(b"junk\xff.mp4")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2st.data.stream import open_stream
-from d2st.data.video import VideoError, iter_frames
+from d2st.data.video.reader import VideoError, iter_frames
+from d2st.data.video.stream import open_stream
 
 
 def read(path, threads=1):

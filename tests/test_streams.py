@@ -8,8 +8,8 @@ import warnings
 
 import pytest
 
-from d2st import cli
-from d2st.data.video import VideoWarning
+from d2st.commands import cli
+from d2st.data.video.reader import VideoWarning
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def verb(monkeypatch):
     """Lets check-data be a function of the test's."""
 
     def use(function):
-        monkeypatch.setattr("d2st.data.check.check", function)
+        monkeypatch.setattr("d2st.commands.check_data.check", function)
         return lambda: cli.main(["check-data", "clips"])
 
     return use
@@ -34,7 +34,7 @@ def test_a_reader_that_goes_away_changes_nothing(verb, monkeypatch, capsys):
             done = []
 
             def check(config, done=done, usable=usable):
-                from d2st.console import plain_console, plain_table, tell
+                from d2st.utils.console import plain_console, plain_table, tell
 
                 for _ in range(3):
                     print("x" * 100_000, flush=True)
@@ -70,7 +70,7 @@ def test_output_that_cannot_be_written_is_told(verb, monkeypatch, capsys):
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1", "ascii"])
 def test_no_name_is_too_strange_to_print(encoding, verb, monkeypatch, tmp_path):
     def check(config):
-        from d2st.console import plain_console, plain_table
+        from d2st.utils.console import plain_console, plain_table
 
         table = plain_table("clip")
         table.add_row("動作/junk\udcff.mp4")
@@ -110,7 +110,7 @@ def test_streams_are_given_back(verb):
 def test_what_is_told_is_told_at_once(unbuffered):
     """A line on stderr comes before what stdout keeps until the end; with python -u everything comes as it is said."""
     code = (
-        "import sys; from d2st.console import say, tell; from d2st.streams import safe_streams\n"
+        "import sys; from d2st.utils.console import say, tell; from d2st.utils.streams import safe_streams\n"
         "with safe_streams():\n    say('first'); tell('second'); say('third'); sys.stdout.flush(); tell('fourth')"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}

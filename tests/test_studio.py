@@ -17,25 +17,25 @@ import torch
 import d2st
 from d2st.errors import D2STError
 from d2st.studio import StudioConfig, cards, check, studio
-from d2st.studio.recognisers import Recognisers
+from d2st.studio.recognizers import Recognizers
 from d2st.studio.room import Room
 from d2st.studio.sessions import MOST, SILENT, Sessions, remove_left_over
 
 
 @pytest.fixture(scope="module")
-def recognisers(small, tmp_path_factory):
+def recognizers(small, tmp_path_factory):
     """Two saved adapters to choose from."""
     folder = tmp_path_factory.mktemp("adapters")
     for name, config in (("a/best", d2st.D2STConfig()), ("b", d2st.STConfig())):
         encoder = d2st.adapt("test_resnet", config, frames=4, pretrained=small / "weights.safetensors", image_size=32)
         encoder.save_pretrained(folder / name)
-    return Recognisers(StudioConfig(adapters=str(folder), weights=str(small / "weights.safetensors"), device="cpu"))
+    return Recognizers(StudioConfig(adapters=str(folder), weights=str(small / "weights.safetensors"), device="cpu"))
 
 
 @pytest.fixture
-def sessions(recognisers, tmp_path, monkeypatch):
+def sessions(recognizers, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    opened = Sessions(recognisers, max_size=1, max_clips=6, grace=30)
+    opened = Sessions(recognizers, max_size=1, max_clips=6, grace=30)
     yield opened
     opened.close()
 
@@ -66,14 +66,14 @@ def run(steps):
     return steps[-1], len(steps)
 
 
-def test_teaches_recognises_and_explains(sessions, upload):
+def test_teaches_recognizes_and_explains(sessions, upload):
     _, tab = sessions.enter("", "tab")
     step, count = run(tab.add("  pink   things ", upload("pink/0", "pink/1")))
     assert (step.done, step.total, step.kept, step.problems, count) == (2, 2, 2, [], 3)
     run(tab.add("teal", upload("teal/0")))
     assert list(tab.examples) == ["pink things", "teal"] and tab.count == 3
     assert [len(e.frames) for e in tab.examples["pink things"]] == [4, 4]
-    step, _ = run(tab.recognise(upload("teal/3", b"no video", "pink/4")))
+    step, _ = run(tab.recognize(upload("teal/3", b"no video", "pink/4")))
     assert step.kept == 2 and tab.passed_over == [
         "bad.mp4: cannot be read as a video (FFmpeg finds no video container in it (Invalid data found when processing "
         "input))."
@@ -103,30 +103,30 @@ def test_a_clip_of_none_of_the_actions_is_unknown(sessions, upload):
     _, tab = sessions.enter("", "tab")
     run(tab.add("pink", upload("pink/0")))
     assert tab.never_unknown
-    run(tab.recognise(upload("teal/0")))
+    run(tab.recognize(upload("teal/0")))
     alone = cards.answers(tab).split("<ol", 1)[1]
     assert not tab.answers[0].prediction.unknown and "% sure" not in alone and "<meter" not in alone
     run(tab.add("pink", upload("pink/1", "pink/2")))
     run(tab.add("sand", upload("sand/0", "sand/1")))
     assert not tab.never_unknown
-    run(tab.recognise(upload("blue/0", "pink/3")))
+    run(tab.recognize(upload("blue/0", "pink/3")))
     assert [a.prediction.answer for a in tab.answers] == ["unknown", "pink"]
     page = cards.answers(tab)
     assert "<h3>unknown</h3><span>none of the actions; most like " in page and "% sure" in page
 
 
-def test_another_recogniser_looks_at_the_examples_anew(sessions, upload):
+def test_another_recognizer_looks_at_the_examples_anew(sessions, upload):
     _, tab = sessions.enter("", "tab")
     run(tab.add("pink", upload("pink/0", "pink/1")))
     before = tab.classifier.support["pink"].frames
     step, _ = run(tab.use("b"))
     after = tab.classifier.support["pink"].frames
-    assert step.kept == 2 and tab.recogniser.name == "b" and after.shape == before.shape
+    assert step.kept == 2 and tab.recognizer.name == "b" and after.shape == before.shape
     assert tab.examples["pink"][0].name == "pink-0.mp4"
-    run(tab.recognise(upload("pink/2")))
+    run(tab.recognize(upload("pink/2")))
     tab.look(0)
     assert tab.looks == {0: None}  # ST-Adapter has no reference points
-    with pytest.raises(D2STError, match="no recogniser 'c'; choose one of a/best, b"):
+    with pytest.raises(D2STError, match="no recognizer 'c'; choose one of a/best, b"):
         run(tab.use("c"))
 
 
@@ -151,28 +151,28 @@ def test_one_example_of_several_is_removed(sessions, upload):
         tab.remove_example("pink", last.key)
 
 
-def test_a_change_of_recogniser_that_does_not_end_changes_nothing(sessions, upload, monkeypatch):
+def test_a_change_of_recognizer_that_does_not_end_changes_nothing(sessions, upload, monkeypatch):
     _, tab = sessions.enter("", "tab")
     run(tab.add("pink", upload("pink/0", "pink/1")))
-    run(tab.recognise(upload("pink/2")))
-    before = tab.recogniser, tab.classifier, {name: list(own) for name, own in tab.examples.items()}, list(tab.answers)
+    run(tab.recognize(upload("pink/2")))
+    before = tab.recognizer, tab.classifier, {name: list(own) for name, own in tab.examples.items()}, list(tab.answers)
     steps = tab.use("b")
     next(steps), next(steps)
     steps.close()  # as when the page is reloaded
-    assert (tab.recogniser, tab.classifier, tab.examples, tab.answers) == before
+    assert (tab.recognizer, tab.classifier, tab.examples, tab.answers) == before
     with monkeypatch.context() as patched, pytest.raises(MemoryError):
         patched.setattr("d2st.studio.pictures.small_frames", lambda frames: (_ for _ in ()).throw(MemoryError()))
         run(tab.use("b"))
-    assert (tab.recogniser, tab.classifier, tab.examples, tab.answers) == before
+    assert (tab.recognizer, tab.classifier, tab.examples, tab.answers) == before
     step, _ = run(tab.use("b"))
     assert step.kept == 2 and not tab.answers
 
 
-def test_a_recogniser_in_use_is_not_loaded_again(sessions, recognisers, monkeypatch):
+def test_a_recognizer_in_use_is_not_loaded_again(sessions, recognizers, monkeypatch):
     _, tab = sessions.enter("", "tab")
-    monkeypatch.setattr("d2st.studio.recognisers.KEPT", 1)
-    recognisers.get("b")
-    assert list(recognisers.loaded) == ["b"] and recognisers.get("a/best") is tab.recogniser
+    monkeypatch.setattr("d2st.studio.recognizers.KEPT", 1)
+    recognizers.get("b")
+    assert list(recognizers.loaded) == ["b"] and recognizers.get("a/best") is tab.recognizer
 
 
 def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
@@ -184,7 +184,7 @@ def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
         (lambda: tab.add("x" * 61, clip), "at most 60"),
         (lambda: tab.add("pink", []), "at least one example clip"),
         (lambda: tab.add("pink", clip * 7), "would make 7, and this page keeps 6"),
-        (lambda: tab.recognise(clip), "Teach at least one action first"),
+        (lambda: tab.recognize(clip), "Teach at least one action first"),
     ):
         with pytest.raises(D2STError, match=said):
             run(act())
@@ -199,16 +199,16 @@ def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
     step, _ = run(tab.add("pink", clip))
     assert step.problems == ["pink-0.mp4: the upload is no longer there; choose the file again."]
     for act, said in (
-        (lambda: tab.recognise([]), "at least one clip"),
-        (lambda: tab.recognise(clip * 7), "7 clips at once are too many"),
+        (lambda: tab.recognize([]), "at least one clip"),
+        (lambda: tab.recognize(clip * 7), "7 clips at once are too many"),
         (lambda: tab.look(0), "This answer is no longer there"),
     ):
         with pytest.raises(D2STError, match=said):
             run(act())
-    working = tab.recognise(upload("pink/2"))
+    working = tab.recognize(upload("pink/2"))
     next(working)
     with pytest.raises(D2STError, match="still at work"):
-        run(tab.recognise(upload("pink/3")))
+        run(tab.recognize(upload("pink/3")))
     run(working)
 
 
@@ -225,9 +225,9 @@ def test_tabs_do_not_mix_and_their_clips_go_with_them(sessions, upload):
     _, other = sessions.enter("", "second")
     assert stat.S_IMODE(sessions.folder.stat().st_mode) == 0o700
     run(tab.add("pink", upload("pink/0")))
-    run(tab.recognise(upload("pink/1")))
+    run(tab.recognize(upload("pink/1")))
     assert not other.examples and len(list(tab.inbox.folder.iterdir())) == 2
-    run(tab.recognise(upload("pink/2")))
+    run(tab.recognize(upload("pink/2")))
     assert len(list(tab.inbox.folder.iterdir())) == 2  # the query before is gone
     tab.remove("pink")
     assert len(list(tab.inbox.folder.iterdir())) == 1
@@ -252,7 +252,7 @@ def test_one_upload_serves_as_often_as_it_was_chosen(sessions, upload):
     (_, tab), (_, other) = sessions.enter("", "tab"), sessions.enter("", "other")
     clip = upload("pink/0")
     run(tab.add("pink", clip))
-    step, _ = run(tab.recognise(clip))
+    step, _ = run(tab.recognize(clip))
     run(other.add("pink", clip))
     assert step.kept == 1 and tab.answers[0].prediction.label == "pink" and other.count == 1
     tab.remove("pink")
@@ -284,10 +284,10 @@ def test_old_uploads_go_and_nothing_ends_the_sweep(sessions, upload, monkeypatch
     assert tab.count == 1
 
 
-def test_a_tab_that_is_closed_before_it_was_opened_is_forgotten(sessions, recognisers):
-    """Others come and go while a tab waits for its recogniser."""
+def test_a_tab_that_is_closed_before_it_was_opened_is_forgotten(sessions, recognizers):
+    """Others come and go while a tab waits for its recognizer."""
     opening = threading.Thread(target=sessions.enter, args=("", "tab"), daemon=True)
-    with recognisers.lock:
+    with recognizers.lock:
         opening.start()
         for _ in range(500):
             if sessions.tabs:
@@ -334,7 +334,7 @@ def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
     assert {name: len(own) for name, own in other.examples.items()} == {"pink": 2, "<b>teal": 1}
     assert len(list(other.inbox.folder.iterdir())) == 0
     for one in (tab, other):
-        run(one.recognise(upload("teal/3")))
+        run(one.recognize(upload("teal/3")))
     assert tab.answers[0].prediction == other.answers[0].prediction
     assert [pair.support[0] for pair in other.answers[0].pairs] == [None] * 4
     run(other.add("pink", upload("pink/2")))
@@ -403,7 +403,7 @@ def test_one_clip_never_stops_the_others(sessions, upload, monkeypatch, where, r
     assert len(step.problems) == 1 and step.problems[0].startswith("pink-0.mp4: cannot be ")
     assert len(list(tab.inbox.folder.iterdir())) == 2 and "\n" not in step.problems[0]
     calls.clear()
-    step, _ = run(tab.recognise(upload("pink/3", "pink/4")))
+    step, _ = run(tab.recognize(upload("pink/3", "pink/4")))
     assert step.kept == 1 and [a.clip.name for a in tab.answers] == ["pink-4.mp4"]
     assert tab.passed_over[0].startswith("pink-3.mp4: cannot be ") and len(list(tab.inbox.folder.iterdir())) == 3
     assert "Traceback" not in capsys.readouterr().err
@@ -419,7 +419,7 @@ def test_the_answer_for_none_of_the_actions_is_no_name(sessions, upload):
 def test_names_are_no_formulas_in_the_table(sessions, upload):
     _, tab = sessions.enter("", "tab")
     run(tab.add("=HYPERLINK(1)", upload("pink/0", "pink/1")))
-    run(tab.recognise(upload("pink/2", name="-1+cmd.mp4")))
+    run(tab.recognize(upload("pink/2", name="-1+cmd.mp4")))
     rows = list(csv.DictReader(cards.table(tab).splitlines()))
     assert (rows[0]["clip"], rows[0]["label"]) == ("'-1+cmd.mp4", "'=HYPERLINK(1)")
 

@@ -39,7 +39,7 @@ FLAGS = [
 
 @pytest.fixture(scope="module")
 def server(small, tmp_path_factory):
-    """A running studio with two recognisers: its address, its temporary folder, and its process."""
+    """A running studio with two recognizers: its address, its temporary folder, and its process."""
     pytest.importorskip("gradio", reason="gradio is not installed, so the page is not tested")
     adapters, temporary = tmp_path_factory.mktemp("adapters"), tmp_path_factory.mktemp("temporary")
     for name, config in (("looks", d2st.D2STConfig()), ("plain", d2st.STConfig())):
@@ -112,10 +112,10 @@ def cleared(page):
     page.wait_for_function("document.querySelector('#name input, #name textarea').value == ''")
 
 
-def recognise(page, *paths):
+def recognize(page, *paths):
     choose(page, "queries", *paths)
-    page.get_by_role("button", name="Recognise", exact=True).click()
-    page.get_by_text(re.compile(r"Recognised \d")).wait_for()
+    page.get_by_role("button", name="Recognize", exact=True).click()
+    page.get_by_text(re.compile(r"Recognized \d")).wait_for()
 
 
 def actions(page):
@@ -128,7 +128,7 @@ def answers(page):
 
 def test_from_first_example_to_answers(page, small, tmp_path):
     data = small / "data"
-    page.get_by_role("button", name="Recognise", exact=True).click()
+    page.get_by_role("button", name="Recognize", exact=True).click()
     page.get_by_text("Teach at least one action first").wait_for()
     page.get_by_role("button", name="Add examples").click()
     page.get_by_text("Give the action a name first").wait_for()
@@ -144,8 +144,8 @@ def test_from_first_example_to_answers(page, small, tmp_path):
     assert page.get_by_role("img", name="Frames of 1.mp4").locator("img").count() == 4
     avi = tmp_path / "query.avi"
     write_avi(data / "teal" / "3.mp4", avi)
-    recognise(page, avi, broken, data / "pink" / "4.mp4")
-    page.get_by_text("Recognised 2 clips.").wait_for()
+    recognize(page, avi, broken, data / "pink" / "4.mp4")
+    page.get_by_text("Recognized 2 clips.").wait_for()
     assert answers(page) == ["<i>teal & co", "pink"]
     first = page.get_by_role("list", name="Ranking").first
     assert first.get_by_role("listitem").count() == 2 and first.get_by_role("meter").count() == 2
@@ -171,7 +171,7 @@ def test_from_first_example_to_answers(page, small, tmp_path):
     assert actions(page) == ["pink"]
 
 
-def test_saved_examples_another_tab_and_another_recogniser(page, server, small, tmp_path):
+def test_saved_examples_another_tab_and_another_recognizer(page, server, small, tmp_path):
     data = small / "data"
     teach(page, "sand", data / "sand" / "0.mp4")
     with page.expect_download() as loading:
@@ -188,12 +188,12 @@ def test_saved_examples_another_tab_and_another_recogniser(page, server, small, 
     other.get_by_text("Opened 1 action.").wait_for()
     assert actions(other) == ["sand"]
     other.close()
-    page.get_by_role("combobox", name="Recogniser").click()
+    page.get_by_role("combobox", name="Recognizer").click()
     page.get_by_role("option", name="plain").click()
-    page.get_by_text("The recogniser is now plain.").wait_for()
-    recognise(page, data / "sand" / "1.mp4")
+    page.get_by_text("The recognizer is now plain.").wait_for()
+    recognize(page, data / "sand" / "1.mp4")
     page.get_by_role("button", name="Where did it look in 1.mp4?").click()
-    page.get_by_text("This recogniser has no reference points").wait_for()
+    page.get_by_text("This recognizer has no reference points").wait_for()
 
 
 def test_a_clip_from_the_camera(page):
@@ -226,7 +226,7 @@ def test_keyboard_alone(page, small):
             return [e.getAttribute('aria-label') || e.innerText, s.outlineStyle + ' ' + s.outlineWidth] }"""
         )
         reached[name.split("\n")[0].split(" (up to")[0]] = outline
-        if name == "Recognise":
+        if name == "Recognize":
             break
     controls = [
         "Example clips",
@@ -236,9 +236,9 @@ def test_keyboard_alone(page, small):
         "Frames of 0.mp4",
         "Save the examples to a file",
         "Open saved examples",
-        "Clips to recognise",
+        "Clips to recognize",
         "Record a clip with the camera",
-        "Recognise",
+        "Recognize",
     ]
     assert list(reached) == controls and set(reached.values()) == {"solid 3px"}
     page.get_by_label("Name of the action").focus()
@@ -256,7 +256,7 @@ def test_a_narrow_screen(page, small):
     page.set_viewport_size({"width": 390, "height": 800})
     teach(page, "a name that is long and wraps", small / "data" / "pink" / "0.mp4")
     teach(page, "teal", small / "data" / "teal" / "0.mp4")
-    recognise(page, small / "data" / "teal" / "1.mp4")
+    recognize(page, small / "data" / "teal" / "1.mp4")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     for button in page.get_by_role("button").all():
         box = button.bounding_box()
@@ -452,6 +452,6 @@ def write_avi(source: Path, target: Path) -> None:
     """A clip that browsers cannot play."""
     from small import write_clip
 
-    from d2st.data.video import iter_frames
+    from d2st.data.video.reader import iter_frames
 
     write_clip(target, np.stack(list(iter_frames(source))))

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import d2st
 from d2st.adapters.aim import Drop
-from d2st.framesets import frameset_codes, make_framesets
+from d2st.adapters.framesets import frameset_codes, make_framesets
 
 
 def adapt(config, family="clip-vit", frames=FRAMES, **kwargs):
@@ -146,7 +146,7 @@ def test_length_that_framesets_and_dense_frames_are_laid_out_for():
 def test_frameset_tiles_are_in_reading_order(tiles):
     frames = 2 * tiles**2
     video = torch.arange(1.0, frames + 1).view(1, frames, 1, 1, 1).expand(1, frames, 3, 16, 16)
-    images = make_framesets(video, tiles, antialias=False)  # one colour a frame: the colour is the index
+    images = make_framesets(video, tiles, antialias=False)  # one color a frame: the color is the index
     middles = images[0, :, 0, 8 // tiles :: 16 // tiles, 8 // tiles :: 16 // tiles]
     assert torch.equal(middles.flatten(), torch.arange(1.0, frames + 1))
     codes = frameset_codes(2, tiles, (16, 16), 8, 1, antialias=False)

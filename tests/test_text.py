@@ -16,9 +16,11 @@ from safetensors.torch import load_file, save_file
 from small_clip import BACKBONE
 
 import d2st
-from d2st import heads, prompts, text
+from d2st import heads
 from d2st.errors import D2STError
 from d2st.heads import TextConfig
+from d2st.text import names as text
+from d2st.text import prompts
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "clip_tokens.json").read_text())
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2st.data.times import rising
+from d2st.data.video.timestamps import rising
 
 GAPS = st.lists(st.sampled_from([1, 2, 3, 7, 20]), min_size=4, max_size=120)  # hundredths of a second
 

@@ -10,16 +10,16 @@ import torch
 from safetensors.torch import load_file
 
 import d2st
-from d2st import clip_transforms
+from d2st.commands.train import TrainConfig, train
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.frames import build
-from d2st.data.loading import EpisodeClips
+from d2st.data.loaders import EpisodeClips
+from d2st.data.sampling import build
 from d2st.data.transforms import train_transform
 from d2st.errors import D2STError
-from d2st.loss import EpisodicLoss
-from d2st.steps import Steps
-from d2st.train import TrainConfig, train
+from d2st.factory import transforms as clip_transforms
+from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.steps import Steps
 
 
 def config(folder, out, **more) -> TrainConfig:
@@ -68,14 +68,14 @@ def test_augment_says_which_clips_are_jittered(small, tmp_path) -> None:
     encoder = d2st.adapt("test_resnet", frames=4, pretrained=False, image_size=32)
     clip = torch.randint(0, 256, (4, 3, 40, 48), dtype=torch.uint8)
 
-    def colours(transform):
+    def colors(transform):
         torch.manual_seed(0)
         return {round(float(transform(clip).mean()), 4) for _ in range(8)}
 
     for augment, support_varies in (("queries", False), ("all", True)):
         settings = config(small, tmp_path, transforms="released", augment=augment, flip=False)
         support, query = clip_transforms.training(settings, encoder)
-        spread = [max(seen) - min(seen) for seen in (colours(support), colours(query))]
+        spread = [max(seen) - min(seen) for seen in (colors(support), colors(query))]
         assert (spread[0] > 0.2) == support_varies and spread[1] > 0.2
 
 

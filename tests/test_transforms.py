@@ -40,7 +40,7 @@ def test_released_support_crops_the_released_resize(golden):
 
 
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
-def test_colour_operations_are_the_released_ones(golden, name):
+def test_color_operations_are_the_released_ones(golden, name):
     cases = {key: value for key, value in golden.items() if key.startswith(f"adjust_{name}_")}
     assert len(cases) == 2
     for key, expected in cases.items():
@@ -95,14 +95,14 @@ def test_flip_can_be_turned_off(build):
     assert False in rising(flip=True)
 
 
-def test_eval_covers_and_crops_the_centre():
+def test_eval_covers_and_crops_the_center():
     clip = torch.zeros(2, 3, 60, 100, dtype=torch.uint8)
     clip[..., 40:60] = 255  # the middle fifth
     found = transforms.eval_transform(30, *PLAIN)(clip)
     assert found.shape == (2, 3, 30, 30)
     assert (found[..., 12:18] > 0.99).all() and (found[..., :9] < 0.01).all() and (found[..., 21:] < 0.01).all()
-    normalised = transforms.eval_transform(30, (0.5,) * 3, (0.25,) * 3)(clip)
-    torch.testing.assert_close(normalised, (found - 0.5) / 0.25)
+    normalized = transforms.eval_transform(30, (0.5,) * 3, (0.25,) * 3)(clip)
+    torch.testing.assert_close(normalized, (found - 0.5) / 0.25)
 
 
 @pytest.mark.parametrize("shape", [(31, 77), (77, 31), (32, 32), (7, 9), (33, 32), (1080, 1920)])

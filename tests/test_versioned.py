@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from d2st.errors import D2STError
-from d2st.tensor_file import read_shapes, read_tensors
-from d2st.versioned import parse, read_versioned
+from d2st.utils.tensor_file import read_shapes, read_tensors
+from d2st.utils.versioned_json import parse, read_versioned
 
 WANTED = {"format": 1, "what": "calibration", "remedy": "write it again"}
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from d2st.data import container, frames, packets, video
+from d2st.data import sampling as frames
+from d2st.data.video import container, packets
+from d2st.data.video import reader as video
 from d2st.errors import D2STError
 
 KINDS = {
@@ -146,7 +148,7 @@ def test_alpha_is_composited_on_black(tmp_path, codec, pixel_format):
     assert np.array_equal(first[:, :half], (expected[:, :half] * 51 + 127) // 255)
 
 
-def test_vp9_alpha_reads_as_colour(tmp_path):
+def test_vp9_alpha_reads_as_color(tmp_path):
     options = {"auto-alt-ref": "0", "deadline": "realtime", "cpu-used": "8"}
     path = clips.write(tmp_path / "a.webm", 4, "libvpx-vp9", "yuva420p", options, alpha=200)
     assert [clips.number(frame) for frame in video.iter_frames(path)] == [0, 1, 2, 3]
@@ -161,11 +163,11 @@ def test_the_first_default_video_stream_is_read(tmp_path, defaults, first):
 @pytest.mark.parametrize("matrix", [1, 5])  # BT.709, BT.601
 @pytest.mark.parametrize("value_range", [1, 2])  # 16..235, 0..255
 @pytest.mark.parametrize(("codec", "pixel_format"), [("libx264", "yuv420p"), ("libx265", "yuv420p10le")])
-def test_colours_follow_the_tags_of_the_file(tmp_path, codec, pixel_format, matrix, value_range):
-    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (20, 20, 20), (200, 100, 50)]
-    clip = video.read(clips.write_colours(tmp_path / "a.mp4", colours, codec, pixel_format, matrix, value_range), [1])
-    found = clip[0, :, 48, 8::16].T[: len(colours)]  # the middle of each stripe
-    assert (found.int() - torch.tensor(colours)).abs().max() <= 4
+def test_colors_follow_the_tags_of_the_file(tmp_path, codec, pixel_format, matrix, value_range):
+    colors = [(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (20, 20, 20), (200, 100, 50)]
+    clip = video.read(clips.write_colors(tmp_path / "a.mp4", colors, codec, pixel_format, matrix, value_range), [1])
+    found = clip[0, :, 48, 8::16].T[: len(colors)]  # the middle of each stripe
+    assert (found.int() - torch.tensor(colors)).abs().max() <= 4
 
 
 def test_a_picture_size_that_changes_is_scaled_to_the_first(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import d2st
-from d2st import cli
+from d2st.commands import cli
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, write_clip
 from d2st.visualize import animation, point_figures
 from d2st.visualize.clip_points import clip_points
@@ -67,7 +67,7 @@ def test_every_file_is_what_its_name_says(folder, result):
     assert any((a != b).any() for a, b in itertools.pairwise(frames))
 
 
-def test_small_marks_keep_their_colour_in_a_gif(tmp_path):
+def test_small_marks_keep_their_color_in_a_gif(tmp_path):
     y, x = np.mgrid[:80, :120]
     pictures = [np.stack([y * 2, x, 200 - x], axis=-1).astype(np.uint8) for _ in range(2)]
     for picture in pictures:
@@ -83,7 +83,7 @@ def test_numbers_are_those_of_the_clip(folder, result):
     assert clip["frames"] == [(2 * k + 1) * clip["length"] // 8 for k in range(4)]
     assert result["token"] == {"frame": 2, "x": 50.0, "y": 40.0}
     encoder = d2st.load(folder / "adapter")
-    frames = d2st.data.video.read(clip["path"], clip["frames"])
+    frames = d2st.data.video.reader.read(clip["path"], clip["frames"])
     again = clip_points(encoder, frames, (2, 50, 40))
     assert len(result["points"]) == len(again.pathways) == 4
     for written, entry in zip(result["points"], again.pathways, strict=True):
@@ -111,7 +111,7 @@ def test_the_alignment_is_that_of_the_predicted_class(folder, result):
 
 
 def test_circles_lie_on_their_pixels(folder):
-    """Found again in the drawing: centres at the pixels of the points, cut to the frame, areas by attention."""
+    """Found again in the drawing: centers at the pixels of the points, cut to the frame, areas by attention."""
     clip = clip_points(d2st.load(folder / "adapter"), torch.full((4, 3, 60, 90), 128, dtype=torch.uint8))
     figure = point_figures.important_points(clip, count=20)
     width, height = point_figures.frame_size(60, 90, side=1.35)

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2st.data import frames
-from d2st.spot.windows import Ring, cut, ladder
+from d2st.data import sampling as frames
+from d2st.spotting.windows import Ring, cut, ladder
 
 LENGTHS = st.lists(st.floats(0.1, 5), min_size=1, max_size=3, unique_by=lambda length: round(length, 3))
 STRIDE, COUNT = st.floats(0.1, 1), st.integers(1, 9)
@@ -18,7 +18,7 @@ def stream(times):
 
 
 def naive(times, start, end, count):
-    """Numbers of the frames that a player shows at the centres of the parts of a stretch."""
+    """Numbers of the frames that a player shows at the centers of the parts of a stretch."""
     moments = start + (np.arange(count) + 0.5) * (end - start) / count
     return np.maximum(0, np.searchsorted(np.asarray(times), moments + 1e-6, side="right") - 1).tolist()
 

@@ -13,5 +13,5 @@ def prototypes(support: Tensor, labels: Tensor, way: int) -> list[Tensor]:
     return [support[(labels == c).nonzero().flatten()].mean(0) for c in range(way)]
 
 
-def normalised(clips: Tensor) -> Tensor:
+def normalized(clips: Tensor) -> Tensor:
     return torch.nn.functional.normalize(clips, dim=-1)

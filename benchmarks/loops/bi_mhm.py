@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from . import normalised, prototypes
+from . import normalized, prototypes
 
 
 class Loop(nn.Module):
@@ -11,9 +11,9 @@ class Loop(nn.Module):
         super().__init__()
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
-        means = [normalised(clip) for clip in prototypes(support, labels, way)]
+        means = [normalized(clip) for clip in prototypes(support, labels, way)]
         rows = []
-        for clip in normalised(query):
+        for clip in normalized(query):
             distances = [1 - mean @ clip.T for mean in means]
             rows.append(torch.stack([-d.min(0).values.sum() - d.min(1).values.sum() for d in distances]))
         return torch.stack(rows)  # (Q, way)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import normalised, prototypes
+from . import normalized, prototypes
 
 
 class Loop(nn.Module):
@@ -35,7 +35,7 @@ class Loop(nn.Module):
         clips = F.relu(attention.norm(attention.dropout(attention.output(mixed)) + clips))
         frames = torch.cat([support, query[None]])  # (N + 1, T, D)
         fused = self.head.fuse(torch.cat([frames, clips[:, None].repeat(1, frames.shape[1], 1)], dim=2))
-        *entries, query = normalised(fused)
+        *entries, query = normalized(fused)
         tables = [1 - entry @ query.T for entry in entries]
         distances = torch.stack([d.min(0).values.sum() + d.min(1).values.sum() for d in tables])  # (N,)
         if self.head.shots == "distance":

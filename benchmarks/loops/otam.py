@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from . import normalised, prototypes
+from . import normalized, prototypes
 
 
 class Loop(nn.Module):
@@ -12,8 +12,8 @@ class Loop(nn.Module):
         self.smoothing = head.smoothing
 
     def forward(self, support: Tensor, labels: Tensor, query: Tensor, way: int) -> Tensor:
-        means = torch.stack([normalised(clip) for clip in prototypes(support, labels, way)])
-        distances = 1 - torch.einsum("ctd,qud->qctu", means, normalised(query))  # (Q, way, T, T')
+        means = torch.stack([normalized(clip) for clip in prototypes(support, labels, way)])
+        distances = 1 - torch.einsum("ctd,qud->qctu", means, normalized(query))  # (Q, way, T, T')
         return -self.cost(distances) - self.cost(distances.transpose(-1, -2))
 
     def cost(self, distances: Tensor) -> Tensor:

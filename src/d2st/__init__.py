@@ -10,7 +10,7 @@ __version__ = "0.1.0"
 _HOME = {
     "adapt": "encoder",
     "VideoEncoder": "encoder",
-    "load": "pretrained",
+    "load": "encoder",
     "AdapterConfig": "adapters",
     "NoneConfig": "adapters",
     "FullConfig": "adapters",
@@ -21,11 +21,11 @@ _HOME = {
     "AIMConfig": "adapters",
     "DualPathConfig": "adapters",
     "DiSTConfig": "adapters",
-    "VideoClassifier": "full_shot",
-    "FewShotClassifier": "classify",
+    "VideoClassifier": "classifiers.video",
+    "FewShotClassifier": "classifiers.few_shot",
     "D2STError": "errors",
 }
-_MODULES = ("adapters", "attention", "data", "heads", "official", "text")
+_MODULES = ("adapters", "data", "heads", "official", "text")
 
 __all__ = [*_HOME, *_MODULES]
 

@@ -2,8 +2,8 @@
 
 import sys
 
-from .cli import main
-from .stop import end_with_parent
+from .commands.cli import main
+from .utils.signals import end_with_parent
 
 end_with_parent()
 sys.exit(main())

@@ -3,28 +3,26 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from . import backbones
+from . import adapter_file
+from .adapter_file import PASSAGE, TRAINED
 from .adapters import SYSTEMS, AdapterConfig, D2STConfig
-from .backbones import ImageSize
-from .before import Before, unchanged_on_error
-from .checks import Bounds, checked
+from .backbones import build as backbones
+from .backbones.build import ImageSize
+from .backbones.fingerprint import apart
+from .backbones.hooks import Clip, carries_adapters, insert, remove
+from .backbones.restore import Before, unchanged_on_error
+from .backbones.sites import Backbone, inspect
+from .data.clip_reading import ClipReading
 from .errors import D2STError
-from .hooks import Clip, carries_adapters, insert, remove
-from .lean import lean, ordinary
-from .limits import FRAMES, SIDE
-from .sites import Backbone, inspect
-
-if TYPE_CHECKING:
-    from .clip_reading import ClipReading
-
-# Prefixes in adapter files: backbone parameters that train along, and the passage's own ones.
-TRAINED, PASSAGE = "backbone.", "passage."
+from .layers.frozen import lean, ordinary
+from .utils.config import Bounds, checked
+from .utils.hub import find
+from .utils.limits import FRAMES, SIDE
 
 
 def adapt(
@@ -39,9 +37,9 @@ def adapt(
 
     Args:
         model: a timm name, a backbone that ships with d2st ("d2st_stills"), or a model built by timm, which is then
-            frozen in place and gets hooks and layers that keep less for the backward pass (:mod:`d2st.lean`); its
-            state-dict keys stay as they are. :meth:`VideoEncoder.restore` is the way back. Adapters get its precision
-            and device.
+            frozen in place and gets hooks and layers that keep less for the backward pass (:mod:`d2st.layers.frozen`);
+            its state-dict keys stay as they are. :meth:`VideoEncoder.restore` is the way back. Adapters get its
+            precision and device.
         config: the adapter system; a name ("st") or a class is that system with its defaults, None is
             :class:`D2STConfig`.
         frames: T, frames of a clip that the adapters are laid out for.
@@ -101,6 +99,71 @@ def _config(config: object) -> AdapterConfig:
     )
 
 
+def load(
+    source: str | Path,
+    *,
+    backbone: nn.Module | None = None,
+    weights: str | Path | None = None,
+    revision: str | None = None,
+) -> "VideoEncoder":
+    """Rebuild an encoder from an adapter file.
+
+    Args:
+        source: a folder written by ``save_pretrained``, or a Hub repository ("hub:user/name").
+        backbone: the timm model to put it on, in any precision; None builds the one that the file names.
+        weights: weight file for that; needed when the backbone's weights came from a file.
+        revision: branch, tag or commit of a Hub repository.
+
+    Raises:
+        D2STError: no such adapter, another kind of backbone, or the same kind with other weights. The backbone is then
+            left as it was.
+    """
+    folder = find(source, adapter_file.CONFIG, adapter_file.WEIGHTS, revision=revision)
+    with unchanged_on_error(backbone):
+        return _load(source, folder, backbone, weights)
+
+
+def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights: str | Path | None) -> "VideoEncoder":
+    saved = adapter_file.read_config(folder)
+    spec = saved["backbone"]
+    config = adapter_file.config_from_dict(saved["adapter"], f"{adapter_file.CONFIG} in {folder}")
+    if backbone is None and not spec["name"]:
+        raise D2STError(
+            f"The adapter in {source} was trained on a {spec['class']} that was not built by name. "
+            f"Build it again with its weights and pass it: d2st.load({str(source)!r}, backbone=model)."
+        )
+    if backbone is None and weights is None and spec["weights"] is not True:
+        origin = f"from the file {spec['weights']!r}" if spec["weights"] else "drawn at random"
+        raise D2STError(
+            f"The adapter in {source} was trained on {spec['name']} with weights {origin}. Pass that file "
+            f"(weights=, --weights), or the model itself (backbone=)."
+        )
+    pretrained = True if weights is None else weights
+    if backbone is not None and type(backbone).__name__ != spec["class"]:
+        raise D2STError(
+            f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}); it cannot go onto a "
+            f"{type(backbone).__name__}. Pass the kind of backbone that it was made for."
+        )
+    frames, size = saved["laid_out"] or saved["frames"], saved["image_size"]
+    model = backbone
+    if model is None:
+        model = backbones.build(spec["name"], pretrained, size, config.keeps_classifier)
+    adapter_file.refuse_other_shapes(folder, model, config, frames, size, spec)
+    encoder = adapt(model, config, frames=frames, image_size=size)
+    difference = apart(spec, encoder.backbone, encoder.trained_names)
+    if difference:
+        raise D2STError(
+            f"The adapter in {source} was trained on {spec['name'] or spec['class']} {difference}. Pass the weights "
+            "it was trained with (weights=, --weights)."
+        )
+    encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
+    encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
+    encoder.frames = saved["frames"]
+    if saved["reading"]:
+        encoder.reading = ClipReading.from_dict(saved["reading"], f"reading in {folder / adapter_file.CONFIG}")
+    return encoder
+
+
 class VideoEncoder(nn.Module):
     """A frozen image backbone with video adapters: (B, T, 3, H, W) -> (B, T, D), one feature a frame.
 
@@ -151,7 +214,7 @@ class VideoEncoder(nn.Module):
         """Encode clips. Threads may do so at once, also clips of different shapes.
 
         Args:
-            video: (B, T, 3, H, W), normalised with ``mean`` and ``std``, of any floating-point type: it gets that of
+            video: (B, T, 3, H, W), normalized with ``mean`` and ``std``, of any floating-point type: it gets that of
                 the backbone.
 
         Returns:
@@ -198,8 +261,8 @@ class VideoEncoder(nn.Module):
             raise D2STError(f"A video batch must be (B, T, 3, H, W); this one is {tuple(video.shape)}.")
         if not video.is_floating_point():
             raise D2STError(
-                f"A video batch must be normalised floating-point frames; this one is {video.dtype}. Scale frames of "
-                f"0..255 to 0..1 and normalise them with the encoder's mean and std (d2st.data.transforms."
+                f"A video batch must be normalized floating-point frames; this one is {video.dtype}. Scale frames of "
+                f"0..255 to 0..1 and normalize them with the encoder's mean and std (d2st.data.transforms."
                 f"eval_transform), or give them to a FewShotClassifier, which does."
             )
         images = self.passage.images(video).to(self._dtype())  # (B, I, 3, H, W)
@@ -207,6 +270,28 @@ class VideoEncoder(nn.Module):
         backbones.check_size(self.backbone, size)
         self.clip.set(images.shape[1], size)
         return images
+
+    @torch.no_grad()
+    def lay_out(self, reading: ClipReading) -> None:
+        """Lay the adapters out for clips that are read so, which is then part of what is saved.
+
+        Raises:
+            D2STError: they are laid out for another number of frames, and cannot take this one.
+        """
+        if reading.frames != self.frames:
+            like = next(self.parameters())
+            was_training = self.training
+            try:
+                self.eval()(like.new_zeros(1, reading.frames, 3, *self.image_size))
+            except D2STError as error:
+                raise D2STError(
+                    f"This adapter is laid out for clips of {self.laid_out} frames and cannot be trained on "
+                    f"{reading.frames}: {error}"
+                ) from error
+            finally:
+                self.train(was_training)
+            self.frames = reading.frames
+        self.reading = reading
 
     def train(self, mode: bool = True) -> "VideoEncoder":
         """Training mode for the adapters. A frozen backbone stays in eval mode (batch statistics, drop-out); one that
@@ -281,7 +366,7 @@ class VideoEncoder(nn.Module):
         return super()._apply(over_time, recurse)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimiser gets: the adapters, and the backbone's parameters that train along."""
+        """What an optimizer gets: the adapters, and the backbone's parameters that train along."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
@@ -324,7 +409,5 @@ class VideoEncoder(nn.Module):
         return {"trainable": trainable, "total": total, "share": trainable / total}
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write ``adapter_config.json`` and ``adapter_model.safetensors``, the adapter only: :mod:`d2st.pretrained`."""
-        from .pretrained import save
-
-        return save(self, Path(folder))
+        """Write the adapter alone: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+        return adapter_file.save(self, Path(folder))

@@ -1,130 +1,187 @@
-"""``d2st export``: an adapted encoder as one file that runs without d2st, checked against PyTorch before it is kept."""
+"""An encoder as one file that runs without d2st: ONNX or torch.export, checked against PyTorch.
 
-from dataclasses import dataclass, field
+The file says what a program needs to run it (:func:`describe`): as JSON under the key ``d2st`` of an ONNX file's
+``metadata_props``, and as the extra file ``d2st.json`` of a torch.export file.
+"""
+
+import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
+import torch
+from torch import Tensor
 
-from . import heads
-from .adapters import AdapterConfig, NoneConfig
-from .checks import Checked, option
-from .classify import FewShotClassifier
-from .clip_reading import Sampling, Transforms, choose, with_reading
-from .console import say, tell
+from . import __version__
+from .data.clip_reading import ClipReading
 from .encoder import VideoEncoder
-from .files import write_together
-from .heads import HeadSpec
-from .heads.saved import saved_spec
-from .heads.spec import DEFAULT
-from .limits import FRAMES, SEED, SIDE
-from .options import build_encoder
-from .pretrained import find
-from .recogniser import refuse_ignored
-from .results import plain, write_result
-from .translate import describe, import_onnx, translate
+from .errors import D2STError
+from .factory import transforms as clip_transforms
+from .utils.finite import check_finite
+from .utils.provenance import plain
 
-SUPPORT = "support.npz"
+FORMAT = 1
+KEY = "d2st"
+LIMIT = 1e-4  # largest relative error of a file that is kept
+BATCHES = 1, 3
+PROTOBUF_BYTES = 2**31 - 2**24  # what an ONNX file holds; more weights go into a file beside it
+
+Run = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class ExportConfig(Checked):
-    """An adapted encoder as an ONNX or torch.export file that says what it needs to be run with.
+def translate(encoder: VideoEncoder, file: str | Path, about: dict | None = None, seed: int = 0) -> dict:
+    """Write an encoder as a file, and run that on random clips.
+
+    The batch size stays open; frames and image size are fixed. The file is not written in one step: the verb
+    (:mod:`d2st.commands.export`) gives a temporary folder.
 
     Args:
-        out: folder for encoder.onnx (or encoder.pt2), a JSON beside it, and support.npz of a classifier's examples.
-        format: onnx, or pt2 (torch.export, for PyTorch without d2st).
-        classifier: folder of a saved classifier, whose encoder, classes and examples are exported.
-        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
-        weights: local weight file of the backbone.
-        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
-        frames: frames of a clip, fixed in the file; None is the saved adapter's, or 8.
-        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
-        adapter_path: folder of a trained adapter, such as best/ of a training run.
-        sampling: which frames of a clip are to be read: uniform, rate50 or rate35 (released rules), stride or tsn;
-            None is as the saved adapter was trained, or uniform.
-        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
-            trained, or plain.
-        seed: of the random clips on which the file is checked.
-    """
-
-    out: str
-    format: Literal["onnx", "pt2"] = "onnx"
-    classifier: str | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    image_size: int | None = option(None, **SIDE)
-    frames: int | None = option(None, **FRAMES)
-    adapter: AdapterConfig = field(default_factory=NoneConfig)
-    adapter_path: str | None = None
-    sampling: Sampling | None = None
-    transforms: Transforms | None = None
-    seed: int = option(0, **SEED)
-
-
-def export(config: ExportConfig) -> dict:
-    """Write the file, once it computes on random clips what PyTorch computes.
+        encoder: on the CPU.
+        file: ``.onnx``, or ``.pt2`` for torch.export.
+        about: what the file says about itself; None is :func:`describe`.
+        seed: of the random clips.
 
     Returns:
-        What the JSON beside the file holds: ``file``, its name; ``encoder``, the description that is also in the file;
-        ``check``, how far it is from PyTorch (:func:`d2st.translate.translate`).
+        ``encoder``, what the file says, and ``check``: the relative error (:func:`relative_error`), the batch sizes
+        that were tried, and what ran the file.
 
     Raises:
-        D2STError: an option cannot be used, or what :func:`d2st.translate.translate` refuses. What an earlier export
-            left is kept then.
+        D2STError: another ending, a package is missing, PyTorch cannot translate the encoder, or the file gives other
+            features than PyTorch.
     """
-    if config.format == "onnx":
-        import_onnx()  # before minutes of work
-    classifier = _classifier(config)
-    if classifier:
-        encoder, head = classifier.encoder, classifier.head.spec
-        reading, classes = classifier.reading, classifier.classes
-    else:
-        encoder, _ = build_encoder(config)
-        head, reading, classes = _head(config), choose(config, encoder), ()
-    config = with_reading(config, reading)
-    about = describe(encoder, reading) | {"classes": list(classes), "head": plain(head)}
-    out, name = Path(config.out), f"encoder.{config.format}"
-    out.mkdir(parents=True, exist_ok=True)
-    with write_together(out) as folder:
-        result = {"file": name, **translate(encoder, folder / name, about, config.seed)}
-        if classes:
-            _write_support(classifier, folder / SUPPORT)
-    if not classes:
-        (out / SUPPORT).unlink(missing_ok=True)  # of another encoder that was here
-    write_result(out / f"{name}.json", config, result)
-    _tell(out / name, encoder, result)
-    return result
+    file, writers = Path(file), {".onnx": _write_onnx, ".pt2": _write_pt2}
+    if file.suffix not in writers:
+        raise D2STError(f"'{file.name}' must end in .onnx or .pt2: the ending says which kind of file it is.")
+    if file.suffix == ".onnx":
+        import_onnx()
+    about = about or describe(encoder)
+    clip = about["input"]["shape"][1:]  # (T, 3, H, W)
+    video = torch.randn(2, *clip, generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        features = encoder.eval()(video)  # tells the hooks the number of frames before anything is traced
+    check_finite(features, ["random", "random"], "fp32")
+    try:
+        run, runner = writers[file.suffix](encoder, video, about, file)
+    except D2STError:
+        raise
+    except Exception as error:  # tracing and conversion fail in too many ways to name
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise D2STError(
+            f"PyTorch {torch.__version__} cannot translate {type(encoder.config).__name__} on "
+            f"{type(encoder.backbone).__name__} to {file.suffix}: {reason} (--debug shows where)."
+        ) from error
+    error = relative_error(run, encoder, clip, seed)
+    if not error <= LIMIT:  # so that NaN is refused too
+        raise D2STError(
+            f"The {file.suffix} file of {type(encoder.config).__name__} on {type(encoder.backbone).__name__} gives "
+            f"other features than PyTorch: a relative error of {error:.1e}, where {LIMIT:.0e} is allowed. Take the "
+            f"other kind of file (.onnx, .pt2), or another release of PyTorch ({torch.__version__}) or {runner}."
+        )
+    return {"encoder": about, "check": {"relative_error": error, "batches": list(BATCHES), "run_by": runner}}
 
 
-def _classifier(config: ExportConfig) -> FewShotClassifier | None:
-    if config.classifier is None:
-        return None
-    refuse_ignored(config)
-    return FewShotClassifier.from_pretrained(config.classifier, weights=config.weights)
+@torch.no_grad()
+def describe(encoder: VideoEncoder, reading: ClipReading | None = None) -> dict:
+    """What a program must know to run an encoder's file; ``docs/export.md`` has the fields.
+
+    Args:
+        encoder: the encoder.
+        reading: how clips are to be read; None is as it was trained.
+
+    Raises:
+        D2STError: the encoder cannot take so many frames.
+    """
+    reading, size = reading or ClipReading.of(encoder), encoder.image_size
+    frames = reading.frames
+    features = encoder(torch.zeros(1, frames, 3, *size)).shape[1:]  # (T', D)
+    return {
+        "format": FORMAT,
+        "d2st_version": __version__,
+        "backbone": encoder.backbone_name or type(encoder.backbone).__name__,
+        "adapter": plain(encoder.config),
+        "input": {"name": "video", "shape": ["batch", frames, 3, *size], "type": "float32"},
+        "output": {"name": "features", "shape": ["batch", *features], "type": "float32"},
+        "frames": frames,
+        "sampling": reading.sampling,
+        **({"stride": reading.stride} if reading.sampling == "stride" else {}),
+        "transforms": reading.transforms,
+        "image_size": list(size),
+        **_resizing(reading, encoder),
+        "mean": list(encoder.mean),
+        "std": list(encoder.std),
+        "feature_size": encoder.num_features,
+    }
 
 
-def _head(config: ExportConfig) -> HeadSpec:
-    """The head that the features are meant for."""
-    saved = config.adapter_path and saved_spec(find(config.adapter_path, "head_config.json"))
-    return saved or heads.build(DEFAULT).spec
+def _resizing(reading: ClipReading, encoder: VideoEncoder) -> dict:
+    if reading.transforms == "released":
+        side = clip_transforms.released_size(encoder)[1]
+        return {"resize": f"to {side}x{side}, then center crop", "interpolation": "bilinear", "antialias": False}
+    return {"resize": "cover, then center crop", "interpolation": encoder.interpolation, "antialias": True}
 
 
-def _write_support(classifier: FewShotClassifier, file: Path) -> None:
-    """(S, T', D) features of the examples, (S,) the number of the class of each, and the classes' names."""
-    clips = [clips.frames.numpy() for clips in classifier.support.values()]
-    labels = np.repeat(np.arange(len(clips)), [len(own) for own in clips])
-    np.savez(file, features=np.concatenate(clips), labels=labels, classes=np.array(classifier.classes))
+@torch.no_grad()
+def relative_error(run: Run, encoder: VideoEncoder, clip: list[int], seed: int) -> float:
+    """Largest difference of features between an encoder's file and the encoder, over the largest feature.
+
+    Args:
+        run: the file, (B, T, 3, H, W) -> (B, T', D).
+        encoder: the encoder.
+        clip: (T, 3, H, W).
+        seed: of the random clips, in batches of 1 and of 3.
+    """
+    generator, errors = torch.Generator().manual_seed(seed), []
+    for batch in BATCHES:
+        video = torch.randn(batch, *clip, generator=generator)
+        expected = encoder(video)  # (B, T', D)
+        errors.append((run(video) - expected).abs().max() / expected.abs().max())
+    return torch.stack(errors).max().item()  # NaN if one is
 
 
-def _tell(file: Path, encoder: VideoEncoder, result: dict) -> None:
-    about, check = result["encoder"], result["check"]
-    say(f"{file}: {encoder.config.label} on {about['backbone']}, {file.stat().st_size / 1e6:.1f} MB")
-    for side in ("input", "output"):
-        say(f"  {about[side]['name']} ({', '.join(map(str, about[side]['shape']))}) {about[side]['type']}")
-    say(
-        f"  {check['run_by']} agrees with PyTorch on random clips in batches of "
-        f"{' and '.join(map(str, check['batches']))}: relative error {check['relative_error']:.1e}"
+def import_onnx():
+    """onnxruntime, once the packages that write ONNX are there too.
+
+    Raises:
+        D2STError: one of them is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise D2STError(
+            f'ONNX files need {error.name}, which is not installed: pip install "d2st[export]". A .pt2 file '
+            "(--format pt2) does without."
+        ) from error
+    return onnxruntime
+
+
+def _trace(encoder: VideoEncoder, video: Tensor) -> torch.export.ExportedProgram:
+    with torch.no_grad():
+        return torch.export.export(encoder, (video,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},))
+
+
+def _write_pt2(encoder: VideoEncoder, video: Tensor, about: dict, file: Path) -> tuple[Run, str]:
+    torch.export.save(_trace(encoder, video), file, extra_files={f"{KEY}.json": json.dumps(about)})
+    return torch.export.load(file).module(), f"PyTorch {torch.__version__}"
+
+
+def _write_onnx(encoder: VideoEncoder, video: Tensor, about: dict, file: Path) -> tuple[Run, str]:
+    onnxruntime = import_onnx()
+    names = [about["input"]["name"]], [about["output"]["name"]]
+    program = torch.onnx.export(
+        _trace(encoder, video),
+        dynamo=True,
+        verbose=False,
+        dynamic_shapes=({0: "batch"},),
+        input_names=names[0],
+        output_names=names[1],
     )
-    if about["head"]["name"] != DEFAULT:
-        tell(f"The head '{about['head']['name']}' is not in the file, which is the encoder alone.")
+    program.model.metadata_props[KEY] = json.dumps(about)
+    size = sum(tensor.nbytes for tensor in (*encoder.parameters(), *encoder.buffers()))
+    program.save(file, external_data=size > PROTOBUF_BYTES)
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+    def run(clips: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(names[1], {names[0][0]: clips.numpy()})[0])
+
+    return run, f"onnxruntime {onnxruntime.__version__}"

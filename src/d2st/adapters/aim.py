@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import option
-from ..hooks import Insertion
-from ..limits import BELOW_ONE, RATIO, SITES
-from ..sites import Backbone, Site
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone, Site
+from ..utils.config import option
+from ..utils.limits import BELOW_ONE, RATIO, SITES
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .vit import temporal_embedding, trained_tokens
 

@@ -2,19 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ..checks import check_fields
+from ..backbones.features import Passage
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
-from ..hooks import Insertion
-from ..passage import Passage
-from ..sites import Backbone, Site
+from ..utils.config import check_fields
 from .classifiers import MeanThenLinear, check_classes
-
-if TYPE_CHECKING:
-    from ..encoder import VideoEncoder
+from .protocol import Encoder
 
 Positions = Literal["all", "early", "late", "skip"] | tuple[int, ...]
 
@@ -24,8 +22,8 @@ class AdapterConfig:
     """Base of the adapter configs; on its own it is not a system.
 
     A system is one file: a frozen dataclass that derives from this one, and its modules. Fields are checked against
-    their annotations and the bounds that :func:`d2st.checks.option` gives them; a system with conditions of its own has
-    a ``__post_init__`` that calls ``super().__post_init__()`` first.
+    their annotations and the bounds that :func:`d2st.utils.config.option` gives them; a system with conditions of its
+    own has a ``__post_init__`` that calls ``super().__post_init__()`` first.
     """
 
     name: ClassVar[str] = ""
@@ -39,6 +37,10 @@ class AdapterConfig:
     def keeps_classifier(self) -> bool:
         """Whether it reads the layer that the published weights have behind the features, such as CLIP's projection."""
         return False
+
+    def to_dict(self) -> dict[str, object]:
+        """Name and fields, as files hold them."""
+        return {"name": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
 
     @property
     def label(self) -> str:
@@ -62,7 +64,7 @@ class AdapterConfig:
         """How a clip passes through the backbone: frame by frame, unless the system has a way of its own."""
         return Passage(backbone.num_features)
 
-    def classifier(self, encoder: "VideoEncoder", classes: int | Tensor) -> nn.Module:
+    def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Full-shot classifier, called with the encoder and clips (B, T, 3, H, W), that gives logits (B, classes).
 
         Raises:

@@ -1,14 +1,10 @@
 """Full-shot classifiers that several systems share; one that only a single system has is in that system's file."""
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
+from ..backbones.features import block_tokens
 from ..errors import D2STError
-from ..passage import block_tokens
-
-if TYPE_CHECKING:
-    from ..encoder import VideoEncoder
+from .protocol import Encoder
 
 
 def check_classes(config: str, classes: object) -> int:
@@ -39,7 +35,7 @@ class MeanThenLinear(nn.Module):
         nn.init.normal_(self.linear.weight, std=std)
         nn.init.zeros_(self.linear.bias)
 
-    def forward(self, encoder: "VideoEncoder", video: Tensor) -> Tensor:
+    def forward(self, encoder: Encoder, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, classes)."""
         return self.linear(self.dropout(encoder(video).mean(1)))
 
@@ -47,7 +43,7 @@ class MeanThenLinear(nn.Module):
 class MeanBeforeNorm(MeanThenLinear):
     """Tokens averaged over the frames before the last norm of a ViT, then as above (ST-Adapter)."""
 
-    def forward(self, encoder: "VideoEncoder", video: Tensor) -> Tensor:
+    def forward(self, encoder: Encoder, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, classes)."""
         model = encoder.backbone
         (tokens,) = block_tokens(model, encoder.images(video), last=1)  # (B, T, N, C)

@@ -13,16 +13,16 @@ from typing import ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..attention import AnisotropicAttention, window
-from ..bottleneck import residual_bottleneck
-from ..checks import option
-from ..depthwise import DepthwiseConv3d, Triple
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
-from ..hooks import Insertion
-from ..limits import POINTS, RATIO, SITES, WIDTH
-from ..recompute import recomputed
-from ..sites import Backbone, Site
-from ..volume import join, split
+from ..layers.bottleneck import residual_bottleneck
+from ..layers.deformable_attention import AnisotropicAttention, window
+from ..layers.depthwise import DepthwiseConv3d, Triple
+from ..layers.recompute import recomputed
+from ..layers.tokens import join, split
+from ..utils.config import option
+from ..utils.limits import POINTS, RATIO, SITES, WIDTH
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .vit import temporal_embedding, trained_tokens
 
@@ -166,7 +166,7 @@ class D2STAdapter(nn.Module):
         width: C' of the bottleneck.
         volume: (T, H, W) that the reference points are laid out for.
         densities: pathway name -> (n_t, n_h, n_w).
-        groups, heads, offset_norm: see :class:`d2st.attention.AnisotropicAttention`.
+        groups, heads, offset_norm: see :class:`d2st.layers.deformable_attention.AnisotropicAttention`.
         activations, fusion: see :class:`D2STConfig`.
     """
 

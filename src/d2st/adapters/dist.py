@@ -5,22 +5,20 @@ Source: alibaba-mmai-research/DiST, 4b3a09b, ``models/module_zoo/branches/dist.p
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import option
+from ..backbones.features import Passage, block_tokens
+from ..backbones.sites import Backbone
 from ..errors import D2STError
-from ..limits import DEPTH, FRAMES, WIDTH
-from ..passage import Passage, block_tokens
-from ..sites import Backbone
+from ..utils.config import option
+from ..utils.limits import DEPTH, FRAMES, WIDTH
 from .base import AdapterConfig
 from .dist_network import Layer, Pooling
-
-if TYPE_CHECKING:
-    from ..encoder import VideoEncoder
+from .protocol import Encoder
 
 _CLIP_WIDTH = {768: 512, 1024: 768}  # of CLIP's joint space, by the width of its ViT
 
@@ -84,7 +82,7 @@ class DiSTConfig(AdapterConfig):
             )
         return DiSTPassage(self, backbone, frames, tuple(patch))
 
-    def classifier(self, encoder: "VideoEncoder", classes: int | Tensor) -> nn.Module:
+    def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Cosine similarity to given text features (released)."""
         wanted = encoder.num_features
         if self.feature != "video":
@@ -122,9 +120,9 @@ class DiSTPassage(Passage):
         self.class_linear = nn.Linear(site.channels, width)
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Parameter(torch.zeros(width, self.num_features))
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
+    def _initialize(self) -> None:
         norms = {id(p) for m in self.modules() if isinstance(m, nn.LayerNorm) for p in m.parameters()}
         for name, parameter in self.named_parameters():
             if id(parameter) in norms:
@@ -175,6 +173,6 @@ class TextClassifier(nn.Module):
         self.register_buffer("text", F.normalize(text.detach(), dim=1), persistent=False)  # (classes, E)
         self.register_buffer("logit_scale", torch.tensor(math.log(100.0)))
 
-    def forward(self, encoder: "VideoEncoder", video: Tensor) -> Tensor:
+    def forward(self, encoder: Encoder, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, classes)."""
         return self.logit_scale.exp() * F.normalize(encoder(video)[:, 0], dim=1) @ self.text.T

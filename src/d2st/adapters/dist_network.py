@@ -7,7 +7,7 @@ with T = stride * t dense frames.
 import torch
 from torch import Tensor, nn
 
-from ..volume import join, split
+from ..layers.tokens import join, split
 
 
 def quick_gelu(x: Tensor) -> Tensor:

@@ -10,12 +10,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ..checks import option
-from ..depthwise import DepthwiseConv3d
-from ..hooks import Insertion
-from ..limits import RATIO, SITES
-from ..sites import Backbone
-from ..volume import join, split
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone
+from ..layers.depthwise import DepthwiseConv3d
+from ..layers.tokens import join, split
+from ..utils.config import option
+from ..utils.limits import RATIO, SITES
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .vit import temporal_embedding, trained_tokens
 

@@ -6,25 +6,23 @@ its attention and MLP for the frames (parallel), and after them for the frameset
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import option
+from ..backbones.features import Passage
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
-from ..framesets import frameset_codes, make_framesets
-from ..hooks import Insertion
-from ..limits import BELOW_ONE, FRAMES, RATIO, SITES, WIDTH
-from ..passage import Passage
-from ..sites import Backbone, Site
+from ..utils.config import option
+from ..utils.limits import BELOW_ONE, FRAMES, RATIO, SITES, WIDTH
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .classifiers import check_classes
+from .framesets import frameset_codes, make_framesets
+from .protocol import Encoder
 from .vit import trained_tokens
-
-if TYPE_CHECKING:
-    from ..encoder import VideoEncoder
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ class DualPathConfig(AdapterConfig):
             features = head.out_features
         return DualPassage(features, frames, backbone.image_size, self)
 
-    def classifier(self, encoder: "VideoEncoder", classes: int | Tensor) -> nn.Module:
+    def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Two layers on the features of framesets and frames, each averaged (released)."""
         return TwoLayers(encoder.num_features, check_classes("DualPathConfig", classes))
 
@@ -230,6 +228,6 @@ class TwoLayers(nn.Module):
         super().__init__()
         self.linear1, self.linear2 = nn.Linear(features, features // 2), nn.Linear(features // 2, classes)
 
-    def forward(self, encoder: "VideoEncoder", video: Tensor) -> Tensor:
+    def forward(self, encoder: Encoder, video: Tensor) -> Tensor:
         """(B, T, 3, H, W) -> (B, classes)."""
         return self.linear2(F.gelu(self.linear1(encoder(video).mean(1))))

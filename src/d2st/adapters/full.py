@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ..sites import Backbone
+from ..backbones.sites import Backbone
 from .base import AdapterConfig
 
 

@@ -5,24 +5,22 @@ Sources: linziyi96/st-adapter, b914b38 (ViT: before attention and before the MLP
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import option
-from ..depthwise import DepthwiseConv3d
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
-from ..hooks import Insertion
-from ..limits import RATIO, SITES, WIDTH
-from ..sites import Backbone, Site
-from ..volume import join, split
+from ..layers.depthwise import DepthwiseConv3d
+from ..layers.tokens import join, split
+from ..utils.config import option
+from ..utils.limits import RATIO, SITES, WIDTH
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .classifiers import MeanBeforeNorm, MeanThenLinear, check_classes
+from .protocol import Encoder
 from .vit import temporal_embedding, trained_tokens
-
-if TYPE_CHECKING:
-    from ..encoder import VideoEncoder
 
 _RELEASED_WIDTH = 384  # of ViT-B and ViT-L alike ("12x384", "24x384")
 
@@ -85,7 +83,7 @@ class STConfig(AdapterConfig):
         """Class token and last norm of a ViT, if asked for."""
         return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
 
-    def classifier(self, encoder: "VideoEncoder", classes: int | Tensor) -> nn.Module:
+    def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Frames are averaged before a ViT's last norm, as released; after the last stage of a CNN."""
         kind = MeanBeforeNorm if encoder.has_tokens else MeanThenLinear
         return kind(encoder.num_features, check_classes("STConfig", classes), std=0.02)

@@ -9,10 +9,10 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ..checks import option
-from ..hooks import Insertion
-from ..limits import RATIO, SITES
-from ..sites import Backbone
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone
+from ..utils.config import option
+from ..utils.limits import RATIO, SITES
 from .base import AdapterConfig, Positions, bottleneck_width, select_sites
 from .vit import temporal_embedding, trained_tokens
 

@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..hooks import Insertion
-from ..sites import Backbone
+from ..backbones.hooks import Insertion
+from ..backbones.sites import Backbone
 
 
 def temporal_embedding(backbone: Backbone, frames: int) -> list[Insertion]:

@@ -28,10 +28,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NoReturn
 
-from d2st.console import say, tell
-from d2st.errors import D2STError
-from d2st.files import move_in, sweep, temporary_folder
-from d2st.program import program
+from ..errors import D2STError
+from ..utils.console import say, tell
+from ..utils.files import move_in, sweep, temporary_folder
+from ..utils.program import program
 
 _ARCHIVE = re.compile(r".+\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)|rar|7z)", re.IGNORECASE)
 # 20bn-something-something-v2-00 to -19, and a.tar.gz.00, a.tar.gz.aa: one tar archive, cut

@@ -1,6 +1,6 @@
 """Transforms of full-shot classification: training clips by the recipes of its literature, test clips in several crops.
 
-As in :mod:`d2st.data.transforms`: uint8 (T, 3, H, W) in, the same random choice for all frames of a clip, normalised
+As in :mod:`d2st.data.transforms`: uint8 (T, 3, H, W) in, the same random choice for all frames of a clip, normalized
 float32 (T, 3, h, w) out.
 """
 
@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torchvision.transforms import InterpolationMode, v2
 
-from d2st.data.transforms import ClipTransform, cover, interpolation_mode, normalise, pair
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .transforms import ClipTransform, cover, interpolation_mode, normalize, pair
 
 MAGNITUDES = 10  # timm's scale of RandAugment, which recipes are written in
 
@@ -47,7 +47,7 @@ def full_shot_transform(
         flip: Mirror half of the clips left to right. Off where left and right matter.
         rand_augment: Draws of RandAugment; 0 is off.
         magnitude: Of RandAugment, 0..10.
-        erasing: Probability that a box of the clip, the same in all frames, becomes the mean colour.
+        erasing: Probability that a box of the clip, the same in all frames, becomes the mean color.
 
     Raises:
         D2STError: If a value is out of its range.
@@ -74,7 +74,7 @@ def full_shot_transform(
         # Bilinear: torchvision turns tensors in no better way.
         drawn = v2.RandAugment(1, round(3 * magnitude), 3 * MAGNITUDES + 1, InterpolationMode.BILINEAR, fill=grey)
         steps.append(v2.RandomApply([drawn], 0.5))
-    steps += normalise(mean, std)
+    steps += normalize(mean, std)
     if erasing:
         steps.append(v2.RandomErasing(erasing))  # with zeros, which are the mean now
     return v2.Compose(steps)
@@ -83,7 +83,7 @@ def full_shot_transform(
 class CropsTransform:
     """Test crops of a clip, (T, 3, H, W) -> (crops, T, 3, h, w).
 
-    The picture is resized until it just covers ``size``. One crop is its centre; several lie at equal distances along
+    The picture is resized until it just covers ``size``. One crop is its center; several lie at equal distances along
     the longer side, from end to end.
 
     Args:
@@ -108,7 +108,7 @@ class CropsTransform:
         if crops < 1:
             raise D2STError(f"A test clip needs at least 1 crop, not {crops}.")
         self.size, self.interpolation, self.crops = pair(size), interpolation, crops
-        self.normalise = v2.Compose(normalise(mean, std))
+        self.normalize = v2.Compose(normalize(mean, std))
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
         """(T, 3, H, W) uint8 -> (crops, T, 3, h, w) float32."""
@@ -116,7 +116,7 @@ class CropsTransform:
         height, width = self.size
         tops, lefts = (offsets(clip.shape[i] - side, self.crops) for i, side in ((-2, height), (-1, width)))
         cut = [clip[..., y : y + height, x : x + width] for y, x in zip(tops, lefts, strict=True)]
-        return torch.stack([self.normalise(part) for part in cut])  # (crops, T, 3, h, w)
+        return torch.stack([self.normalize(part) for part in cut])  # (crops, T, 3, h, w)
 
 
 def offsets(slack: int, count: int) -> list[int]:

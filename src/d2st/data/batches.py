@@ -7,10 +7,10 @@ from torch.utils.data import Dataset
 from ..errors import D2STError
 from .datasets import ClipSet
 from .episodes import clip_generator, generator, torch_seed
-from .frames import Sampler
-from .loading import Loaded, seeded
+from .loaders import Loaded, seeded
+from .sampling import Sampler
 from .transforms import ClipTransform
-from .video import VideoError
+from .video.reader import VideoError
 
 
 class Shuffled:

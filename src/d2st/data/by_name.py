@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from d2st.data.lookup import nfc, stem
+from .lookup import nfc, stem
 
 
 class ByName:

@@ -7,21 +7,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from d2st.data import benchmarks
-from d2st.data.archives import advice, is_archive
-from d2st.data.benchmarks.find import apply, list_benchmark
-from d2st.data.benchmarks.shelf import Shelf
-from d2st.data.by_name import ByName
-from d2st.data.frames import Sampler
-from d2st.data.index import finder, is_store, list_store
-from d2st.data.kinds import exists
-from d2st.data.list_file import short
-from d2st.data.listing import PARTS, Listing, read_list, scan_folder
-from d2st.data.lookup import Folder
-from d2st.data.readers import read_clip
-from d2st.data.shares import scan_parts
-from d2st.data.splits import split_classes
-from d2st.errors import D2STError
+from ..errors import D2STError
+from . import benchmarks
+from .archives import advice, is_archive
+from .benchmarks.find import apply, list_benchmark
+from .benchmarks.shelf import Shelf
+from .by_name import ByName
+from .kinds import exists
+from .list_file import short
+from .listing import PARTS, Listing, read_list, scan_folder
+from .lookup import Folder
+from .sampling import Sampler
+from .shares import scan_parts
+from .splits import split_classes
+from .store_index import finder, is_store, list_store
+from .video.open import read_clip
 
 
 class DataWarning(UserWarning):
@@ -78,7 +78,7 @@ class ClipSet:
 
         Args:
             index: Into ``clips``.
-            sample: A frame sampler (:func:`d2st.data.frames.build`).
+            sample: A frame sampler (:func:`d2st.data.sampling.build`).
             rng: For the sampler's training rule; None for its test rule.
 
         Returns:

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2st.data.datasets import ClipSet, clip_set, list_clips
-from d2st.data.lookup import nfc
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .datasets import ClipSet, clip_set, list_clips
+from .lookup import nfc
 
 
 def open_division(

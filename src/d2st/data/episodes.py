@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..checks import checked
 from ..errors import D2STError
+from ..utils.config import checked
 
 # Independent streams of random numbers of an episode; its clips have one each, from CLIPS on.
 EPISODE, VIEWS, MODEL, CLIPS = 0, 1, 2, 3

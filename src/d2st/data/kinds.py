@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from d2st.errors import D2STError
+from ..errors import D2STError
 
 # fmt: off
 EXTENSIONS = frozenset((

@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from d2st.data.lookup import nfc
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .lookup import nfc
 
 _PATH_COLUMNS = ("path", "video", "file", "filename", "video_path", "clip", "id")
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")

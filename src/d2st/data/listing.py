@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from d2st.data.archives import advice, is_archive
-from d2st.data.kinds import EXTENSIONS, entries, is_folder, is_frame_folder
-from d2st.data.list_file import Row, not_utf8, read_rows
-from d2st.data.lookup import nfc
-from d2st.data.walk import tell_unreadable, walk
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .archives import advice, is_archive
+from .kinds import EXTENSIONS, entries, is_folder, is_frame_folder
+from .list_file import Row, not_utf8, read_rows
+from .lookup import nfc
+from .walk import tell_unreadable, walk
 
 PARTS = ("train", "val", "test")
 

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 
-from d2st.data.kinds import EXTENSIONS, entries, is_folder, is_frame_folder
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .kinds import EXTENSIONS, entries, is_folder, is_frame_folder
 
 
 def nfc(name: str) -> str:

@@ -21,17 +21,17 @@ from pathlib import Path
 
 import torch
 
-from d2st.console import say
-from d2st.data.index import VERSION, shard_file, wrong_clips
-from d2st.data.member import Span, span
-from d2st.data.remake import refuse_other, refuse_strangers, remove_unnamed, source_of
-from d2st.data.store import locked
-from d2st.errors import D2STError
-from d2st.files import write_atomic, write_json
-from d2st.processes import gather, launch, lost_processes, share
-from d2st.program import program
-from d2st.progress import progress
-from d2st.versioned import read_versioned
+from ..errors import D2STError
+from ..utils.console import say
+from ..utils.distributed import gather, launch, lost_processes, share
+from ..utils.files import write_atomic, write_json
+from ..utils.program import program
+from ..utils.progress import progress
+from ..utils.versioned_json import read_versioned
+from .remake import refuse_other, refuse_strangers, remove_unnamed, source_of
+from .store_index import VERSION, shard_file, wrong_clips
+from .store_writer import locked
+from .video.member import Span, span
 
 _HEADER = 512  # bytes before each file in a tar
 
@@ -71,7 +71,7 @@ def pack(
     Raises:
         D2STError: Settings or data are unusable, another run works on the folder, or a file changes while it is packed.
     """
-    from d2st.data.datasets import list_clips
+    from .datasets import list_clips
 
     data, out = Path(data), Path(out)
     if shard_mb <= 0:

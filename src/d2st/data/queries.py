@@ -4,11 +4,11 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
-from d2st.data.datasets import DataWarning
-from d2st.data.index import is_store
-from d2st.data.kinds import EXTENSIONS, entries, exists, is_file, is_folder, is_frame_folder
-from d2st.data.walk import walk
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .datasets import DataWarning
+from .kinds import EXTENSIONS, entries, exists, is_file, is_folder, is_frame_folder
+from .store_index import is_store
+from .walk import walk
 
 
 def query_files(query: Iterable[str | Path]) -> list[Path]:

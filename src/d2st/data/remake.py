@@ -4,9 +4,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from d2st.data.index import is_clip_file, is_store, place_of, read_index
-from d2st.data.member import file_of
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .store_index import is_clip_file, is_store, place_of, read_index
+from .video.member import file_of
 
 
 def source_of(data: str | Path, split: str | Path | None) -> dict[str, str | None]:

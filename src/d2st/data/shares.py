@@ -5,9 +5,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from d2st.data.kinds import entries, is_folder
-from d2st.data.listing import PARTS, Listing, scan_folder
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .kinds import entries, is_folder
+from .listing import PARTS, Listing, scan_folder
 
 FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 _SHARE = re.compile(r"\d+(\.\d+)?%")

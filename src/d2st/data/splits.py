@@ -5,15 +5,15 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from pathlib import Path
 
-from d2st.data import benchmarks
-from d2st.data.by_name import ByName
-from d2st.data.kinds import exists
-from d2st.data.list_file import short
-from d2st.data.listing import PARTS, Listing, read_list
-from d2st.data.lookup import nfc
-from d2st.data.shares import divide, shares
-from d2st.errors import D2STError
-from d2st.yaml_files import read_yaml
+from ..errors import D2STError
+from ..utils.yaml_file import read_yaml
+from . import benchmarks
+from .by_name import ByName
+from .kinds import exists
+from .list_file import short
+from .listing import PARTS, Listing, read_list
+from .lookup import nfc
+from .shares import divide, shares
 
 LISTS = (".txt", ".csv", ".tsv", ".list")
 

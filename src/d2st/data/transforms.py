@@ -1,4 +1,4 @@
-"""Clips of bytes to normalised clips: the same random choice for all frames of a clip.
+"""Clips of bytes to normalized clips: the same random choice for all frames of a clip.
 
 Every transform takes uint8 RGB of shape (T, 3, H, W) and gives float32 of shape (T, 3, h, w) with
 ``(x / 255 - mean) / std``. Random ones draw from torch's global generator, so the caller seeds.
@@ -14,7 +14,7 @@ import torch
 from torchvision.transforms import InterpolationMode, v2
 from torchvision.transforms.v2 import functional as F
 
-from d2st.errors import D2STError
+from ..errors import D2STError
 
 ClipTransform = Callable[[torch.Tensor], torch.Tensor]
 
@@ -23,7 +23,7 @@ ClipTransform = Callable[[torch.Tensor], torch.Tensor]
 class View:
     """Which part of a clip's pictures ``eval_transform`` shows a model; see :func:`eval_view`.
 
-    Points are (..., y, x) in pixels, 0 the centre of the first pixel; other coordinates before these two stay.
+    Points are (..., y, x) in pixels, 0 the center of the first pixel; other coordinates before these two stay.
 
     Args:
         picture: (H, W) of the clip.
@@ -75,7 +75,7 @@ def eval_view(size: int | tuple[int, int], height: int, width: int) -> View:
 def eval_transform(
     size: int | tuple[int, int], mean: Sequence[float], std: Sequence[float], interpolation: str = "bicubic"
 ) -> ClipTransform:
-    """Resize until the picture just covers ``size``, then centre crop.
+    """Resize until the picture just covers ``size``, then center crop.
 
     Args:
         size: Side of the square, or (height, width).
@@ -86,7 +86,7 @@ def eval_transform(
     Raises:
         D2STError: If the interpolation has another name.
     """
-    return v2.Compose([fit(size, interpolation), *normalise(mean, std)])
+    return v2.Compose([fit(size, interpolation), *normalize(mean, std)])
 
 
 def fit(size: int | tuple[int, int], interpolation: str = "bicubic") -> ClipTransform:
@@ -104,7 +104,7 @@ def train_transform(
     jitter: float = 0.0,
     margin: float = 8 / 7,
 ) -> ClipTransform:
-    """Resize until the picture covers ``margin * size``, random crop, optional flip and colour jitter.
+    """Resize until the picture covers ``margin * size``, random crop, optional flip and color jitter.
 
     Args:
         size: Side of the square, or (height, width).
@@ -120,7 +120,7 @@ def train_transform(
         D2STError: If the interpolation has another name, ``jitter`` is not in 0..1 or ``margin`` is below 1.
     """
     if not 0 <= jitter <= 1:
-        raise D2STError(f"Colour jitter must be between 0 and 1 and is {jitter}; 0 turns it off.")
+        raise D2STError(f"Color jitter must be between 0 and 1 and is {jitter}; 0 turns it off.")
     if margin < 1:
         raise D2STError(f"The crop margin must be at least 1 and is {margin}; 1 leaves no room to move the crop.")
     size = pair(size)
@@ -130,13 +130,13 @@ def train_transform(
         steps.append(v2.RandomHorizontalFlip(0.5))
     if jitter:
         steps.append(v2.ColorJitter(jitter, jitter, jitter, jitter / 4))
-    return v2.Compose([*steps, *normalise(mean, std)])
+    return v2.Compose([*steps, *normalize(mean, std)])
 
 
 def released_eval_transform(
     mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256
 ) -> ClipTransform:
-    """Test clips of the released code: exactly ``resize`` x ``resize``, aspect ratio ignored, then centre crop."""
+    """Test clips of the released code: exactly ``resize`` x ``resize``, aspect ratio ignored, then center crop."""
     return v2.Compose([*_released_resize(resize), v2.CenterCrop(size), v2.Normalize(mean, std)])
 
 
@@ -150,13 +150,13 @@ def released_support_transform(
 def released_query_transform(
     mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256, flip: bool = True
 ) -> ClipTransform:
-    """Query clips of the released training: flip, resize, random crop, then colour jitter with 30 % grey clips.
+    """Query clips of the released training: flip, resize, random crop, then color jitter with 30 % grey clips.
 
     The released code flips on every dataset, SSv2 included, where the paper says it does not; ``flip=False`` follows
     the paper.
     """
-    colour = [v2.RandomGrayscale(0.3), v2.ColorJitter(0.5, 0.5, 0.5, 0.25)]
-    steps = [*_released_resize(resize), v2.RandomCrop(size), *colour, v2.Normalize(mean, std)]
+    color = [v2.RandomGrayscale(0.3), v2.ColorJitter(0.5, 0.5, 0.5, 0.25)]
+    steps = [*_released_resize(resize), v2.RandomCrop(size), *color, v2.Normalize(mean, std)]
     # Mirroring before or after the resize gives the same pictures; here it costs less.
     return v2.Compose([v2.RandomHorizontalFlip(0.5), *steps] if flip else steps)
 
@@ -202,7 +202,7 @@ def _released_resize(resize: int) -> list[torch.nn.Module]:
     return [v2.ToDtype(torch.float32, scale=True), v2.Resize((resize, resize), antialias=False)]
 
 
-def normalise(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
+def normalize(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
     """Steps from uint8 to (x / 255 - mean) / std."""
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
 

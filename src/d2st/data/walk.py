@@ -5,8 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from d2st.data.kinds import EXTENSIONS, entries, is_file, is_folder, is_frame_folder
-from d2st.errors import D2STError
+from ..errors import D2STError
+from .kinds import EXTENSIONS, entries, is_file, is_folder, is_frame_folder
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,12 @@ from ..errors import D2STError
 from .base import EncodedEpisode, Head
 from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
-from .frames import class_prototypes, cosines, frame_distances
+from .head_file import load, save
 from .hyrsm import HyRSM
+from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
-from .saved import load, save
 from .spec import FILLED, ChoosesHead, HeadSpec, TextConfig
 from .trx import TRX
 from .zero_shot import ZeroShot

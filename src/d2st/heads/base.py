@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..clip_reading import ClipReading
+from ..data.clip_reading import ClipReading
 from .spec import HeadSpec, TextConfig
 
 
@@ -22,7 +22,7 @@ class EncodedEpisode:
         targets: (Q,) or (..., Q), the queries' true labels.
         classes: (way,) or (..., way), ids of the labels' classes in the training part, 0..classes-1.
         text: (classes, D') features of the names of all training classes, for heads that use text.
-        support_video: (..., S, T, 3, H, W) normalised frames, for heads that reconstruct them.
+        support_video: (..., S, T, 3, H, W) normalized frames, for heads that reconstruct them.
         query_video: (..., Q, T, 3, H, W).
     """
 
@@ -61,7 +61,7 @@ class Head(nn.Module):
     reading: ClipReading | None = None
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimiser gets; empty for the heads that only measure."""
+        """What an optimizer gets; empty for the heads that only measure."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:

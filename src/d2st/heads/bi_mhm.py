@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from ..checks import checked_options
+from ..utils.config import checked_options
 from .base import Head
-from .frames import Cosine, Shots, class_distances, frame_distances
+from .matching import Cosine, Shots, class_distances, frame_distances
 from .precision import full_precision
 
 

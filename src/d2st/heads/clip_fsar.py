@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..checks import checked_options
-from ..limits import ATTENTION_HEADS, BELOW_ONE, DEPTH, NOT_NEGATIVE, POSITIVE, SHARE, WIDTH
+from ..utils.config import checked_options
+from ..utils.limits import ATTENTION_HEADS, BELOW_ONE, DEPTH, NOT_NEGATIVE, POSITIVE, SHARE, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import Cosine, check_labels, class_prototypes, cosines, frame_distances, shut_out
 from .joint import JointProjection, check_text
+from .matching import Cosine, check_labels, class_prototypes, cosines, frame_distances, shut_out
 from .otam import Directions, otam, otam_both
 from .transformer import TemporalTransformer
 
@@ -134,7 +134,7 @@ class CLIPFSAR(Head):
         """(..., S, 2T, D'), (S,) or (..., S), (..., Q, 2T', D'), text (..., way, D') -> (..., Q, way).
 
         ``"visual"``: minus the distance. ``"text"`` and ``"combine"``: the logarithm of the probabilities that the
-        released code gives, so that a softmax of the logits gives those, or their product normalised.
+        released code gives, so that a softmax of the logits gives those, or their product normalized.
         """
         if self.inference == "combine":
             names, looks = self.parts(support, labels, query, way, text)

@@ -6,20 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import checked_options
-from ..limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
-from ..plain import check_weight_says_all
+from ..layers.plain import check_weight_says_all
+from ..utils.config import checked_options
+from ..utils.limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import (
-    Shots,
-    check_features,
-    class_prototypes,
-    class_shares,
-    frame_distances,
-    shut_out,
-    without_clips,
-)
+from .matching import Shots, check_features, class_prototypes, class_shares, frame_distances, shut_out, without_clips
 from .positions import ScaleAndPosition
 from .precision import full_precision
 from .transformer import Attention

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import D2STError
-from .frames import check_features
+from .matching import check_features
 
 
 class JointProjection(nn.Module):

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import checked_options
 from ..errors import D2STError
-from ..limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
+from ..utils.config import checked_options
+from ..utils.limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .frames import class_prototypes, frame_distances, shut_out
+from .matching import class_prototypes, frame_distances, shut_out
 from .motion import Motion, MotionDecoder
 from .positions import ScaleAndPosition
 from .transformer import TemporalTransformer

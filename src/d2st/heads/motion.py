@@ -41,7 +41,7 @@ class Motion(nn.Module):
 class MotionDecoder(nn.Module):
     """Draws differences of frames from differences of maps; it trains along and is not used for anything else.
 
-    Three times enlarged (bilinear), convolved, normalised over the batch, ReLU; then one 1x1 convolution to colours.
+    Three times enlarged (bilinear), convolved, normalized over the batch, ReLU; then one 1x1 convolution to colors.
 
     Args:
         channels: of the differences.
@@ -58,7 +58,7 @@ class MotionDecoder(nn.Module):
             for before, after in zip((channels, *widths[:-1]), widths, strict=True)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(width) for width in widths)
-        self.colours = nn.Conv2d(widths[-1], 3, 1)
+        self.colors = nn.Conv2d(widths[-1], 3, 1)
 
     def forward(self, differences: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, channels, h, w) -> (N, 3, H, W), size (H, W)."""
@@ -67,14 +67,14 @@ class MotionDecoder(nn.Module):
             enlarged = [round(cells * (pixels / cells) ** step) for cells, pixels in zip(grid, size, strict=True)]
             x = F.interpolate(x, enlarged, mode="bilinear", align_corners=True)
             x = F.relu(norm(conv(x)))
-        return self.colours(x)
+        return self.colors(x)
 
     def loss(self, differences: Sequence[Tensor], videos: Sequence[Tensor]) -> Tensor:
         """Mean squared error of what is drawn.
 
         Args:
             differences: of the support's maps and of the queries', (B, T - 1, channels, h, w) each.
-            videos: their frames (..., T, 3, H, W), normalised.
+            videos: their frames (..., T, 3, H, W), normalized.
 
         Raises:
             D2STError: frames that are not those of the maps.

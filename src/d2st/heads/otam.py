@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..checks import checked_options
-from ..limits import POSITIVE
+from ..utils.config import checked_options
+from ..utils.limits import POSITIVE
 from .base import Head
-from .frames import Cosine, Shots, class_distances, frame_distances
+from .matching import Cosine, Shots, class_distances, frame_distances
 from .precision import full_precision
 
 Directions = Literal["both", "single"]
@@ -20,7 +20,7 @@ def otam(distances: Tensor, smoothing: float = 0.5) -> Tensor:
     """Smoothed cost of the best ordered alignment: each column's frame is matched, rows never go back.
 
     The recursion of the reference on a table padded with a free column left and right, with ``softmin(a) =
-    -s log sum exp(-a / s)``, not normalised, so that values can be negative. The reference exponentiates costs, which
+    -s log sum exp(-a / s)``, not normalized, so that values can be negative. The reference exponentiates costs, which
     overflows from about ``100 s`` on, and fills the table entry by entry; here it is kept as logarithms, a whole column
     at a time, with the pairs of clips as the contiguous dimension.
 

@@ -4,10 +4,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..checks import checked_options
-from ..limits import POSITIVE
+from ..utils.config import checked_options
+from ..utils.limits import POSITIVE
 from .base import Head
-from .frames import Cosine, Shots, class_distances, cosines
+from .matching import Cosine, Shots, class_distances, cosines
 from .precision import full_precision
 
 Metric = Literal["cosine", "euclidean"]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
-from ..checks import Bounds, Checked, check_fields
+from ..utils.config import Bounds, Checked, check_fields
 
 # Options that follow from the encoder, the clips and the training part: filled in, not typed.
 DEFAULT = "bi-mhm"  # the head where none is given or saved
@@ -28,6 +28,10 @@ class HeadSpec:
         check_fields(self)
         object.__setattr__(self, "options", check_options(self.name, self.options))
 
+    def to_dict(self) -> dict[str, object]:
+        """Name and options, without those that are filled in."""
+        return {"name": self.name, **{key: value for key, value in self.options.items() if key not in FILLED}}
+
 
 @dataclass(frozen=True)
 class ChoosesHead(Checked):
@@ -47,7 +51,7 @@ class TextConfig(Checked):
         model: open_clip's model and weights, such as ViT-B-16-quickgelu/openai; None is the backbone's own CLIP.
         weights: local file with CLIP's weights in open_clip's or OpenAI's keys, instead of a download.
         names: raw (default), as CLIP-FSAR writes the classes of the five benchmarks, clean, or a YAML file with lines
-            of class: text; see d2st.prompts.
+            of class: text; see d2st.text.prompts.
         templates: photo (default), video or actions, a YAML file with a list, or a template such as "a video of {}".
     """
 
@@ -55,6 +59,10 @@ class TextConfig(Checked):
     weights: str | None = None
     names: str | None = None
     templates: str | None = None
+
+    def to_dict(self) -> dict[str, str | None]:
+        """Fields by name."""
+        return asdict(self)
 
     def or_else(self, other: "TextConfig | None") -> "TextConfig":
         """With the fields of another where its own are open."""

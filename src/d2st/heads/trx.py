@@ -6,11 +6,11 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..checks import checked_options
 from ..errors import D2STError
-from ..limits import BELOW_ONE, DEPTH, WIDTH
+from ..utils.config import checked_options
+from ..utils.limits import BELOW_ONE, DEPTH, WIDTH
 from .base import Head
-from .frames import check_features, class_prototypes, class_shares, class_slots, shut_out
+from .matching import check_features, class_prototypes, class_shares, class_slots, shut_out
 from .tuples import TupleAttention
 
 Shots = Literal["joint", "prototype", "distance"]

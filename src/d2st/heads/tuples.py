@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..plain import check_weight_says_all, is_plain, transformed
+from ..layers.plain import check_weight_says_all, is_plain, transformed
 from .positions import sinusoids
 from .precision import full_precision
 

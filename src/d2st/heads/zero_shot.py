@@ -4,11 +4,11 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ..checks import checked_options
-from ..limits import POSITIVE, WIDTH
+from ..utils.config import checked_options
+from ..utils.limits import POSITIVE, WIDTH
 from .base import Head
-from .frames import cosines, shut_out
 from .joint import JointProjection, check_text
+from .matching import cosines, shut_out
 
 
 class ZeroShot(Head):

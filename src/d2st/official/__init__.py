@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..finite import check_weights
 from ..heads.base import Head
+from ..utils.finite import check_weights
 from . import aim, clip_fsar, d2st, dist, dualpath, hyrsm, molo, st_adapter, trx
 from .names import Release, rename
 

@@ -20,7 +20,7 @@ _HEAD: Rules = (
             (rf"up{stage + 1}\.conv\.double_conv\.1\.", f"decoder.norms.{stage}."),
         )
     ),
-    (r"outc\.conv\.", "decoder.colours."),
+    (r"outc\.conv\.", "decoder.colors."),
     (r"classification_layer\.", "classifier."),
     (r"backbone\.", "encoder."),
 )

@@ -5,15 +5,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from .. import paper
-from ..checks import Checked, option
-from ..console import say
 from ..data import benchmarks
 from ..data.datasets import open_dataset
 from ..errors import D2STError
-from ..limits import EPISODES, STEPS, THREADS, WORKERS
-from ..limits import SEED as SEEDS
-from ..results import write_result
+from ..utils.config import Checked, option
+from ..utils.console import say
+from ..utils.limits import EPISODES, STEPS, THREADS, WORKERS
+from ..utils.limits import SEED as SEEDS
+from ..utils.provenance import write_result
+from . import paper
 from .cells import Cell, Run, cells, chosen, run_of
 from .run import execute, finished
 from .table import entries, markdown, write_text

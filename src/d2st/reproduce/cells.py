@@ -75,7 +75,7 @@ class Run:
 
 
 def cells(table: dict) -> list[Cell]:
-    """All cells of a table (see :mod:`d2st.paper` for its form), row by row.
+    """All cells of a table (see :mod:`d2st.reproduce.paper` for its form), row by row.
 
     Raises:
         D2STError: a row has not one number for each column.

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import yaml
 
 from .. import __version__
+from ..commands.demo import BACKBONE
 from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
-from ..data.store import PrepareConfig, prepare
-from ..demo import BACKBONE
-from ..progress import progress
-from ..results import provenance, read_result, read_results, write_result
+from ..data.store_writer import PrepareConfig, prepare
+from ..utils.progress import progress
+from ..utils.provenance import provenance, read_result, read_results, write_result
 from .cells import Cell, Run, cells, chosen, flag_list, run_name
 from .mini_report import report
 from .offsets import measure
@@ -31,7 +31,7 @@ TRAINED = "4/D2ST-Adapter/1-shot"  # the cell whose offsets are measured
 
 
 def tables() -> tuple[list[dict], list[dict]]:
-    """The small version's tables in the form of :mod:`d2st.paper`, and its leads."""
+    """The small version's tables in the form of :mod:`d2st.reproduce.paper`, and its leads."""
     plan = _plan()
     for table in plan["tables"]:
         table["columns"] = [{"name": "1-shot", "shot": 1}]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from ..evaluation.intervals import Spread, contrast, pooled, t_quantile, verdict
 from .cells import Cell
-from .intervals import Spread, contrast, pooled, t_quantile, verdict
 from .table import MISSING
 
 VERDICTS = ("holds", "reversed", "cannot be told apart")

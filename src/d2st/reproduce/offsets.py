@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from .. import clip_transforms
-from ..attention import ShiftedPoints
-from ..clip_reading import ClipReading
-from ..data import frames as frame_rules
+from ..data import sampling as frame_rules
+from ..data.clip_reading import ClipReading
 from ..data.datasets import open_dataset
-from ..encoder import VideoEncoder, adapt
-from ..pretrained import load
+from ..encoder import VideoEncoder, adapt, load
+from ..factory import transforms as clip_transforms
+from ..layers.deformable_attention import ShiftedPoints
 from ..visualize.points import sampled_points
 
 AXES = ("time", "height", "width")

@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ..errors import D2STError
-from ..files import is_held, write_json
-from ..results import read_results
-from ..runs import LOCK
-from ..stop import CHILD, Stop
-from ..versioned import parse, read_bytes
+from ..training.run_folder import LOCK
+from ..utils.files import is_held, write_json
+from ..utils.provenance import read_results
+from ..utils.signals import CHILD, Stop
+from ..utils.versioned_json import parse, read_bytes
 from .cells import Run
 
 COMMANDS, LOG, RESULT = "commands.json", "log.txt", "test/eval.json"

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..files import write_atomic
-from ..results import read_result, read_results
+from ..evaluation.intervals import Estimate, over_seeds
+from ..utils.files import write_atomic
+from ..utils.provenance import read_result, read_results
 from .cells import Cell, Run
-from .intervals import Estimate, over_seeds
 from .run import RESULT
 
 MISSING = "missing"

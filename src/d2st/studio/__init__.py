@@ -1,16 +1,16 @@
-"""``d2st studio``: a web page on this machine that learns actions from example clips and recognises them in others."""
+"""``d2st studio``: a web page on this machine that learns actions from example clips and recognizes them in others."""
 
 import importlib.util
 import ipaddress
 from dataclasses import dataclass, field
 
 from ..adapters import AdapterConfig, NoneConfig
-from ..checks import option
-from ..clip_reading import Sampling, Transforms
+from ..data.clip_reading import Sampling, Transforms
 from ..errors import D2STError
 from ..heads import ChoosesHead, HeadSpec, TextConfig
-from ..limits import FRAMES, REJECT_RATE, SIDE
-from ..options import Precision
+from ..utils.config import option
+from ..utils.device import Precision
+from ..utils.limits import FRAMES, REJECT_RATE, SIDE
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class StudioConfig(ChoosesHead):
         host: address to listen on; only those of this machine (127.0.0.1, ::1, localhost) are taken.
         port: to listen on; 0 is any that is free.
         max_size: megabytes of an uploaded file.
-        max_clips: example clips that a page keeps, and clips that it recognises at once.
+        max_clips: example clips that a page keeps, and clips that it recognizes at once.
         max_total: megabytes of clips of all pages; the oldest uploads go before another one is refused.
         device: auto, cpu or cuda.
         precision: fp32, bf16 or fp16.

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from .. import heads
-from ..classify import FewShotClassifier
-from ..prediction import Prediction
+from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.prediction import Prediction
 from . import pictures
 from .clips import Example, Upload
 
@@ -53,7 +53,7 @@ def answer(
     examples: Mapping[str, Sequence[Example]],
     notes: Sequence[str] = (),
 ) -> Answer:
-    """Recognise a clip.
+    """Recognize a clip.
 
     Args:
         classifier: that knows the actions.

@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ..table_file import TableWriter
+from ..utils.table_file import TableWriter
 from .answers import Answer, Pair
 from .clips import Example
 from .session import Session, Step
@@ -55,7 +55,7 @@ def answers(session: Session) -> str:
     if not session.answers:
         return passed_over or (
             '<div class="d2st-empty"><h3>No answers yet</h3>'
-            "<p>Choose clips that are not among the examples and press <b>Recognise</b>.</p></div>"
+            "<p>Choose clips that are not among the examples and press <b>Recognize</b>.</p></div>"
         )
     cards = [_answer(number, answer, session) for number, answer in enumerate(session.answers)]
     return (
@@ -155,7 +155,7 @@ def _look(number: int, name: str, looks: Mapping[int, str | None]) -> str:
         return f'<button type="button" {mark} aria-label="Where did it look in {name}?">Where did it look?</button>'
     if looks[number] is None:
         return (
-            f'<p class="d2st-hint" tabindex="-1" {mark}>This recogniser has no reference points: only D²ST adapters '
+            f'<p class="d2st-hint" tabindex="-1" {mark}>This recognizer has no reference points: only D²ST adapters '
             "choose where in a clip they look.</p>"
         )
     return (

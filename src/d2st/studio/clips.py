@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..classify import FewShotClassifier
-from ..data.video import VideoError, VideoWarning, read_clip
+from ..classifiers.few_shot import FewShotClassifier
+from ..data.video.reader import VideoError, VideoWarning, read_clip
 from ..errors import D2STError
 
 LONG = 4.0  # seconds between two frames that are looked at, from which a clip is called long

@@ -5,7 +5,7 @@ import sys
 import traceback
 from types import ModuleType
 
-from ..console import tell
+from ..utils.console import tell
 
 
 def one_line_logs(*modules: ModuleType) -> None:

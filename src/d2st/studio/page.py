@@ -33,12 +33,12 @@ def build(sessions: Sessions) -> gr.Blocks:
     Args:
         sessions: of the tabs that will open it.
     """
-    names, size = sessions.recognisers.names, sessions.max_size
+    names, size = sessions.recognizers.names, sessions.max_size
     with gr.Blocks(title="d2st studio", analytics_enabled=False) as page:
         token = gr.Textbox(visible=False)
         gr.HTML(cards.TITLE)
-        with gr.Row(elem_classes="d2st-recogniser"):
-            recogniser = gr.Dropdown(names, value=names[0], label="Recogniser", visible=len(names) > 1, min_width=300)
+        with gr.Row(elem_classes="d2st-recognizer"):
+            recognizer = gr.Dropdown(names, value=names[0], label="Recognizer", visible=len(names) > 1, min_width=300)
             about = gr.HTML(min_width=300)
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
@@ -54,15 +54,15 @@ def build(sessions: Sessions) -> gr.Blocks:
                 actions = gr.HTML(js_on_load=_PRESSED)
                 saved = gr.UploadButton("Open saved examples", size="sm")
             with gr.Column(min_width=320):
-                gr.HTML("<h2>2. Recognise</h2>")
-                queries = _files(f"Clips to recognise (up to {size} MB each)", "queries")
+                gr.HTML("<h2>2. Recognize</h2>")
+                queries = _files(f"Clips to recognize (up to {size} MB each)", "queries")
                 with gr.Accordion("Record a clip with the camera", open=False):
-                    query_camera = _camera("Camera: clip to recognise")
-                ask = gr.Button("Recognise", variant="primary")
+                    query_camera = _camera("Camera: clip to recognize")
+                ask = gr.Button("Recognize", variant="primary")
                 asked = gr.HTML(cards.status())
                 answers = gr.HTML(js_on_load=_PRESSED)
 
-        settings, teaching, asking = [recogniser, about], [taught, actions], [asked, answers]
+        settings, teaching, asking = [recognizer, about], [taught, actions], [asked, answers]
 
         def enter(old: str, request: gr.Request):
             try:
@@ -71,7 +71,7 @@ def build(sessions: Sessions) -> gr.Blocks:
                 return "", gr.skip(), gr.skip(), _failed(error), *[gr.skip()] * 3
             return (
                 new,
-                session.recogniser.name,
+                session.recognizer.name,
                 _about(session),
                 cards.status(),
                 cards.actions(session),
@@ -119,7 +119,7 @@ def build(sessions: Sessions) -> gr.Blocks:
             keep = (gr.skip(), gr.skip())
             try:
                 session = sessions.get(own)
-                for step in session.recognise(_paths(files, camera)):
+                for step in session.recognize(_paths(files, camera)):
                     # Cards hold pictures: of many clips they come in ten parts, not all again for each.
                     part = 10 * step.done // step.total > 10 * (step.done - 1) // step.total
                     fields = keep if step.done else (None, None)
@@ -127,7 +127,7 @@ def build(sessions: Sessions) -> gr.Blocks:
             except D2STError as error:
                 yield *keep, _failed(error), gr.skip()
                 return
-            yield *keep, _ended(step, f"Recognised {_clips(step.kept)}."), cards.answers(session)
+            yield *keep, _ended(step, f"Recognized {_clips(step.kept)}."), cards.answers(session)
 
         def on_choose(own: str, wanted: str):
             try:
@@ -135,12 +135,12 @@ def build(sessions: Sessions) -> gr.Blocks:
                 for step in session.use(_text(wanted)):
                     yield gr.skip(), gr.skip(), cards.status(step), gr.skip(), gr.skip(), gr.skip()
             except D2STError as error:
-                current = session.recogniser.name if own in sessions.open else gr.skip()
+                current = session.recognizer.name if own in sessions.open else gr.skip()
                 yield current, gr.skip(), _failed(error), *[gr.skip()] * 3
                 return
-            said = f"The recogniser is now {wanted}."
+            said = f"The recognizer is now {wanted}."
             taught = cards.status(step, said), cards.actions(session)
-            yield session.recogniser.name, _about(session), *taught, cards.status(), cards.answers(session)
+            yield session.recognizer.name, _about(session), *taught, cards.status(), cards.answers(session)
 
         def on_look(own: str, event: gr.EventData):
             yield cards.status(message="Looking ..."), gr.skip()
@@ -166,7 +166,7 @@ def build(sessions: Sessions) -> gr.Blocks:
         actions.remove(on_remove, token, teaching, **quiet)
         saved.upload(on_open, [token, saved], teaching, **quiet)
         ask.click(on_ask, [token, queries, query_camera], [queries, query_camera, *asking], **quiet)
-        recogniser.select(on_choose, [token, recogniser], [*settings, *teaching, *asking], **quiet)
+        recognizer.select(on_choose, [token, recognizer], [*settings, *teaching, *asking], **quiet)
         answers.look(on_look, token, asking, **quiet)
 
         def leave(request: gr.Request) -> None:
@@ -206,7 +206,7 @@ def _of(event: gr.EventData, name: str) -> object:
 
 
 def _about(session: Session) -> str:
-    return f'<p class="d2st-hint">{escape(session.recogniser.about)}</p>'
+    return f'<p class="d2st-hint">{escape(session.recognizer.about)}</p>'
 
 
 def _ended(step: Step, said: str) -> str:

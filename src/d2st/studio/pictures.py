@@ -6,7 +6,7 @@ import io
 from PIL import Image
 from torch import Tensor
 
-from ..classify import FewShotClassifier
+from ..classifiers.few_shot import FewShotClassifier
 from ..visualize.clip_points import clip_points
 from ..visualize.point_figures import important_points
 

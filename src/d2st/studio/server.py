@@ -13,7 +13,7 @@ from ..errors import D2STError
 from . import StudioConfig, cards
 from .guard import Guard
 from .log import one_line_logs
-from .recognisers import Recognisers
+from .recognizers import Recognizers
 from .sessions import Sessions, remove_left_over
 
 HERE = Path(__file__).parent
@@ -27,10 +27,10 @@ def serve(config: StudioConfig, host: str) -> None:
         host: address of this machine.
 
     Raises:
-        D2STError: the port is taken, or the first recogniser cannot be loaded.
+        D2STError: the port is taken, or the first recognizer cannot be loaded.
     """
     with _listen(host, config.port) as listening:
-        sessions = Sessions(Recognisers(config), config.max_size, config.max_clips, config.max_total)
+        sessions = Sessions(Recognizers(config), config.max_size, config.max_clips, config.max_total)
         _serve(listening, sessions)
 
 

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..classify import FewShotClassifier
-from ..console import tell
+from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.prediction import UNKNOWN
 from ..errors import D2STError
-from ..prediction import UNKNOWN
+from ..utils.console import tell
 from . import clips, pictures
 from .answers import Answer, answer
 from .clips import Example, Inbox, Upload
-from .recognisers import Recognisers
+from .recognizers import Recognizers
 
 LONGEST = 60  # characters of a name
 
@@ -39,18 +39,18 @@ class Session:
     """The actions, clips and answers of one tab.
 
     Args:
-        recognisers: shared by all tabs.
+        recognizers: shared by all tabs.
         inbox: takes this tab's uploads.
         max_clips: examples kept, and queries at once.
         token: its secret name.
     """
 
-    def __init__(self, recognisers: Recognisers, inbox: Inbox, max_clips: int, token: str = "") -> None:
+    def __init__(self, recognizers: Recognizers, inbox: Inbox, max_clips: int, token: str = "") -> None:
         self.token = token
-        self.recognisers, self.inbox, self.max_clips = recognisers, inbox, max_clips
+        self.recognizers, self.inbox, self.max_clips = recognizers, inbox, max_clips
         self.busy = threading.Lock()
-        self.recogniser = recognisers.get(recognisers.names[0])
-        self.classifier = recognisers.classifier(self.recogniser)
+        self.recognizer = recognizers.get(recognizers.names[0])
+        self.classifier = recognizers.classifier(self.recognizer)
         self.examples: dict[str, list[Example]] = {}
         self.answers: list[Answer] = []
         self.looks: dict[int, str | None] = {}  # number of an answer -> where the adapters read its clip
@@ -131,7 +131,7 @@ class Session:
             clips.remove([own[number].clip])
             return own[number].name
 
-    def recognise(self, uploads: Sequence[str | Path]) -> Iterator[Step]:
+    def recognize(self, uploads: Sequence[str | Path]) -> Iterator[Step]:
         """Answer for each clip, in ``answers``; those before are forgotten.
 
         Raises:
@@ -140,7 +140,7 @@ class Session:
         if not self.examples:
             raise D2STError("Teach at least one action first; two or more, and there is something to tell apart.")
         if not uploads:
-            raise D2STError("Choose at least one clip to recognise, or record one.")
+            raise D2STError("Choose at least one clip to recognize, or record one.")
         if len(uploads) > self.max_clips:
             raise D2STError(f"{len(uploads)} clips at once are too many; choose at most {self.max_clips}.")
         with self._working():
@@ -156,8 +156,8 @@ class Session:
                 step.done += 1
                 yield step
 
-    def use(self, recogniser: str) -> Iterator[Step]:
-        """Change to another recogniser, which looks at all examples anew; nothing is changed before it has seen them
+    def use(self, recognizer: str) -> Iterator[Step]:
+        """Change to another recognizer, which looks at all examples anew; nothing is changed before it has seen them
         all.
 
         Raises:
@@ -166,12 +166,12 @@ class Session:
         loose = [name for name, own in self.examples.items() if any(e.clip is None for e in own)]
         if loose:
             raise D2STError(
-                f"{', '.join(loose)} came out of a saved file, which only the recogniser '{self.recogniser.name}' can "
+                f"{', '.join(loose)} came out of a saved file, which only the recognizer '{self.recognizer.name}' can "
                 "read; remove them to change to another."
             )
         with self._changing_examples():
-            other = self.recognisers.get(recogniser)
-            classifier, examples, unreadable = self.recognisers.classifier(other), {}, []
+            other = self.recognizers.get(recognizer)
+            classifier, examples, unreadable = self.recognizers.classifier(other), {}, []
             own = [(name, example.clip) for name, own in self.examples.items() for example in own]
             step = Step(0, len(own))
             yield step
@@ -187,7 +187,7 @@ class Session:
                 yield step
             self._forget_answers()  # they are the other's
             clips.remove(unreadable)
-            self.recogniser, self.classifier, self.examples = other, classifier, examples
+            self.recognizer, self.classifier, self.examples = other, classifier, examples
 
     def saved(self) -> bytes:
         """All examples as the one file of ``FewShotClassifier.save_support``: features, no pictures.
@@ -198,7 +198,7 @@ class Session:
         if not self.examples:
             raise D2STError("There is nothing to save yet: teach an action first.")
         path = self.inbox.folder / "examples.safetensors"
-        with self.recognisers.lock:  # until the file is gone: another request of this tab takes the same name
+        with self.recognizers.lock:  # until the file is gone: another request of this tab takes the same name
             try:
                 return self.classifier.save_support(path).read_bytes()
             finally:
@@ -208,12 +208,12 @@ class Session:
         """Take the actions of a saved file, and forget those before.
 
         Raises:
-            D2STError: it cannot be read, or another recogniser saved it. The actions before are kept.
+            D2STError: it cannot be read, or another recognizer saved it. The actions before are kept.
         """
         with self._changing_examples():
             file = self.inbox.take(upload)
             try:
-                with self.recognisers.lock:
+                with self.recognizers.lock:
                     self.classifier.load_support(file.path)
             except D2STError as error:
                 raise D2STError(str(error).replace(str(file.path), file.name)) from error
@@ -232,8 +232,8 @@ class Session:
             D2STError: there is no such answer.
         """
         if not isinstance(number, int) or not 0 <= number < len(self.answers):
-            raise D2STError("This answer is no longer there; recognise the clip again.")
-        with self._working(), self.recognisers.lock:
+            raise D2STError("This answer is no longer there; recognize the clip again.")
+        with self._working(), self.recognizers.lock:
             frames, _ = clips.read(self.classifier, self.answers[number].clip)
             self.looks[number] = pictures.point_picture(self.classifier, frames)
 
@@ -242,7 +242,7 @@ class Session:
         self.answers, self.looks, self.passed_over = [], {}, []
 
     def _learn(self, classifier: FewShotClassifier, name: str, clip: Upload, problems: list[str]) -> Example:
-        with self.recognisers.lock:
+        with self.recognizers.lock:
             frames, notes = clips.read(classifier, clip)
             example = Example(clip.name, clip, pictures.small_frames(frames))
             classifier.add_class(name, [classifier.transform(frames)])
@@ -250,7 +250,7 @@ class Session:
         return example
 
     def _answer(self, clip: Upload) -> Answer:
-        with self.recognisers.lock, self._or_removed(clip):
+        with self.recognizers.lock, self._or_removed(clip):
             frames, notes = clips.read(self.classifier, clip)
             return answer(self.classifier, clip, frames, self.examples, notes)
 
@@ -270,7 +270,7 @@ class Session:
             try:
                 yield
             finally:
-                with self.recognisers.lock:
+                with self.recognizers.lock:
                     self.never_unknown = not self.examples or self.classifier.never_unknown is not None
 
     @contextmanager

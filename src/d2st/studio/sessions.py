@@ -16,7 +16,7 @@ from typing import IO
 
 from ..errors import D2STError
 from .clips import Inbox
-from .recognisers import Recognisers
+from .recognizers import Recognizers
 from .room import Room
 from .session import Session
 
@@ -31,7 +31,7 @@ class Sessions:
     """Opens a session for each tab and ends it when the tab is gone.
 
     Args:
-        recognisers: shared by all.
+        recognizers: shared by all.
         max_size: megabytes of a file.
         max_clips: of a session.
         max_total: megabytes of clips of all sessions.
@@ -42,9 +42,9 @@ class Sessions:
     """
 
     def __init__(
-        self, recognisers: Recognisers, max_size: int, max_clips: int, max_total: int = 4000, grace: float = GRACE
+        self, recognizers: Recognizers, max_size: int, max_clips: int, max_total: int = 4000, grace: float = GRACE
     ) -> None:
-        self.recognisers, self.max_size, self.max_clips, self.grace = recognisers, max_size, max_clips, grace
+        self.recognizers, self.max_size, self.max_clips, self.grace = recognizers, max_size, max_clips, grace
         self.folder = Path(tempfile.mkdtemp(prefix="d2st-studio-"))  # mode 0700
         self.alive = (self.folder / "lock").open("w")
         _lock(self.alive)
@@ -79,11 +79,11 @@ class Sessions:
             self.tabs[tab], self.seen[tab] = token, time.monotonic()
             self.left.pop(token, None)
             session = self.open.get(token)
-        if session is None:  # outside of the lock: a recogniser may have to be loaded, or another tab's work to end
+        if session is None:  # outside of the lock: a recognizer may have to be loaded, or another tab's work to end
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
             inbox = Inbox(self.uploads, folder, self.max_size)
-            self.open[token] = session = Session(self.recognisers, inbox, self.max_clips, token)
+            self.open[token] = session = Session(self.recognizers, inbox, self.max_clips, token)
         return token, session
 
     def get(self, token: str) -> Session:

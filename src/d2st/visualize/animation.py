@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files import write_atomic
+from ..utils.files import write_atomic
 
 
 def write_gif(path: Path, pictures: Sequence[np.ndarray], rate: float) -> None:
@@ -19,7 +19,7 @@ def write_gif(path: Path, pictures: Sequence[np.ndarray], rate: float) -> None:
     """
     from PIL import Image
 
-    # Median cut, Pillow's default, gives few small marks no colour of their own.
+    # Median cut, Pillow's default, gives few small marks no color of their own.
     palette = dict(colors=256, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
     images = [Image.fromarray(picture).quantize(**palette) for picture in pictures]
     duration = max(20, round(1000 / rate))  # ms; players take less than 20 for a mistake

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import clip_transforms
-from ..clip_reading import Transforms
+from ..data.clip_reading import Transforms
 from ..data.transforms import View
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..finite import check_finite
-from ..options import Precision, autocast
+from ..factory import transforms as clip_transforms
+from ..utils.device import Precision, autocast
+from ..utils.finite import check_finite
 from .points import PathwayPoints, cells_to_pixels, sampled_points
 
 

@@ -4,17 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ..classify import FewShotClassifier
-from ..console import tell_unreadable
+from ..classifiers.build import SupportOptions, fit_clips
+from ..classifiers.few_shot import FewShotClassifier
 from ..data.datasets import Clip, ClipSet, open_dataset
-from ..data.index import is_store
 from ..data.kinds import is_frame_folder
 from ..data.queries import clips_in
-from ..data.readers import reader
+from ..data.store_index import is_store
+from ..data.video.open import reader
 from ..errors import D2STError
-from ..files import write_png
 from ..heads import bi_mhm, frame_distances
-from ..recogniser import SupportOptions, fit_clips
+from ..utils.console import tell_unreadable
+from ..utils.files import write_png
 from .alignment import align
 from .clip_points import ClipPoints
 from .match_figures import alignment_figure

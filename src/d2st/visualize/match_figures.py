@@ -67,9 +67,9 @@ def _join(sheet: Sheet, alignment: Alignment, left: float, above: float, below: 
 def _matrix(sheet: Sheet, alignment: Alignment, left: float, top: float, cell: float) -> None:
     distances = alignment.distances
     rows, columns = distances.shape
-    norm, colours = Normalize(distances.min(), distances.max()), matplotlib.colormaps["cividis_r"]
+    norm, colors = Normalize(distances.min(), distances.max()), matplotlib.colormaps["cividis_r"]
     x, y = left + np.arange(columns + 1) * cell, top + np.arange(rows + 1) * cell
-    sheet.axis.pcolormesh(x, y, distances, cmap=colours, norm=norm)
+    sheet.axis.pcolormesh(x, y, distances, cmap=colors, norm=norm)
     size = (cell * 30) ** 2  # square points
 
     def middle(pairs: Pairs) -> np.ndarray:
@@ -84,15 +84,15 @@ def _matrix(sheet: Sheet, alignment: Alignment, left: float, top: float, cell: f
         sheet.axis.scatter(*middle(alignment.of_support), color="white", linewidths=3.6, **cross)
         sheet.axis.scatter(*middle(alignment.of_support), color=SUPPORT, linewidths=2, **cross)
     if alignment.rule == "path":
-        for pairs, colour in ((alignment.of_query, QUERY), (alignment.of_support, SUPPORT)):
+        for pairs, color in ((alignment.of_query, QUERY), (alignment.of_support, SUPPORT)):
             if pairs:
-                sheet.axis.plot(*middle(pairs), color=colour, linewidth=1.2, zorder=4)
+                sheet.axis.plot(*middle(pairs), color=color, linewidth=1.2, zorder=4)
     for i in range(rows):
         sheet.text(left + columns * cell + 0.06, top + (i + 0.5) * cell, str(i), size=8)
     width, height = sheet.figure.get_size_inches()
     box = ((left + columns * cell + 0.3) / width, 1 - (top + rows * cell) / height, 0.13 / width, rows * cell / height)
     bar = sheet.figure.add_axes(box)
-    sheet.figure.colorbar(matplotlib.cm.ScalarMappable(norm, colours), cax=bar)
+    sheet.figure.colorbar(matplotlib.cm.ScalarMappable(norm, colors), cax=bar)
     bar.tick_params(labelsize=7)
     bar.set_ylabel("distance (1 - cosine)", fontsize=8)
 

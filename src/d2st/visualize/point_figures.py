@@ -11,8 +11,8 @@ from .clip_points import ClipPoints
 from .points import PathwayPoints
 from .sheet import FAINT, INK, FrameBox, Sheet
 
-# Okabe and Ito's colours, told apart by every kind of colour vision.
-COLOURS = {"spatial": "#E69F00", "temporal": "#56B4E9", "uniform": "#009E73"}
+# Okabe and Ito's colors, told apart by every kind of color vision.
+COLORS = {"spatial": "#E69F00", "temporal": "#56B4E9", "uniform": "#009E73"}
 STAR = "#D55E00"
 COLUMNS = 8  # frames in a line
 MARGIN, LABEL, LINE, GAP = 0.12, 0.62, 0.22, 0.05  # inches
@@ -55,7 +55,7 @@ def _ranked(clip: ClipPoints, count: int, title: str, note: str, of_token: bool)
         outside = clip.share_outside(name, of_token)
         rows.label(row, name, f"{outside:.0%} of attention\ngoes outside" if outside >= 0.005 else "")
         for t, box in rows.frames(row):
-            circles(box, places, weights, t, COLOURS[name])
+            circles(box, places, weights, t, COLORS[name])
             if of_token and t == clip.token[0]:
                 star(box, clip)
     return rows.sheet.figure
@@ -94,7 +94,7 @@ def shifted_points(clip: ClipPoints, entries: Sequence[PathwayPoints], title: st
             seen = (share > 0.02) & box.holds(places[:, 1], places[:, 2])
             box.dots(
                 places[seen, 1], places[seen, 2], area[seen],
-                c=COLOURS[entry.pathway], alpha=share[seen], edgecolors=INK, linewidths=0.5, zorder=3,
+                c=COLORS[entry.pathway], alpha=share[seen], edgecolors=INK, linewidths=0.5, zorder=3,
             )  # fmt: skip
     return rows.sheet.figure
 
@@ -120,11 +120,11 @@ def moments(clip: ClipPoints, pictures: np.ndarray, times: np.ndarray, count: in
             sheet.text(x + width / 2, MARGIN + LINE / 2, name, size=10, ha="center")
             box = sheet.frame(picture, x, MARGIN + LINE, width, height)
             box.shade_outside(clip.view.window)
-            circles(box, places, weights, time, COLOURS[name], largest=2 * LARGEST)
+            circles(box, places, weights, time, COLORS[name], largest=2 * LARGEST)
         yield pixels(sheet.figure)
 
 
-def circles(box: FrameBox, places: Tensor, weights: Tensor, time: float, colour: str, largest: float = LARGEST) -> None:
+def circles(box: FrameBox, places: Tensor, weights: Tensor, time: float, color: str, largest: float = LARGEST) -> None:
     """Points (k, 3) at their pixels of the frame at a time, as large as their attention (k,) and share of the frame."""
     places, weights = places.numpy(), weights.numpy()
     if not len(weights):
@@ -133,8 +133,8 @@ def circles(box: FrameBox, places: Tensor, weights: Tensor, time: float, colour:
     area = largest * share * weights / weights.max()
     seen = (area > 1.0) & box.holds(places[:, 1], places[:, 2])
     y, x, area = places[seen, 1], places[seen, 2], area[seen]
-    box.dots(y, x, area, c=colour, alpha=0.45, linewidths=0, zorder=3)
-    for width, ink in ((1.3, INK), (0.7, colour)):  # a rim that is seen on dark and on bright frames
+    box.dots(y, x, area, c=color, alpha=0.45, linewidths=0, zorder=3)
+    for width, ink in ((1.3, INK), (0.7, color)):  # a rim that is seen on dark and on bright frames
         box.dots(y, x, area, facecolors="none", edgecolors=ink, linewidths=width, zorder=3.1)
 
 

@@ -3,8 +3,8 @@
 Nothing of this is kept in an ordinary pass: hooks that live for one clip compute it beside the attention itself.
 ``clip_points.py`` puts it onto the pictures of the clip.
 
-Coordinates are ordered (t, y, x). *Cells* of a feature map count from 0, the centre of the first; so do *pixels* of the
-frames that the model sees. A map of h rows divides their H evenly: cell i is centred at (i + 1/2) H / h - 1/2. That is
+Coordinates are ordered (t, y, x). *Cells* of a feature map count from 0, the center of the first; so do *pixels* of the
+frames that the model sees. A map of h rows divides their H evenly: cell i is centered at (i + 1/2) H / h - 1/2. That is
 where the cells of ViTs, Swin and ConvNeXt lie, and where those of the ResNet that ships look, to a quarter of a cell
 (``tests/test_points.py`` measures it).
 """
@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..attention import AnisotropicAttention, cell_coordinates, reference_points
 from ..encoder import VideoEncoder
+from ..layers.deformable_attention import AnisotropicAttention, cell_coordinates, reference_points
 
 _WEIGHTS = 2**22  # attention weights held at once: 16 MiB
 
@@ -70,7 +70,7 @@ def sampled_points(
 
     Args:
         encoder: in eval mode.
-        video: One normalised clip, (T, 3, H, W).
+        video: One normalized clip, (T, 3, H, W).
         token: (t, y, x) of a query token in pixels of these frames.
 
     Returns:

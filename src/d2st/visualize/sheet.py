@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from ..console import drawable
+from ..utils.console import drawable
 
 DPI = 110
 INK, PAPER, FAINT = "#1a1a1a", "white", "#6b7280"
@@ -61,7 +61,7 @@ class FrameBox:
         self.axis, self.edge, self.shape = axis, edge, shape
 
     def at(self, y, x) -> tuple[np.ndarray, np.ndarray]:
-        """Pixels, 0 the centre of the first, to inches (x, y) of the sheet."""
+        """Pixels, 0 the center of the first, to inches (x, y) of the sheet."""
         (left, top), width, height = self.edge.get_xy(), self.edge.get_width(), self.edge.get_height()
         return (
             left + (np.asarray(x, float) + 0.5) * width / self.shape[1],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from d2st.errors import D2STError
+from ...errors import D2STError
 
 FEW_SHOT = ("ssv2-full", "ssv2-small", "kinetics100", "hmdb51", "ucf101")
 FULL_SHOT = ("kinetics400", "ssv2")

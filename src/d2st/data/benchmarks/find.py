@@ -5,14 +5,14 @@ from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from d2st.data import archives
-from d2st.data.benchmarks import Benchmark, key
-from d2st.data.benchmarks.labels import FILES, Label, annotations, labeller
-from d2st.data.benchmarks.lists import official_lists, take_list
-from d2st.data.benchmarks.shelf import Item, Shelf
-from d2st.data.kinds import exists
-from d2st.data.listing import Listing
-from d2st.errors import D2STError
+from ...errors import D2STError
+from .. import archives
+from ..kinds import exists
+from ..listing import Listing
+from . import Benchmark, key
+from .labels import FILES, Label, annotations, labeller
+from .lists import official_lists, take_list
+from .shelf import Item, Shelf
 
 # Parts of a full-shot benchmark -> sets of its videos.
 _SETS = {"train": "train", "val": "validation"}

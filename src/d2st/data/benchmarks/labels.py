@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from d2st.data.benchmarks import Benchmark, key
-from d2st.data.benchmarks.shelf import Item, Shelf
-from d2st.data.lookup import nfc
-from d2st.errors import D2STError
+from ...errors import D2STError
+from ..lookup import nfc
+from . import Benchmark, key
+from .shelf import Item, Shelf
 
 # Class name as the source spells it and, where it tells, the set of the data set ("train", "validation").
 Label = tuple[str, str]

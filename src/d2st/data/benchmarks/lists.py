@@ -4,11 +4,11 @@ import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from d2st.data.benchmarks import Benchmark, key
-from d2st.data.benchmarks.shelf import Shelf
-from d2st.data.list_file import read_text
-from d2st.data.listing import Listing, read_list
-from d2st.errors import D2STError
+from ...errors import D2STError
+from ..list_file import read_text
+from ..listing import Listing, read_list
+from . import Benchmark, key
+from .shelf import Shelf
 
 _LINE = re.compile(r"(train|val|test)([0-9]{1,9})//?(\S.*)")
 _NUMBER = re.compile(r"(?:.*/)?\d+(?:\.[a-zA-Z]\w*)?")

@@ -1,6 +1,6 @@
 """What the published protocol of a benchmark becomes with the clips that are there."""
 
-from d2st.data.benchmarks import Benchmark
+from . import Benchmark
 
 
 def protocol(benchmark: Benchmark, readable: dict[str, dict[str, int]], shots: list[int], queries: int) -> list[str]:

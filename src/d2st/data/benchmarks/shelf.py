@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-from d2st.data.archives import is_archive
-from d2st.data.benchmarks import key
-from d2st.data.lookup import nfc
-from d2st.data.walk import Found, walk
+from ..archives import is_archive
+from ..lookup import nfc
+from ..walk import Found, walk
+from . import key
 
 # The names of Kinetics clips: the 11 characters of YouTube's id, perhaps with start and end in seconds.
 _YOUTUBE = re.compile(r"([\w-]{11})(?:_\d+_\d+)?")

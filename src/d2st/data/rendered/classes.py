@@ -1,6 +1,6 @@
 """The classes, in families, and their split.
 
-A motion class is told by what changes over time. Everything a single frame shows (shape, colour, fill, size, place,
+A motion class is told by what changes over time. Everything a single frame shows (shape, color, fill, size, place,
 angle, bystanders, background, light, camera) is drawn the same way for all of them. With look classes it is the
 other way round: the shape and fill of the actors tell the class, in any frame, and they move like any of the motions.
 """

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .shapes import COLOURS, FILLS, REACH, SHAPES, fill_mask
+from .shapes import COLORS, FILLS, REACH, SHAPES, fill_mask
 
 NAMES = tuple(SHAPES)
-TINTS = tuple(COLOURS)
-CONTRAST = 130  # least distance of a colour from the background's mean, summed over red, green and blue
+TINTS = tuple(COLORS)
+CONTRAST = 130  # least distance of a color from the background's mean, summed over red, green and blue
 
 
 @dataclass(frozen=True)
@@ -17,13 +17,13 @@ class Look:
 
     Args:
         shape: Index into ``SHAPES``.
-        colour: Index into ``COLOURS``.
+        color: Index into ``COLORS``.
         fill: Index into ``FILLS``.
-        tone: Brightness of the fill's second tone, relative to the colour.
+        tone: Brightness of the fill's second tone, relative to the color.
     """
 
     shape: int
-    colour: int
+    color: int
     fill: int
     tone: float
 
@@ -33,8 +33,8 @@ class Track:
     """Where one object is in each of T frames.
 
     Args:
-        x: Centre from the left edge, in image widths, (T,).
-        y: Centre from the top edge, in image heights, (T,).
+        x: Center from the left edge, in image widths, (T,).
+        y: Center from the top edge, in image heights, (T,).
         size: Radius in image widths, (T,).
         angle: Direction the object points to, in turns, clockwise from the right, (T,).
         seen: Whether the object is drawn, (T,).
@@ -48,14 +48,14 @@ class Track:
 
 
 def random_looks(rng: np.random.Generator, count: int, background: np.ndarray) -> list[Look]:
-    """Draw looks of different shapes and of different colours that stand out from the background."""
+    """Draw looks of different shapes and of different colors that stand out from the background."""
     shapes = rng.permutation(len(NAMES))[:count]
     mean = background.mean((0, 1), dtype=np.float64).round()
-    contrast = np.abs(np.array(list(COLOURS.values())) - mean).sum(1)
-    colours = [c for c in rng.permutation(len(TINTS)) if contrast[c] >= CONTRAST][:count]
+    contrast = np.abs(np.array(list(COLORS.values())) - mean).sum(1)
+    colors = [c for c in rng.permutation(len(TINTS)) if contrast[c] >= CONTRAST][:count]
     return [
         Look(int(s), int(c), int(rng.integers(len(FILLS))), float(rng.choice([0.45, 0.6, 1.5])))
-        for s, c in zip(shapes, colours, strict=True)
+        for s, c in zip(shapes, colors, strict=True)
     ]
 
 
@@ -95,10 +95,10 @@ def _paint(frames: np.ndarray, look: Look, track: Track, shift: np.ndarray) -> N
     turn = np.round(np.stack([np.cos(track.angle * 2 * np.pi), np.sin(track.angle * 2 * np.pi)]), 6)
     cosine, sine = turn.astype(np.float32)
     radius = np.round(track.size * side, 4).astype(np.float32)
-    centre = np.round(np.stack([track.x, track.y]) * side, 4) + shift  # (2, T)
+    center = np.round(np.stack([track.x, track.y]) * side, 4) + shift  # (2, T)
     window = 2 * int(np.ceil(REACH * float(radius.max()))) + 2
-    corner = np.floor(centre).astype(np.int64) - window // 2
-    local = (corner[..., None] + np.arange(window) + 0.5 - centre[..., None]).astype(np.float32)
+    corner = np.floor(center).astype(np.int64) - window // 2
+    local = (corner[..., None] + np.arange(window) + 0.5 - center[..., None]).astype(np.float32)
     local = local / radius[:, None]  # (2, T, window), in units of the object's radius
     across, down = local[0][:, None, :], local[1][:, :, None]
     u = cosine[:, None, None] * across + sine[:, None, None] * down  # (T, window, window)
@@ -106,7 +106,7 @@ def _paint(frames: np.ndarray, look: Look, track: Track, shift: np.ndarray) -> N
     distance = SHAPES[NAMES[look.shape]](u, v)
     cover = np.clip(np.float32(0.5) - distance * radius[:, None, None], 0, 1)[..., None]
     second = fill_mask(FILLS[look.fill], u, v, distance)[..., None]
-    tint = np.asarray(COLOURS[TINTS[look.colour]], np.float32)
+    tint = np.asarray(COLORS[TINTS[look.color]], np.float32)
     tone = np.clip(tint * np.float32(look.tone) + np.float32(30 if look.tone > 1 else 0), 0, 255)
     ink = tint + (tone - tint) * second
     for t in np.flatnonzero(track.seen):

@@ -6,7 +6,7 @@ import numpy as np
 
 from .motion import Array, Path, Rng, along, and_back, first_half, path, second_half
 
-TOUCH = 0.26  # distance of two centres at which the actors touch, in image widths
+TOUCH = 0.26  # distance of two centers at which the actors touch, in image widths
 
 
 def _on_line(u: Array, heading: float, places: tuple[Array, Array], aside: float = 0.0) -> list[Path]:

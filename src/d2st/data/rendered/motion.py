@@ -85,7 +85,7 @@ def grow(sign: int) -> Event:
 
 
 def orbit(sign: int, inward: float = 0.0) -> Event:
-    """A way around a centre; inward 1 spirals in, -1 spirals out, 0 stays on the circle."""
+    """A way around a center; inward 1 spirals in, -1 spirals out, 0 stays on the circle."""
 
     def event(rng: Rng, p: Array) -> Path:
         start, laps = rng.random(), rng.uniform(0.75, 1.1) * (1.3 if inward else 1.0)

@@ -1,4 +1,4 @@
-"""Shapes, fills and colours: the alphabet of the rendered benchmark and of the rendered stills.
+"""Shapes, fills and colors: the alphabet of the rendered benchmark and of the rendered stills.
 
 Every function here uses only additions, multiplications, divisions, comparisons and square roots on arrays. IEEE 754
 rounds those exactly, so pixels do not depend on the processor or on how NumPy was compiled.
@@ -92,7 +92,7 @@ SHAPES: dict[str, Callable[[Array, Array], Array]] = {
     "flag": _flag,
 }
 
-COLOURS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (222, 45, 38),
     "orange": (247, 138, 29),
     "yellow": (245, 218, 48),

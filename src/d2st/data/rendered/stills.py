@@ -13,7 +13,7 @@ def render_still(seed: int, index: int, side: int) -> tuple[np.ndarray, np.ndarr
 
     Returns:
         uint8 image (side, side, 3), and float32 objects (MOST, 8), later ones on top: x and y in image widths, size
-        scaled to -1..1, cosine and sine of the angle, and the indices of shape, fill and colour; -1 throughout where
+        scaled to -1..1, cosine and sine of the angle, and the indices of shape, fill and color; -1 throughout where
         there are fewer objects.
     """
     rng = np.random.Generator(np.random.Philox(key=[seed, index]))
@@ -30,5 +30,5 @@ def render_still(seed: int, index: int, side: int) -> tuple[np.ndarray, np.ndarr
     for i, look in enumerate(looks):
         turn = angle[i] * 2 * np.pi
         numbers = x[i], y[i], 2 * spread[i] - 1, np.cos(turn), np.sin(turn)
-        objects[i] = *numbers, look.shape, look.fill, look.colour
+        objects[i] = *numbers, look.shape, look.fill, look.color
     return image, objects

@@ -8,19 +8,18 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from d2st.checks import Bounds, Checked, option
-from d2st.data.workers import run_jobs
-from d2st.errors import D2STError
-from d2st.files import sweep, write_atomic
-from d2st.limits import FRAMES, SEED, SIDE, WORKERS
-from d2st.yaml_files import parse_yaml, read_yaml
-
+from ...errors import D2STError
+from ...utils.config import Bounds, Checked, option
+from ...utils.files import sweep, write_atomic
+from ...utils.limits import FRAMES, SEED, SIDE, WORKERS
+from ...utils.workers import run_jobs
+from ...utils.yaml_file import parse_yaml, read_yaml
 from .classes import LOOKS, MOTIONS, Motion, split
 from .draw import Look, Track, draw, random_background, random_looks
 from .motion import Path as MotionPath
 from .motion import Rng
 
-EDGE = 0.14  # centres keep this far from the border, in image widths
+EDGE = 0.14  # centers keep this far from the border, in image widths
 SIZES = (0.12, 0.24)  # radius of an object in image widths
 SHAKE = 0.02  # largest shift of the camera, in image widths
 FRAMES_PER_SECOND = 12
@@ -153,7 +152,7 @@ def write_frames(path: Path, frames: Iterable[np.ndarray]) -> None:
             stream = container.add_stream("h264", rate=FRAMES_PER_SECOND)
             stream.pix_fmt = "yuv420p"
             stream.codec_context.thread_count = 1
-            # A fixed quantiser: with crf, x264 looks ahead in a way that gives other files from the same frames.
+            # A fixed quantizer: with crf, x264 looks ahead in a way that gives other files from the same frames.
             stream.options = {"qp": "22", "preset": "veryfast"}
             for frame in frames:
                 if not stream.codec_context.is_open:

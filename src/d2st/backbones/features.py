@@ -1,0 +1,103 @@
+"""The way of a clip through the backbone: which images it is shown, and what is read from them."""
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import D2STError
+
+
+class Passage(nn.Module):
+    """Every frame is an image, and its feature is what the backbone gives just before its classifier.
+
+    A system with a way of its own (framesets, side networks) derives from this class; its config's ``passage`` builds
+    it. Parameters of a passage train like those of adapters.
+
+    Args:
+        num_features: D of the features it gives.
+    """
+
+    def __init__(self, num_features: int):
+        super().__init__()
+        self.num_features = num_features
+
+    def images(self, video: Tensor) -> Tensor:
+        """Images that the backbone sees of each clip: (B, T, 3, H, W) -> (B, I, 3, H, W)."""
+        return video
+
+    def forward(self, model: nn.Module, images: Tensor, video: Tensor) -> Tensor:
+        """Features of clips.
+
+        Args:
+            model: the backbone, with its adapters hooked in.
+            images: what :meth:`images` gave, (B, I, 3, H, W).
+            video: the clips themselves, (B, T, 3, H, W).
+
+        Returns:
+            (B, T', D), a feature for each frame that the system tells apart.
+        """
+        x = model.forward_head(model.forward_features(images.flatten(0, 1)), pre_logits=True)  # (B*I, D)
+        return x.unflatten(0, images.shape[:2])
+
+    def features_and_maps(self, model: nn.Module, images: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Features of clips and the maps that they were pooled from; arguments as for :meth:`forward`.
+
+        Returns:
+            (B, T, D) features and (B, T, D', H, W) maps, see :func:`as_maps`.
+
+        Raises:
+            D2STError: a system whose features do not come from one map each, or a backbone without maps.
+        """
+        if type(self) is not Passage:
+            raise D2STError(
+                f"{type(self).__name__} reads features of its own and has no map for each frame. For a head that needs "
+                f"maps (molo) take an adapter that leaves the backbone's features as they are, such as d2st."
+            )
+        x = model.forward_features(images.flatten(0, 1))
+        features, maps = model.forward_head(x, pre_logits=True), as_maps(model, x, tuple(images.shape[-2:]))
+        return features.unflatten(0, images.shape[:2]), maps.unflatten(0, images.shape[:2])
+
+
+def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """What a timm model's ``forward_features`` gives as maps, without a copy.
+
+    Args:
+        model: the model.
+        x: (B, D, H, W), (B, H, W, D) or (B, N, D), of which class and register tokens are left out.
+        size: (height, width) of the images in pixels.
+
+    Returns:
+        (B, D, H, W).
+
+    Raises:
+        D2STError: there is no map in it.
+    """
+    if isinstance(x, Tensor) and x.ndim == 4:
+        return x.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else x
+    grid_of = getattr(getattr(model, "patch_embed", None), "dynamic_feat_size", None)
+    if isinstance(x, Tensor) and x.ndim == 3 and grid_of:
+        patches, grid = x[:, getattr(model, "num_prefix_tokens", 0) :], grid_of(size)
+        if patches.shape[1] == grid[0] * grid[1]:
+            return patches.transpose(1, 2).unflatten(2, grid)
+    raise D2STError(
+        f"{type(model).__name__} does not end in a feature map of its frames. For a head that needs maps (molo) take a "
+        f"ResNet, another CNN or a ViT."
+    )
+
+
+def block_tokens(model: nn.Module, images: Tensor, last: int | None = None) -> list[Tensor]:
+    """What a ViT's blocks give, before its last norm.
+
+    Args:
+        model: a ViT, with or without adapters.
+        images: (B, I, 3, H, W).
+        last: how many of the last blocks; None is all.
+
+    Returns:
+        (B, I, N, C) a block.
+    """
+    outputs = model.forward_intermediates(
+        images.flatten(0, 1), last, return_prefix_tokens=True, output_fmt="NLC", intermediates_only=True
+    )
+    # timm gives (patches, prefix) pairs, and patches alone where there is no prefix
+    tokens = [torch.cat(output[::-1], dim=1) if isinstance(output, tuple) else output for output in outputs]
+    return [x.unflatten(0, images.shape[:2]) for x in tokens]

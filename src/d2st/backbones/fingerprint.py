@@ -1,0 +1,79 @@
+"""A digest of a backbone's frozen weights, by which an adapter knows its own, in whatever precision they come."""
+
+import hashlib
+
+import torch
+from torch import nn
+
+from ..errors import D2STError
+
+_HALVES = torch.bfloat16, torch.float16
+
+
+def fingerprint(backbone: nn.Module, trained: tuple[str, ...] = (), dtype: torch.dtype | None = None) -> str:
+    """SHA-256 over names, shapes and values of a backbone's frozen tensors.
+
+    Args:
+        backbone: the model.
+        trained: names of tensors that are left out.
+        dtype: precision that values are rounded to; None is the model's own. float64 counts as float32.
+    """
+    dtype, digest = dtype or precision_of(backbone, trained), hashlib.sha256()
+    for name, tensor in _frozen(backbone, trained):
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        rounded = tensor.detach().to("cpu", dtype)
+        digest.update(rounded.to(torch.float32).contiguous().numpy())
+    return digest.hexdigest()
+
+
+def precision_of(backbone: nn.Module, trained: tuple[str, ...] = ()) -> torch.dtype:
+    """The lowest precision of the frozen tensors: bfloat16, float16 or, of all others, float32."""
+    found = {tensor.dtype for _, tensor in _frozen(backbone, trained)}
+    return next((half for half in _HALVES if half in found), torch.float32)
+
+
+def record(backbone: nn.Module, trained: tuple[str, ...] = ()) -> dict:
+    """What an adapter file says of the weights: precision, fingerprint, and those of the same weights rounded."""
+    own = precision_of(backbone, trained)
+    rounded = {_name(half): fingerprint(backbone, trained, half) for half in _HALVES} if own == torch.float32 else {}
+    return {"dtype": _name(own), "fingerprint": fingerprint(backbone, trained, own), "rounded": rounded}
+
+
+def apart(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) -> str | None:
+    """What sets a backbone's weights apart from those that a file speaks of, compared at the lower precision of both.
+
+    Args:
+        saved: what :func:`record` gave; without a "dtype" as d2st wrote it before, of float32.
+        backbone: the model.
+        trained: names of tensors that are left out.
+
+    Returns:
+        A clause for an error message; None for the same weights.
+    """
+    wanted, own = saved.get("dtype", "float32"), _name(precision_of(backbone, trained))
+    if wanted == own or own == "float32":  # a model in float32 is rounded to what the file has
+        same = fingerprint(backbone, trained, _dtype(wanted)) == saved["fingerprint"]
+    elif wanted == "float32" and own in (saved.get("rounded") or {}):
+        same = fingerprint(backbone, trained) == saved["rounded"][own]
+    else:
+        return f"in {wanted}, and cannot be compared with these in {own}: pass the backbone in float32 or {wanted}"
+    if same:
+        return None
+    compared = "" if wanted == own else f", compared as {own if wanted == 'float32' else wanted}"
+    return f"with other weights (the fingerprints differ{compared}), and would give noise on these"
+
+
+def _dtype(name: object) -> torch.dtype:
+    known = {_name(dtype): dtype for dtype in (torch.float32, *_HALVES)}
+    if name not in known:
+        raise D2STError(f"An adapter file has backbone weights of dtype {name!r}; known are {', '.join(known)}.")
+    return known[name]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _frozen(backbone: nn.Module, trained: tuple[str, ...]) -> list[tuple[str, torch.Tensor]]:
+    state = sorted(backbone.state_dict().items())
+    return [(name, tensor) for name, tensor in state if tensor.is_floating_point() and name not in trained]

@@ -1,0 +1,162 @@
+"""Where a timm model can be adapted, and how its feature maps are laid out there."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import D2STError
+from .features import as_maps
+
+Layout = Literal["NLC", "NCHW", "NHWC"]
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place of the backbone whose output can be adapted: the end of a block (ViT) or of a stage (CNN).
+
+    Attributes:
+        index: position among the sites, from the input on.
+        module: dotted path of the hooked module.
+        channels: C.
+        grid: (H, W) of the map at the nominal image size.
+        prefix: class and register tokens before the patches (0 on maps).
+        layout: how the module lays out its output.
+    """
+
+    index: int
+    module: str
+    channels: int
+    grid: tuple[int, int]
+    prefix: int
+    layout: Layout
+
+    @property
+    def key(self) -> str:
+        """Name usable in a ModuleDict."""
+        return self.module.replace(".", "_")
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """What an adapter system may know about the backbone it goes into.
+
+    Attributes:
+        model: the timm model.
+        sites: its adaptable places, from the input on.
+        image_size: nominal (H, W) of an input frame in pixels.
+        num_features: D, width of the frame feature.
+        map_channels: channels of the map that the feature is pooled from, None if there is no map.
+    """
+
+    model: nn.Module
+    sites: tuple[Site, ...]
+    image_size: tuple[int, int]
+    num_features: int
+    map_channels: int | None
+
+    @property
+    def has_tokens(self) -> bool:
+        """True for ViT-like backbones, whose sites give token sequences."""
+        return self.sites[0].layout == "NLC"
+
+    def require_blocks(self, system: str) -> None:
+        """Refuse backbones without the pre-norm transformer blocks that a system reaches into.
+
+        Raises:
+            D2STError: a CNN, or transformer blocks of another build.
+        """
+        from timm.models.eva import EvaBlock  # here, because every config imports this file and timm takes seconds
+        from timm.models.vision_transformer import Block
+
+        for site in self.sites:
+            block = self.model.get_submodule(site.module)
+            if site.layout != "NLC" or not isinstance(block, (Block, EvaBlock)):
+                raise D2STError(
+                    f"{system} reaches into the attention and MLP of a ViT's blocks; {type(self.model).__name__} is "
+                    f"made of {type(block).__name__}. Take a ViT (CLIP, ImageNet, SigLIP, DINO), or an adapter that "
+                    f"sits at the end of stages (D2STConfig, DSTConfig, STConfig, VanillaConfig)."
+                )
+
+
+def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
+    """Find the sites of a timm model and what passes there, by one forward of a blank frame.
+
+    Sites are the stages that ``model.feature_info`` names (blocks of a ViT). Of a stage that is a plain container the
+    last leaf block is taken, because gradient checkpointing runs the children of such a container and never the
+    container, whose hook it would skip.
+
+    Raises:
+        D2STError: if the model names no stages, one that it does not have, or one whose output is not a feature map.
+    """
+    name = type(model).__name__
+    stages = getattr(model, "feature_info", None)
+    if not stages or not hasattr(model, "forward_head"):
+        raise D2STError(
+            f"{name} does not describe its stages in feature_info, as timm's image models do. "
+            f"Pass a timm model (timm.list_models() has the names)."
+        )
+    try:
+        paths = [_leaf(model, stage["module"]) for stage in stages if stage["reduction"] >= 4]
+        stages = [model.get_submodule(path) for path in paths]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise D2STError(
+            f"{name} names stages in feature_info that are none of its modules ({error}); it is not supported."
+        ) from error
+    outputs: dict[str, list] = {path: [] for path in paths}
+    handles = [
+        stage.register_forward_hook(lambda m, a, out, path=path: outputs[path].append(out))
+        for path, stage in zip(paths, stages, strict=True)
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    parameter = next(model.parameters())
+    try:
+        with torch.no_grad():
+            frame = parameter.new_zeros(1, 3, *image_size)
+            x = model.eval().forward_features(frame)
+            feature = model.forward_head(x, pre_logits=True)
+    except (AssertionError, RuntimeError) as error:
+        raise D2STError(f"{name} cannot take frames of {image_size[0]}x{image_size[1]} px: {error}") from error
+    finally:
+        for module, training in modes:
+            module.training = training
+        for handle in handles:
+            handle.remove()
+    if feature.ndim != 2:
+        raise D2STError(
+            f"{name} gives a feature of shape {tuple(feature.shape)} a frame, not a vector; it is not supported."
+        )
+    sites = tuple(_site(model, i, path, outputs[path]) for i, path in enumerate(paths))
+    try:
+        map_channels = as_maps(model, x, image_size).shape[1]
+    except D2STError:  # only heads that need maps mind
+        map_channels = None
+    return Backbone(model, sites, image_size, feature.shape[1], map_channels)
+
+
+def _leaf(model: nn.Module, path: str) -> str:
+    module = model.get_submodule(path)
+    while isinstance(module, nn.Sequential) and len(module):
+        child = next(reversed(module._modules))
+        path, module = f"{path}.{child}", module[-1]
+    return path
+
+
+def _site(model: nn.Module, index: int, path: str, outputs: list) -> Site:
+    name = type(model).__name__
+    if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim not in (3, 4):
+        raise D2STError(f"{name}.{path} does not give one feature map in a forward; {name} is not supported.")
+    shape = outputs[0].shape
+    if len(shape) == 4:
+        if getattr(model, "output_fmt", "NCHW") == "NHWC":
+            return Site(index, path, shape[3], (shape[1], shape[2]), 0, "NHWC")
+        return Site(index, path, shape[1], (shape[2], shape[3]), 0, "NCHW")
+    prefix = getattr(model, "num_prefix_tokens", 0)
+    grid = tuple(getattr(getattr(model, "patch_embed", None), "grid_size", None) or ())
+    if len(grid) != 2 or grid[0] * grid[1] != shape[1] - prefix:
+        raise D2STError(
+            f"{name}.{path} gives {shape[1]} tokens that are not {prefix} prefix tokens and a grid in reading order; "
+            f"{name} is not supported."
+        )
+    return Site(index, path, shape[2], grid, prefix, "NLC")

@@ -1,0 +1,291 @@
+"""The recognizer people use: a few example clips of each class in, labels of other clips out."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import heads
+from ..adapter_file import CONFIG as ADAPTER_CONFIG
+from ..adapter_file import WEIGHTS as ADAPTER_WEIGHTS
+from ..data.clip_reading import ClipReading
+from ..data.datasets import open_dataset
+from ..data.video.open import Video
+from ..encoder import VideoEncoder, load
+from ..errors import D2STError
+from ..factory.heads import build_head
+from ..features.fingerprint import Origin
+from ..heads import Head, HeadSpec, TextConfig
+from ..heads import head_file as head_files
+from ..utils.device import Precision
+from ..utils.finite import check_finite, check_logits
+from ..utils.hub import find
+from .calibration import check_rate
+from .calibration_file import CALIBRATION, CalibrationFile
+from .clip_encoder import ClipEncoder
+from .prediction import Prediction, check_name, explain
+from .rejector import NEVER, Judge, appoint
+from .support_set import EncodedClips, SavedSupport, join, stack
+
+SUPPORT = "support.safetensors"
+
+
+class FewShotClassifier(ClipEncoder):
+    """Recognizes classes from example clips; classes come and go without encoding anything twice.
+
+    Args:
+        encoder: a video encoder (``d2st.adapt``, ``d2st.load``).
+        head: name of the matching head, name and options, or the head itself (``d2st.heads.load`` has the one that was
+            trained with an adapter).
+        frames: frames of a clip; None is the encoder's.
+        sampling: which frames are read; None is as the encoder was trained, or uniform if it was not.
+        transforms: plain or released; None is as the encoder was trained, or plain if it was not.
+        precision: of the encoder's forward pass.
+        text: how the names of the classes are told to a head that uses them; None is as it was trained.
+        reject_rate: share of the clips of the classes that may be answered "unknown", above 0 and below 1: the price
+            of telling clips that show none of them.
+        calibration: file that ``d2st eval --open-set --save-calibration`` wrote for this model, for support sets that
+            are too small to tell what is unknown.
+
+    Raises:
+        D2STError: an option cannot be used, or the calibration is of another model.
+    """
+
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        head: str | HeadSpec | Head = "bi-mhm",
+        *,
+        frames: int | None = None,
+        sampling: str | None = None,
+        transforms: str | None = None,
+        precision: Precision = "fp32",
+        text: TextConfig | None = None,
+        reject_rate: float = 0.05,
+        calibration: str | Path | CalibrationFile | None = None,
+    ) -> None:
+        check_rate(reject_rate)
+        asked = {"frames": frames, "sampling": sampling, "transforms": transforms, "precision": precision}
+        super().__init__(encoder, head, ClipReading.of(encoder, **asked), text)
+        self.support: dict[str, EncodedClips] = {}
+        self.reject_rate = reject_rate
+        if isinstance(calibration, str | Path):
+            calibration = CalibrationFile.read(calibration)
+        self.calibration = calibration and calibration.check_all(encoder, self.head, self.reading)
+        self._judge: tuple[tuple, Judge] | None = None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order in which they were added."""
+        return tuple(self.support)
+
+    def fit(self, support: Mapping[str, Iterable[Video]] | str | Path) -> "FewShotClassifier":
+        """Take the classes of a support set, and forget those before.
+
+        Args:
+            support: class name -> clips, as many as there are; or a folder of class folders, a list file or a frame
+                store (``d2st.data.datasets.open_dataset``).
+
+        Raises:
+            D2STError: no classes, a class without clips, or a clip that cannot be read. The classes before are kept.
+        """
+        if isinstance(support, str | Path):
+            clips = open_dataset(support)
+            for name in clips.classes:
+                check_name(name)
+            encoded = [
+                self.encode(self.transform(clips.read(i, self.sample)), clip.id) for i, clip in enumerate(clips.clips)
+            ]
+            self.support = {
+                name: stack([encoded[i] for i in own]) for name, own in zip(clips.classes, clips.by_class, strict=True)
+            }
+            return self
+        if not support:
+            raise D2STError("A support set needs at least one class with at least one clip.")
+        self.support = {name: self._encode_class(name, clips) for name, clips in support.items()}
+        return self
+
+    def add_class(self, name: str, clips: Iterable[Video]) -> None:
+        """Add a class, or more clips to one.
+
+        Raises:
+            D2STError: no clips, or one that cannot be read.
+        """
+        new = self._encode_class(name, clips)
+        old = self.support.get(name)
+        if old:
+            new = EncodedClips(torch.cat([old.frames, new.frames]), torch.cat([old.tokens, new.tokens]))
+        self.support[name] = new
+
+    def remove_class(self, name: str) -> None:
+        """Forget a class.
+
+        Raises:
+            D2STError: there is no such class.
+        """
+        if name not in self.support:
+            raise D2STError(
+                f"There is no class '{name}' to remove; the classes are: {', '.join(self.support) or 'none'}."
+            )
+        del self.support[name]
+
+    def predict(self, query: Video | list[Video] | tuple[Video, ...]) -> Prediction | list[Prediction]:
+        """Recognize one clip, or each of several.
+
+        Args:
+            query: a path; uint8 RGB frames (L, 3, H, W) of any length, from which T are sampled; float frames
+                (T, 3, h, w) that are normalized already; or a list of these, which gives a list.
+
+        Raises:
+            D2STError: no class was added yet, or a clip cannot be read.
+        """
+        if isinstance(query, list | tuple):
+            return [self.predict(clip) for clip in query]
+        self._check_classes()
+        return self.match(self.encode(query))
+
+    @torch.no_grad()
+    def logits(self, tokens: Tensor) -> Tensor:
+        """Logits (Q, way) of clips (Q, T', D') that the head has embedded, on the CPU, in the order of ``classes``."""
+        support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
+        names = self.name_features(self.classes)
+        found = self.head.match(support, labels, tokens.to(self.device), len(self.support), names).float().cpu()
+        check_logits(found)
+        return found
+
+    @torch.no_grad()
+    def match(self, query: EncodedClips) -> Prediction:
+        """Match an encoded clip (``encode``) with the classes."""
+        logits = self.logits(query.tokens.unsqueeze(0))  # (1, way)
+        (confidence,), (unknown,) = self.judge(logits)
+        frames = {name: clips.frames for name, clips in self.support.items()}
+        return explain(logits[0], confidence.item(), bool(unknown), query.frames, frames)
+
+    @property
+    @torch.no_grad()
+    def judge(self) -> Judge:
+        """From logits (Q, way) to how likely the label is right (Q,), and which clips show none of the classes (Q,)."""
+        self._check_classes()
+        key = (self.reject_rate, self.calibration, *self.support.items())
+        if self._judge is None or self._judge[0] != key:
+            support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
+            judge = appoint(
+                self.head, support, labels, self.name_features(self.classes), self.reject_rate, self.calibration
+            )
+            self._judge = key, judge
+        return self._judge[1]
+
+    @property
+    def never_unknown(self) -> str | None:
+        """Why no clip can be answered "unknown" with the present support set, or None."""
+        return NEVER if self.judge.calibration is None else None
+
+    def save_support(self, path: str | Path) -> Path:
+        """Write the encoded support set as one file, for :meth:`load_support` of a recognizer with the same model."""
+        clips = {name: own.frames for name, own in self.support.items()}
+        tokens = {name: own.tokens for name, own in self.support.items()} if self.head.needs_maps else {}
+        names = {} if self.name_features(self.classes) is None else {name: self.names[name] for name in self.support}
+        origin = Origin.of(self.encoder, self.head)
+        return SavedSupport(origin, self.reading, clips, tokens, names).write(path)
+
+    def load_support(self, path: str | Path) -> "FewShotClassifier":
+        """Take the classes of a support file, and forget those before.
+
+        Raises:
+            D2STError: no such file, one that cannot be read, or one that another model encoded or that has other
+                frames. The classes before are kept.
+        """
+        self._take(SavedSupport.read(path), path)
+        return self
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write adapter, head, encoded support and calibration; the backbone is named, not copied."""
+        folder = heads.save(self.head, self.encoder.save_pretrained(folder))
+        if self.calibration:
+            self.calibration.write(folder)
+        else:
+            (folder / CALIBRATION).unlink(missing_ok=True)  # of another model that was here
+        self.save_support(folder / SUPPORT)
+        return folder
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        *,
+        backbone: nn.Module | None = None,
+        weights: str | Path | None = None,
+        precision: Precision = "fp32",
+        reject_rate: float = 0.05,
+        calibration: str | Path | None = None,
+        revision: str | None = None,
+    ) -> "FewShotClassifier":
+        """Read what ``save_pretrained`` wrote, or an adapter with its head, which knows no classes yet.
+
+        Args:
+            source: folder, or a Hub repository ("hub:user/name", see :mod:`d2st.utils.hub`).
+            backbone: the timm model, where it was not built by name.
+            weights: the backbone's weight file, where it was built from one.
+            precision: of the encoder's forward pass.
+            reject_rate, calibration: as for the class; None is the ``calibration.json`` that is in the folder.
+            revision: branch, tag or commit of a Hub repository.
+
+        Raises:
+            D2STError: neither is there, or it cannot be read.
+        """
+        files = SUPPORT, CALIBRATION, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS
+        folder = find(source, *files, revision=revision)
+        encoder = load(folder, backbone=backbone, weights=weights)
+        head, _ = build_head(None, encoder, encoder.frames, saved=folder)
+        own = folder / CALIBRATION
+        options = {"precision": precision, "reject_rate": reject_rate}
+        options["calibration"] = own if calibration is None and own.exists() else calibration
+        if not (folder / SUPPORT).exists():
+            return cls(encoder, head, **options)
+        saved = SavedSupport.read(folder / SUPPORT)
+        how = saved.reading
+        classifier = cls(encoder, head, frames=how.frames, sampling=how.sampling, transforms=how.transforms, **options)
+        classifier._take(saved, folder / SUPPORT)
+        return classifier
+
+    @torch.no_grad()
+    def set_class(self, name: str, frames: Tensor, tokens: Tensor | None = None) -> None:
+        """Take a class from clips that are encoded already, and forget its clips before.
+
+        Args:
+            name: of the class.
+            frames: (K, T, D) features of the encoder.
+            tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
+        """
+        self.support[name] = self._embedded(name, frames, tokens)
+
+    def _embedded(self, name: str, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
+        check_name(name)
+        if tokens is None:
+            tokens = self.head.embed(frames.to(self.device)).cpu()
+        check_finite([frames, tokens], [f"{name}, {i}" for i in range(len(frames))], self.precision)
+        return EncodedClips(frames, tokens)
+
+    @torch.no_grad()
+    def _take(self, saved: SavedSupport, path: str | Path) -> None:
+        """Take a support set that was read from a path, where it is of this model."""
+        saved.check(path, Origin.of(self.encoder, self.head), self.reading)
+        whole = not self.head.needs_maps or saved.tokens.keys() == saved.clips.keys()
+        if not whole or any(clips.shape[-1] != self.encoder.num_features for clips in saved.clips.values()):
+            raise D2STError(f"The support set '{path}' is not what this recognizer would have written; save it again.")
+        support = {name: self._embedded(name, clips, saved.tokens.get(name)) for name, clips in saved.clips.items()}
+        self.support, self.names = support, dict(saved.names)
+
+    def _check_classes(self) -> None:
+        if not self.support:
+            raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
+
+    def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
+        check_name(name)
+        if isinstance(clips, str | Path | Tensor):
+            raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
+        encoded = [self.encode(clip) for clip in clips]
+        if not encoded:
+            raise D2STError(f"Class '{name}' has no clips; give at least one.")
+        return stack(encoded)

@@ -1,0 +1,150 @@
+"""The encoded clips of a support set, and the one file that keeps them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..data.clip_reading import ClipReading, tell_apart
+from ..errors import D2STError
+from ..features.fingerprint import Origin
+from ..utils.files import write_safetensors
+from ..utils.tensor_file import read_tensors
+from ..utils.versioned_json import parse, told
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedClips:
+    """Clips as a classifier keeps them, on the CPU.
+
+    Attributes:
+        frames: (..., T, D) features of the encoder.
+        tokens: (..., T', D') what the head embedded them to; the same where it takes them as they are.
+    """
+
+    frames: Tensor
+    tokens: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SavedSupport:
+    """What a support file holds.
+
+    Args:
+        origin: the model that encoded the clips.
+        reading: how the clips were read.
+        clips: class -> (K, T, D) features of the encoder.
+        tokens: class -> (K, T', D') of the head, where they cannot be made from the features again.
+        names: class -> (D') features of its name, where the head uses them.
+    """
+
+    origin: Origin
+    reading: ClipReading
+    clips: Mapping[str, Tensor]
+    tokens: Mapping[str, Tensor] = field(default_factory=dict)
+    names: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def write(self, path: str | Path) -> Path:
+        """Write the file in one step; missing folders are created."""
+        path, tensors = Path(path), {}
+        for i, name in enumerate(self.clips):  # under numbers: a class may be called anything
+            parts = {"frames": self.clips[name], "tokens": self.tokens.get(name), "name": self.names.get(name)}
+            tensors |= {f"{i}.{key}": part for key, part in parts.items() if part is not None}
+        about = {
+            "format": FORMAT,
+            "d2st_version": __version__,
+            "classes": json.dumps(list(self.clips)),
+            "shots": json.dumps([len(clips) for clips in self.clips.values()]),
+            "frames": str(self.reading.frames),
+            "sampling": self.reading.sampling,
+            "reading": json.dumps(self.reading.to_dict()),
+            **asdict(self.origin),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(path, tensors, about)
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "SavedSupport":
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            D2STError: there is no such file, or it is not a support set.
+        """
+        what, remedy, where = "support set", "save it again with save_support", f"The support set '{path}'"
+        tensors, about = read_tensors(path, what=what, remedy=remedy)
+        if about.get("format") != FORMAT:
+            raise D2STError(
+                f"'{path}' is no support set that this d2st {__version__} reads (format {told(about.get('format'))}); "
+                f"save it again with save_support."
+            )
+        try:
+            classes, shots = (parse(about[key], f"{where}: its {key}", remedy) for key in ("classes", "shots"))
+            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+                raise ValueError("its classes are no names")
+            if len(set(classes)) < len(classes):
+                raise ValueError("a class is in it twice")
+            parts = {
+                part: {name: tensors[f"{i}.{part}"] for i, name in enumerate(classes) if f"{i}.{part}" in tensors}
+                for part in ("frames", "tokens", "name")
+            }
+            if [len(parts["frames"][name]) for name in classes] != shots or 0 in shots:
+                raise ValueError("not as many clips as it says")
+            for part, dimensions in {"frames": 3, "tokens": 3, "name": 1}.items():
+                own = parts[part].values()
+                if any(tensor.ndim != dimensions for tensor in own) or len({tensor.shape[-2:] for tensor in own}) > 1:
+                    raise ValueError("its classes have features of different shapes")
+                if any(not tensor.is_floating_point() or tensor.numel() == 0 for tensor in own):
+                    raise ValueError("its features are no numbers with a point")
+            if any(len(tokens) != len(parts["frames"][name]) for name, tokens in parts["tokens"].items()):
+                raise ValueError("not as many tokens as clips")
+            origin = Origin(*(about[key] for key in ("backbone", "adapter", "head", "fingerprint")))
+            reading = _reading(about, path)
+        except (ValueError, KeyError, TypeError) as error:
+            if isinstance(error, D2STError):
+                raise
+            raise D2STError(f"{where} cannot be read ({error}); save it again.") from error
+        return cls(origin, reading, parts["frames"], parts["tokens"], parts["name"])
+
+    def check(self, path: str | Path, origin: Origin, reading: ClipReading) -> None:
+        """Refuse a model or a way of reading clips that are not those of the file; another precision is told."""
+        if self.origin != origin:
+            raise D2STError(
+                f"The support set '{path}' was encoded by {self.origin.apart(origin)}. Load it into the recognizer "
+                f"that it was saved from, or fit() this one with the clips."
+            )
+        own = self.reading
+        if apart := own.apart(reading):
+            raise D2STError(
+                f"The support set '{path}' has {apart}: build the recognizer with frames={own.frames}, "
+                f"sampling={own.sampling!r}, transforms={own.transforms!r}, or fit() it with the clips."
+            )
+        tell_apart(own, reading, f"The support set '{path}' holds")
+
+
+def _reading(about: Mapping[str, str], path: str | Path) -> ClipReading:
+    """How a file's clips were read; before this was a record, transforms were plain and the precision was not said."""
+    if "reading" in about:
+        return ClipReading.from_dict(
+            parse(about["reading"], f"The support set '{path}': its reading", "save it again with save_support"),
+            f"reading in the support set '{path}'",
+        )
+    return ClipReading(int(about["frames"]), about["sampling"])
+
+
+def stack(clips: Sequence[EncodedClips]) -> EncodedClips:
+    """K clips as (K, T, D) and (K, T', D')."""
+    return EncodedClips(torch.stack([clip.frames for clip in clips]), torch.stack([clip.tokens for clip in clips]))
+
+
+def join(support: Mapping[str, EncodedClips]) -> tuple[Tensor, Tensor]:
+    """Tokens (S, T', D') of all classes, and labels (S,) in their order."""
+    shots = torch.tensor([len(clips.tokens) for clips in support.values()])
+    labels = torch.arange(len(shots)).repeat_interleave(shots)
+    return torch.cat([clips.tokens for clips in support.values()]), labels

@@ -1,0 +1,191 @@
+"""``d2st bench``: parameters, FLOPs, time and memory of every adapter on this machine, beside the frozen backbone."""
+
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from ..adapters import SYSTEMS, AdapterConfig, NoneConfig
+from ..backbones import build as backbones
+from ..encoder import VideoEncoder, adapt
+from ..errors import D2STError
+from ..evaluation import cost as measure
+from ..factory.encoder import DEFAULT_BACKBONE
+from ..utils.config import Checked, option
+from ..utils.console import say
+from ..utils.device import Precision, pick_device
+from ..utils.limits import CLIPS, FRAMES, SEED, SIDE, THREADS
+from ..utils.progress import progress
+from ..utils.provenance import config_dict
+from ..visualize.compare import collect
+from .bench_report import print_table, write_files
+
+# Settings measured beside a system's defaults: D2ST's pathways alone (paper Table 5), DUALPATH for clips that do not
+# fill 4x4 framesets, DiST with a ViT that sees every frame.
+VARIANTS = {
+    "d2st": [{"pathways": pathways} for pathways in ("spatial", "temporal", "uniform")],
+    "dualpath": [{"tiles": 2}],
+    "dist": [{"stride": 1}],
+}
+
+
+@dataclass(frozen=True)
+class BenchConfig(Checked):
+    """What the adapters cost on one backbone.
+
+    Args:
+        backbone: timm name or a backbone that ships with d2st; None is CLIP ViT-B/16.
+        weights: local weight file of the backbone; without it weights are random, which changes none of the figures.
+        image_size: side of the frames in pixels; None is the backbone's own.
+        frames: frames of a clip.
+        clips: clips in a batch.
+        adapters: systems to measure, such as d2st,st; None is all of them.
+        adapter: a system with settings of its own, measured beside them.
+        repeats: timed runs of each; 0 leaves time out.
+        results: folders with evaluations (eval.json) whose accuracies are drawn against the trained parameters.
+        out: folder for bench.json, bench.md and accuracy.png; None writes nothing.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        threads: of PyTorch on the CPU; None is its own choice.
+        seed: of random weights and clips.
+    """
+
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int = option(8, **FRAMES)
+    clips: int = option(1, **CLIPS)
+    adapters: str | tuple[str, ...] | None = None
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    repeats: int = option(3, least=0, most=10_000)
+    results: str | tuple[str, ...] | None = None
+    out: str | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    threads: int | None = option(None, **THREADS)
+    seed: int = option(0, **SEED)
+
+
+def bench(config: BenchConfig) -> dict:
+    """Measure every adapter that fits the backbone; those that do not are listed with the reason.
+
+    Returns:
+        What bench.json holds. For each adapter: tunable and all parameters; of a forward pass and of a training step
+        the FLOPs, the seconds of every run and the least of them, and the step's peak memory in bytes, all with their
+        ratio to the frozen backbone. The ratio of seconds is the median over runs, each beside a run of the frozen
+        backbone just before it.
+
+    Raises:
+        D2STError: an option cannot be used.
+    """
+    systems, device = _systems(config), pick_device(config.device)
+    folders = (config.results,) if isinstance(config.results, str) else config.results or ()
+    if folders and not config.out:
+        raise D2STError("--results are drawn into the folder --out: name one.")
+    panels = collect(folders) if folders else {}
+    with _threads(config.threads):
+        encoders, refused = _encoders(config, systems, device)
+        rows = _measure(config, encoders, device)
+        result = {"machine": _machine(device), "adapters": rows, "refused": refused}
+    path = write_files(config, result, panels) if config.out else None
+    print_table(config, result)
+    if path:
+        say(f"Written to {path}.")
+    return result
+
+
+def _systems(config: BenchConfig) -> list[AdapterConfig]:
+    """What is measured, the frozen backbone first."""
+    names = config.adapters if config.adapters is not None else tuple(SYSTEMS)
+    names = [name for part in ([names] if isinstance(names, str) else names) for name in part.split(",")]
+    unknown = [name for name in names if name not in SYSTEMS]
+    if unknown:
+        raise D2STError(f"--adapters {unknown[0]!r} is not one of {', '.join(SYSTEMS)}.")
+    chosen = [SYSTEMS[name](**settings) for name in names for settings in ({}, *VARIANTS.get(name, ()))]
+    return list(dict.fromkeys([NoneConfig(), *chosen, config.adapter]))
+
+
+def _encoders(
+    config: BenchConfig, systems: Sequence[AdapterConfig], device: torch.device
+) -> tuple[list[VideoEncoder], list[dict]]:
+    """An encoder for each system that fits the backbone, on weights that they share; and what does not fit."""
+    torch.manual_seed(config.seed)
+    name = config.backbone or DEFAULT_BACKBONE
+    backbone = backbones.build(name, config.weights or False, config.image_size).to(device)
+    encoders, refused = [], []
+    for system in systems:
+        try:
+            twin = measure.twin(backbone)
+            encoders.append(adapt(twin, system, frames=config.frames, image_size=config.image_size))
+        except D2STError as error:
+            if system == NoneConfig():
+                raise  # the backbone itself is at fault
+            refused.append({"adapter": system.label, "reason": str(error)})
+    return encoders, refused
+
+
+def _measure(config: BenchConfig, encoders: Sequence[VideoEncoder], device: torch.device) -> list[dict]:
+    torch.manual_seed(config.seed)
+    video = torch.randn(config.clips, config.frames, 3, *encoders[0].image_size).to(device)
+    tasks = {"forward": measure.forward, "step": measure.step}
+    rows = []
+    with progress("measuring", len(encoders) * (1 + config.repeats), "adapters") as advance:
+        for encoder in encoders:
+            trainable, total = encoder.parameter_count()
+            flops = measure.count_flops(encoder, video)
+            rows.append(
+                {
+                    "adapter": encoder.config.label,
+                    "config": config_dict(encoder.config),
+                    "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
+                    "forward": {"flops": flops[0]},
+                    "step": {"flops": flops[1], "peak_bytes": measure.peak_memory(encoder, video, config.precision)},
+                }
+            )
+            measure.seconds(measure.forward, encoder, video, config.precision)  # a warm-up, like the two before it
+            advance(1, encoder.config.label)
+        runs = {(i, name): [] for i in range(len(encoders)) for name in tasks}
+        for _ in range(config.repeats):
+            for i, encoder in enumerate(encoders):
+                for name, task in tasks.items():
+                    pair = [measure.seconds(task, e, video, config.precision) for e in (encoders[0], encoder)]
+                    runs[i, name].append(pair)
+                advance(1, encoder.config.label)
+    for i, row in enumerate(rows):
+        for name in tasks:
+            part, base = row[name], rows[0][name]
+            for key in tuple(part):
+                part[f"{key}_ratio"] = part[key] / base[key]
+            if config.repeats:
+                part |= _times(runs[i, name])
+    return rows
+
+
+def _times(pairs: Sequence[tuple[measure.Seconds, measure.Seconds]]) -> dict:
+    """Figures from pairs of runs: the frozen backbone's and then the adapter's."""
+    times = {}
+    for clock in measure.Seconds._fields:
+        own = [getattr(run, clock) for _, run in pairs]
+        ratios = [getattr(run, clock) / max(getattr(frozen, clock), 1e-9) for frozen, run in pairs]
+        times[clock] = {"seconds": min(own), "ratio": statistics.median(ratios), "runs": own, "ratios": ratios}
+    return times
+
+
+def _machine(device: torch.device) -> dict:
+    cpu = {"processors": os.cpu_count(), "threads": torch.get_num_threads()}
+    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else kind, **cpu}
+
+
+@contextmanager
+def _threads(count: int | None):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,195 @@
+"""Look at every clip of a dataset before a run does: what is missing, broken, short, twice there, or too little."""
+
+import hashlib
+import os
+import statistics
+import warnings
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..data import benchmarks
+from ..data.benchmarks.protocol import protocol
+from ..data.datasets import list_clips
+from ..data.video import frame_file
+from ..data.video import frame_folder as pictures
+from ..data.video.faults import VideoError, VideoWarning, clip_errors
+from ..data.video.member import Span, span
+from ..data.video.open import iter_frames, probe, reader
+from ..utils.config import Checked, option
+from ..utils.files import write_json
+from ..utils.limits import CLIPS, FRAMES, WORKERS
+from ..utils.progress import progress
+from ..utils.workers import lost_workers, run_jobs
+from .check_data_findings import SHOWN, show
+
+
+@dataclass(frozen=True)
+class CheckConfig(Checked):
+    """What a dataset holds against its split.
+
+    Args:
+        data: Folder of class folders, list file, folder that the list files in ``split`` start from, or frame store.
+        split: Split file or a benchmark's name; None for the data's own parts, or none.
+        way: Classes in an episode.
+        shot: Support clips of a class.
+        queries: Query clips of a class.
+        full_shot: The parts share their classes and divide the clips, for classification.
+        frames: Frames that a clip is read with; shorter clips are listed, their frames repeat.
+        full: Decode every frame; else the packets are counted and the first frame is decoded.
+        workers: Processes; None for one a CPU core, 0 for none besides this one.
+        out: Folder for check.json, the whole report.
+    """
+
+    data: str
+    split: str | None = None
+    way: int = option(5, least=2, most=CLIPS["most"])
+    shot: int = option(1, **CLIPS)
+    queries: int = option(1, **CLIPS)
+    full_shot: bool = False
+    frames: int = option(8, **FRAMES)
+    full: bool = False
+    workers: int | None = option(None, **WORKERS)
+    out: str | None = None
+
+
+def check(config: CheckConfig) -> dict:
+    """Check a dataset and print what was found.
+
+    Returns:
+        The report. ``usable`` is true where every part has enough classes with enough readable clips for its episodes
+        (validation makes do with two classes), and ``reasons`` says what is in the way.
+
+    Raises:
+        D2STError: If the data or the split cannot be read at all.
+    """
+    listing, parts = list_clips(Path(config.data), config.split, shared=config.full_shot)
+    benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
+    full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
+    parts = parts or {"all": sorted(listing.clips)}
+    jobs = [
+        (part, name, id, path)
+        for part, names in parts.items()
+        for name in names
+        for id, path in sorted(listing.of(name, part).items())
+    ]
+    clips = []
+    with progress("Checking", len(jobs), "clips") as advance, lost_workers():
+        for entry in run_jobs(_Look(config.full), jobs, config.workers):
+            clips.append(entry)
+            advance(1)
+    copies = defaultdict(list)
+    for entry in clips:
+        if "digest" in entry:
+            copies[entry.pop("digest")].append(entry)
+    same = [entries for entries in copies.values() if len(entries) > 1]
+    good = [entry for entry in clips if "reason" not in entry]
+    report = {
+        "data": config.data,
+        "split": config.split,
+        "full": config.full,
+        "parts": {part: _part(part, names, clips, config, full_shot) for part, names in parts.items()},
+        "bad": [entry for entry in clips if "reason" in entry],
+        "short": [entry for entry in good if entry["frames"] < config.frames],
+        "warnings": [text for entry in good for text in entry["warnings"]],
+        "duplicates": [[entry["id"] for entry in entries] for entries in same],
+        "across_parts": [[e["id"] for e in entries] for entries in same if len({e["part"] for e in entries}) > 1],
+        "missing": listing.missing,
+        "problems": listing.problems_of(None),
+        "notes": listing.notes + _unnamed(listing.clips, {name for names in parts.values() for name in names}),
+    }
+    if benchmark:
+        readable = {part: found["classes"] for part, found in report["parts"].items()}
+        report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
+    report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
+    report["usable"] = not report["reasons"]
+    if config.out:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        write_json(Path(config.out) / "check.json", report)
+    show(report, config.frames)
+    return report
+
+
+class _Look:
+    """Looks at one clip; what is wrong comes back as a dict."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+
+    def __call__(self, job: tuple[str, str, str, Path]) -> dict:
+        part, name, id, path = job
+        entry = {"id": id, "part": part, "class": name, "path": str(path)}
+        try:
+            with warnings.catch_warnings(record=True) as caught, clip_errors(path):
+                warnings.simplefilter("always", VideoWarning)
+                entry["frames"], notes = self._frames(path)
+                digest = _digest(path)
+            told = [*notes, *(str(warning.message) for warning in caught)]
+            return entry | {"warnings": list(dict.fromkeys(told)), "digest": digest}
+        except VideoError as error:
+            return {key: entry[key] for key in ("id", "part", "class", "path")} | {"reason": error.reason}
+
+    def _frames(self, path: Path) -> tuple[int, tuple[str, ...]]:
+        """How many there are, and what is wrong with the file although it can be read."""
+        if reader(path) is frame_file:
+            length, notes = frame_file.measures(path)[0], ()
+            frame_file.read_clip(path, lambda n, fps, rng: range(1))
+        else:
+            info = probe(path)
+            length, notes = info.frames, info.notes
+        if self.full:
+            length = sum(1 for _ in iter_frames(path))
+        return length, notes
+
+
+def _digest(path: Path) -> str:
+    """By what copies of a file are found; a mebibyte at each end and the size tell videos apart."""
+    if path.is_dir():
+        files = pictures.frame_files(path)
+        return f"{len(files)}:{_digest(files[0])}:{_digest(files[-1])}"
+    inside = span(path) or Span(path, 0, os.path.getsize(path))
+    size, piece = inside.size, min(inside.size, 1 << 20)
+    with open(inside.file, "rb") as file:
+        file.seek(inside.start)
+        data = file.read(piece)
+        file.seek(inside.start + size - piece)
+        data += file.read(piece)
+    return f"{size}:{hashlib.sha256(data).hexdigest()}"
+
+
+def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig, full_shot: bool) -> dict:
+    """Numbers of one part, and the reasons why episodes cannot be drawn (or classes not be learned) from it."""
+    counts = dict.fromkeys(names, 0)
+    mine = [entry for entry in clips if entry["part"] == part]
+    good = [entry for entry in mine if "reason" not in entry]
+    for entry in good:
+        counts[entry["class"]] += 1
+    needed, way = config.shot + config.queries, 2 if part == "val" else config.way
+    use = f"{config.shot} shot and {config.queries} queries"
+    if full_shot:
+        needed, way, use = 1, 2, "full-shot classification"
+    few = {name: count for name, count in counts.items() if count < needed}
+    reasons = []
+    if len(names) < way:
+        reasons.append(f"Part '{part}' has too few classes for {way}-way episodes: {len(names)}; choose a smaller way.")
+    if few:
+        listed = ", ".join(f"{name} ({count})" for name, count in list(few.items())[:SHOWN])
+        listed += f" and {len(few) - SHOWN} more" * (len(few) > SHOWN)
+        reasons.append(
+            f"Part '{part}' has classes with fewer than the {needed} readable clips of {use}: {listed}; add clips, or "
+            "leave these classes out of the split."
+        )
+    lengths = [entry["frames"] for entry in good] or [0]
+    return {
+        "classes": counts,
+        "clips": len(mine),
+        "bad": len(mine) - len(good),
+        "short": sum(length < config.frames for length in lengths) if good else 0,
+        "frames": [min(lengths), int(statistics.median(lengths)), max(lengths)],
+        "reasons": reasons,
+    }
+
+
+def _unnamed(found: dict, named: set[str]) -> list[str]:
+    left = sorted(set(found) - named)
+    return [f"{len(left)} classes of the data are in no part of the split: {', '.join(left[:SHOWN])}."] if left else []

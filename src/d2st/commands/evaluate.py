@@ -1,0 +1,270 @@
+"""``d2st eval``: few-shot accuracy on classes never seen in training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from ..adapters import AdapterConfig, NoneConfig
+from ..data import sampling as frame_rules
+from ..data.clip_reading import ClipReading, Sampling, Transforms, choose, read_as, with_reading
+from ..data.datasets import ClipSet, open_dataset
+from ..data.episodes import EpisodeSampler
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..evaluation.episodes import interval, score
+from ..evaluation.mixing import best, search_mixing
+from ..evaluation.open_set_options import OpenSet
+from ..factory import transforms as clip_transforms
+from ..factory.encoder import build_encoder
+from ..factory.heads import build_head, build_heads, name_features, tell_untrained
+from ..features.cache import cached_features
+from ..features.encode import Features, encode_clips, encode_together
+from ..features.fingerprint import digest
+from ..heads import CLIPFSAR, ChoosesHead, Head, HeadSpec, TextConfig
+from ..utils.config import option
+from ..utils.console import say
+from ..utils.device import Precision, pick_device
+from ..utils.distributed import launch
+from ..utils.limits import CLIPS, COUNT, EPISODES, FRAMES, REJECT_RATE, SEED, SIDE, WORKERS
+from ..utils.provenance import plain, write_result
+from .evaluate_table import print_result
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+@dataclass(frozen=True)
+class EvalConfig(ChoosesHead):
+    """Evaluation: every clip is encoded once, then the episodes run on the features.
+
+    Processes that ``torchrun`` starts share the encoding; the result is that of one.
+
+    Args:
+        data: dataset folder, list file or frame store.
+        split: split file with the class names of train, val and test, or a benchmark's name; None takes all classes.
+        part: part of the split whose classes are evaluated: train, val or test.
+        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
+        frames: frames of a clip; None is the saved adapter's, or 8.
+        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
+        adapter_path: folder of a trained adapter, such as best/ of a training run.
+        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
+        heads: several heads (bi-mhm,otam) or all, on the same clips and episodes, instead of one. Those whose weights
+            were not trained with the adapter get no number.
+        text: how the names of the classes are told to a head that uses them.
+        search_mixing: search the head clip-fsar's mixing exponent, for --head.mixing; with part val only.
+        open_set: also queries of classes that are not in the episode: how well they are told apart (AUROC), and what
+            is right and what is "unknown" at the reject rate.
+        reject_rate: share of the queries of known classes that may be answered "unknown".
+        calibration: file of an earlier --save-calibration to try; None is the calibration.json beside the saved
+            adapter.
+        save_calibration: file, or folder of the saved adapter, for the calibration that predict uses; part val only.
+        way: classes in an episode; 1 with open_set: is it this action or not.
+        shot: support clips of a class; all of several numbers (1,5) are evaluated on one encoding.
+        queries: query clips of a class in an episode.
+        episodes: number of episodes.
+        seed: of the episodes, and of random test frames.
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
+            adapter was trained, or uniform.
+        test_frames: centre reads the deterministic frames (our protocol); random draws them, as the released code
+            does for SSv2, HMDB51 and UCF101.
+        views: with random test frames, encodings of each clip among which each occurrence in an episode draws.
+        transforms: plain keeps the aspect ratio (our protocol), released resizes to a square; None is as the saved
+            adapter was trained, or plain.
+        out: folder for eval.json and the feature cache; None writes nothing.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        workers: processes that read clips.
+        batch_size: clips in a forward pass.
+    """
+
+    data: str
+    split: str | None = None
+    part: Literal["train", "val", "test"] = "test"
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    adapter_path: str | None = None
+    head: HeadSpec | str | None = None
+    heads: tuple[str, ...] | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    search_mixing: bool = False
+    open_set: bool = False
+    reject_rate: float = option(0.05, **REJECT_RATE)
+    calibration: str | None = None
+    save_calibration: str | None = None
+    way: int = option(5, **CLIPS)
+    shot: int | tuple[int, ...] = option((1, 5), **CLIPS)
+    queries: int = option(1, **CLIPS)
+    episodes: int = option(10_000, **EPISODES)
+    seed: int = option(0, **SEED)
+    sampling: Sampling | None = None
+    test_frames: Literal["centre", "random"] = "centre"
+    views: int = option(1, **COUNT)
+    transforms: Transforms | None = None
+    out: str | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
+
+
+def evaluate(config: EvalConfig) -> dict:
+    """Evaluate an encoder with a head, or several, over episodes of unseen classes.
+
+    Returns:
+        What eval.json holds: for each head and shot accuracy (0..1), 95 % interval, per-class accuracy and confusion,
+        the mean difference to the first head, and the open-set results (``openset.summarize_open``); the clips that
+        could not be read, which no episode uses; and what was missing from the data already when listed.
+
+    Raises:
+        D2STError: an option, the data or the split cannot be used.
+    """
+    shots = (config.shot,) if isinstance(config.shot, int) else config.shot
+    _check(config)
+    openset = OpenSet(config)
+    fabric = launch(pick_device(config.device))
+    clips = open_dataset(config.data, config.split, config.part)
+    protocol = {"queries": config.queries, "seed": config.seed, "classes": clips.classes}
+    protocol["unseen"] = openset.unseen(len(clips.classes))
+    for shot in shots:  # refuses a split with too few clips before anything is encoded
+        EpisodeSampler(clips.labels, config.way, shot, **protocol)
+    torch.manual_seed(config.seed)  # of what is untrained
+    encoder, _ = build_encoder(config)
+    reading = choose(config, encoder)
+    config = with_reading(config, reading)
+    encoder.to(fabric.device)
+    heads, left_out = _heads(config, encoder, reading.frames, clips)
+    if config.heads is None:
+        config = replace(config, head=heads[0].spec)  # in what is written, with every option of it
+    texts = [name_features(head, encoder, clips.classes, config.text) for head in heads]
+    heads = [head.to(fabric.device) for head in heads]
+    features = _features(config, fabric, encoder, heads, reading, clips)
+    samplers = [EpisodeSampler(clips.labels[features.clips], config.way, shot, **protocol) for shot in shots]
+    result = {
+        "part": config.part,
+        "backbone": encoder.backbone_name,
+        "adapter": encoder.config.label,
+        "trainable_parameters": encoder.parameter_count()[0],
+        "fingerprint": digest(encoder, heads).hexdigest(),  # of the weights: a folder's may be others by tomorrow
+        **read_as(reading, encoder),
+        "clips": len(features.clips),
+        "bad_clips": features.bad,
+        "problems": list(clips.problems),
+        "results": _score(config, openset, encoder, heads, reading, texts, features, samplers, fabric.device),
+    }
+    if config.heads is not None:
+        result |= {"left_out": left_out, "heads": [plain(head.spec) for head in heads]}
+    told = []
+    if config.save_calibration and fabric.is_global_zero:
+        told.append(f"The calibration is written to {openset.save(encoder, heads[0], reading)}.")
+    if config.out and fabric.is_global_zero:
+        told.append(f"Written to {write_result(Path(config.out) / 'eval.json', config, result)}.")
+    print_result(result, clips.classes)
+    for sentence in told:
+        say(sentence)
+    return result
+
+
+def _check(config: EvalConfig) -> None:
+    if config.views > 1 and config.test_frames == "centre":
+        raise D2STError(f"views={config.views}: give 1, or more together with random test frames.")
+    if config.search_mixing and config.part != "val":
+        raise D2STError(
+            f"The mixing exponent is part of the model and is searched on validation classes (part val), not on "
+            f"{config.part}; give what was found there with --head.mixing."
+        )
+
+
+def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSet) -> tuple[list[Head], dict[str, str]]:
+    """The heads to evaluate, and of ``--heads`` those that cannot be: name -> reason."""
+    saved = {"saved": config.adapter_path, "weights": config.weights}
+    if config.heads is None:
+        head, trained = build_head(config.head, encoder, frames, **saved)
+        if not trained:
+            tell_untrained(head)
+        heads, left_out = [head], {}
+    else:
+        named = {"classes": clips.classes, "text": config.text}
+        heads, left_out = build_heads(config.heads, config.head, encoder, frames, **saved, **named)
+    if config.search_mixing and not any(isinstance(head, CLIPFSAR) for head in heads):
+        raise D2STError("Only the head clip-fsar has a mixing exponent to search; give --head clip-fsar.")
+    return heads, left_out
+
+
+def _score(
+    config: EvalConfig,
+    openset: OpenSet,
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    reading: ClipReading,
+    texts: Sequence[Tensor | None],
+    features: Features,
+    samplers: Sequence[EpisodeSampler],
+    device: torch.device,
+) -> list[dict]:
+    """The result of each head with each sampler, as JSON."""
+    first, results = {}, []
+    for head, text in zip(heads, texts, strict=True):
+        embedded = features.embedded(head)
+        calibration = openset.saved(encoder, head, reading) if config.open_set else None
+        for sampler in samplers:
+            shot = sampler.shot
+            scores = score(embedded, sampler, head, config.episodes, device, text)
+            result = {"head": head.spec.name, "way": config.way, "shot": shot, **scores.summary(sampler.classes)}
+            if shot in first:
+                apart = scores.accuracies - first[shot]  # of the same episodes, so much narrower than the two intervals
+                width = interval(apart) if len(apart) > 1 else None
+                result["difference"] = {"to": heads[0].spec.name, "mean": float(apart.mean()), "interval": width}
+            first.setdefault(shot, scores.accuracies)
+            if config.search_mixing and isinstance(head, CLIPFSAR):
+                found = search_mixing(embedded, sampler, head, config.episodes, text, device)
+                result["mixing"] = {"best": best(found), "accuracies": found}
+            if config.open_set:
+                result["open_set"] = openset(embedded, sampler, head, device, text, calibration)
+            results.append(result)
+    return results
+
+
+def _features(
+    config: EvalConfig,
+    fabric: "Fabric",
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    reading: ClipReading,
+    clips: ClipSet,
+) -> Features:
+    sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
+    transform = clip_transforms.fixed(reading.transforms, encoder)
+    seed = config.seed if config.test_frames == "random" else None
+
+    def encode(indices: Sequence[int]) -> Features:
+        return encode_clips(
+            encoder,
+            clips,
+            sample,
+            transform,
+            heads=heads,
+            indices=indices,
+            views=config.views,
+            seed=seed,
+            batch_size=config.batch_size,
+            workers=config.workers,
+            device=fabric.device,
+            precision=config.precision,
+        )
+
+    def together() -> Features:
+        return encode_together(fabric, len(clips), encode)
+
+    if not config.out:
+        return together()
+    protocol = [reading.to_dict(), seed, config.views, fabric.device.type]
+    return cached_features(fabric, Path(config.out), encoder, heads, clips, protocol, together)

@@ -1,0 +1,130 @@
+"""``d2st export``: an adapted encoder as one file that runs without d2st, checked against PyTorch before it is kept."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .. import heads
+from ..adapters import AdapterConfig, NoneConfig
+from ..classifiers.build import refuse_ignored
+from ..classifiers.few_shot import FewShotClassifier
+from ..data.clip_reading import Sampling, Transforms, choose, with_reading
+from ..encoder import VideoEncoder
+from ..export import describe, import_onnx, translate
+from ..factory.encoder import build_encoder
+from ..heads import HeadSpec
+from ..heads.head_file import saved_spec
+from ..heads.spec import DEFAULT
+from ..utils.config import Checked, option
+from ..utils.console import say, tell
+from ..utils.files import write_together
+from ..utils.hub import find
+from ..utils.limits import FRAMES, SEED, SIDE
+from ..utils.provenance import plain, write_result
+
+SUPPORT = "support.npz"
+
+
+@dataclass(frozen=True)
+class ExportConfig(Checked):
+    """An adapted encoder as an ONNX or torch.export file that says what it needs to be run with.
+
+    Args:
+        out: folder for encoder.onnx (or encoder.pt2), a JSON beside it, and support.npz of a classifier's examples.
+        format: onnx, or pt2 (torch.export, for PyTorch without d2st).
+        classifier: folder of a saved classifier, whose encoder, classes and examples are exported.
+        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
+        frames: frames of a clip, fixed in the file; None is the saved adapter's, or 8.
+        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
+        adapter_path: folder of a trained adapter, such as best/ of a training run.
+        sampling: which frames of a clip are to be read: uniform, rate50 or rate35 (released rules), stride or tsn;
+            None is as the saved adapter was trained, or uniform.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
+        seed: of the random clips on which the file is checked.
+    """
+
+    out: str
+    format: Literal["onnx", "pt2"] = "onnx"
+    classifier: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    adapter_path: str | None = None
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
+    seed: int = option(0, **SEED)
+
+
+def export(config: ExportConfig) -> dict:
+    """Write the file, once it computes on random clips what PyTorch computes.
+
+    Returns:
+        What the JSON beside the file holds: ``file``, its name; ``encoder``, the description that is also in the file;
+        ``check``, how far it is from PyTorch (:func:`d2st.export.translate`).
+
+    Raises:
+        D2STError: an option cannot be used, or what :func:`d2st.export.translate` refuses. What an earlier export
+            left is kept then.
+    """
+    if config.format == "onnx":
+        import_onnx()  # before minutes of work
+    classifier = _classifier(config)
+    if classifier:
+        encoder, head = classifier.encoder, classifier.head.spec
+        reading, classes = classifier.reading, classifier.classes
+    else:
+        encoder, _ = build_encoder(config)
+        head, reading, classes = _head(config), choose(config, encoder), ()
+    config = with_reading(config, reading)
+    about = describe(encoder, reading) | {"classes": list(classes), "head": plain(head)}
+    out, name = Path(config.out), f"encoder.{config.format}"
+    out.mkdir(parents=True, exist_ok=True)
+    with write_together(out) as folder:
+        result = {"file": name, **translate(encoder, folder / name, about, config.seed)}
+        if classes:
+            _write_support(classifier, folder / SUPPORT)
+    if not classes:
+        (out / SUPPORT).unlink(missing_ok=True)  # of another encoder that was here
+    write_result(out / f"{name}.json", config, result)
+    _tell(out / name, encoder, result)
+    return result
+
+
+def _classifier(config: ExportConfig) -> FewShotClassifier | None:
+    if config.classifier is None:
+        return None
+    refuse_ignored(config)
+    return FewShotClassifier.from_pretrained(config.classifier, weights=config.weights)
+
+
+def _head(config: ExportConfig) -> HeadSpec:
+    """The head that the features are meant for."""
+    saved = config.adapter_path and saved_spec(find(config.adapter_path, "head_config.json"))
+    return saved or heads.build(DEFAULT).spec
+
+
+def _write_support(classifier: FewShotClassifier, file: Path) -> None:
+    """(S, T', D) features of the examples, (S,) the number of the class of each, and the classes' names."""
+    clips = [clips.frames.numpy() for clips in classifier.support.values()]
+    labels = np.repeat(np.arange(len(clips)), [len(own) for own in clips])
+    np.savez(file, features=np.concatenate(clips), labels=labels, classes=np.array(classifier.classes))
+
+
+def _tell(file: Path, encoder: VideoEncoder, result: dict) -> None:
+    about, check = result["encoder"], result["check"]
+    say(f"{file}: {encoder.config.label} on {about['backbone']}, {file.stat().st_size / 1e6:.1f} MB")
+    for side in ("input", "output"):
+        say(f"  {about[side]['name']} ({', '.join(map(str, about[side]['shape']))}) {about[side]['type']}")
+    say(
+        f"  {check['run_by']} agrees with PyTorch on random clips in batches of "
+        f"{' and '.join(map(str, check['batches']))}: relative error {check['relative_error']:.1e}"
+    )
+    if about["head"]["name"] != DEFAULT:
+        tell(f"The head '{about['head']['name']}' is not in the file, which is the encoder alone.")

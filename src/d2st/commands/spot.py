@@ -1,0 +1,200 @@
+"""``d2st spot``: where in a long video the actions of a support folder happen."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from ..adapters import AdapterConfig, NoneConfig
+from ..classifiers.build import build_classifier
+from ..classifiers.few_shot import FewShotClassifier
+from ..data.clip_reading import Sampling, Transforms, read_as
+from ..data.video.stream import VideoStream, open_stream
+from ..errors import D2STError
+from ..heads import ChoosesHead, HeadSpec, TextConfig
+from ..spotting.events import count_found, of_classes, read_events, tell
+from ..spotting.scores import window_scores
+from ..spotting.segments import Segment, find_segments
+from ..spotting.timeline import timeline
+from ..spotting.watching import watch
+from ..spotting.windows import lengths_for
+from ..utils import console
+from ..utils.config import option
+from ..utils.device import Precision
+from ..utils.files import write_atomic
+from ..utils.limits import CLIPS, FRAMES, NOT_NEGATIVE, POSITIVE, REJECT_RATE, SHARE, SIDE, WORKERS
+from ..utils.progress import clock, video_progress
+from ..utils.provenance import write_result
+from ..utils.signals import Stop
+from .spot_output import Windows, print_segments, record
+
+
+@dataclass(frozen=True)
+class SpotConfig(ChoosesHead):
+    """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far.
+
+    Args:
+        support: folder with a folder of example clips for each action.
+        video: file to search, or a folder of its frames.
+        classifier: folder of a saved classifier, instead of support and model; --lengths is needed then.
+        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
+        frames: frames of a window; None is the saved adapter's, or 8.
+        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
+        adapter_path: folder of a trained adapter, such as best/ of a training run.
+        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
+        text: how the names of the classes are told to a head that uses them.
+        sampling: which frames of the support clips are read; None is as the saved adapter was trained, or uniform.
+            Windows are always read uniformly.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
+        lengths: of the windows in seconds; None takes them from the support clips.
+        reject_rate: share of windows that show one of the actions that may be answered "unknown"; the price of telling
+            others.
+        calibration: file that eval --open-set --save-calibration wrote, for support sets that are too small to tell
+            what is unknown; None is the calibration.json beside the saved adapter.
+        stride: from a window to the next, as a share of its length.
+        threshold: least score of a segment, 0 to 1.
+        contrast: how much a window must stand out of its video besides fitting the support set; 0 where the video shows
+            little but these actions.
+        overlap: most overlap of segments (intersection over union) before the weaker one is dropped.
+        gap: in seconds; stretches of one class that are no further apart are one segment. None is half the shortest
+            window, less than which windows cannot tell.
+        events: CSV file of what really happens (start, end, label; seconds or mm:ss), to draw and score against.
+        format: of the output: table, jsonl (a JSON object a segment) or csv.
+        out: folder for spot.json, windows.csv and timeline.png; None writes nothing.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        workers: processes that read support clips, and threads that decode the video.
+        batch_size: windows in a forward pass.
+    """
+
+    support: str | None = None
+    video: str = ""
+    classifier: str | None = None
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    adapter_path: str | None = None
+    head: HeadSpec | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
+    lengths: tuple[float, ...] | float | None = option(None, **POSITIVE)
+    reject_rate: float = option(0.05, **REJECT_RATE)
+    calibration: str | None = None
+    stride: float = option(0.25, least=0.01, most=1)
+    threshold: float = option(0.5, **SHARE)
+    contrast: float = option(1.0, **NOT_NEGATIVE)
+    overlap: float = option(0.2, **SHARE)
+    gap: float | None = option(None, **NOT_NEGATIVE)
+    events: str | None = None
+    format: Literal["table", "jsonl", "csv"] = "table"
+    out: str | None = None
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
+
+
+def spot(config: SpotConfig) -> dict:
+    """Find actions; what could not be decoded is told on stderr, and what was computed is written however it ends.
+
+    Returns:
+        What spot.json holds: segments, how far the video was watched, and how well events were found.
+
+    Raises:
+        D2STError: an option cannot be used, a class is left without examples, or the video cannot be read.
+    """
+    _check(config)
+    events = read_events(config.events) if config.events else []
+    with open_stream(config.video, config.workers) as video:  # refused before anything is encoded
+        classifier, support, config = build_classifier(config, config.reject_rate, config.calibration)
+        events, notes = of_classes(events, classifier.classes)
+        if classifier.sampling != "uniform":
+            notes.append(
+                f"Windows are read uniformly and the support clips with sampling {classifier.sampling}; "
+                f"--sampling uniform reads both alike."
+            )
+        lengths = lengths_for(support.clips) if config.lengths is None else _given(config.lengths)
+        config = replace(config, lengths=lengths, gap=min(lengths) / 2 if config.gap is None else config.gap)
+        windows, failure, stopped = Windows(classifier.classes, config.out), None, False
+        try:
+            stopped = _watch(classifier, video, config, windows)
+        except (Exception, KeyboardInterrupt) as error:
+            if not windows.count:
+                raise
+            failure = error  # after what was computed is written
+        finally:
+            windows.close()
+    if not windows.count:
+        raise KeyboardInterrupt
+    complete = failure is None and not stopped
+    notes += video.tally.sentences()
+    if not complete:
+        whole = f" of {clock(video.duration)}" if video.duration else ""
+        notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
+    result = {"complete": complete, "watched": round(windows.until, 3), "windows": windows.count}
+    result |= {"frames": asdict(video.tally), "unreadable": list(support.unreadable), "notes": notes}
+    result |= read_as(classifier.reading, classifier.encoder)
+    result = _conclude(config, classifier, windows, events, result)
+    if failure:
+        raise failure
+    return result
+
+
+def _watch(classifier: FewShotClassifier, video: VideoStream, config: SpotConfig, windows: Windows) -> bool:
+    """Fill the windows; True where a signal ended it before the video did."""
+    with Stop() as stop, video_progress("watch", video.duration) as reach:
+
+        def frames() -> Iterator[tuple[float, np.ndarray]]:
+            for time, picture in video:
+                if stop.signal:
+                    return
+                reach(time)
+                yield time, picture
+
+        for seen in watch(classifier, frames(), video.fps, config.lengths, config.stride, config.batch_size):
+            windows.add(seen.spans, seen.logits)
+        return bool(stop.signal)
+
+
+def _conclude(
+    config: SpotConfig,
+    classifier: FewShotClassifier,
+    windows: Windows,
+    events: list[Segment],
+    result: dict,
+) -> dict:
+    """Find the segments and count them against the events; write, draw and print what was found, in this order."""
+    spans, logits = windows.arrays()
+    scores = window_scores(classifier.judge, logits, config.contrast)
+    segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
+    result = result | {"segments": [record(segment) for segment in segments]}
+    if events:
+        result["events"] = count_found(segments, [event for event in events if event.start < windows.until])
+        result["notes"] = [*result["notes"], tell(result["events"])]
+    if config.out:
+        write_result(Path(config.out) / "spot.json", config, result)
+        drawn = partial(timeline, spans=spans, scores=scores, classes=windows.classes, segments=segments, events=events)
+        write_atomic(Path(config.out) / "timeline.png", partial(drawn, threshold=config.threshold))
+    print_segments(segments, config.format)
+    for note in result["notes"]:
+        console.tell(note)
+    console.tell_unreadable(result["unreadable"])
+    return result
+
+
+def _check(config: SpotConfig) -> None:
+    if not config.video:
+        raise D2STError("Say which video to search: d2st spot SUPPORT VIDEO, or --video FILE.")
+
+
+def _given(lengths: tuple[float, ...] | float) -> tuple[float, ...]:
+    return lengths if isinstance(lengths, tuple) else (lengths,)

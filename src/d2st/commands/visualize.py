@@ -1,0 +1,219 @@
+"""``d2st visualize``: where the adapters look in a clip, and which of its frames match those of examples."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..adapters import AdapterConfig, D2STConfig, NoneConfig
+from ..classifiers.few_shot import FewShotClassifier
+from ..data.clip_reading import Sampling, Transforms, choose, read_as, with_reading
+from ..data.kinds import is_frame_folder
+from ..data.video.open import reader
+from ..errors import D2STError
+from ..factory.encoder import build_encoder
+from ..factory.heads import build_head, tell_untrained
+from ..heads import ChoosesHead, HeadSpec, TextConfig
+from ..utils.config import option
+from ..utils.console import say
+from ..utils.device import Precision, pick_device
+from ..utils.files import write_png
+from ..utils.limits import CLIPS, COUNT, FRAMES, NOT_NEGATIVE, SEED, SIDE, WORKERS
+from ..utils.progress import progress
+from ..utils.provenance import write_result
+from ..visualize import animation, point_figures
+from ..visualize.clip_points import ClipPoints, clip_points
+from ..visualize.match import match_support
+from ..visualize.record import points_record
+
+MOMENTS, BYTES = 48, 2**29  # of an animation: pictures, and what they may take in memory
+_NO_POINTS = (
+    "The adapter '{}' has no reference points to draw; only D²ST-Adapters have. Give --adapter with the folder of a "
+    "trained one (or d2st for an untrained one), or --support to see which frames match."
+)
+
+
+@dataclass(frozen=True)
+class VisualizeConfig(ChoosesHead):
+    """Pictures of what a model sees in a clip: the points its adapters read, and the frames that match examples.
+
+    Args:
+        query: clip to look into.
+        support: example clip, folder of clips of one class, or folder of class folders, of which the predicted class is
+            shown; None draws the points alone.
+        token: query token "frame,x,y" whose points are wanted too: the frame counts from 0 as in the pictures, x and y
+            are pixels of the upright video.
+        top: points drawn of each pathway, those that get most attention from all queries.
+        token_top: points drawn of each pathway, those that get most attention from the query token.
+        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
+        weights: local weight file of the backbone.
+        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
+        frames: frames of a clip; None is the saved adapter's, or 8.
+        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
+        adapter_path: folder of a trained adapter, such as best/ of a training run.
+        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
+        text: how the names of the classes are told to a head that uses them.
+        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
+            adapter was trained, or uniform.
+        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
+            trained, or plain.
+        seed: of adapters that are put on untrained.
+        out: folder for the pictures and visualize.json.
+        device: auto, cpu or cuda.
+        precision: fp32, bf16 or fp16.
+        workers: processes that read the support's clips.
+        batch_size: clips of the support in a forward pass.
+    """
+
+    query: str
+    support: str | None = None
+    token: tuple[float, ...] | None = option(None, **NOT_NEGATIVE)
+    top: int = option(100, **COUNT)
+    token_top: int = option(50, **COUNT)
+    backbone: str | None = None
+    weights: str | None = None
+    image_size: int | None = option(None, **SIDE)
+    frames: int | None = option(None, **FRAMES)
+    adapter: AdapterConfig = field(default_factory=NoneConfig)
+    adapter_path: str | None = None
+    head: HeadSpec | str | None = None
+    text: TextConfig = field(default_factory=TextConfig)
+    sampling: Sampling | None = None
+    transforms: Transforms | None = None
+    seed: int = option(0, **SEED)
+    out: str = "runs/visualize"
+    device: str = "auto"
+    precision: Precision = "fp32"
+    workers: int = option(0, **WORKERS)
+    batch_size: int = option(8, **CLIPS)
+
+
+def visualize(config: VisualizeConfig) -> dict:
+    """Write pictures, an animation and their numbers.
+
+    Returns:
+        What visualize.json holds: the clip, the points in pixels of the upright video, the alignment, the files.
+
+    Raises:
+        D2STError: an option cannot be used, the clip cannot be read, or there is nothing to draw.
+    """
+    _check(config)
+    torch.manual_seed(config.seed)
+    encoder, _ = build_encoder(config)
+    reading = choose(config, encoder)
+    config = with_reading(config, reading)
+    head, trained = build_head(config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights)
+    encoder.to(pick_device(config.device))
+    classifier = FewShotClassifier(
+        encoder,
+        head,
+        frames=reading.frames,
+        sampling=reading.sampling,
+        transforms=reading.transforms,
+        precision=config.precision,
+        text=config.text,
+    )
+    clip = _Clip(classifier, config.query)
+    points = clip_points(encoder, clip.frames, config.token, config.precision, reading.transforms)
+    if not points.pathways and not config.support:
+        raise D2STError(_NO_POINTS.format(encoder.config.name))
+    out, files, result = Path(config.out), [], {"clip": clip.record(points)}
+    out.mkdir(parents=True, exist_ok=True)
+    if config.support:  # first, because it can be refused
+        if not trained:
+            tell_untrained(head)
+        result["alignment"] = match_support(classifier, points, config, out / "alignment.png")
+        files.append("alignment.png")
+    if points.pathways:
+        files += _draw(points, clip, config, out)
+        result |= points_record(points)
+    else:
+        say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
+    result |= read_as(reading, encoder)
+    result["files"] = [*files, "visualize.json"]
+    write_result(out / "visualize.json", replace(config, head=head.spec), result)
+    say(f"Written to {out}: {', '.join(result['files'])}")
+    return result
+
+
+def _check(config: VisualizeConfig) -> None:
+    """Refuse what would fail only after a model was built."""
+    query = Path(config.query)
+    if query.is_dir() and not is_frame_folder(query):
+        raise D2STError(f"'{query}' is a folder; give one clip of it, or a folder of numbered frames.")
+    if config.token is not None and len(config.token) != 3:
+        raise D2STError(f"--token {','.join(f'{n:g}' for n in config.token)} must be frame,x,y, for example 4,120,80.")
+    if not (config.support or config.adapter_path or isinstance(config.adapter, D2STConfig)):
+        raise D2STError(_NO_POINTS.format(config.adapter.name))
+
+
+class _Clip:
+    """The clip that is looked into, and which of its frames were read.
+
+    Attributes:
+        frames: uint8 (T, 3, H, W).
+        indices: (T,) in the video.
+        length, fps: of the video.
+    """
+
+    def __init__(self, classifier: FewShotClassifier, path: str) -> None:
+        def sample(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
+            self.indices, self.length, self.fps = classifier.sample(length, fps, rng), length, fps
+            return self.indices
+
+        self.path = path
+        self.frames = reader(path).read_clip(path, sample)
+
+    def moments(self) -> tuple[np.ndarray, np.ndarray, float]:
+        """More pictures of the clip (L, H, W, 3), where they lie between the frames that were sampled, and how many to
+        play a second: about as the clip does."""
+        first, last = int(self.indices[0]), int(self.indices[-1])
+        count = min(last - first + 1, MOMENTS, BYTES // self.frames[0].numel())
+        if len(self.frames) < 2 or count <= len(self.frames) or (np.diff(self.indices) <= 0).any():
+            return self.frames.permute(0, 2, 3, 1).numpy(), np.arange(len(self.frames)), 2.0
+        chosen = np.linspace(first, last, count).round().astype(np.int64)
+        pictures = reader(self.path).read_clip(self.path, lambda length, fps, rng: chosen)
+        times = np.interp(chosen, self.indices, np.arange(len(self.indices)))
+        rate = count * self.fps / (last - first + 1) if self.fps else 8.0
+        return pictures.permute(0, 2, 3, 1).numpy(), times, float(np.clip(rate, 4, 15))
+
+    def record(self, points: ClipPoints) -> dict:
+        height, width = points.view.picture
+        top, left, bottom, right = (round(edge, 3) for edge in points.view.window)
+        return {
+            "path": str(self.path),
+            "frames": [int(i) for i in self.indices],
+            "length": self.length,
+            "fps": self.fps,
+            "width": width,
+            "height": height,
+            "seen": {"left": left, "top": top, "right": right, "bottom": bottom},
+        }
+
+
+def _draw(points: ClipPoints, clip: _Clip, config: VisualizeConfig, out: Path) -> list[str]:
+    """Every picture of points; gives the files' names."""
+    name, files = "/".join(Path(clip.path).resolve().parts[-2:]), []
+    total = len(points.sites) + 2 + (points.token is not None)
+    with progress("draw", total, "pictures") as advance:
+
+        def save(figure, file: str) -> None:
+            write_png(out / file, figure)
+            files.append(file)
+            advance(1)
+
+        save(point_figures.important_points(points, config.top, name), "important.png")
+        if points.token is not None:
+            save(point_figures.token_points(points, config.token_top, name), "token.png")
+        (out / "points").mkdir(exist_ok=True)
+        for number, site in enumerate(points.sites):
+            entries = [entry for entry in points.pathways if entry.site == site]
+            save(point_figures.shifted_points(points, entries, name), f"points/{number:02d}-{site}.png")
+        pictures, times, rate = clip.moments()
+        moving = list(point_figures.moments(points, pictures, times, config.top))
+        animation.write_gif(out / "important.gif", moving, rate)
+        animation.write_mp4(out / "important.mp4", moving, rate)
+        files += ["important.gif", "important.mp4"]
+        advance(1)
+    return files

@@ -1,0 +1,1 @@
+"""Read videos, folders of frames and stored clips by index; every failure is a VideoError."""

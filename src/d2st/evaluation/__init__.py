@@ -1,0 +1,1 @@
+"""Measure accuracy, rejection of unknown actions, and cost."""

@@ -1,0 +1,150 @@
+"""Few-shot accuracy over thousands of episodes, as batched tensor work on encoded clips."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.episodes import VIEWS, EpisodeSampler, generator
+from ..heads import Head
+from ..utils.finite import check_logits
+
+BUDGET = 32 * 2**20  # bytes that a head works on in one batch of episodes; larger falls out of the CPU's caches
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What a head scored over episodes.
+
+    Attributes:
+        accuracies: (episodes,) share of right queries, 0..1.
+        confusion: (classes, classes) number of queries by true (row) and predicted (column) class.
+    """
+
+    accuracies: np.ndarray
+    confusion: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the episodes, 0..1."""
+        return float(self.accuracies.mean())
+
+    @property
+    def interval(self) -> float:
+        """Half width of the 95 % interval of the mean over episodes; nan for a single episode."""
+        return interval(self.accuracies)
+
+    @property
+    def per_class(self) -> np.ndarray:
+        """(classes,) share of right queries of each true class; nan for a class that was never drawn."""
+        drawn = self.confusion.sum(1)
+        return np.divide(np.diag(self.confusion), drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
+
+    def summary(self, classes: Sequence[str]) -> dict:
+        """As JSON: accuracies are 0..1, null for a class never drawn; the confusion matrix counts queries."""
+        shares = (None if np.isnan(share) else float(share) for share in self.per_class)
+        return {
+            "episodes": len(self.accuracies),
+            "accuracy": self.mean,
+            "interval": self.interval if len(self.accuracies) > 1 else None,
+            "per_class": dict(zip(classes, shares, strict=True)),
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def interval(values: np.ndarray) -> float:
+    """Half width of the 95 % interval of the mean of n values, 1.96 s / sqrt(n); nan for a single one."""
+    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+
+
+def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Episodes ``first`` to ``last`` as rows into features (N*V, T, D).
+
+    With several views each occurrence of a clip draws one of them, from (seed, index) alone.
+
+    Returns:
+        support (E, S) and query (E, Q) rows, the latter with those of unseen classes at the end; classes (E, way).
+    """
+    supports, queries, classes = [], [], []
+    for index in range(first, last):
+        episode = sampler.draw(index)
+        support, query = episode.support, np.concatenate([episode.query, episode.unseen])
+        if views > 1:
+            picks = (generator(sampler.seed, index, VIEWS).random(len(support) + len(query)) * views).astype(np.int64)
+            support, query = support * views + picks[: len(support)], query * views + picks[len(support) :]
+        supports.append(support)
+        queries.append(query)
+        classes.append(episode.classes)
+    return np.stack(supports), np.stack(queries), np.stack(classes)
+
+
+@torch.no_grad()  # and not inference mode: what heads keep from matching must work in training again
+def score(
+    clips: Tensor,
+    sampler: EpisodeSampler,
+    head: Head,
+    episodes: int,
+    device: torch.device | str = "cpu",
+    text: Tensor | None = None,
+) -> Scores:
+    """Run episodes ``0..episodes-1`` of a sampler on embedded clips.
+
+    Equal to running them one by one; they are only stacked, as many at a time as ``BUDGET`` holds.
+
+    Args:
+        clips: (N, V, T, D), clips and views as ``head.embed`` gives them (``Features.embedded``); row i is the
+            sampler's clip i.
+        sampler: draws the episodes; queries of unseen classes do not count.
+        head: in eval mode; ``match`` is called with a leading episode dimension.
+        episodes: number of episodes, at least 1.
+        device: where the head works; the clips are moved there once.
+        text: (classes, D') features of the names of all the sampler's classes, for a head that uses text.
+
+    Raises:
+        D2STError: logits that are not finite.
+    """
+    count = sampler.count
+    accuracies, confusion = np.empty(episodes), np.zeros((count, count), dtype=np.int64)
+    for part, classes, arguments in batches(clips, sampler, head, episodes, device, text):
+        logits = head.match(*arguments)[:, : len(sampler.query_labels)]  # (E, Q, way)
+        check_logits(logits, "episode", first=part.start)
+        predicted = logits.argmax(-1).cpu().numpy()  # (E, Q)
+        accuracies[part] = (predicted == sampler.query_labels).mean(1)
+        true, said = classes[:, sampler.query_labels], np.take_along_axis(classes, predicted, 1)  # (E, Q), (E, Q)
+        confusion += np.bincount((true * count + said).ravel(), minlength=count**2).reshape(count, count)
+    return Scores(accuracies, confusion)
+
+
+def batches(
+    clips: Tensor,
+    sampler: EpisodeSampler,
+    head: Head,
+    episodes: int,
+    device: torch.device | str = "cpu",
+    text: Tensor | None = None,
+) -> Iterator[tuple[slice, np.ndarray, tuple]]:
+    """Episodes ``0..episodes-1`` in batches as large as ``BUDGET`` holds; arguments as for :func:`score`.
+
+    Yields:
+        Which episodes, their classes (E, way), and the arguments of ``head.match``: support (E, S, T, D), labels (S,),
+        query (E, Q, T, D) with those of unseen classes at the end, way, and text (E, way, D') or None.
+    """
+    views, way = clips.shape[1], sampler.way
+    rows = clips.flatten(0, 1).to(device)  # (N*V, T, D)
+    support_labels = torch.from_numpy(sampler.support_labels).to(device)  # (S,)
+    queries = sampler.queries * (way + sampler.unseen)
+    chunk = max(1, BUDGET // head.episode_bytes(rows[0], sampler.shot * way, queries, way))
+    text = None if text is None else text.to(device)
+    for first in range(0, episodes, chunk):
+        last = min(first + chunk, episodes)
+        support, query, classes = draw(sampler, first, last, views)
+        arguments = (
+            rows[torch.from_numpy(support).to(device)],
+            support_labels,
+            rows[torch.from_numpy(query).to(device)],
+            way,
+            None if text is None else text[torch.from_numpy(classes).to(device)],
+        )
+        yield slice(first, last), classes, arguments

@@ -1,0 +1,170 @@
+"""Episodes with queries of classes that are not in them: how well known and unknown clips are told apart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..classifiers.calibration import Calibration, fit_support
+from ..classifiers.leave_one_out import class_offsets, fit_score, hold_out
+from ..data.episodes import EpisodeSampler
+from ..heads import Head
+from ..utils.finite import check_logits
+from .episodes import batches, interval
+
+BINS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class OpenScores:
+    """What a head said of the queries of E episodes: Q of their classes, U of others.
+
+    Attributes:
+        known: (E, Q) scores (``leave_one_out.fit_score``) of the queries of known classes.
+        unknown: (E, U) of the others.
+        known_logits: (E, Q, way).
+        unknown_logits: (E, U, way).
+        labels: (Q,) 0..way-1.
+        support: fitted to each episode's own support set, (E); None for one shot.
+    """
+
+    known: Tensor
+    unknown: Tensor
+    known_logits: Tensor
+    unknown_logits: Tensor
+    labels: Tensor
+    support: Calibration | None
+
+    @property
+    def right(self) -> Tensor:
+        """(E, Q) whether the likeliest class is the true one."""
+        return self.known_logits.argmax(-1) == self.labels
+
+
+@torch.no_grad()
+def score_open(
+    clips: Tensor,
+    sampler: EpisodeSampler,
+    head: Head,
+    episodes: int,
+    device: torch.device | str = "cpu",
+    text: Tensor | None = None,
+    reject_rate: float = 0.05,
+) -> OpenScores:
+    """Run episodes ``0..episodes-1`` of a sampler that draws unseen classes.
+
+    Args:
+        clips, sampler, head, episodes, device, text: as for ``scoring.score``.
+        reject_rate: for the thresholds that are fitted to the support sets.
+    """
+    count, parts, fitted = len(sampler.query_labels), [], []
+    for part, _, (support, labels, query, way, names) in batches(clips, sampler, head, episodes, device, text):
+        logits = head.match(support, labels, query, way, names).float().cpu()  # (E, Q + U, way)
+        check_logits(logits, "episode", first=part.start)
+        offsets = logits.new_zeros(len(logits), way)
+        if sampler.shot > 1:
+            held = hold_out(head, support, labels, way, names).cpu()
+            offsets = class_offsets(held)
+            found = fit_support(held, reject_rate)
+            fitted.append([found.threshold, found.slope, found.intercept, found.temperature])
+        scores = fit_score(logits, offsets)  # (E, Q + U)
+        parts.append((scores[:, :count], scores[:, count:], logits[:, :count], logits[:, count:]))
+    joined = [torch.cat(part).double() for part in zip(*parts, strict=True)]
+    support = Calibration(*(torch.cat(part) for part in zip(*fitted, strict=True))) if fitted else None
+    return OpenScores(*joined, torch.from_numpy(sampler.query_labels), support)
+
+
+def auroc(known: Tensor, unknown: Tensor) -> Tensor:
+    """Area under the ROC curve: how often a known clip scores higher than an unknown one, ties counting half.
+
+    Args:
+        known: (..., Q) scores.
+        unknown: (..., U).
+
+    Returns:
+        (...) 0..1; 0.5 is chance.
+    """
+    known, unknown = known.double(), unknown.double()
+    lead = torch.broadcast_shapes(known.shape[:-1], unknown.shape[:-1])
+    known = known.expand(*lead, -1).contiguous()
+    ordered = unknown.expand(*lead, -1).sort(dim=-1).values.contiguous()
+    below, not_above = (torch.searchsorted(ordered, known, right=right) for right in (False, True))  # (..., Q)
+    return (below + not_above).double().mean(-1) / (2 * ordered.shape[-1])
+
+
+def summarize_open(scores: OpenScores, reject_rate: float, saved: Calibration | None = None) -> dict:
+    """Scores as JSON.
+
+    Args:
+        scores: of the episodes.
+        reject_rate: share of the queries of known classes that may be taken for unknown.
+        saved: a calibration that was fitted elsewhere.
+
+    Returns:
+        AUROC by episode, and for each threshold what becomes of the queries, see :func:`answers`: ``fixed`` takes it
+        from these very queries, so that exactly that share is rejected, ``support`` fits one to each support set (two
+        shots or more), ``calibration`` takes the saved one.
+    """
+    areas = auroc(scores.known, scores.unknown)
+    fixed = torch.quantile(scores.known.flatten(), reject_rate)
+    result = {
+        "queries": scores.known.shape[1],
+        "unseen_queries": scores.unknown.shape[1],
+        "auroc": _mean(areas),
+        "reject_rate": reject_rate,
+        "fixed": answers(scores, fixed.expand(len(areas))),
+    }
+    for name, found in {"support": scores.support, "calibration": saved}.items():
+        if found is not None:
+            threshold = found.threshold.expand(len(areas))
+            result[name] = answers(scores, threshold) | reliability(scores, found)
+    return result
+
+
+def answers(scores: OpenScores, threshold: Tensor) -> dict:
+    """What becomes of the queries with thresholds (E,); shares of 0..1 with their intervals over the episodes.
+
+    ``kept``: of the known classes' queries, those not answered "unknown"; ``right``: those that got their own class;
+    ``rejected``: of the others, those answered "unknown"; ``accuracy``: the mean of ``right`` and ``rejected``.
+    ``kept_low`` is what is kept in a bad episode: nine of ten keep at least as much.
+    """
+    kept = scores.known >= threshold.unsqueeze(-1)
+    right = (kept & scores.right).double().mean(1)
+    rejected = (scores.unknown < threshold.unsqueeze(-1)).double().mean(1)
+    shares = {"kept": kept.double().mean(1), "right": right, "rejected": rejected, "accuracy": (right + rejected) / 2}
+    return {name: _mean(share) for name, share in shares.items()} | {"kept_low": shares["kept"].quantile(0.1).item()}
+
+
+def reliability(scores: OpenScores, found: Calibration) -> dict:
+    """How true the confidence is: it says 0.8, and how often is the label right?
+
+    Known and unknown queries count the same together, and a label is never right for the unknown ones.
+
+    Returns:
+        ``ece``, the expected calibration error over ten bins (Guo et al., ICML 2017), ``brier``, the mean squared error
+        (0.25 for saying 0.5 always), and the bins: share of the queries, mean confidence, share of right labels.
+    """
+    pairs = (scores.known, scores.known_logits), (scores.unknown, scores.unknown_logits)
+    said = [found.confidence(s, logits).flatten() for s, logits in pairs]
+    right = [scores.right.double().flatten(), torch.zeros(len(said[1]), dtype=torch.float64)]
+    weight = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in said])
+    said, right = torch.cat(said), torch.cat(right)
+    place = (said * BINS).long().clamp(0, BINS - 1)
+    share, sure, true = (
+        torch.zeros(BINS, dtype=torch.float64).index_add(0, place, weight * values)
+        for values in (torch.ones_like(said), said, right)
+    )
+    filled = share > 0
+    bins = [[s.item(), (c / s).item(), (t / s).item()] for s, c, t in zip(share, sure, true, strict=True) if s > 0]
+    return {
+        "ece": (sure - true)[filled].abs().sum().item(),
+        "brier": (weight * (said - right) ** 2).sum().item(),
+        "bins": bins,
+    }
+
+
+def _mean(values: Tensor) -> dict:
+    """Mean of one value an episode, and its 95 % interval's half width."""
+    values = values.numpy().astype(np.float64)
+    return {"mean": float(values.mean()), "interval": interval(values) if len(values) > 1 else None}

@@ -1,0 +1,1 @@
+"""Encoders, heads and transforms from the options that a command was given."""

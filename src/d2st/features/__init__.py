@@ -1,0 +1,1 @@
+"""Encode every clip once and keep its features."""

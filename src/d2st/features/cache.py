@@ -1,0 +1,115 @@
+"""Encoded clips on disk, found again by what they were made from."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from ..data.datasets import ClipSet
+from ..data.video.member import file_of
+from ..data.video.open import state
+from ..data.video.reader import VideoError
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..heads import Head
+from ..utils.console import say
+from ..utils.files import write_safetensors
+from ..utils.tensor_file import read_tensors
+from ..utils.versioned_json import parse
+from .code_digest import NoSource, code_digest
+from .encode import Features
+from .fingerprint import digest
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def cached_features(
+    fabric: "Fabric",
+    folder: Path,
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    clips: ClipSet,
+    protocol: list,
+    encode: Callable[[], Features],
+) -> Features:
+    """Features from the cache in a folder, or encoded now and kept there.
+
+    The file's name is a digest of everything the features depend on: the weights of backbone, adapter and heads
+    that see maps, the clips' names, sizes and times of change, how they are read, and the code (``code_digest``).
+    Where that cannot be told, nothing is kept.
+
+    Args:
+        fabric: launched; the first process reads and writes for all.
+        folder: where ``features-*.safetensors`` lies.
+        encoder: the encoder.
+        heads: that will match the clips.
+        clips: the clip set.
+        protocol: JSON-able description of everything else that changes the features.
+        encode: makes them.
+    """
+    heads = [head for head in heads if head.needs_maps]
+    try:
+        key = _digest(encoder, heads, clips, protocol)
+    except NoSource as error:
+        say(
+            f"The features are not kept for the next time: the class {error} has no source file, by which to see "
+            f"whether it is still the same; put it into a module."
+        )
+        return encode()
+    path = folder / f"features-{key[:16]}.safetensors"
+    found = fabric.broadcast(_read(path, key, heads) if fabric.is_global_zero else None)
+    if found is not None:
+        return found
+    features = encode()
+    if fabric.is_global_zero:
+        tensors = {"values": features.values, "clips": torch.from_numpy(np.ascontiguousarray(features.clips))}
+        tensors |= {f"tokens/{name}": tokens for name, tokens in features.tokens.items()}
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
+        except OSError as error:  # a full disk takes nothing of what was computed
+            say(f"The features are not kept for the next time: {error}")
+    return features
+
+
+def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
+    """The cached features; None where there are none, or others, or a damaged file."""
+    if not path.exists():
+        return None
+    try:
+        tensors, metadata = read_tensors(path, what="feature cache", remedy="the clips are encoded again")
+        if metadata["key"] != key:
+            return None
+        bad = parse(metadata["bad"], "The feature cache", "the clips are encoded again")
+        return _whole(tensors, bad, [head.spec.name for head in heads])
+    except (D2STError, KeyError, TypeError, ValueError):
+        say(f"The feature cache {path} cannot be read; the clips are encoded again.")
+        return None
+
+
+def _whole(tensors: dict[str, torch.Tensor], bad: object, heads: Sequence[str]) -> Features:
+    """Features of a file, if they are as they were written; else KeyError, TypeError or ValueError."""
+    values, clips = tensors["values"], tensors["clips"]
+    tokens = {name: tensors[f"tokens/{name}"] for name in heads}
+    alike = all(len(part) == len(clips) and part.ndim == 4 for part in (values, *tokens.values()))
+    if clips.ndim != 1 or clips.dtype != torch.int64 or not alike:
+        raise ValueError("other shapes")
+    if any(not isinstance(clip["id"], str) or not isinstance(clip["reason"], str) for clip in bad):
+        raise TypeError("no reasons")
+    return Features(values, clips.numpy(), bad, tokens)
+
+
+def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:
+    result = digest(encoder, heads)
+    result.update(json.dumps([code_digest([encoder, *heads], encoder.config), protocol]).encode())
+    for clip in clips.clips:
+        try:
+            found = state(file_of(clip.path))
+        except (OSError, VideoError):
+            found = None  # reading it will say why
+        result.update(json.dumps([clip.id, clip.label, found]).encode())
+    return result.hexdigest()

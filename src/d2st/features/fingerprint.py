@@ -1,0 +1,72 @@
+"""What encoded clips come from: a backbone, an adapter and a head, by their names and by a digest of their weights."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..adapter_file import outline
+from ..backbones.fingerprint import fingerprint
+from ..encoder import VideoEncoder
+from ..heads import Head
+from ..utils.config import Checked
+
+
+@dataclass(frozen=True)
+class Origin(Checked):
+    """The model that something belongs to; equal only for the same weights and settings.
+
+    Args:
+        backbone: its name, or its class where it was not built by name.
+        adapter: name of the system.
+        head: name of the matching head.
+        fingerprint: digest of what the three hold, see :func:`digest`.
+    """
+
+    backbone: str
+    adapter: str
+    head: str
+    fingerprint: str
+
+    @classmethod
+    def of(cls, encoder: VideoEncoder, head: Head) -> "Origin":
+        """Of an encoder with a head."""
+        backbone = encoder.backbone_name or type(encoder.backbone).__name__
+        return cls(backbone, encoder.config.name, _name(head), digest(encoder, [head]).hexdigest())
+
+    def __str__(self) -> str:
+        adapter, backbone, head = (name[:100] for name in (self.adapter, self.backbone, self.head))
+        return f"adapter {adapter} on {backbone} with the head {head}"
+
+    def apart(self, other: "Origin") -> str:
+        """What sets another model apart from this one, for an error message: "X; this is Y"."""
+        if str(self) == str(other):
+            return f"{_short(self)}, but with other weights or options"
+        return f"{_short(self)}; this is {_short(other)}"
+
+
+def _short(origin: Origin) -> str:
+    """For a sentence; what a damaged file says may have any length."""
+    text = str(origin)
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
+def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
+    """SHA-256 over backbone, adapter and heads: their weights and options, not where these were read from."""
+    about = outline(encoder)
+    made = {key: about[key] for key in ("adapter", "frames", "image_size")}
+    made["backbone"] = {key: value for key, value in about["backbone"].items() if key != "weights"}
+    made["backbone"]["fingerprint"] = fingerprint(encoder.backbone, encoder.trained_names)
+    made["heads"] = [[_name(head), head.spec and dict(head.spec.options)] for head in heads]
+    result = hashlib.sha256(json.dumps(made).encode())
+    for module in (encoder.adapter_state_dict(), *(head.state_dict() for head in heads)):
+        for name, tensor in sorted(module.items()):
+            result.update(name.encode())
+            result.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())  # of any type
+    return result
+
+
+def _name(head: Head) -> str:
+    return head.spec.name if head.spec else type(head).__name__

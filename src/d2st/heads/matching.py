@@ -1,0 +1,230 @@
+"""What frame-matching heads share: class prototypes, the K-shot rules, and cosine distances between frames."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..errors import D2STError
+from ..layers.plain import transformed
+from .precision import full_precision
+
+Cosine = Literal["norm", "eps"]
+Shots = Literal["prototype", "distance"]
+
+
+@full_precision
+def class_shares(labels: Tensor, clips: int, way: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """What each support clip contributes to the mean of each class.
+
+    Args:
+        labels: (S,) or (..., S) whole numbers in 0..way-1, in any order; classes may have different numbers of shots.
+        clips: S.
+        way: number of classes. ``None`` reads it from the labels and checks that no class is empty. A caller that knows
+            it passes it, which on a GPU spares waiting for the device; there labels are then not looked at.
+        dtype: of the result.
+
+    Returns:
+        (S, way) or (..., S, way); 1 / shots of the class where the clip is of that class, else 0. A column of a class
+        without clips is 0; :func:`shut_out` says what becomes of its logits.
+
+    Raises:
+        D2STError: not one label for each clip, labels that are no whole numbers in 0..way-1, or (``way=None``) a class
+            has no support clip.
+    """
+    members = _members(labels, clips, way)  # (..., S, way)
+    return members.to(dtype) / members.sum(-2, keepdim=True).clamp_min(1)  # columns sum to 1
+
+
+def shut_out(logits: Tensor, labels: Tensor, way: int | None) -> Tensor:
+    """Logits of classes that have no support clip become minus infinity: they cannot win, nor take a share.
+
+    Args:
+        logits: (..., Q, way).
+        labels: (S,) or (..., S), see :func:`class_shares`.
+        way: see :func:`class_shares`; where it was None, every class has a clip.
+    """
+    if way is None:
+        return logits
+    return logits.masked_fill(without_clips(labels, way).unsqueeze(-2), -math.inf)
+
+
+def without_clips(labels: Tensor, way: int) -> Tensor:
+    """Which of the classes 0..way-1 have no support clip: (S,) or (..., S) -> (way,) or (..., way) bool."""
+    return (labels.unsqueeze(-1) != torch.arange(way, device=labels.device)).all(-2)
+
+
+def check_labels(labels: Tensor, clips: int, way: int | None) -> None:
+    """Refuse labels that are none of a support set of S clips, see :func:`class_shares`."""
+    _members(labels, clips, way)
+
+
+def _members(labels: Tensor, clips: int, way: int | None) -> Tensor:
+    """Which class each clip is of, (..., S, way) of 0 and 1."""
+    if labels.shape[-1:] != (clips,) or not clips:
+        raise D2STError(
+            f"A head needs one label for each of the S clips of a support set; it was given {clips} clips and "
+            f"labels {tuple(labels.shape)}."
+        )
+    if way is not None and (isinstance(way, bool) or not hasattr(way, "__index__") or way < 1):
+        raise D2STError(f"way={way!r} must be the number of classes, 1 or more.")
+    if way is None or _readable(labels):
+        if (labels != labels.long()).any():
+            raise D2STError(f"Labels are whole numbers, 0..way-1; these are not: {labels.flatten()[:8].tolist()}.")
+        least, most = int(labels.min()), int(labels.max())
+        if least < 0 or (way is not None and most >= way):
+            wanted = "0 or more" if way is None else f"0..{way - 1} for way={way}"
+            raise D2STError(f"Labels must be {wanted}; these are {least}..{most}.")
+    members = F.one_hot(labels.long(), most + 1 if way is None else way)  # (..., S, way)
+    if way is None:
+        empty = (members.sum(-2) == 0).reshape(-1, most + 1).any(0).nonzero().flatten().tolist()
+        if empty:
+            raise D2STError(f"Labels must be 0..{most} with at least one support clip each; {empty} have none.")
+    return members
+
+
+def _readable(labels: Tensor) -> bool:
+    """Whether reading values costs nothing: on a CPU, outside of compilers and transforms."""
+    return labels.device.type == "cpu" and type(labels) is Tensor and not transformed()
+
+
+def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Tensor, Tensor]:
+    """The support clips sorted by class, with as many places for each class as the largest has shots.
+
+    Unless every class has one shot, a GPU is waited for: the number of places depends on the labels. With as many clips
+    as classes it is taken to be so on a GPU; classes without clips are for callers on the CPU.
+
+    Args:
+        labels: (S,) or (..., S), see :func:`class_shares`.
+        clips: S.
+        way: see :func:`class_shares`.
+
+    Returns:
+        Indices (..., way, K) of clips and which of them count, (..., way, K) bool. A class without clips has one that
+        is none of its own, see :func:`shut_out`.
+
+    Raises:
+        D2STError: as :func:`class_shares`.
+    """
+    shots = _members(labels, clips, way).sum(-2)  # (..., way)
+    places = 1 if clips == shots.shape[-1] and not _readable(labels) else int(shots.max())
+    place = torch.arange(places, device=labels.device)
+    valid = place < shots.clamp_min(1).unsqueeze(-1)  # (..., way, K)
+    first = shots.cumsum(-1) - shots  # (..., way), where a class begins in the sorted list
+    sorted_at = (first.unsqueeze(-1) + place).clamp_max(clips - 1)
+    order = labels.argsort(dim=-1, stable=True)  # (..., S)
+    return order.gather(-1, sorted_at.flatten(-2)).view_as(valid), valid
+
+
+@full_precision
+def class_prototypes(support: Tensor, labels: Tensor, way: int | None = None) -> Tensor:
+    """Average the support clips of each class frame by frame (D2ST-Adapter, section 3.3; MoLo).
+
+    The features are averaged as they are; normalization happens in the distance, as in the released code.
+
+    Args:
+        support: (..., S, T, D) frame features.
+        labels: (S,) or (..., S), see :func:`class_shares`.
+        way: see :func:`class_shares`.
+
+    Returns:
+        (..., way, T, D) prototypes; row c belongs to label c.
+
+    Raises:
+        D2STError: the labels do not fit the support set, or (``way=None``) a class has no support clip.
+    """
+    if support.ndim < 3:
+        raise D2STError(f"A head needs support features of shape (S, T, D); it was given {tuple(support.shape)}.")
+    share = class_shares(labels, support.shape[-3], way, support.dtype)  # (..., S, way)
+    frames = support.flatten(-2)  # (..., S, T*D)
+    return (share.transpose(-1, -2) @ frames).unflatten(-1, support.shape[-2:])  # (..., way, T, D)
+
+
+@full_precision
+def class_distances(
+    metric: Callable[[Tensor, Tensor], Tensor],
+    support: Tensor,
+    labels: Tensor,
+    query: Tensor,
+    way: int | None = None,
+    shots: Shots = "prototype",
+) -> Tensor:
+    """Distances between queries and classes under a K-shot rule; the two rules are the same for one shot.
+
+    Args:
+        metric: (..., N, T, D), (..., Q, T', D) -> (..., Q, N), a distance between clips.
+        support: (..., S, T, D).
+        labels: (S,) or (..., S), see :func:`class_shares`.
+        query: (..., Q, T', D).
+        way: see :func:`class_shares`.
+        shots: ``"prototype"`` measures against the class's mean clip (D2ST-Adapter, MoLo); ``"distance"`` against each
+            support clip and takes the mean of the distances (OTAM and TSN in TRX's and HyRSM's code).
+
+    Returns:
+        (..., Q, way) distances; infinity to a class without support clips.
+
+    Raises:
+        D2STError: shapes or labels that do not fit together.
+    """
+    if query.shape[-1] != support.shape[-1]:
+        raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
+    if shots == "prototype":
+        distances = metric(class_prototypes(support, labels, way), query)
+    else:
+        distances = metric(support, query) @ class_shares(labels, support.shape[-3], way, support.dtype)
+    return distances if way is None else distances.masked_fill(without_clips(labels, way).unsqueeze(-2), math.inf)
+
+
+def check_features(head: str, features: int, clips: Tensor) -> None:
+    """Refuse clips (..., D) of another width than a head with weights was built for."""
+    if clips.shape[-1] != features:
+        raise D2STError(
+            f"The head '{head}' was built for features of width {features}; these have {clips.shape[-1]}. "
+            f"Build it with features={clips.shape[-1]}."
+        )
+
+
+@full_precision
+def cosines(x: Tensor, y: Tensor, cosine: Cosine = "norm") -> Tensor:
+    """Cosine of every x and every y.
+
+    Args:
+        x: (..., M, D).
+        y: (..., N, D).
+        cosine: ``"norm"`` divides by the norms (D2ST, HyRSM); ``"eps"`` divides the product by |x||y| + 0.01 (TRX,
+            MoLo, CLIP-FSAR). A zero feature (norm below 1e-12) has cosine 0 in both, and no gradient in ``"norm"``;
+            the released code's is 1e12 there, too large for float16 and for any use.
+
+    Returns:
+        (..., M, N) in [-1, 1].
+    """
+    norms_x, norms_y = x.norm(dim=-1).unsqueeze(-1), y.norm(dim=-1).unsqueeze(-2)  # (..., M, 1), (..., 1, N)
+    product = x @ y.transpose(-1, -2)  # (..., M, N); scaling this and not the features saves half of the time
+    if cosine == "norm":
+        return product * _inverse(norms_x) * _inverse(norms_y)
+    if cosine == "eps":
+        return product / (norms_x * norms_y + 0.01)
+    raise D2STError(f"The cosine of a head is 'norm' or 'eps', not '{cosine}'.")
+
+
+def _inverse(norms: Tensor) -> Tensor:
+    return norms.clamp_min(1e-12).reciprocal() * (norms >= 1e-12)
+
+
+def frame_distances(prototypes: Tensor, query: Tensor, cosine: Cosine = "norm") -> Tensor:
+    """Cosine distance, 1 - cos, between every prototype frame and every query frame.
+
+    Args:
+        prototypes: (..., C, T, D).
+        query: (..., Q, T', D); the number of frames may differ from the prototypes'.
+        cosine: see :func:`cosines`.
+
+    Returns:
+        (..., Q, C, T, T') distances in [0, 2].
+    """
+    similarity = cosines(prototypes.flatten(-3, -2), query.flatten(-3, -2), cosine)  # (..., C*T, Q*T')
+    similarity = similarity.unflatten(-1, query.shape[-3:-1]).unflatten(-3, prototypes.shape[-3:-1])
+    return 1 - torch.movedim(similarity, -2, -4)  # (..., C, T, Q, T') -> (..., Q, C, T, T')

@@ -1,0 +1,1 @@
+"""Find actions in long videos."""

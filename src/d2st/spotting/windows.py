@@ -1,0 +1,210 @@
+"""Windows of several lengths over a stream of frames, each handled once and kept no longer than a window needs it.
+
+A window is read as a clip is: T frames, the centers of its T equal parts (``uniform`` in :mod:`d2st.data.sampling`).
+The frame at a moment is the one that a player shows then, so the rate may vary and frames may be missing.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import ceil, floor, log
+
+import torch
+from torch import Tensor
+
+from ..data.datasets import Clip, ClipSet
+from ..data.video.faults import VideoError
+from ..data.video.open import duration
+from ..errors import D2STError
+
+# Timestamps are rounded (Matroska: to milliseconds); a frame this much ahead of a moment, in seconds, counts as shown.
+_EPSILON = 1e-6
+
+
+def lengths_for(clips: ClipSet | None) -> tuple[float, ...]:
+    """Lengths of windows, in seconds, that suit actions as long as the clips of a support set.
+
+    Raises:
+        D2STError: there are no clips, or nothing says how long they are.
+    """
+    known = [seconds for clip in (clips.clips if clips else ()) if (seconds := _duration(clip))]
+    if not known:
+        raise D2STError(
+            "How long the actions take is not known from the support set; give lengths of windows in seconds, such as "
+            "--lengths 2,3,4.5."
+        )
+    return ladder(min(known), max(known))
+
+
+def _duration(clip: Clip) -> float | None:
+    try:
+        return duration(clip.path)
+    except VideoError:
+        return None  # it is passed over, and told, where it is read
+
+
+def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:
+    """Lengths of windows for actions of some lengths: a geometric series from ``shortest / margin`` to ``longest *
+    margin`` with steps of ``ratio`` at most, in seconds."""
+    low, high = shortest / margin, longest * margin
+    steps = max(1, ceil(log(high / low) / log(ratio) - 1e-9))
+    return tuple(round(low * (high / low) ** (k / steps), 3) for k in range(steps + 1))
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """A stretch of a video as a clip.
+
+    Attributes:
+        start: in seconds.
+        end: in seconds.
+        frames: (T, ...) stacked.
+    """
+
+    start: float
+    end: float
+    frames: Tensor
+
+
+class Ring:
+    """The frames that windows may still ask for.
+
+    Args:
+        most: frames that are kept in any case; of more, :meth:`thin` drops some.
+
+    Attributes:
+        longest: most frames that were kept at once.
+    """
+
+    def __init__(self, most: int = 512) -> None:
+        self.most, self._limit, self._times, self._frames = most, most, [], []
+        self.longest = 0
+
+    def append(self, time: float, frame: Tensor) -> None:
+        """Take the next frame; times rise."""
+        self._times.append(time)
+        self._frames.append(frame)
+        self.longest = max(self.longest, len(self._times))
+
+    def at(self, time: float) -> Tensor:
+        """The frame that is shown at a moment; the first where none is yet."""
+        return self._frames[self._index(time)]
+
+    def forget(self, time: float) -> None:
+        """Drop all frames before the one shown at a moment."""
+        index = self._index(time)
+        del self._times[:index], self._frames[:index]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether frames are to be dropped."""
+        return len(self._times) > self._limit
+
+    def thin(self, moments: Iterable[float]) -> None:
+        """Keep the frames shown at some moments, and of the others the fewer, the older they are.
+
+        Only a long window asks for what is long ago, and it does so at moments that lie far apart.
+        """
+        asked, last = {self._index(moment) for moment in moments}, self._times[-1]
+        kept, newer = [], float("inf")
+        for i in reversed(range(len(self._times))):
+            time = self._times[i]
+            if i in asked or newer - time >= (last - time) * 16 / self.most:
+                kept.append(i)
+                newer = time
+        kept.reverse()
+        self._times, self._frames = [self._times[i] for i in kept], [self._frames[i] for i in kept]
+        self._limit = max(self.most, 2 * len(kept))
+
+    def _index(self, time: float) -> int:
+        return max(0, bisect_right(self._times, time + _EPSILON) - 1)
+
+
+class _Ruler:
+    """Starts of the windows of one length: origin, origin + step, ..."""
+
+    def __init__(self, origin: float, length: float, stride: float) -> None:
+        self.origin, self.length, self.step, self.number = origin, length, length * stride, 0
+
+    @property
+    def start(self) -> float:
+        return self.origin + self.number * self.step
+
+    @property
+    def before(self) -> float:
+        """Start of the window before, which the last window of all cannot precede."""
+        return self.origin + max(0, self.number - 1) * self.step
+
+    def open(self, now: float) -> Iterator[tuple[float, float]]:
+        """Windows that have begun by ``now`` and not been given."""
+        number = self.number
+        while self.origin + number * self.step <= now + _EPSILON:
+            start = self.origin + number * self.step
+            yield start, start + self.length
+            number += 1
+
+    def due(self, now: float, last: float) -> Iterator[tuple[float, float]]:
+        """Windows that end by ``now``, but for those that begin after the frame of ``last``: they show it alone."""
+        while self.start + self.length <= now + _EPSILON:
+            if self.start > last + _EPSILON:
+                self.number = max(self.number, floor((now - self.length - self.origin) / self.step))
+            if self.start <= last + _EPSILON:
+                yield self.start, self.start + self.length
+            self.number += 1
+
+
+def cut(
+    frames: Iterable[tuple[float, Tensor]],
+    lengths: Iterable[float],
+    stride: float,
+    count: int,
+    shown: float,
+    ring: Ring | None = None,
+) -> Iterator[Window]:
+    """Windows over timed frames, as soon as they are complete.
+
+    Windows of each length start at the first frame and every ``stride * length`` after it; the last one ends with the
+    video (and is the whole video where that is shorter). Stretches in which a single frame stands still for longer than
+    a window are passed over. At most the frames of ``1 + stride`` times the longest window are kept, and of more than
+    512 those that a window is known to ask for: only the last window, whose place the end decides, may then show the
+    frame before.
+
+    Args:
+        frames: rising times in seconds and frames of one shape.
+        lengths: in seconds.
+        stride: from a window to the next, as a share of its length.
+        count: T, frames of a window.
+        shown: how long the last frame is shown, in seconds.
+        ring: to look into from outside.
+    """
+    ring, rulers, last = ring or Ring(), None, 0.0
+
+    def moments(start: float, end: float) -> list[float]:
+        return [start + (k + 0.5) * (end - start) / count for k in range(count)]
+
+    def window(start: float, end: float) -> Window:
+        return Window(start, end, torch.stack([ring.at(moment) for moment in moments(start, end)]))
+
+    for time, frame in frames:
+        if rulers is None:
+            rulers = [_Ruler(time, length, stride) for length in sorted(set(lengths))]
+        for ruler in rulers:
+            for span in ruler.due(time, last):
+                yield window(*span)
+        ring.append(time, frame)
+        ring.forget(min(ruler.before for ruler in rulers))
+        if ring.crowded:
+            ring.thin(moment for ruler in rulers for span in ruler.open(time) for moment in moments(*span))
+        last = time
+    if rulers is None:
+        return
+    end, closing = last + shown, {}
+    for ruler in rulers:
+        spans = list(ruler.due(end, last))
+        for span in spans:
+            yield window(*span)
+        uncovered = end - (ruler.before + ruler.length if ruler.number else ruler.origin)
+        if uncovered > shown / 2:
+            closing[max(ruler.origin, end - ruler.length)] = end
+    for span in closing.items():
+        yield window(*span)

@@ -1,0 +1,125 @@
+"""CLIP's text side (extra ``mm``): features of class names, once for each list of classes.
+
+The text tower is frozen and never part of a model: its features are computed once, kept on disk, and given to the heads
+that use text.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..backbones import build as backbones
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..heads.spec import TextConfig
+from ..utils.console import say
+from ..utils.files import write_safetensors
+from ..utils.finite import check_weights
+from ..utils.tensor_file import read_tensors
+from .clip import build_tower, clip_name, encode_tokens, tokenize
+from .prompts import prompts
+
+
+def encode_names(
+    classes: Sequence[str], backbone: str = "", config: TextConfig | None = None, cache: str | Path | None = None
+) -> Tensor:
+    """Features of the names of classes in CLIP's joint space, as its text tower gives them: not normalized.
+
+    Several prompts of a class are averaged: their directions, as CLIP's authors do it, at their mean length.
+
+    Args:
+        classes: names.
+        backbone: timm name of the image tower, whose own text tower is taken.
+        config: model, weights, names and templates; what it leaves open is CLIP-FSAR's: its names and its template.
+        cache: folder of features made before, found by weights and token ids; None is ``$XDG_CACHE_HOME/d2st/text``
+            or ``~/.cache/d2st/text``.
+
+    Returns:
+        (classes, D') float32.
+
+    Raises:
+        D2STError: open_clip is not installed, the tower or a name cannot be had, see ``d2st.text.prompts.prompts``.
+    """
+    config = config or TextConfig()
+    name, _, tag = (config.model or clip_name(backbone)).partition("/")
+    if not tag and not config.weights:
+        raise D2STError(f"The text model '{name}' lacks its weights: '{name}/TAG', or a local file (weights).")
+    of_class = prompts(classes, config.names or "raw", config.templates or "photo")
+    tokens = tokenize([prompt for of in of_class for prompt in of], name)  # (N, L)
+    counts = [len(of) for of in of_class]
+    source = f"file {_digest_of_file(Path(config.weights))}" if config.weights else f"tag {tag}"
+    key = hashlib.sha256(json.dumps([1, name, source, counts, tokens.tolist()]).encode()).hexdigest()
+    path = _cache_folder(cache) / f"text-{key[:16]}.safetensors"
+    if path.exists():
+        try:
+            tensors, about = read_tensors(path, what="text features", remedy="the names are encoded again")
+            if about["key"] == key:
+                return tensors["features"]
+        except (D2STError, KeyError):
+            say(f"The text features in {path} cannot be read; the names are encoded again.")
+    encoded = encode_tokens(build_tower(name, tag, config.weights), tokens)  # (N, D')
+    features = torch.stack([_average(of) for of in encoded.split(counts)])
+    check_weights(zip(classes, features, strict=True), "The features of names", "check the text tower's weights")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_safetensors(path, {"features": features}, {"key": key})
+    return features
+
+
+def visual_projection(encoder: VideoEncoder, weights: str | Path | None = None) -> nn.Linear:
+    """CLIP's projection of frame features into the joint space: the classifier that an encoder leaves out.
+
+    Args:
+        encoder: on a CLIP backbone that was built by name.
+        weights: the backbone's weight file, where it was built from one.
+
+    Returns:
+        D -> D'. For a backbone built by hand: its own ``get_classifier()``, before the encoder takes it off.
+
+    Raises:
+        D2STError: the backbone has no name, or its weights no projection.
+    """
+    name = encoder.backbone_name
+    if name and "clip" not in name:  # another backbone's classifier would pass for a projection
+        raise D2STError(
+            f"The visual projection of CLIP cannot be had: {name} is no CLIP and shares no space with texts. Name a "
+            "CLIP backbone."
+        )
+    if not name or not (weights or encoder.weights_source is True):
+        origin = f"drawn at random or from {encoder.weights_source!r}" if name else "built by hand"
+        raise D2STError(
+            f"The backbone {name or type(encoder.backbone).__name__} was {origin}: pass the CLIP weight file "
+            "(weights), which holds the visual projection."
+        )
+    try:
+        projection = backbones.build(name, weights or True, encoder.image_size, classifier=True).get_classifier()
+    except D2STError as error:
+        raise D2STError(f"The visual projection of CLIP cannot be had: {error}") from error
+    if not isinstance(projection, nn.Linear):
+        raise D2STError(f"The backbone {name} has no visual projection into a space that it shares with text.")
+    return projection
+
+
+def _average(features: Tensor) -> Tensor:
+    """(prompts, D') -> (D',)."""
+    if len(features) == 1:
+        return features[0]
+    lengths = features.norm(dim=-1)
+    return nn.functional.normalize((features / lengths[:, None]).mean(0), dim=0) * lengths.mean()
+
+
+def _digest_of_file(file: Path) -> str:
+    if not file.is_file():
+        raise D2STError(f"weights='{file}' is not a file; give CLIP's weights as safetensors or .pth.")
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _cache_folder(cache: str | Path | None) -> Path:
+    if cache is not None:
+        return Path(cache)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "d2st" / "text"

@@ -1,0 +1,96 @@
+"""What CLIP's text tower is told about a class: its name, put into templates.
+
+Names are YAML files with a line ``class: text`` (or a list of texts), the shipped ones under ``raw`` and ``clean``;
+copy one, change it, and pass it as ``names``. Templates are in ``templates.yaml``.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...errors import D2STError
+from ...utils.yaml_file import read_yaml
+
+SHIPPED = Path(__file__).parent
+_WORDLESS = re.compile(r"((train|val|test|class|label)\W*)?[\W\d]*\d[\W\d]*|\W*", re.IGNORECASE)
+
+
+def prompts(classes: Sequence[str], names: str = "raw", templates: str = "photo") -> list[list[str]]:
+    """The prompts of each class: each of its texts in each template.
+
+    Args:
+        classes: class names, as folders or lists have them.
+        names: ``"raw"``, as the released configs of CLIP-FSAR write the classes of the five benchmarks, or ``"clean"``;
+            a class that is in none of them gets :func:`clean`. Or a YAML file of one's own, which has them all.
+        templates: a set of ``templates.yaml``, a YAML file with a list, or a single template such as
+            ``"a video of {}"``.
+
+    Returns:
+        (classes) lists of prompts.
+
+    Raises:
+        D2STError: a file that cannot be used, a class without a text, or a name without a word in it.
+    """
+    shipped = names in ("raw", "clean")
+    known = read_names(SHIPPED / names if shipped else Path(names))
+    missing = [name for name in classes if name not in known]
+    if missing and not shipped:
+        raise D2STError(f"names='{names}' has no line for {', '.join(map(repr, missing[:8]))}; add 'class: text'.")
+    forms = read_templates(templates)
+    return [
+        [form.replace("{}", text) for text in known.get(name) or [_words(name)] for form in forms] for name in classes
+    ]
+
+
+def clean(name: str) -> str:
+    """A folder's name as words: no leading number, brackets or underscores, CamelCase apart.
+
+    ``"01_swipe_left"`` is ``"swipe left"``, ``"Pouring [something]"`` ``"Pouring something"``, ``"BlowDryHair"``
+    ``"Blow Dry Hair"``.
+    """
+    name = re.sub(r"^\d+[_\s.-]+(?=\S)", "", name)
+    name = re.sub(r"[\[\]]", "", name.replace("_", " "))
+    name = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", name)
+    return " ".join(name.split())
+
+
+def read_names(path: Path) -> dict[str, list[str]]:
+    """The texts of each class, from a YAML file or from all of a folder.
+
+    Raises:
+        D2STError: not there, or not lines of ``class: text``.
+    """
+    if path.is_dir():
+        return {name: texts for file in sorted(path.glob("*.yaml")) for name, texts in read_names(file).items()}
+    content = read_yaml(path)
+    if isinstance(content, dict) and content:
+        found = {name: [texts] if isinstance(texts, str) else texts for name, texts in content.items()}
+        if all(isinstance(t, list) and t and all(isinstance(x, str) and x.strip() for x in t) for t in found.values()):
+            return found
+    raise D2STError(f"names='{path}' must hold lines of 'class: text' or 'class: [text, text]'.")
+
+
+def read_templates(templates: str) -> list[str]:
+    """The templates that ``templates`` names, see :func:`prompts`.
+
+    Raises:
+        D2STError: no such set or file, or a template without a place for the name.
+    """
+    if "{}" in templates:
+        return [templates]
+    sets = read_yaml(SHIPPED / "templates.yaml")
+    if templates not in sets and not Path(templates).is_file():
+        raise D2STError(
+            f"templates='{templates}' is none of {', '.join(sets)}, nor a file, nor a template like 'a photo of {{}}'."
+        )
+    found = sets[templates] if templates in sets else read_yaml(Path(templates))
+    if not isinstance(found, list) or not found or not all(isinstance(t, str) and t.count("{}") == 1 for t in found):
+        raise D2STError(f"templates='{templates}' must hold a list of templates with one {{}} each for the name.")
+    return found
+
+
+def _words(name: str) -> str:
+    cleaned = clean(name)
+    if _WORDLESS.fullmatch(cleaned):
+        raise D2STError(f"The class {name!r} has no name to tell a text tower; give a file of names (names=FILE).")
+    return cleaned

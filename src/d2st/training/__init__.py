@@ -1,0 +1,1 @@
+"""Train adapters, heads and classifiers, and resume exactly."""

@@ -1,0 +1,113 @@
+"""What a training run is made from: clips, backbone, how clips are read; so a change is seen wherever they lie."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from ..backbones.fingerprint import fingerprint
+from ..data.clip_reading import ClipReading
+from ..data.datasets import Clip, ClipSet
+from ..data.video.member import span
+from ..data.video.open import state
+from ..data.video.reader import VideoError
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..utils.versioned_json import read_versioned
+
+FORMAT = 1
+_REMEDY = "give another out, or overwrite to start over"
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a training run is made from.
+
+    Args:
+        encoder: that is trained, before it was.
+        reading: of its clips.
+        parts: "training" and "validation" -> clips; None where there are none.
+    """
+
+    encoder: VideoEncoder
+    reading: ClipReading
+    parts: Mapping[str, ClipSet | None]
+
+    @cached_property
+    def record(self) -> dict:
+        """As JSON: the reading, a digest of the backbone's frozen weights, and of each class of a part the number of
+        its clips and digests of their names, and of names and bytes."""
+        clips = {part: {} if found is None else _by_class(found) for part, found in self.parts.items()}
+        backbone = fingerprint(self.encoder.backbone, self.encoder.trained_names)
+        return {"format": FORMAT, "reading": self.reading.to_dict(), "backbone": backbone, "clips": clips}
+
+    def changed(self, file: Path, unreadable: Collection[str]) -> str:
+        """What was otherwise when a run began, for a sentence; "" where nothing was.
+
+        Args:
+            file: the record of its beginning.
+            unreadable: ids of clips that could not be read then: they may have been repaired.
+
+        Raises:
+            D2STError: it cannot be read.
+        """
+        where, needs = f"The record of the run's material, {file},", ("reading", "backbone", "clips")
+        then = read_versioned(file, format=FORMAT, what="record of the run's material", remedy=_REMEDY, needs=needs)
+        reading = ClipReading.from_dict(then["reading"], where)
+        if apart := reading.apart(self.reading) or reading.rounded_apart(self.reading):
+            return f"its clips were read with {apart}"
+        if then["backbone"] != self.record["backbone"]:
+            return "its backbone had other weights"
+        for part, own in self.record["clips"].items():
+            try:
+                said = _apart(then["clips"][part], own, self._classes_of(unreadable))
+            except (KeyError, TypeError, AttributeError) as error:
+                raise D2STError(
+                    f"{where} is damaged ({error}); give another out, or overwrite to start over."
+                ) from error
+            if said:
+                return f"its {part} clips were others ({said})"
+        return ""
+
+    def _classes_of(self, ids: Collection[str]) -> set[str]:
+        """Names of the classes in which there is one of these clips."""
+        sets = [clips for clips in self.parts.values() if clips is not None]
+        return {clips.classes[clip.label] for clips in sets for clip in clips.clips if clip.id in ids}
+
+
+def _apart(then: Mapping, now: Mapping, repaired: set[str]) -> str:
+    if differ := sorted(now.keys() ^ then.keys()):
+        some = ", ".join(f"'{name}'" for name in differ[:3]) + (" and others" if len(differ) > 3 else "")
+        return f"the classes {some} are in one of them alone"
+    for name, own in now.items():
+        before = then[name]
+        if before["clips"] != own["clips"]:
+            return f"the class '{name}' had {before['clips']} clips and has {own['clips']}"
+        if before["names"] != own["names"]:
+            return f"clips of the class '{name}' had other names"
+        if before["bytes"] != own["bytes"] and name not in repaired:
+            return f"clips of the class '{name}' had other sizes in bytes"
+    return ""
+
+
+def _by_class(clips: ClipSet) -> dict[str, dict]:
+    found = {}
+    for name, indices in zip(clips.classes, clips.by_class, strict=True):
+        own = sorted((clips.clips[i].id, _bytes(clips.clips[i])) for i in indices)
+        found[name] = {"clips": len(own), "names": _digest([id for id, _ in own]), "bytes": _digest(own)}
+    return found
+
+
+def _bytes(clip: Clip) -> int | None:
+    if found := span(clip.path):
+        return found.size
+    try:
+        return state(clip.path)[0]
+    except (OSError, VideoError):
+        return None  # reading it will say why
+
+
+def _digest(content: list) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:16]

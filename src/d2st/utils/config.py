@@ -1,0 +1,288 @@
+"""Checks settings against the annotations and bounds of their fields, where a config is made.
+
+A config is a dataclass that derives from :class:`Checked`; its fields are annotated with what they take, and numbers
+say their bounds with :func:`option`. Files that hold a config are read with :func:`build`. What is no field of a
+dataclass, such as an option of a head's constructor, goes through :func:`checked`.
+"""
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import math
+import numbers
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from ..errors import D2STError
+from .annotations import UNIONS, allowed, did_you_mean, members, shown
+
+T = TypeVar("T")
+_WRONG = object()  # what a value becomes that an annotation does not allow
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What every number in a value must be: above ``above``, ``least`` or more, ``most`` or less, below ``below``."""
+
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    finite: bool = True
+
+    def allow(self, number: float) -> bool:
+        """Whether a number is within; one that is not finite never is, unless ``finite`` is off."""
+        return (
+            (not self.finite or _is_finite(number))
+            and (self.above is None or number > self.above)
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f" from {self.least} to {self.most}"
+        words = {"above": "above", "least": "of at least", "most": "at most", "below": "below"}
+        said = [f"{word} {getattr(self, name)}" for name, word in words.items() if getattr(self, name) is not None]
+        return f" {' and '.join(said)}" if said else ""
+
+
+FINITE = Bounds()
+
+
+def option(
+    default: object = dataclasses.MISSING,
+    *,
+    above: float | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+    finite: bool = True,
+    empty: bool = False,
+) -> Any:
+    """A dataclass field whose numbers have bounds, see :class:`Bounds`; without a default it must be given.
+
+    Lists and texts are refused where they are empty, unless that is the default, or ``empty`` means something.
+    """
+    metadata = {"bounds": Bounds(above, least, most, below, finite), "empty": empty}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_fields(config: object) -> None:
+    """Check every field of a dataclass, for its ``__post_init__``; lists become tuples, NumPy's numbers Python's.
+
+    A subclass that has a ``__post_init__`` of its own calls ``super().__post_init__()`` first.
+
+    Raises:
+        D2STError: a value that its annotation or its bounds do not allow.
+    """
+    hints = hints_of(type(config))
+    for field in dataclasses.fields(config):
+        bounds = field.metadata.get("bounds", FINITE)
+        value = getattr(config, field.name)
+        if isinstance(value, str | list | tuple) and not value and not field.metadata.get("empty"):
+            _check_empty(type(config).__name__, field, value)
+        value = checked(type(config).__name__, field.name, value, hints[field.name], bounds)
+        object.__setattr__(config, field.name, value)  # also in a frozen dataclass
+
+
+def _check_empty(owner: str, field: dataclasses.Field, value: str | list | tuple) -> None:
+    if isinstance(field.default, str | tuple) and not field.default:
+        return
+    what = "text; a variable of the shell that is not set becomes that" if isinstance(value, str) else "list"
+    raise D2STError(f"{owner}: {field.name} is an empty {what}. Say what it is, or leave it out.")
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Base of config dataclasses whose fields are checked when one is made."""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+
+def checked(owner: str, name: str, value: object, hint: object, bounds: Bounds = FINITE) -> Any:
+    """A value as its annotation has it.
+
+    Args:
+        owner: whose setting it is, for the sentence.
+        name: of the setting.
+        value: as given.
+        hint: annotation: bool, int, float, str, None, Literal, tuples, unions of these, mappings and classes. What
+            is none of them is taken as it is.
+        bounds: of every number in it.
+
+    Raises:
+        D2STError: the value is another one.
+    """
+    result = _convert(value, hint)
+    if result is not _WRONG and all(map(bounds.allow, _numbers(result))):
+        return result
+    said = allowed(hint, bounds, all(map(_is_finite, _numbers(value))))
+    raise D2STError(f"{owner}: {name}={shown(value)} must be {said}.{did_you_mean(value, hint)}")
+
+
+def checked_options(owner: str, **bounds: Mapping[str, float]) -> Callable:
+    """A decorator that checks a constructor's arguments as :func:`check_fields` does fields.
+
+    Args:
+        owner: whose options they are, for the sentence.
+        **bounds: of the numbers in an option, as keywords of :class:`Bounds`.
+
+    The constructor gets ``check``, which takes options by name and gives them as their annotations have them.
+    """
+
+    def decorate(function: Callable) -> Callable:
+        signature = inspect.signature(function)
+
+        def check(options: Mapping[str, object]) -> dict[str, object]:
+            hints = hints_of(function)
+            return {
+                name: checked(owner, name, value, hints.get(name, object), Bounds(**bounds.get(name, {})))
+                for name, value in options.items()
+            }
+
+        @functools.wraps(function)
+        def constructor(self: object, *arguments: object, **options: object) -> None:
+            given = signature.bind(self, *arguments, **options).arguments
+            given.pop("self")
+            function(self, **check(given))
+
+        constructor.check = check
+        return constructor
+
+    return decorate
+
+
+def build(cls: type[T], mapping: object, where: str) -> T:
+    """Make a checked dataclass from a mapping that was read from a file.
+
+    Args:
+        cls: the dataclass; fields that are dataclasses themselves may be mappings.
+        mapping: what was read.
+        where: what it was read from, such as "adapter_config.json in runs/a/best"; begins the sentence.
+
+    Raises:
+        D2STError: no mapping, a key that is unknown or missing, or a value that the dataclass does not take.
+    """
+    if not isinstance(mapping, Mapping):
+        raise D2STError(f"{where}: {cls.__name__} is made from names and values, not from {shown(mapping)}.")
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    unknown = [key for key in mapping if key not in fields]
+    if unknown:
+        close = difflib.get_close_matches(str(unknown[0]), fields, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has: {', '.join(fields) or 'none'}."
+        raise D2STError(f"{where}: {cls.__name__} has no setting {shown(unknown[0])}; {hint}")
+    needed = [name for name, field in fields.items() if name not in mapping and _has_no_default(field)]
+    if needed:
+        raise D2STError(f"{where}: {cls.__name__} needs {', '.join(needed)}.")
+    hints = hints_of(cls)
+    values = {key: _nested(value, hints[key], f"{where}: {key}") for key, value in mapping.items()}
+    try:
+        return cls(**values)
+    except D2STError as error:
+        raise D2STError(f"{where}: {error}") from error
+
+
+@functools.cache
+def hints_of(cls: type | Callable) -> dict[str, Any]:
+    """Annotations of a dataclass's fields, or of arguments; one that names what is not there allows everything."""
+    try:
+        return get_type_hints(cls)
+    except Exception:  # a name that is imported for type checkers alone, or that is local to a function
+        fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+        return {field.name: _hint(field.type, cls.__module__) for field in fields}
+
+
+def _hint(annotation: object, module: str) -> Any:
+    try:
+        return get_type_hints(type("", (), {"__annotations__": {"it": annotation}, "__module__": module}))["it"]
+    except Exception:
+        return object
+
+
+def _has_no_default(field: dataclasses.Field) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def _nested(value: object, hint: object, where: str) -> object:
+    inner = next((kind for kind in members(hint) if dataclasses.is_dataclass(kind)), None)
+    return build(inner, value, where) if inner and isinstance(value, Mapping) else value
+
+
+def _convert(value: object, hint: object) -> object:
+    """A value as an annotation has it, or ``_WRONG``."""
+    origin = get_origin(hint)
+    if origin in UNIONS:
+        results = (_convert(value, member) for member in get_args(hint))
+        return next((result for result in results if result is not _WRONG), _WRONG)
+    if origin is Literal:
+        value = int(value) if _is_whole(value) else value
+        return next((known for known in get_args(hint) if type(known) is type(value) and known == value), _WRONG)
+    if origin is tuple or hint is tuple:
+        return _convert_items(value, get_args(hint))
+    if hint is type(None) or hint is None:
+        return value if value is None else _WRONG
+    if hint is bool:
+        kind = type(value)
+        of_numpy = kind.__module__ == "numpy" and kind.__name__ in ("bool_", "bool")
+        return bool(value) if kind is bool or of_numpy else _WRONG
+    if hint is int:
+        return int(value) if _is_whole(value) else _WRONG
+    if hint is float:
+        return _as_float(value)
+    if hint is Path:
+        return Path(value) if isinstance(value, str | os.PathLike) and "\0" not in os.fspath(value) else _WRONG
+    if hint is str:
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        return value if isinstance(value, str) and "\0" not in value else _WRONG
+    if origin in (dict, Mapping) and get_args(hint) and isinstance(value, origin):
+        names, values = get_args(hint)
+        made = {_convert(key, names): _convert(item, values) for key, item in value.items()}
+        return _WRONG if any(one is _WRONG for one in (*made, *made.values())) else made
+    kind = origin or hint
+    return value if not isinstance(kind, type) or isinstance(value, kind) else _WRONG
+
+
+def _convert_items(value: object, kinds: tuple) -> object:
+    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
+        return _WRONG
+    if not kinds:
+        return tuple(value)
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        return _WRONG
+    items = tuple(_convert(item, kind) for item, kind in zip(value, kinds, strict=True))
+    return _WRONG if any(item is _WRONG for item in items) else items
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _is_finite(number: float) -> bool:
+    return isinstance(number, int) or math.isfinite(number)
+
+
+def _as_float(value: object) -> object:
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        return _WRONG
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _numbers(value: object) -> Iterator[float]:
+    """Every number in a value and its tuples or lists."""
+    if isinstance(value, list | tuple | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
+            yield from _numbers(item)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield value

@@ -1,0 +1,53 @@
+"""Pick the device and the precision that a config asks for."""
+
+import contextlib
+from typing import Literal
+
+import torch
+
+from ..errors import D2STError
+
+Precision = Literal["fp32", "bf16", "fp16"]
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of a name; ``"auto"`` is the first GPU, or the CPU where there is none.
+
+    Raises:
+        D2STError: the device does not exist here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # also refuses devices that compute nothing, such as meta
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise D2STError(f"The device '{name}' cannot be used here ({reason}); choose auto, cpu or cuda.") from error
+    return device
+
+
+def check_loading(workers: int, batch_size: int = 1) -> None:
+    """Refuse numbers that no loader can work with.
+
+    Raises:
+        D2STError: fewer than 0 workers, or fewer than 1 clip in a batch.
+    """
+    if workers < 0:
+        raise D2STError(f"workers={workers}: give the number of processes that read clips, or 0 to read in this one.")
+    if batch_size < 1:
+        raise D2STError(f"batch_size={batch_size}: give at least 1 clip in a forward pass.")
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
+    """Mixed precision for a forward pass; ``"fp32"`` does nothing.
+
+    Raises:
+        D2STError: unknown precision.
+    """
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    if precision not in DTYPES:
+        raise D2STError(f"There is no precision '{precision}'; choose fp32, bf16 or fp16.")
+    return torch.autocast(device.type, DTYPES[precision])

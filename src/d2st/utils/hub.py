@@ -1,0 +1,54 @@
+"""Where saved adapters, heads and classifiers are: a folder, or a repository on the Hugging Face Hub."""
+
+import re
+from pathlib import Path
+
+from ..errors import D2STError
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find(source: str | Path, *files: str, revision: str | None = None) -> Path:
+    """The folder that a local path or a Hub repository means; the Hub's ``files`` are downloaded.
+
+    Args:
+        source: a folder; "hub:user/name", or "hub:user/name@revision"; or "user/name", which is the Hub's only if it
+            could not be meant as a path: there is no folder "user" here.
+        files: what is wanted of a repository.
+        revision: branch, tag or commit of a repository, so that it stays the same; None is its newest.
+
+    Raises:
+        D2STError: neither is there, or a revision of a folder.
+    """
+    name, on_hub = str(source), str(source).startswith("hub:")
+    if on_hub:
+        name, _, at = name.removeprefix("hub:").partition("@")
+        revision = at or revision
+    elif name and Path(name).is_dir():
+        if revision is not None:
+            raise D2STError(
+                f"{name!r} is a folder, which has no revision={revision!r}. Leave it out, or say hub:{name}."
+            )
+        return Path(name)
+    if not _REPOSITORY.fullmatch(name):
+        raise D2STError(f"{str(source)!r} is neither a folder with {files[0]} nor a Hub repository like hub:user/name.")
+    if not on_hub and Path(name).parent.exists():
+        raise D2STError(
+            f"There is no folder {name!r} with {files[0]}, although there is one {str(Path(name).parent)!r}. Check the "
+            f"spelling, or say hub:{name} if a repository on the Hugging Face Hub is meant."
+        )
+    return _download(name, files, revision)
+
+
+def _download(name: str, files: tuple[str, ...], revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(files), revision=revision))
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        at = f" at revision {revision!r}" if revision else ""
+        raise D2STError(
+            f"{name!r} is not a local folder, and the Hub did not give it{at}: {str(error).splitlines()[0]} "
+            f"Download its {' and '.join(files)} and pass their folder."
+        ) from error
