@@ -15,11 +15,11 @@ import sys
 import time
 from pathlib import Path
 
+from rendered_long import write_long
 from rich.console import Console
 from rich.table import Table
 
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, split, write_clip
-from d2st.spotting.rendered import write_long
 
 SECONDS = 10  # of the video that all are compared with
 

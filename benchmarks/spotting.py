@@ -2,7 +2,7 @@
 
     python benchmarks/spotting.py --adapter runs/demo/train/best [--part test] [--videos 10] [--minutes 3] [--shot 1,5]
 
-Each video (``d2st.spotting.rendered``) shows five motions of a part of the split among other motions of that part and
+Each video (``rendered_long.py``) shows five motions of a part of the split among other motions of that part and
 scenes in which nothing moves; support clips are rendered anew. Counts are summed over the videos; the 95 % intervals
 are those of 10,000 bootstrap samples of videos. Everything lands in ``--out``, and what is there is not rendered again.
 """
@@ -12,13 +12,13 @@ import json
 from pathlib import Path
 
 import numpy as np
+from rendered_long import write_long
 from rich.console import Console
 from rich.table import Table
 
 from d2st.commands.spot import SpotConfig, spot
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, split, write_clip
-from d2st.spotting.events import write_events
-from d2st.spotting.rendered import write_long
+from d2st.spotting.segments import write_events
 from d2st.utils.provenance import git_state
 
 FIRST = 50_000  # number of the first support clip: none is a clip of the benchmark or of a long video

@@ -16,7 +16,7 @@ from d2st.commands import bench, cli
 from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.evaluation import cost as measure
 from d2st.evaluation.cost import Seconds
-from d2st.visualize import compare
+from d2st.visualize import charts
 
 
 def encoder_of(config, **options):
@@ -139,7 +139,7 @@ def test_evaluations_are_drawn(small, tmp_path):
     for name, adapter in (("frozen", d2st.NoneConfig()), ("adapted", d2st.D2STConfig(ratio=0.5))):
         options = small_options(small, out=str(tmp_path / name), adapter=adapter, way=2, episodes=20)
         evaluate(EvalConfig(**options))
-    panels = compare.collect([tmp_path])
+    panels = charts.collect([tmp_path])
     assert list(panels) == [f"test_resnet, data/test, bi-mhm, 2-way {shot}-shot" for shot in (1, 3)]
     for points in panels.values():
         adapted, frozen = sorted(points, key=lambda point: point.label)
@@ -172,7 +172,7 @@ def test_only_results_of_one_protocol_stand_together(tmp_path):
     saved_evaluation(tmp_path / "1", "st", 0.7, data="/data/one/store")
     saved_evaluation(tmp_path / "2", "d2st", 0.4, data="/data/two/store")
     saved_evaluation(tmp_path / "3", "d2st", 0.5, data="/data/two/store", device="cuda", batch_size=1, workers=0)
-    panels = compare.collect([tmp_path])
+    panels = charts.collect([tmp_path])
     title = "vit, store/test, bi-mhm, 5-way 1-shot"
     assert {name: len(points) for name, points in panels.items()} == {
         f"{title}, data /data/one/store": 1,
@@ -183,17 +183,17 @@ def test_only_results_of_one_protocol_stand_together(tmp_path):
         folder = tmp_path / "more" / str(number)
         saved_evaluation(folder / "a", "st", 0.7)
         saved_evaluation(folder / "b", "d2st", 0.6, **{name: value})
-        one, other = sorted(compare.collect([folder]))
+        one, other = sorted(charts.collect([folder]))
         assert {one, other} >= {f"{title}, {name} {value}"} and len({one, other}) == 2
     for directions in ("both", "single"):
         saved_evaluation(tmp_path / "heads" / directions, "st", 0.5, {"name": "otam", "directions": directions})
-    assert [name.rpartition(", ")[2] for name in compare.collect([tmp_path / "heads"])] == [
+    assert [name.rpartition(", ")[2] for name in charts.collect([tmp_path / "heads"])] == [
         "head.directions both",
         "head.directions single",
     ]
     saved_evaluation(tmp_path / "alike" / "1", "st", 0.7)
     saved_evaluation(tmp_path / "alike" / "2", "d2st", 0.6, adapter_path="runs/a/best", open_set=True)
-    assert list(compare.collect([tmp_path / "alike"])) == [title], "what all share is not told"
+    assert list(charts.collect([tmp_path / "alike"])) == [title], "what all share is not told"
 
 
 def small_options(folder, **more):
@@ -202,10 +202,10 @@ def small_options(folder, **more):
 
 def test_files_that_are_no_evaluations_are_named(tmp_path):
     with pytest.raises(d2st.D2STError, match=r"no eval.json in"):
-        compare.collect([tmp_path])
+        charts.collect([tmp_path])
     (tmp_path / "eval.json").write_text('{"config": {"data": "x"}, "results": [{"way": 5}]}')
     with pytest.raises(d2st.D2STError, match=r"json. has no accuracies .*; write it again with d2st eval --out"):
-        compare.collect([tmp_path])
+        charts.collect([tmp_path])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 
 from d2st.commands.check_data_findings import show
 from d2st.commands.evaluate_table import print_result
-from d2st.commands.spot_output import print_segments
+from d2st.commands.spot import print_segments
 from d2st.spotting.segments import Segment
 from d2st.utils.console import drawable, plain_console, plain_table, printable, say, tell
 from d2st.utils.report import Report

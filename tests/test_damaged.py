@@ -25,7 +25,7 @@ from d2st.training.checkpoint import TrainState
 from d2st.training.episodic_loss import EpisodicLoss
 from d2st.training.run_folder import RunFolder
 from d2st.utils import files
-from d2st.visualize.compare import collect
+from d2st.visualize.charts import collect
 
 
 class Tally:

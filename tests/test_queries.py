@@ -5,10 +5,10 @@ from pathlib import Path
 import clips
 import pytest
 
+from d2st.commands.visualize import support_clips
 from d2st.data.datasets import DataWarning
 from d2st.data.queries import clips_in, query_files
 from d2st.errors import D2STError
-from d2st.visualize.match import support_clips
 
 
 @pytest.fixture

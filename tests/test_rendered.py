@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import yaml
+from rendered_long import write_long
 
 from d2st.data.datasets import open_dataset
 from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, render_clip, split, write, write_benchmark, write_clip
@@ -16,7 +17,6 @@ from d2st.data.rendered.stills import MOST, render_still
 from d2st.data.sampling import build
 from d2st.data.video.reader import iter_frames, probe
 from d2st.errors import D2STError
-from d2st.spotting.rendered import write_long
 
 BY_NAME = {motion.name: motion for motion in MOTIONS}
 SMALL = RenderConfig(side=32, shortest=6, longest=9, clips={"train": 1, "val": 1, "test": 2}, workers=0)

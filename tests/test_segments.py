@@ -10,8 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2st.errors import D2STError
-from d2st.spotting.events import count_found, of_classes, read_events, seconds, write_events
-from d2st.spotting.segments import Segment, find_segments, iou, merge
+from d2st.spotting.segments import (
+    Segment,
+    count_found,
+    find_segments,
+    iou,
+    merge,
+    of_classes,
+    read_events,
+    seconds,
+    write_events,
+)
 from d2st.utils.progress import clock
 
 SPAN = st.tuples(st.integers(0, 50), st.integers(1, 20)).map(lambda s: (s[0] / 2, (s[0] + s[1]) / 2))

@@ -23,8 +23,6 @@ ALLOWED = {  # arrows that still run up or in a ring; this becomes empty
     "training.loop -> commands.train",
     "training.loop -> commands.train_classifier",
     "training.validation -> commands.train",
-    "commands.bench_report -> commands.bench",
-    "commands.demo_report -> commands.demo",
 }
 
 

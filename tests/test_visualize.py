@@ -15,9 +15,9 @@ from PIL import Image
 import d2st
 from d2st.commands import cli
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, write_clip
-from d2st.visualize import animation, point_figures
+from d2st.visualize import point_figures, sheet
+from d2st.visualize.alignment import alignment_figure
 from d2st.visualize.clip_points import clip_points
-from d2st.visualize.match_figures import alignment_figure
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_small_marks_keep_their_color_in_a_gif(tmp_path):
     pictures = [np.stack([y * 2, x, 200 - x], axis=-1).astype(np.uint8) for _ in range(2)]
     for picture in pictures:
         picture[10:14, 10:14], picture[50:54, 90:94] = (230, 159, 0), (86, 180, 233)
-    animation.write_gif(tmp_path / "a.gif", pictures, 10)
+    sheet.write_gif(tmp_path / "a.gif", pictures, 10)
     with Image.open(tmp_path / "a.gif") as image:
         drawn = np.asarray(image.convert("RGB")).astype(int)
     assert np.abs(drawn - pictures[0].astype(int)).max() < 25

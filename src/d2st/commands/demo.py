@@ -1,25 +1,32 @@
-"""``d2st demo``: the whole way on what ships with the package, from rendered clips to a report."""
+"""Run ``d2st demo``: the whole way on what ships with the package, from rendered clips to a report."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .. import __version__
+from .. import __version__, heads
 from ..adapters import D2STConfig, NoneConfig
 from ..classifiers.few_shot import FewShotClassifier
-from ..classifiers.prediction import Prediction
+from ..data import sampling
 from ..data.datasets import ClipSet, open_dataset
+from ..data.episodes import EpisodeSampler
 from ..data.rendered import MOTIONS, RenderConfig, split, write_benchmark
-from ..encoder import load
+from ..data.transforms import eval_transform
+from ..encoder import adapt, load
 from ..errors import D2STError
+from ..evaluation.episodes import score
+from ..features.encode import encode_clips
 from ..utils.config import Checked, option
 from ..utils.limits import CLIPS, EPISODES, SEED, STEPS, THREADS, WORKERS
 from ..utils.progress import progress
-from .demo_checks import without_time
-from .demo_report import Findings, write_report
+from ..utils.provenance import write_result
+from ..utils.report import percent
+from .demo_report import Findings, Trial, draw, write_report
 from .evaluate import EvalConfig, evaluate
 from .train import TrainConfig, train
 
@@ -66,7 +73,11 @@ def demo(config: DemoConfig) -> dict:
     Raises:
         D2STError: a setting cannot be used, or ``out`` holds a demo with other settings.
     """
-    _check(config)
+    most = min(len(split()["train"]), len(split()["test"]))
+    if config.way > most:  # would fail only after minutes of work
+        raise D2STError(
+            f"The demo's way is {config.way}, but there are {most} motions to test on; give {most} or fewer."
+        )
     threads = torch.get_num_threads()
     torch.set_num_threads(config.threads)
     try:
@@ -76,78 +87,38 @@ def demo(config: DemoConfig) -> dict:
 
 
 def _demo(config: DemoConfig, out: Path) -> dict:
-    clock = _Clock()
-    parts = split()
+    seconds: dict[str, float] = {}
     print(
         f"d2st {__version__} demo: a frozen image model that has seen still images only learns to tell motions apart.\n"
         f"Everything goes to {out}; start the same command again if it is interrupted."
     )
-    with clock("render"):
+    with _timed(seconds, "render"):
         _render(config, out / "benchmark")
     data = {"data": str(out / "benchmark" / "clips"), "split": str(out / "benchmark" / "split.yaml")}
-    shared = {"backbone": BACKBONE, "device": config.device, "workers": config.workers}
-
-    print(f"\n2. Train adapters on {len(parts['train'])} motions, {config.episodes} episodes; the backbone is frozen.")
-    with clock("train"):
-        trained = train(_training(config, data | shared, out / "train"))
-    adapter = trained["adapter"]
-
-    print(f"\n3. Evaluate on {len(parts['test'])} motions that were never seen: first frozen, then with the adapters.")
-    common = data | shared | {"way": config.way, "episodes": config.test_episodes, "seed": config.seed}
-    shots = tuple(shot for shot in (1, 5) if shot < config.test_clips)
-    with clock("evaluate"):
-        before = evaluate(EvalConfig(**common, shot=shots, adapter=NoneConfig(), out=str(out / "frozen")))
-        after = evaluate(EvalConfig(**common, shot=shots, adapter_path=adapter, out=str(out / "adapted")))
-        clips = open_dataset(data["data"], data["split"], "test")
-        checks = without_time(BACKBONE, adapter, clips, config.way, config.test_episodes, config.seed)
-
-    print("\n4. Recognize one clip from one example of each of five unseen motions.")
-    with clock("predict"):
-        support, query, truth = _choose(clips, config)
-        classifier = FewShotClassifier(load(adapter)).fit(support)
-        prediction = classifier.predict(query)
-        _tell(prediction, query, truth)
-
+    shared = {**data, "backbone": BACKBONE, "device": config.device, "workers": config.workers}
+    with _timed(seconds, "train"):
+        trained = _train(config, shared, out / "train")
+    clips = open_dataset(data["data"], data["split"], "test")
+    with _timed(seconds, "evaluate"):
+        frozen, adapted, checks = _evaluate(config, shared, out, trained["adapter"], clips)
+    with _timed(seconds, "predict"):
+        classifier, trial = _recognize(config, trained["adapter"], clips)
     print("\n5. Write the report.")
-    with clock("report"):
-        findings = Findings(
-            config, trained, before, after, checks, clips, support, query, truth, prediction, classifier, clock.seconds
-        )
-        result = write_report(out, findings)
-    first, second = before["results"][0], after["results"][0]
-    print(
-        f"\n{config.way}-way {first['shot']}-shot on unseen motions: {100 * first['accuracy']:.1f} ± "
-        f"{100 * first['interval']:.1f} % frozen, {100 * second['accuracy']:.1f} ± {100 * second['interval']:.1f} % "
-        f"with adapters of {trained['trainable_parameters']:,} parameters.\n"
-        f"It took {sum(clock.seconds.values()):.0f} s. The report is {out / 'report.md'}."
-    )
-    return result
+    found = Findings(trained, frozen, adapted, checks, trial, seconds)
+    with _timed(seconds, "report"):
+        draw(out, found, classifier, clips)
+        write_report(out, found, classifier.encoder.backbone_name, config.threads)
+        write_result(out / "demo.json", config, found.record())
+    _conclude(found, out / "report.md")
+    return found.record()
 
 
-def _check(config: DemoConfig) -> None:
-    """Refuse what would fail only after minutes of work."""
-    most = min(len(split()["train"]), len(split()["test"]))
-    if config.way > most:
-        raise D2STError(
-            f"The demo's way is {config.way}, but there are {most} motions to test on; give {most} or fewer."
-        )
-
-
-class _Clock:
-    """Seconds of every step."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    def __call__(self, step: str) -> "_Clock":
-        self.step = step
-        return self
-
-    def __enter__(self) -> None:
-        self.start = time.monotonic()
-
-    def __exit__(self, *_: object) -> None:
-        self.seconds[self.step] = round(time.monotonic() - self.start, 1)
+@contextmanager
+def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
+    """Put the seconds that a block takes into ``seconds``."""
+    start = time.monotonic()
+    yield
+    seconds[step] = round(time.monotonic() - start, 1)
 
 
 def _render(config: DemoConfig, folder: Path) -> None:
@@ -161,37 +132,101 @@ def _render(config: DemoConfig, folder: Path) -> None:
             done = now
 
 
-def _training(config: DemoConfig, shared: dict, out: Path) -> TrainConfig:
-    return TrainConfig(
-        **shared,
-        adapter=ADAPTER,
-        way=config.way,
-        symmetric=True,
-        class_loss=1.0,
-        episodes=config.episodes,
-        episodes_per_step=1,
-        lr=6e-3,
-        schedule="cosine",
-        warmup=0.05,
-        weight_decay=0.0,
-        flip=False,  # to the left and to the right are different motions
-        validate_every=0,  # the few minutes of the demo go to training; the last adapter is the one used
-        seed=config.seed,
-        out=str(out),
+def _train(config: DemoConfig, shared: dict, out: Path) -> dict:
+    motions = len(split()["train"])
+    print(f"\n2. Train adapters on {motions} motions, {config.episodes} episodes; the backbone is frozen.")
+    return train(
+        TrainConfig(
+            **shared,
+            adapter=ADAPTER,
+            way=config.way,
+            symmetric=True,
+            class_loss=1.0,
+            episodes=config.episodes,
+            episodes_per_step=1,
+            lr=6e-3,
+            schedule="cosine",
+            warmup=0.05,
+            weight_decay=0.0,
+            flip=False,  # to the left and to the right are different motions
+            validate_every=0,  # the few minutes of the demo go to training; the last adapter is the one used
+            seed=config.seed,
+            out=str(out),
+        )
     )
 
 
-def _choose(clips: ClipSet, config: DemoConfig) -> tuple[dict[str, list[Path]], Path, str]:
-    """Five test classes with an example each, and another clip of one of them, all drawn from the seed."""
+def _evaluate(
+    config: DemoConfig, shared: dict, out: Path, adapter: str, clips: ClipSet
+) -> tuple[list[dict], list[dict], dict[str, tuple[float, float]]]:
+    """Measure accuracies of the frozen backbone and with adapters, and those without time."""
+    motions = len(split()["test"])
+    print(f"\n3. Evaluate on {motions} motions that were never seen: first frozen, then with the adapters.")
+    shots = tuple(shot for shot in (1, 5) if shot < config.test_clips)
+    common = {**shared, "way": config.way, "episodes": config.test_episodes, "seed": config.seed, "shot": shots}
+    frozen = evaluate(EvalConfig(**common, adapter=NoneConfig(), out=str(out / "frozen")))
+    adapted = evaluate(EvalConfig(**common, adapter_path=adapter, out=str(out / "adapted")))
+    checks = without_time(adapter, clips, config.way, config.test_episodes, config.seed)
+    return frozen["results"], adapted["results"], checks
+
+
+def without_time(adapter: str, clips: ClipSet, way: int, episodes: int, seed: int) -> dict[str, tuple[float, float]]:
+    """Measure the accuracy at one shot from a single frame, and from frames in random order.
+
+    Args:
+        adapter: folder of the trained adapter.
+        clips: test clips.
+        way: classes in an episode.
+        episodes: number of episodes.
+        seed: of frames, orders and episodes.
+
+    Returns:
+        Mean and half width of its 95 % interval, 0..1, by what was done.
+    """
+    encoder = load(adapter)
+    frozen = adapt(BACKBONE, NoneConfig(), frames=1)
+    uniform, single = sampling.build("uniform", encoder.frames), sampling.build("uniform", 1)
+    order = np.random.default_rng(seed)
+
+    def shuffled(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
+        return order.permutation(uniform(length, fps, rng))
+
+    found = {}
+    for name, model, sample, drawn in (
+        ("one frame of each clip, frozen", frozen, single, seed),
+        ("frames in random order, with adapters", encoder, shuffled, None),
+    ):
+        transform = eval_transform(model.image_size, model.mean, model.std, model.interpolation)
+        features = encode_clips(model, clips, sample, transform, seed=drawn, batch_size=32)
+        sampler = EpisodeSampler(clips.labels[features.clips], way, 1, 1, seed, clips.classes)
+        scores = score(features.values, sampler, heads.build("bi-mhm"), episodes)
+        found[name] = (scores.mean, scores.interval)
+    return found
+
+
+def _recognize(config: DemoConfig, adapter: str, clips: ClipSet) -> tuple[FewShotClassifier, Trial]:
+    """Recognize another clip of one of five test classes from an example of each, all drawn from the seed."""
+    print("\n4. Recognize one clip from one example of each of five unseen motions.")
     rng = np.random.default_rng([config.seed, 1])
     chosen = rng.choice(len(clips.classes), min(config.way, len(clips.classes)), replace=False)
-    picks = {int(c): rng.choice(clips.by_class[c], 2, replace=False) for c in chosen}
-    support = {clips.classes[c]: [clips.clips[pair[0]].path] for c, pair in picks.items()}
-    truth = int(rng.choice(chosen))
-    return support, clips.clips[picks[truth][1]].path, clips.classes[truth]
-
-
-def _tell(prediction: Prediction, query: Path, truth: str) -> None:
+    pairs = {int(label): rng.choice(clips.by_class[label], 2, replace=False) for label in chosen}
+    support = {clips.classes[label]: clips.clips[pair[0]].path for label, pair in pairs.items()}
+    label = int(rng.choice(chosen))
+    query, truth = clips.clips[pairs[label][1]].path, clips.classes[label]
+    classifier = FewShotClassifier(load(adapter)).fit({name: [path] for name, path in support.items()})
+    prediction = classifier.predict(query)
     print(f"The clip {query} shows '{truth}'. Ranked by likeness to one example each:")
     for name, share in prediction.scores.items():
         print(f"  {100 * share:5.1f} %  {name}")
+    return classifier, Trial(support, query, truth, prediction)
+
+
+def _conclude(found: Findings, report: Path) -> None:
+    frozen, adapted = found.frozen[0], found.adapted[0]
+    print(
+        f"\n{frozen['way']}-way {frozen['shot']}-shot on unseen motions: "
+        f"{percent(frozen['accuracy'], frozen['interval'])} % frozen, "
+        f"{percent(adapted['accuracy'], adapted['interval'])} % with adapters of "
+        f"{found.trained['trainable_parameters']:,} parameters.\n"
+        f"It took {sum(found.seconds.values()):.0f} s. The report is {report}."
+    )

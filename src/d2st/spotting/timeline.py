@@ -1,4 +1,4 @@
-"""A picture of a long video: a lane for each class, its score over time, what was found and what really happened."""
+"""Draw a long video: a lane for each class, its score over time, what was found and what really happened."""
 
 from collections.abc import Sequence
 from pathlib import Path

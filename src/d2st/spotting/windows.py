@@ -1,21 +1,28 @@
-"""Windows of several lengths over a stream of frames, each handled once and kept no longer than a window needs it.
+"""Cut a stream of frames into windows of several lengths and match them with the classes of a classifier.
 
-A window is read as a clip is: T frames, the centers of its T equal parts (``uniform`` in :mod:`d2st.data.sampling`).
-The frame at a moment is the one that a player shows then, so the rate may vary and frames may be missing.
+Each frame is handled once and kept no longer than a window needs it. A window is read as a clip is: T frames, the
+centers of its T equal parts (``uniform`` in :mod:`d2st.data.sampling`). The frame at a moment is the one that a player
+shows then, so the rate may vary and frames may be missing.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from math import ceil, floor, log
 
+import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
+from ..classifiers.few_shot import FewShotClassifier
 from ..data.datasets import Clip, ClipSet
+from ..data.transforms import normalize
 from ..data.video.faults import VideoError
 from ..data.video.open import duration
 from ..errors import D2STError
+from ..factory.transforms import shrink
 
 # Timestamps are rounded (Matroska: to milliseconds); a frame this much ahead of a moment, in seconds, counts as shown.
 _EPSILON = 1e-6
@@ -208,3 +215,48 @@ def cut(
             closing[max(ruler.origin, end - ruler.length)] = end
     for span in closing.items():
         yield window(*span)
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What a batch of windows shows.
+
+    Attributes:
+        spans: (B, 2) starts and ends in seconds.
+        logits: (B, way), in the order of the classifier's classes.
+    """
+
+    spans: np.ndarray
+    logits: np.ndarray
+
+
+def watch(
+    classifier: FewShotClassifier,
+    video: Iterable[tuple[float, np.ndarray]],
+    fps: float,
+    lengths: Sequence[float],
+    stride: float,
+    batch_size: int,
+) -> Iterator[Seen]:
+    """Encode and match all windows of a video.
+
+    Every frame is resized and cropped once, as ``predict`` does it, and kept as bytes while a window may need it.
+
+    Args:
+        classifier: knows its classes.
+        video: rising times in seconds and RGB pictures (H, W, 3), such as a ``VideoStream``.
+        fps: its average frame rate.
+        lengths: of the windows, in seconds.
+        stride: from a window to the next, as a share of its length.
+        batch_size: windows in a forward pass.
+    """
+    encoder = classifier.encoder
+    smaller = shrink(classifier.reading.transforms, encoder)
+    prepare = v2.Compose(normalize(encoder.mean, encoder.std))
+    frames = ((time, smaller(torch.from_numpy(picture).permute(2, 0, 1))) for time, picture in video)
+    windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
+    while batch := list(islice(windows, batch_size)):
+        clips = prepare(torch.stack([window.frames for window in batch]).to(classifier.device))  # (B, T, 3, h, w)
+        names = [f"{window.start:.2f} to {window.end:.2f} s" for window in batch]
+        logits = classifier.logits(classifier.encode_all(clips, names).tokens)
+        yield Seen(np.array([(window.start, window.end) for window in batch]), logits.numpy())

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.rendered.classes import MOTIONS
-from ..data.rendered.write import FRAMES_PER_SECOND, RenderConfig, render_clip, write_frames
-from .segments import Segment
+from d2st.data.rendered.classes import MOTIONS
+from d2st.data.rendered.write import FRAMES_PER_SECOND, RenderConfig, render_clip, write_frames
+from d2st.spotting.segments import Segment
 
 HOLD = 18  # most frames that a scene stands still before and after its motion
 NUMBERS = 100_000  # clips of long videos are numbered from here, so that none is a clip of the benchmark
