@@ -17,9 +17,9 @@ from d2st.data import sampling as frame_rules
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.transforms import eval_transform
-from d2st.evaluation.episodes import interval
-from d2st.evaluation.open_set import auroc, score_open
+from d2st.evaluation.open_set import score_open
 from d2st.features.encode import encode_clips
+from d2st.utils.statistics import auroc, mean_interval
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
             areas = {"largest logit, less its class's offset": auroc(found.known, found.unknown)}
             for score, of in CANDIDATES.items():
                 areas[score] = auroc(of(found.known_logits), of(found.unknown_logits))
-            result = {key: [area.mean().item(), interval(area.numpy())] for key, area in areas.items()}
+            result = {key: [area.mean().item(), mean_interval(area.numpy())] for key, area in areas.items()}
             print(json.dumps({"head": name, "shot": shot, "auroc": result}), flush=True)
     print(json.dumps(vars(options) | {"torch": torch.__version__}))
 

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from d2st import heads
-from d2st.classifiers.calibration import fit_calibration, fit_support, lower_bound, student_t
+from d2st.classifiers.calibration import fit_calibration, fit_support, lower_bound
 from d2st.classifiers.calibration_file import RATES, CalibrationFile, Entry
 from d2st.classifiers.leave_one_out import class_offsets, fit_score, hold_out, own_scores
 from d2st.classifiers.rejector import appoint
 from d2st.errors import D2STError
 from d2st.features.fingerprint import Origin
+from d2st.utils.statistics import student_t
 
 
 def clips(shots: tuple[int, ...], seed: int = 0, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:

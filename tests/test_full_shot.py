@@ -13,12 +13,13 @@ from small import options
 
 import d2st
 from d2st.commands import cli
-from d2st.commands.evaluate_classifier import FullShotEvalConfig, evaluate_full_shot, half_width
+from d2st.commands.evaluate_classifier import FullShotEvalConfig, evaluate_full_shot
 from d2st.commands.train import TrainConfig, train
 from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.errors import D2STError
 from d2st.training.classification_loss import FullShotLoss
 from d2st.training.steps import Steps
+from d2st.utils.statistics import share_interval
 
 SHARES = {"train": "60%", "val": "40%"}
 
@@ -306,6 +307,6 @@ def test_few_shot_training_does_not_validate_on_its_own_classes(small, tmp_path)
 
 
 def test_intervals_stay_honest_at_the_ends():
-    assert half_width(0, 0) is None
-    assert half_width(20, 20) == pytest.approx(0.1611, abs=1e-3)  # Wilson: 83.9 to 100 %
-    assert half_width(5000, 10_000) == pytest.approx(1.96 * 0.5 / 100, rel=1e-3)
+    assert share_interval(0, 0) is None
+    assert share_interval(20, 20) == pytest.approx(0.1611, abs=1e-3)  # Wilson: 83.9 to 100 %
+    assert share_interval(5000, 10_000) == pytest.approx(1.96 * 0.5 / 100, rel=1e-3)

@@ -19,7 +19,8 @@ from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
 from d2st.evaluation.episodes import score
-from d2st.evaluation.open_set import OpenScores, answers, auroc, reliability, score_open, summarize_open
+from d2st.evaluation.open_set import OpenScores, answers, reliability, score_open, summarize_open
+from d2st.utils.statistics import auroc
 
 few = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
 

@@ -20,7 +20,6 @@ from d2st.commands import cli
 from d2st.data.benchmarks import load
 from d2st.data.rendered import LOOKS, RenderConfig, split
 from d2st.errors import D2STError
-from d2st.evaluation.intervals import Estimate, Spread, contrast, over_seeds, pooled, t_quantile, verdict
 from d2st.factory.encoder import build_encoder
 from d2st.heads import HEADS
 from d2st.reproduce import ReproduceConfig, paper, reproduce
@@ -30,6 +29,7 @@ from d2st.reproduce.mini_report import report
 from d2st.reproduce.run import RESULT, execute, finished
 from d2st.reproduce.table import MISSING, entries, values_of
 from d2st.utils.files import is_held
+from d2st.utils.statistics import Estimate, Spread, contrast, over_seeds, pooled, student_t, verdict
 
 EVERY = [cell for name in paper.TABLES for cell in cells(paper.read(name))]
 ONE = next(cell for cell in EVERY if cell.name == "1/D2ST-Adapter (ViT-B)/SSv2-Full 1-shot")
@@ -328,18 +328,19 @@ def test_damaged_results_are_told(tmp_path, content):
 
 
 def test_intervals():
-    assert [round(t_quantile(n), 3) for n in (1, 2, 9, 10, 30, 120)] == [12.706, 4.303, 2.262, 2.228, 2.042, 1.980]
+    quantiles = [student_t(0.975, n) for n in (1, 2, 9, 10, 30, 120)]
+    assert np.round(quantiles, 3).tolist() == [12.706, 4.303, 2.262, 2.228, 2.042, 1.980]
     assert over_seeds([3.0]).interval is None
-    assert over_seeds([1.0, 2.0, 3.0]).interval == pytest.approx(4.303 / np.sqrt(3))
+    assert over_seeds([1.0, 2.0, 3.0]).interval == pytest.approx(4.302653 / np.sqrt(3))
     assert pooled([[1.0], [2.0]]) is None
     spread = pooled([[1.0, 3.0], [10.0, 10.0, 10.0]])
     assert spread.freedom == 3 and spread.deviation == pytest.approx(np.sqrt(2 / 3))
     one, other = Spread(1.0, 9), Spread(2.0, 3)
     difference = contrast([(1, [5.0, 7.0], one), (-1, [1.0, 1.0], one)])
-    assert difference.mean == 5 and difference.interval == pytest.approx(2.262 * np.sqrt(1 / 2 + 1 / 2))
+    assert difference.mean == 5 and difference.interval == pytest.approx(2.262157 * np.sqrt(1 / 2 + 1 / 2))
     # Welch and Satterthwaite: 2.5² / (0.5² / 9 + 2² / 3) = 4.6 degrees of freedom, taken as 4
     difference = contrast([(1, [5.0, 7.0], one), (-1, [1.0, 1.0], other)])
-    assert difference.interval == pytest.approx(2.776 * np.sqrt(1 / 2 + 4 / 2))
+    assert difference.interval == pytest.approx(2.776445 * np.sqrt(1 / 2 + 4 / 2))
     assert [verdict(contrast([(1, [x], one), (-1, [0.0], one)])) for x in (4, 3, -4)] == [
         "holds",
         "cannot be told apart",

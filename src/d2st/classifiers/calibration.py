@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import D2STError
+from ..utils.statistics import student_t
 from .leave_one_out import HeldOut, own_scores
 from .logistic import TINY, damped_newton
 
@@ -99,31 +100,6 @@ def lower_bound(values: Tensor, rate: float) -> Tensor:
         return values.kthvalue(k, dim=-1).values
     width = student_t(1 - rate, n - 1) * math.sqrt(1 + 1 / n)
     return torch.minimum(values.amin(-1), values.mean(-1) - width * values.std(-1))
-
-
-def student_t(share: float, dof: int) -> float:
-    """Quantile of Student's t distribution: from the finite series of its integral (Abramowitz & Stegun, 26.7.3-4)."""
-
-    def below(t: float) -> float:
-        angle = math.atan(t / math.sqrt(dof))
-        cosine, term, total = math.cos(angle), 1.0, 0.0
-        for i in range(2 + dof % 2, dof + 1, 2):
-            total += term
-            term *= cosine**2 * (i - 1) / i
-        if dof % 2:
-            odd = math.sin(angle) * cosine * total
-            return 0.5 + (angle + odd) / math.pi
-        return 0.5 + math.sin(angle) * total / 2
-
-    low, high = -1.0, 1.0
-    while below(low) > share:
-        low *= 2
-    while below(high) < share:
-        high *= 2
-    for _ in range(60):
-        middle = (low + high) / 2
-        low, high = (middle, high) if below(middle) < share else (low, middle)
-    return high
 
 
 def _logistic(known: Tensor, unknown: Tensor) -> tuple[Tensor, Tensor]:

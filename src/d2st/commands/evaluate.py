@@ -15,7 +15,7 @@ from ..data.datasets import ClipSet, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..evaluation.episodes import interval, score
+from ..evaluation.episodes import score
 from ..evaluation.mixing import best, search_mixing
 from ..evaluation.open_set_options import OpenSet
 from ..factory import transforms as clip_transforms
@@ -31,6 +31,7 @@ from ..utils.device import Precision, pick_device
 from ..utils.distributed import launch
 from ..utils.limits import CLIPS, COUNT, EPISODES, FRAMES, REJECT_RATE, SEED, SIDE, WORKERS
 from ..utils.provenance import plain, write_result
+from ..utils.statistics import mean_interval
 from .evaluate_table import print_result
 
 if TYPE_CHECKING:
@@ -221,7 +222,7 @@ def _score(
             result = {"head": head.spec.name, "way": config.way, "shot": shot, **scores.summary(sampler.classes)}
             if shot in first:
                 apart = scores.accuracies - first[shot]  # of the same episodes, so much narrower than the two intervals
-                width = interval(apart) if len(apart) > 1 else None
+                width = mean_interval(apart)
                 result["difference"] = {"to": heads[0].spec.name, "mean": float(apart.mean()), "interval": width}
             first.setdefault(shot, scores.accuracies)
             if config.search_mixing and isinstance(head, CLIPFSAR):

@@ -12,7 +12,6 @@ from ..data.datasets import ClipSet
 from ..data.division import open_division, parts_of
 from ..errors import D2STError
 from ..evaluation.classification import Answers, Views, answer
-from ..evaluation.intervals import half_width
 from ..utils.config import Checked, option
 from ..utils.console import plain_console, plain_table, say
 from ..utils.device import Precision, pick_device
@@ -20,6 +19,7 @@ from ..utils.distributed import launch
 from ..utils.files import write_atomic
 from ..utils.limits import CLIPS, COUNT, FRAMES, WORKERS
 from ..utils.provenance import write_result
+from ..utils.statistics import share_interval
 
 CONFUSED = 20  # pairs of classes that are listed
 
@@ -129,7 +129,7 @@ def summarize(answers: Answers, clips: ClipSet) -> dict:
     for k in (1, 5):
         right = answers.right(clips.labels, k)
         share = float(right.mean()) if len(right) else None
-        results.append({"top": k, "accuracy": share, "interval": half_width(int(right.sum()), len(right))})
+        results.append({"top": k, "accuracy": share, "interval": share_interval(int(right.sum()), len(right))})
     right = answers.right(clips.labels)
     per_class = {}
     for label, name in enumerate(clips.classes):

@@ -10,6 +10,7 @@ from torch import Tensor
 from ..data.episodes import VIEWS, EpisodeSampler, generator
 from ..heads import Head
 from ..utils.finite import check_logits
+from ..utils.statistics import mean_interval
 
 BUDGET = 32 * 2**20  # bytes that a head works on in one batch of episodes; larger falls out of the CPU's caches
 
@@ -34,7 +35,8 @@ class Scores:
     @property
     def interval(self) -> float:
         """Half width of the 95 % interval of the mean over episodes; nan for a single episode."""
-        return interval(self.accuracies)
+        width = mean_interval(self.accuracies)
+        return float("nan") if width is None else width
 
     @property
     def per_class(self) -> np.ndarray:
@@ -48,15 +50,10 @@ class Scores:
         return {
             "episodes": len(self.accuracies),
             "accuracy": self.mean,
-            "interval": self.interval if len(self.accuracies) > 1 else None,
+            "interval": mean_interval(self.accuracies),
             "per_class": dict(zip(classes, shares, strict=True)),
             "confusion": self.confusion.tolist(),
         }
-
-
-def interval(values: np.ndarray) -> float:
-    """Half width of the 95 % interval of the mean of n values, 1.96 s / sqrt(n); nan for a single one."""
-    return float(1.96 * values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
 
 
 def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,9 +10,8 @@ from ..classifiers.leave_one_out import class_offsets, fit_score, hold_out
 from ..data.episodes import EpisodeSampler
 from ..heads import Head
 from ..utils.finite import check_logits
-from .episodes import batches, interval
-
-BINS = 10
+from ..utils.statistics import auroc, calibration_error, mean_interval
+from .episodes import batches
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,24 +73,6 @@ def score_open(
     return OpenScores(*joined, torch.from_numpy(sampler.query_labels), support)
 
 
-def auroc(known: Tensor, unknown: Tensor) -> Tensor:
-    """Area under the ROC curve: how often a known clip scores higher than an unknown one, ties counting half.
-
-    Args:
-        known: (..., Q) scores.
-        unknown: (..., U).
-
-    Returns:
-        (...) 0..1; 0.5 is chance.
-    """
-    known, unknown = known.double(), unknown.double()
-    lead = torch.broadcast_shapes(known.shape[:-1], unknown.shape[:-1])
-    known = known.expand(*lead, -1).contiguous()
-    ordered = unknown.expand(*lead, -1).sort(dim=-1).values.contiguous()
-    below, not_above = (torch.searchsorted(ordered, known, right=right) for right in (False, True))  # (..., Q)
-    return (below + not_above).double().mean(-1) / (2 * ordered.shape[-1])
-
-
 def summarize_open(scores: OpenScores, reject_rate: float, saved: Calibration | None = None) -> dict:
     """Scores as JSON.
 
@@ -137,34 +117,18 @@ def answers(scores: OpenScores, threshold: Tensor) -> dict:
 
 
 def reliability(scores: OpenScores, found: Calibration) -> dict:
-    """How true the confidence is: it says 0.8, and how often is the label right?
+    """Compare the confidence with how often the label is right, see :func:`~d2st.utils.statistics.calibration_error`.
 
     Known and unknown queries count the same together, and a label is never right for the unknown ones.
-
-    Returns:
-        ``ece``, the expected calibration error over ten bins (Guo et al., ICML 2017), ``brier``, the mean squared error
-        (0.25 for saying 0.5 always), and the bins: share of the queries, mean confidence, share of right labels.
     """
-    pairs = (scores.known, scores.known_logits), (scores.unknown, scores.unknown_logits)
-    said = [found.confidence(s, logits).flatten() for s, logits in pairs]
-    right = [scores.right.double().flatten(), torch.zeros(len(said[1]), dtype=torch.float64)]
-    weight = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in said])
-    said, right = torch.cat(said), torch.cat(right)
-    place = (said * BINS).long().clamp(0, BINS - 1)
-    share, sure, true = (
-        torch.zeros(BINS, dtype=torch.float64).index_add(0, place, weight * values)
-        for values in (torch.ones_like(said), said, right)
-    )
-    filled = share > 0
-    bins = [[s.item(), (c / s).item(), (t / s).item()] for s, c, t in zip(share, sure, true, strict=True) if s > 0]
-    return {
-        "ece": (sure - true)[filled].abs().sum().item(),
-        "brier": (weight * (said - right) ** 2).sum().item(),
-        "bins": bins,
-    }
+    known = found.confidence(scores.known, scores.known_logits).flatten()
+    unknown = found.confidence(scores.unknown, scores.unknown_logits).flatten()
+    right = torch.cat([scores.right.double().flatten(), torch.zeros_like(unknown)])
+    weight = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in (known, unknown)])
+    return calibration_error(torch.cat([known, unknown]), right, weight)
 
 
 def _mean(values: Tensor) -> dict:
     """Mean of one value an episode, and its 95 % interval's half width."""
-    values = values.numpy().astype(np.float64)
-    return {"mean": float(values.mean()), "interval": interval(values) if len(values) > 1 else None}
+    values = values.double().numpy()
+    return {"mean": float(values.mean()), "interval": mean_interval(values)}

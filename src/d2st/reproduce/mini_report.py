@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from ..evaluation.intervals import Spread, contrast, pooled, t_quantile, verdict
+from ..utils.statistics import Spread, contrast, pooled, verdict
 from .cells import Cell
 from .table import MISSING
 
@@ -57,8 +57,7 @@ def report(
     lines = ["# The paper's ablations on the rendered benchmark", "", facts, ""]
     if spreads:
         shown = [
-            f"| {name} | {spread.deviation:.2f} | {spread.freedom} |"
-            + f" {t_quantile(spread.freedom) * spread.deviation * (2 / 3) ** 0.5:.1f} |"
+            f"| {name} | {spread.deviation:.2f} | {spread.freedom} | {(spread.interval(1) or 0) * (2 / 3) ** 0.5:.1f} |"
             for name, spread in spreads.items()
         ]
         head = ["| cells | standard deviation of trainings, points | degrees of freedom | least difference |"]
@@ -134,8 +133,7 @@ def _section(table, cells, values, five, spreads, orders) -> list[str]:
     lines += ["| | paper | 1-shot | ± | seeds | 5-shot |", "| --- | ---: | ---: | ---: | --- | ---: |"]
     for cell in cells:
         seeds, more, spread = list(values[cell.name].values()), list(five[cell.name].values()), spreads[cell.name]
-        known = spread and spread.deviation and seeds
-        width = t_quantile(spread.freedom) * spread.deviation / len(seeds) ** 0.5 if known else None
+        width = spread.interval(len(seeds)) if spread else None
         one = "-" if cell.setting["method"] == "none" or width is None else f"{width:.1f}"
         mean = f"{np.mean(seeds):.1f}" if seeds else MISSING
         each = ", ".join(f"{value:.1f}" for value in seeds)

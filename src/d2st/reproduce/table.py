@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..evaluation.intervals import Estimate, over_seeds
 from ..utils.files import write_atomic
 from ..utils.provenance import read_result, read_results
+from ..utils.statistics import Estimate, over_seeds
 from .cells import Cell, Run
 from .run import RESULT
 

@@ -6,7 +6,7 @@ from ..classifiers.video import VideoClassifier
 from ..data.datasets import ClipSet
 from ..errors import D2STError
 from ..evaluation.classification import Views, answer
-from ..evaluation.intervals import half_width
+from ..utils.statistics import share_interval
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -38,4 +38,4 @@ class Validation:
         if not len(right):
             raise D2STError(f"None of the {len(self.clips)} validation clips can be read; run 'd2st check-data'.")
         bad = {clip["id"]: clip["reason"] for clip in answers.bad}
-        return float(right.mean()), half_width(int(right.sum()), len(right)), bad
+        return float(right.mean()), share_interval(int(right.sum()), len(right)), bad
