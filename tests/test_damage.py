@@ -31,8 +31,9 @@ from d2st.data.video import reader as video
 from d2st.data.video import truncation as ends
 from d2st.data.video.reader import VideoError, VideoWarning
 from d2st.data.video.stream import open_stream
-from d2st.evaluation.classification import Views, _Clips
-from d2st.features.encode import _Views
+from d2st.evaluation.classification import ReadViews, Views
+from d2st.features.encode import ReadFrames
+from d2st.features.runner import _Views
 from d2st.spotting.windows import lengths_for
 
 RULES = [frames.build("uniform", 8), frames.build("uniform", 1), frames.build("rate50", 4), frames.build("stride", 4)]
@@ -435,10 +436,10 @@ def test_one_clip_never_stops_the_others(tmp_path, monkeypatch, workers):
     assert (report["clips"], [entry["id"] for entry in report["bad"]]) == (4, ["wave/bad.mp4"])
     assert not list((tmp_path / "store").glob("**/*.tmp"))
     found, sample = open_dataset(tmp_path / "data"), frames.build("uniform", 2)
-    views = _Views(found, range(len(found)), sample, lambda clip: clip, 1, None)
+    views = _Views(ReadFrames(found, sample, lambda clip: clip), range(len(found)), 1)
     read = [views[i] for i in range(len(views))]
     assert [isinstance(entry, str) for entry in read] == [clip.path.name == "bad.mp4" for clip in found.clips]
-    scored = _Clips(found, range(len(found)), Views("uniform"), 2, lambda clip: clip[None])
+    scored = _Views(ReadViews(found, Views("uniform"), 2, lambda clip: clip[None]), range(len(found)), 1)
     assert ["29 is not" in entry for entry in map(str, (scored[i] for i in range(len(found))))] == [
         clip.path.name == "bad.mp4" for clip in found.clips
     ]

@@ -22,7 +22,7 @@ from ..factory import transforms as clip_transforms
 from ..factory.encoder import build_encoder
 from ..factory.heads import build_head, build_heads, name_features, tell_untrained
 from ..features.cache import cached_features
-from ..features.encode import Features, encode_clips, encode_together
+from ..features.encode import Features, encode_clips
 from ..features.fingerprint import digest
 from ..heads import CLIPFSAR, ChoosesHead, Head, HeadSpec, TextConfig
 from ..utils.config import option
@@ -246,26 +246,22 @@ def _features(
     transform = clip_transforms.fixed(reading.transforms, encoder)
     seed = config.seed if config.test_frames == "random" else None
 
-    def encode(indices: Sequence[int]) -> Features:
+    def encode() -> Features:
         return encode_clips(
             encoder,
             clips,
             sample,
             transform,
             heads=heads,
-            indices=indices,
             views=config.views,
             seed=seed,
+            fabric=fabric,
             batch_size=config.batch_size,
             workers=config.workers,
-            device=fabric.device,
             precision=config.precision,
         )
 
-    def together() -> Features:
-        return encode_together(fabric, len(clips), encode)
-
     if not config.out:
-        return together()
+        return encode()
     protocol = [reading.to_dict(), seed, config.views, fabric.device.type]
-    return cached_features(fabric, Path(config.out), encoder, heads, clips, protocol, together)
+    return cached_features(fabric, Path(config.out), encoder, heads, clips, protocol, encode)

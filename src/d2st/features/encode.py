@@ -1,28 +1,18 @@
-"""Encoding every clip of a set once, for all the episodes that will use it."""
+"""Encode every clip of a set once, for all the episodes that will use it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from ..data.datasets import ClipSet
 from ..data.episodes import clip_generator
 from ..data.sampling import Sampler
-from ..data.video.reader import VideoError
 from ..encoder import VideoEncoder
 from ..heads import Head
-from ..utils.device import Precision, autocast, check_loading
-from ..utils.distributed import gather, lost_processes, share
-from ..utils.finite import check_finite
-from ..utils.progress import progress
-from ..utils.workers import from_workers
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+from .runner import run_clips
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -61,26 +51,24 @@ class Features:
         return embedded
 
 
-class _Views(Dataset):
-    """Views of clips, in the order clip 0 view 0, clip 0 view 1, ...; an unreadable clip is its reason."""
+class ReadFrames:
+    """Read the frames of a clip's view and make them fit for the encoder.
 
-    def __init__(self, clips: ClipSet, indices: Sequence[int], sample: Sampler, transform: Transform, views: int, seed):
-        self.clips, self.indices, self.sample, self.transform = clips, indices, sample, transform
-        self.views, self.seed = views, seed
+    Args:
+        clips: the set.
+        sample: frame sampler (``d2st.data.sampling``).
+        transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        seed: None reads the frames of the deterministic test rule; a number draws them, from (seed, clip, view).
+    """
 
-    def __len__(self) -> int:
-        return len(self.indices) * self.views
+    def __init__(self, clips: ClipSet, sample: Sampler, transform: Transform, seed: int | None = None) -> None:
+        self.clips, self.sample, self.transform, self.seed = clips, sample, transform, seed
 
-    def __getitem__(self, item: int) -> Tensor | str:
-        clip, view = int(self.indices[item // self.views]), item % self.views
+    def __call__(self, clip: int, view: int) -> Tensor:
         rng = None if self.seed is None else clip_generator(self.seed, clip, view)
-        try:
-            return self.transform(self.clips.read(clip, self.sample, rng))  # (T, 3, H, W)
-        except VideoError as error:
-            return error.reason
+        return self.transform(self.clips.read(clip, self.sample, rng))  # (T, 3, h, w)
 
 
-@torch.no_grad()  # and not inference mode: what modules keep from a forward pass must work in training again
 def encode_clips(
     encoder: VideoEncoder,
     clips: ClipSet,
@@ -88,101 +76,39 @@ def encode_clips(
     transform: Transform,
     *,
     heads: Sequence[Head] = (),
-    indices: Sequence[int] | None = None,
-    views: int = 1,
     seed: int | None = None,
-    batch_size: int = 8,
-    workers: int = 0,
-    device: torch.device | str = "cpu",
-    precision: Precision = "fp32",
+    views: int = 1,
+    **loading: object,
 ) -> Features:
     """Encode clips of a set; those that cannot be read are left out and listed.
 
     Args:
-        encoder: already on ``device``.
+        encoder: on its device.
         clips: the set.
         sample: frame sampler (``d2st.data.sampling``).
         transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
-        heads: that will match the clips, in eval mode and on ``device``; those that need maps embed them here.
-        indices: which clips; ``None`` is all.
+        heads: that will match the clips, in eval mode and on the device; those that need maps embed them here.
+        seed: None reads the frames of the deterministic test rule; a number draws them, from (seed, clip, view).
         views: encodings of each clip.
-        seed: ``None`` reads the frames of the deterministic test rule; a number draws them, from (seed, clip, view).
-        batch_size: clips in a forward pass.
-        workers: processes that read clips; 0 reads in this one.
-        device: where the encoder is.
-        precision: of the forward pass.
+        **loading: indices, fabric, batch_size, workers, device and precision of ``run_clips``.
 
     Raises:
-        D2STError: numbers of workers or clips that no loader can work with, features that are not finite, or a worker
-            that was killed.
+        D2STError: as ``run_clips``.
     """
-    check_loading(workers, batch_size)
-    device = torch.device(device)
-    indices = np.arange(len(clips.clips)) if indices is None else np.asarray(indices)
-    loader = DataLoader(
-        _Views(clips, indices, sample, transform, views, seed),
-        batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=list,
-        pin_memory=device.type == "cuda",
-    )
-    was_training = encoder.training
-    encoder.eval()
     heads = [head for head in heads if head.needs_maps]
-    rows: list[tuple[Tensor, ...] | str] = []
-    with progress("encode", len(indices) * views, "clips") as advance, autocast(device, precision):
-        for batch in from_workers(loader):
-            readable = [clip for clip in batch if not isinstance(clip, str)]
-            if readable:
-                video = torch.stack(readable).to(device, non_blocking=True)  # (B, T, 3, H, W)
-                parts = [part.cpu() for part in encode_batch(encoder, video, heads)]
-                places = [(len(rows) + i) // views for i, clip in enumerate(batch) if not isinstance(clip, str)]
-                check_finite(parts, [clips.clips[indices[place]].id for place in places], precision)
-                encoded = zip(*parts, strict=True)  # B of ((T, D), tokens of each head)
-            rows += [clip if isinstance(clip, str) else next(encoded) for clip in batch]
-            advance(len(batch))
-    encoder.train(was_training)
-    values, kept, bad = [], [], []
-    for i, clip in enumerate(indices):
-        of_clip = rows[i * views : (i + 1) * views]
-        reasons = [row for row in of_clip if isinstance(row, str)]
-        if reasons:
-            bad.append({"id": clips.clips[clip].id, "reason": reasons[0]})
-        else:
-            kept.append(clip)
-            values.append([torch.stack(part) for part in zip(*of_clip, strict=True)])  # (V, T, D), and of each head
-    kept = np.asarray(kept, dtype=np.int64)
-    if not values:
-        return Features(torch.empty(0, views, 0, encoder.num_features), kept, bad)
-    frames, *tokens = (torch.stack(part) for part in zip(*values, strict=True))
-    return Features(frames, kept, bad, {head.spec.name: part for head, part in zip(heads, tokens, strict=True)})
-
-
-def encode_together(fabric: "Fabric", count: int, encode: Callable[[Sequence[int]], Features]) -> Features:
-    """Features of clips 0..count-1, of which each process encodes its share; all processes get all of them.
-
-    Args:
-        fabric: launched.
-        count: clips of the set.
-        encode: indices -> their features.
-
-    Raises:
-        D2STError: another process was lost.
-    """
-    mine = encode(share(fabric, count))
-    if fabric.world_size == 1:
-        return mine
-    with lost_processes(fabric, "Start again: what was written before is kept."):
-        parts = gather(fabric, mine)
-    clips = np.concatenate([part.clips for part in parts])
-    bad = [clip for part in parts for clip in part.bad]
-    full = [part for part in parts if len(part.clips)]
-    if not full:
-        return Features(mine.values, clips, bad)
-    order = np.argsort(clips)
-    values = torch.cat([part.values for part in full])[order]
-    tokens = {name: torch.cat([part.tokens[name] for part in full])[order] for name in full[0].tokens}
-    return Features(values, clips[order], sorted(bad, key=lambda clip: clip["id"]), tokens)
+    found = run_clips(
+        encoder,
+        lambda video: encode_batch(encoder, video, heads),
+        clips,
+        ReadFrames(clips, sample, transform, seed),
+        views=views,
+        **loading,
+    )
+    if not len(found.clips):
+        return Features(torch.empty(0, views, 0, encoder.num_features), found.clips, found.bad)
+    frames, *tokens = found.parts  # (N, V, T, D), and (N, V, T', D') of each head
+    names = [head.spec.name for head in heads]
+    return Features(frames, found.clips, found.bad, dict(zip(names, tokens, strict=True)))
 
 
 def encode_batch(encoder: VideoEncoder, video: Tensor, heads: Sequence[Head]) -> list[Tensor]:

@@ -1,6 +1,5 @@
 """Accuracy on the validation classes during training."""
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,7 +13,7 @@ from ..errors import D2STError
 from ..evaluation.episodes import score
 from ..factory import transforms as clip_transforms
 from ..factory.heads import name_features
-from ..features.encode import Features, encode_clips, encode_together
+from ..features.encode import encode_clips
 from ..heads import Head
 from ..utils.console import printable
 
@@ -58,21 +57,17 @@ class Validation:
             D2STError: fewer than two classes can be read.
         """
         self.head.eval()
-
-        def encode(indices: Sequence[int]) -> Features:
-            return encode_clips(
-                self.encoder,
-                self.clips,
-                self.sample,
-                self.transform,
-                heads=[self.head],
-                indices=indices,
-                workers=self.config.workers,
-                device=fabric.device,
-                precision=self.config.precision,
-            )
-
-        config, features = self.config, encode_together(fabric, len(self.clips), encode)
+        config = self.config
+        features = encode_clips(
+            self.encoder,
+            self.clips,
+            self.sample,
+            self.transform,
+            heads=[self.head],
+            fabric=fabric,
+            workers=config.workers,
+            precision=config.precision,
+        )
         labels, embedded, text = self.clips.labels[features.clips], features.embedded(self.head), self.text
         enough = np.bincount(labels, minlength=len(self.clips.classes)) >= config.shot + config.queries  # (classes,)
         if not enough.all():
