@@ -14,8 +14,7 @@ from d2st.commands import cli
 from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
-from d2st.evaluation import mixing
-from d2st.evaluation.episodes import score
+from d2st.evaluation.episodes import best_mixing, score, search_mixing
 from d2st.factory import heads as choice
 
 
@@ -132,7 +131,7 @@ def test_the_search_is_the_score_of_each_value() -> None:
         head = heads.build("clip-fsar", features=16, hidden=8, merge=merge, inference="combine", scale=10.0).eval()
         with torch.no_grad():
             embedded = head.embed(clips)
-        found = mixing.search_mixing(embedded, sampler, head, 60, text, values=(0.0, 0.35, 1.0))
+        found = search_mixing(embedded, sampler, head, 60, text, values=(0.0, 0.35, 1.0))
         for value, accuracy in found.items():
             head.mixing = value
             assert score(embedded, sampler, head, 60, text=text).mean == pytest.approx(accuracy)
@@ -140,7 +139,7 @@ def test_the_search_is_the_score_of_each_value() -> None:
 
 
 def test_of_equally_good_exponents_the_middle_one_is_taken() -> None:
-    assert mixing.best({0.0: 0.5, 0.1: 0.7, 0.2: 0.7, 0.3: 0.7, 0.4: 0.6}) == 0.2
+    assert best_mixing({0.0: 0.5, 0.1: 0.7, 0.2: 0.7, 0.3: 0.7, 0.4: 0.6}) == 0.2
 
 
 def test_one_head_or_several_need_the_same_names(small_folder, clip) -> None:

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor
 
 from ..adapters import AdapterConfig, NoneConfig
+from ..classifiers.calibration_file import CalibrationFile, Entry, beside
 from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading, Sampling, Transforms, choose, read_as, with_reading
 from ..data.datasets import ClipSet, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..evaluation.episodes import score
-from ..evaluation.mixing import best, search_mixing
-from ..evaluation.open_set_options import OpenSet
+from ..evaluation.episodes import best_mixing, score, search_mixing
+from ..evaluation.open_set import OpenScores, score_open, summarize_open, unseen_classes
 from ..factory import transforms as clip_transforms
 from ..factory.encoder import build_encoder
 from ..factory.heads import build_head, build_heads, name_features, tell_untrained
 from ..features.cache import cached_features
 from ..features.encode import Features, encode_clips
-from ..features.fingerprint import digest
-from ..heads import CLIPFSAR, ChoosesHead, Head, HeadSpec, TextConfig
+from ..features.fingerprint import Origin, digest
+from ..heads import ChoosesHead, Head, HeadSpec, TextConfig
 from ..utils.config import option
 from ..utils.console import say
 from ..utils.device import Precision, pick_device
@@ -121,20 +121,20 @@ def evaluate(config: EvalConfig) -> dict:
     """Evaluate an encoder with a head, or several, over episodes of unseen classes.
 
     Returns:
-        What eval.json holds: for each head and shot accuracy (0..1), 95 % interval, per-class accuracy and confusion,
-        the mean difference to the first head, and the open-set results (``openset.summarize_open``); the clips that
-        could not be read, which no episode uses; and what was missing from the data already when listed.
+        The content of eval.json: for each head and shot accuracy (0..1), 95 % interval, per-class accuracy and
+        confusion, the mean difference to the first head, and the open-set results (``open_set.summarize_open``); the
+        clips that could not be read, which no episode uses; and what was missing from the data already when listed.
 
     Raises:
         D2STError: an option, the data or the split cannot be used.
     """
-    shots = (config.shot,) if isinstance(config.shot, int) else config.shot
     _check(config)
-    openset = OpenSet(config)
+    shots = (config.shot,) if isinstance(config.shot, int) else config.shot
     fabric = launch(pick_device(config.device))
     clips = open_dataset(config.data, config.split, config.part)
     protocol = {"queries": config.queries, "seed": config.seed, "classes": clips.classes}
-    protocol["unseen"] = openset.unseen(len(clips.classes))
+    if config.open_set:
+        protocol["unseen"] = unseen_classes(config.way, len(clips.classes))
     for shot in shots:  # refuses a split with too few clips before anything is encoded
         EpisodeSampler(clips.labels, config.way, shot, **protocol)
     torch.manual_seed(config.seed)  # of what is untrained
@@ -147,8 +147,10 @@ def evaluate(config: EvalConfig) -> dict:
         config = replace(config, head=heads[0].spec)  # in what is written, with every option of it
     texts = [name_features(head, encoder, clips.classes, config.text) for head in heads]
     heads = [head.to(fabric.device) for head in heads]
+    calibrations = [_calibration(config, encoder, head, reading) for head in heads]
     features = _features(config, fabric, encoder, heads, reading, clips)
     samplers = [EpisodeSampler(clips.labels[features.clips], config.way, shot, **protocol) for shot in shots]
+    results, fitted = _score(config, heads, texts, calibrations, features, samplers, fabric.device)
     result = {
         "part": config.part,
         "backbone": encoder.backbone_name,
@@ -159,22 +161,24 @@ def evaluate(config: EvalConfig) -> dict:
         "clips": len(features.clips),
         "bad_clips": features.bad,
         "problems": list(clips.problems),
-        "results": _score(config, openset, encoder, heads, reading, texts, features, samplers, fabric.device),
+        "results": results,
     }
     if config.heads is not None:
         result |= {"left_out": left_out, "heads": [plain(head.spec) for head in heads]}
-    told = []
+    written = []
     if config.save_calibration and fabric.is_global_zero:
-        told.append(f"The calibration is written to {openset.save(encoder, heads[0], reading)}.")
+        file = CalibrationFile(Origin.of(encoder, heads[0]), tuple(fitted), reading)
+        written.append(f"The calibration is written to {file.write(config.save_calibration)}.")
     if config.out and fabric.is_global_zero:
-        told.append(f"Written to {write_result(Path(config.out) / 'eval.json', config, result)}.")
+        written.append(f"Written to {write_result(Path(config.out) / 'eval.json', config, result)}.")
     print_result(result, clips.classes)
-    for sentence in told:
+    for sentence in written:
         say(sentence)
     return result
 
 
 def _check(config: EvalConfig) -> None:
+    """Refuse options that cannot be used together."""
     if config.views > 1 and config.test_frames == "centre":
         raise D2STError(f"views={config.views}: give 1, or more together with random test frames.")
     if config.search_mixing and config.part != "val":
@@ -182,10 +186,23 @@ def _check(config: EvalConfig) -> None:
             f"The mixing exponent is part of the model and is searched on validation classes (part val), not on "
             f"{config.part}; give what was found there with --head.mixing."
         )
+    if (config.calibration or config.save_calibration) and not config.open_set:
+        raise D2STError("A calibration is tried and written with --open-set; give that too.")
+    if (config.calibration or config.save_calibration) and config.heads is not None:
+        raise D2STError("A calibration is of one head: give --head instead of --heads.")
+    if config.save_calibration and config.part != "val":
+        raise D2STError(
+            f"A calibration is part of the model and is fitted on validation classes (part val), not on {config.part}."
+        )
+    if config.save_calibration and config.test_frames != "centre":
+        raise D2STError(
+            f"A calibration is for predict, which reads the central test frames: leave out --test-frames "
+            f"{config.test_frames}."
+        )
 
 
 def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSet) -> tuple[list[Head], dict[str, str]]:
-    """The heads to evaluate, and of ``--heads`` those that cannot be: name -> reason."""
+    """Build the heads to evaluate; of ``--heads`` those that cannot be are named with the reason."""
     saved = {"saved": config.adapter_path, "weights": config.weights}
     if config.heads is None:
         head, trained = build_head(config.head, encoder, frames, **saved)
@@ -195,43 +212,18 @@ def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSe
     else:
         named = {"classes": clips.classes, "text": config.text}
         heads, left_out = build_heads(config.heads, config.head, encoder, frames, **saved, **named)
-    if config.search_mixing and not any(isinstance(head, CLIPFSAR) for head in heads):
+    if config.search_mixing and not any(head.mixes_names for head in heads):
         raise D2STError("Only the head clip-fsar has a mixing exponent to search; give --head clip-fsar.")
     return heads, left_out
 
 
-def _score(
-    config: EvalConfig,
-    openset: OpenSet,
-    encoder: VideoEncoder,
-    heads: Sequence[Head],
-    reading: ClipReading,
-    texts: Sequence[Tensor | None],
-    features: Features,
-    samplers: Sequence[EpisodeSampler],
-    device: torch.device,
-) -> list[dict]:
-    """The result of each head with each sampler, as JSON."""
-    first, results = {}, []
-    for head, text in zip(heads, texts, strict=True):
-        embedded = features.embedded(head)
-        calibration = openset.saved(encoder, head, reading) if config.open_set else None
-        for sampler in samplers:
-            shot = sampler.shot
-            scores = score(embedded, sampler, head, config.episodes, device, text)
-            result = {"head": head.spec.name, "way": config.way, "shot": shot, **scores.summary(sampler.classes)}
-            if shot in first:
-                apart = scores.accuracies - first[shot]  # of the same episodes, so much narrower than the two intervals
-                width = mean_interval(apart)
-                result["difference"] = {"to": heads[0].spec.name, "mean": float(apart.mean()), "interval": width}
-            first.setdefault(shot, scores.accuracies)
-            if config.search_mixing and isinstance(head, CLIPFSAR):
-                found = search_mixing(embedded, sampler, head, config.episodes, text, device)
-                result["mixing"] = {"best": best(found), "accuracies": found}
-            if config.open_set:
-                result["open_set"] = openset(embedded, sampler, head, device, text, calibration)
-            results.append(result)
-    return results
+def _calibration(config: EvalConfig, encoder: VideoEncoder, head: Head, reading: ClipReading) -> CalibrationFile | None:
+    """Read the calibration to try: the one given, or the one beside the adapter, unless a new one is fitted."""
+    if config.calibration:
+        return CalibrationFile.read(config.calibration).check_all(encoder, head, reading)
+    if config.open_set and not config.save_calibration:
+        return beside(config.adapter_path, encoder, head, reading)
+    return None
 
 
 def _features(
@@ -242,6 +234,7 @@ def _features(
     reading: ClipReading,
     clips: ClipSet,
 ) -> Features:
+    """Encode the clips, or take what was kept in the folder of an earlier evaluation."""
     sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
     transform = clip_transforms.fixed(reading.transforms, encoder)
     seed = config.seed if config.test_frames == "random" else None
@@ -265,3 +258,53 @@ def _features(
         return encode()
     protocol = [reading.to_dict(), seed, config.views, fabric.device.type]
     return cached_features(fabric, Path(config.out), encoder, heads, clips, protocol, encode)
+
+
+def _score(
+    config: EvalConfig,
+    heads: Sequence[Head],
+    texts: Sequence[Tensor | None],
+    calibrations: Sequence[CalibrationFile | None],
+    features: Features,
+    samplers: Sequence[EpisodeSampler],
+    device: torch.device,
+) -> tuple[list[dict], list[Entry]]:
+    """Score each head with each sampler; the calibrations that were fitted are for ``--save-calibration``."""
+    results, fitted = [], []
+    first = {}  # shot -> accuracies of the first head
+    for head, text, calibration in zip(heads, texts, calibrations, strict=True):
+        embedded = features.embedded(head)
+        for sampler in samplers:
+            scores = score(embedded, sampler, head, config.episodes, device, text)
+            result = {
+                "head": head.spec.name,
+                "way": config.way,
+                "shot": sampler.shot,
+                **scores.summary(sampler.classes),
+            }
+            if sampler.shot in first:
+                difference = scores.accuracies - first[sampler.shot]  # of the same episodes: narrower than both
+                result["difference"] = {
+                    "to": heads[0].spec.name,
+                    "mean": float(difference.mean()),
+                    "interval": mean_interval(difference),
+                }
+            first.setdefault(sampler.shot, scores.accuracies)
+            if config.search_mixing and head.mixes_names:
+                found = search_mixing(embedded, sampler, head, config.episodes, text, device)
+                result["mixing"] = {"best": best_mixing(found), "accuracies": found}
+            if config.open_set:
+                found = score_open(embedded, sampler, head, config.episodes, device, text, config.reject_rate)
+                result["open_set"] = _summarize_open(found, config.reject_rate, calibration, sampler.shot)
+                if config.save_calibration:
+                    parts = found.known, found.unknown, found.known_logits, found.labels
+                    fitted.append(Entry.fit(*parts, sampler.shot))
+            results.append(result)
+    return results, fitted
+
+
+def _summarize_open(scores: OpenScores, reject_rate: float, file: CalibrationFile | None, shot: int) -> dict:
+    if file is None:
+        return summarize_open(scores, reject_rate)
+    entry = file.nearest(shot)
+    return summarize_open(scores, reject_rate, entry.at(reject_rate)) | {"calibration_shot": entry.shot}

@@ -1,6 +1,6 @@
-"""Few-shot accuracy over thousands of episodes, as batched tensor work on encoded clips."""
+"""Measure few-shot accuracy over thousands of episodes, as batched tensor work on encoded clips."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from ..data.episodes import VIEWS, EpisodeSampler, generator
-from ..heads import Head
+from ..heads import CLIPFSAR, Head
 from ..utils.finite import check_logits
 from ..utils.statistics import mean_interval
 
+MIXING = tuple(i / 20 for i in range(21))
 BUDGET = 32 * 2**20  # bytes that a head works on in one batch of episodes; larger falls out of the CPU's caches
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What a head scored over episodes.
+    """Accuracies of a head over episodes.
 
     Attributes:
         accuracies: (episodes,) share of right queries, 0..1.
@@ -145,3 +146,43 @@ def batches(
             None if text is None else text[torch.from_numpy(classes).to(device)],
         )
         yield slice(first, last), classes, arguments
+
+
+@torch.no_grad()
+def search_mixing(
+    clips: Tensor,
+    sampler: EpisodeSampler,
+    head: CLIPFSAR,
+    episodes: int,
+    text: Tensor,
+    device: torch.device | str = "cpu",
+    values: Sequence[float] = MIXING,
+) -> dict[float, float]:
+    """Search the mixing exponent of ``inference="combine"``: all values on the same episodes in one pass.
+
+    The exponent is part of the model: choose it on validation classes, never on those that are tested.
+
+    Args:
+        clips, sampler, episodes, device, text: as for :func:`score`.
+        head: whatever its own ``inference`` and ``mixing``.
+        values: exponents, shares of the names.
+
+    Returns:
+        Exponent -> mean accuracy, 0..1; see :func:`best_mixing`.
+    """
+    right = np.zeros(len(values))
+    for part, _, arguments in batches(clips, sampler, head, episodes, device, text):
+        names, looks = head.parts(*arguments)  # (E, Q, way)
+        check_logits(names + looks, "episode", first=part.start)
+        for i, value in enumerate(values):
+            predicted = (value * names + (1 - value) * looks).argmax(-1).cpu().numpy()
+            right[i] += (predicted == sampler.query_labels).sum()
+    count = episodes * len(sampler.query_labels)
+    return dict(zip(values, (right / count).tolist(), strict=True))
+
+
+def best_mixing(accuracies: Mapping[float, float]) -> float:
+    """The exponent with the highest accuracy; of several the middle one, farthest from where it falls."""
+    highest = max(accuracies.values())
+    top = [value for value, accuracy in accuracies.items() if accuracy == highest]
+    return top[len(top) // 2]

@@ -1,4 +1,4 @@
-"""Episodes with queries of classes that are not in them: how well known and unknown clips are told apart."""
+"""Measure how well known and unknown clips are separated, on episodes with queries of classes that are not in them."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from .episodes import batches
 
 @dataclass(frozen=True, eq=False)
 class OpenScores:
-    """What a head said of the queries of E episodes: Q of their classes, U of others.
+    """Scores and logits of the queries of E episodes: Q of their classes, U of others.
 
     Attributes:
         known: (E, Q) scores (``leave_one_out.fit_score``) of the queries of known classes.
@@ -40,6 +40,11 @@ class OpenScores:
         return self.known_logits.argmax(-1) == self.labels
 
 
+def unseen_classes(way: int, classes: int) -> int:
+    """How many classes beside an episode's own have queries in it: as many as its own, or as there are."""
+    return max(1, min(way, classes - way))
+
+
 @torch.no_grad()
 def score_open(
     clips: Tensor,
@@ -53,7 +58,7 @@ def score_open(
     """Run episodes ``0..episodes-1`` of a sampler that draws unseen classes.
 
     Args:
-        clips, sampler, head, episodes, device, text: as for ``scoring.score``.
+        clips, sampler, head, episodes, device, text: as for ``episodes.score``.
         reject_rate: for the thresholds that are fitted to the support sets.
     """
     count, parts, fitted = len(sampler.query_labels), [], []

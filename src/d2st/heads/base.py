@@ -47,6 +47,7 @@ class Head(nn.Module):
     Attributes:
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
         needs_text: ``match`` wants the features of the class names.
+        mixes_names: ``parts`` tells names and looks apart, and ``mixing`` is the share of the names.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
         text: how the names were told that a head with ``needs_text`` was trained with; None for the others.
         reading: how the clips were read that it was trained on; None where it was not trained.
@@ -55,6 +56,7 @@ class Head(nn.Module):
 
     needs_maps: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
+    mixes_names: ClassVar[bool] = False
     needs_video: bool = False
     spec: HeadSpec | None = None
     text: TextConfig | None = None

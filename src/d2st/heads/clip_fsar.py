@@ -69,6 +69,7 @@ class CLIPFSAR(Head):
     """
 
     needs_text: ClassVar[bool] = True
+    mixes_names: ClassVar[bool] = True
 
     @checked_options(
         "The head 'clip-fsar'",
