@@ -294,7 +294,7 @@ def test_a_killed_reproduction_takes_its_training_with_it(small, tmp_path):
 HOLDER = """
 import fcntl, sys, time
 file = open(sys.argv[1], "w")
-fcntl.lockf(file, fcntl.LOCK_EX)
+fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 time.sleep(2)
 """

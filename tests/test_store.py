@@ -204,7 +204,7 @@ def test_two_runs_do_not_work_on_one_store(videos, tmp_path):
     out = tmp_path / "store"
     _prepare(videos, out)
     holder = (
-        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); "
+        "import fcntl, sys, time; f = open(sys.argv[1], 'w'); fcntl.flock(f, fcntl.LOCK_EX); print(1, flush=True); "
         "time.sleep(60)"
     )
     command = [sys.executable, "-c", holder, str(out / "clips.lock")]

@@ -6,12 +6,12 @@ as they do in names of files.
 
 import csv
 import io
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import D2STError
+from ..utils.files import open_at_once
 from .lookup import nfc
 
 _PATH_COLUMNS = ("path", "video", "file", "filename", "video_path", "clip", "id")
@@ -80,7 +80,7 @@ def read_text(file: Path, what: str) -> str:
         D2STError: If it cannot be read or is no text.
     """
     try:
-        with open(file, "rb", opener=_without_waiting) as content:
+        with open(file, "rb", opener=open_at_once) as content:
             data = content.read(_LARGEST + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -92,11 +92,6 @@ def read_text(file: Path, what: str) -> str:
         line = text[: text.index("\0")].count("\n") + 1
         raise D2STError(f"{what} has a null byte in line {line}; expected a text file in UTF-8.")
     return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe would wait for somebody to write into it."""
-    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def not_utf8(text: str) -> bool:

@@ -12,19 +12,23 @@ DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """The device of a name; ``"auto"`` is the first GPU, or the CPU where there is none.
+    """Return the device of a name; ``"auto"`` is the first CUDA GPU, else Apple's (MPS), else the CPU.
 
     Raises:
         D2STError: the device does not exist here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # also refuses devices that compute nothing, such as meta
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
-        raise D2STError(f"The device '{name}' cannot be used here ({reason}); choose auto, cpu or cuda.") from error
+        raise D2STError(
+            f"The device '{name}' cannot be used here ({reason}); choose auto, cpu, cuda or mps."
+        ) from error
     return device
 
 

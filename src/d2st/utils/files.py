@@ -1,6 +1,6 @@
 """Writing files so that a crash never leaves half of one: in a temporary folder beside it, then moved."""
 
-import fcntl
+import errno
 import json
 import math
 import os
@@ -13,11 +13,12 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from ..errors import D2STError
 
 if TYPE_CHECKING:
+    from filelock import AcquireReturnProxy
     from matplotlib.figure import Figure
     from torch import Tensor
 
@@ -46,7 +47,7 @@ def write_atomic(path: Path, write: Callable[[Path], None]) -> None:
 def move_in(temporary: Path, path: Path) -> None:
     """Move a finished file out of a :func:`temporary_folder`."""
     if temporary.stat().st_size:  # else a power cut could leave the new name on an empty file
-        with temporary.open("rb") as file:
+        with temporary.open("r+b" if os.name == "nt" else "rb") as file:  # Windows syncs what may be written
             os.fsync(file.fileno())
     os.replace(temporary, path)
 
@@ -98,7 +99,7 @@ def sweep(folder: Path) -> None:
 
 
 def _dead(leftover: Path, host: str | None, process: int) -> bool:
-    if host not in (None, _host()):
+    if host not in (None, _host()) or os.name == "nt":  # where os.kill(process, 0) would end the process
         inside = leftover.iterdir() if leftover.is_dir() else ()
         return max(path.stat().st_mtime for path in (leftover, *inside)) < time.time() - _DAY
     if process == os.getpid():  # of an earlier process with the same number, unless it is being written
@@ -119,21 +120,25 @@ def _remove(leftover: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def hold(folder: Path, name: str) -> IO:
-    """Take a folder for this process, by a lock on a file in it, until the file given is closed or the process ends.
+def hold(folder: Path, name: str) -> "AcquireReturnProxy":
+    """Take a folder for this process, by a lock on a file in it.
+
+    Returns:
+        The lock, held until its ``with`` block, the object itself or the process ends.
 
     Raises:
         D2STError: another process has it.
     """
-    # a pipe of that name is refused and not waited for
-    file = open(folder / name, "w", encoding="utf-8", opener=lambda path, flags: os.open(path, flags | os.O_NONBLOCK))  # noqa: SIM115
+    from filelock import FileLock, Timeout
+
+    path = folder / name
+    if path.exists() and not path.is_file():  # such as a pipe, which nobody may read
+        raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), str(path))
+    lock = FileLock(path, timeout=0, thread_local=False, is_singleton=True)  # a process may take it twice
     try:
-        # lockf, not flock: workers that outlive a killed process for a moment do not inherit it.
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError) as error:
-        file.close()
+        return lock.acquire()
+    except Timeout as error:
         raise D2STError(f"Another process is at work in '{folder}'; wait for it, or give another --out.") from error
-    return file
 
 
 def is_held(folder: Path, name: str) -> bool:
@@ -141,10 +146,15 @@ def is_held(folder: Path, name: str) -> bool:
     if not (folder / name).exists():
         return False
     try:
-        hold(folder, name).close()
+        with hold(folder, name):
+            return False
     except D2STError:
         return True
-    return False
+
+
+def open_at_once(path: str, flags: int) -> int:
+    """Open a file as an ``opener`` of ``open``; a pipe would wait for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def clear_leftovers(folder: Path, inside: str = "") -> None:

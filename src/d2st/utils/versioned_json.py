@@ -10,6 +10,7 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import D2STError
+from .files import open_at_once
 
 LARGEST = 64 * 2**20  # bytes; an index may have more, and says so
 DEEPEST = 32  # lists in lists; what d2st writes has five
@@ -73,7 +74,7 @@ def read_bytes(path: Path, *, what: str, remedy: str, most: int = LARGEST) -> by
         D2STError: no such file, no ordinary one, one that cannot be read or is too large.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise D2STError(f"The {what} '{path}' is no ordinary file; {remedy}.")
@@ -157,8 +158,3 @@ def _once(pairs: list[tuple[str, object]]) -> dict:
         twice = counts.most_common(1)[0][0]
         raise ValueError(f"{twice[:40]!r} is in it twice")
     return content
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe would wait for somebody to write into it."""
-    return os.open(path, flags | os.O_NONBLOCK)

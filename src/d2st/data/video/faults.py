@@ -9,7 +9,7 @@ from ...errors import D2STError
 
 # A full disk and too many open files are no clip's fault: the next clip would "fail" as well, and a store or a training
 # would leave out clips that are whole.
-_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE}
+_MACHINE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EMFILE, errno.ENFILE}
 
 
 class VideoError(D2STError):

@@ -97,7 +97,8 @@ class SafetensorsMember:
         return _Bytes(self, self._start + first, last - first)
 
     def _bytes(self, start: int, size: int) -> bytes:
-        data = os.pread(self._file.fileno(), size, start) if start + size <= self._end else b""
+        self._file.seek(start)
+        data = self._file.read(size) if start + size <= self._end else b""
         if len(data) < size:
             raise ValueError("it ends before its tensors do")
         return data

@@ -25,7 +25,8 @@ def missing_bytes(path: str | os.PathLike, format: str) -> int:
         start, size = (inside.start, inside.size) if inside else (0, os.fstat(file.fileno()).st_size)
 
         def read(at: int, count: int) -> bytes:
-            return os.pread(file.fileno(), max(0, min(count, size - at)), start + at)
+            file.seek(start + at)
+            return file.read(max(0, min(count, size - at)))
 
         missing = rule(read, size) - size
         if missing <= 0 and rule is not _boxes:  # an MP4 may end in a box of nothing
