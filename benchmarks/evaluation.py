@@ -19,7 +19,6 @@ import d2st
 from d2st.data import sampling as frame_rules
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.transforms import eval_transform
 from d2st.evaluation.episodes import score
 
 
@@ -45,7 +44,7 @@ def main() -> None:
     head = d2st.heads.build("bi-mhm")
     clips = open_dataset(options.data)
     sample = frame_rules.build("uniform", options.frames)
-    transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+    transform = encoder.transform()
     sampler = EpisodeSampler(clips.labels, 5, options.shot, 1, 0, clips.classes)
 
     def read(i):

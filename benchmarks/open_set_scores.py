@@ -16,7 +16,6 @@ import d2st
 from d2st.data import sampling as frame_rules
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.transforms import eval_transform
 from d2st.evaluation.open_set import score_open, unseen_classes
 from d2st.features.encode import encode_clips
 from d2st.utils.statistics import auroc, mean_interval
@@ -36,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     encoder = d2st.load(options.adapter)
     clips = open_dataset(options.data, options.split, options.part)
-    transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+    transform = encoder.transform()
     features = encode_clips(encoder, clips, frame_rules.build("uniform", encoder.frames), transform)
     labels, unseen = clips.labels[features.clips], unseen_classes(options.way, len(clips.classes))
     for name in options.heads:

@@ -14,7 +14,6 @@ import d2st
 from d2st.data import sampling as frames
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler, generator
-from d2st.data.transforms import eval_transform
 
 
 def main() -> None:
@@ -39,7 +38,7 @@ def main() -> None:
     clips = open_dataset(arguments.data, arguments.split, "train")
     sampler = EpisodeSampler(clips.labels, arguments.way, shot=1, queries=1, classes=clips.classes)
     sample = frames.build("uniform", encoder.frames)
-    transform = eval_transform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation)
+    transform = encoder.transform()
     right = 0.0
     for index in range(arguments.episodes):
         episode, rng = sampler.draw(index), generator(0, index, stream=1)

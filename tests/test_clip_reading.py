@@ -120,11 +120,10 @@ def test_another_reading_than_the_adapter_s_is_done_and_told(small, odd, capsys)
 def test_released_transforms_reach_a_recognizer(small, odd, tmp_path) -> None:
     """Predicting is what the evaluation measured: the same features of the same clip."""
     from d2st.data.video.open import reader
-    from d2st.factory import transforms as clip_transforms
 
     classifier = FewShotClassifier.from_pretrained(odd, weights=small / "weights.safetensors")
     clip = small / "data" / "teal" / "0.mp4"
-    video = clip_transforms.fixed("released", classifier.encoder)(reader(clip).read_clip(clip, classifier.sample))
+    video = classifier.encoder.transform(transforms="released")(reader(clip).read_clip(clip, classifier.sample))
     with torch.no_grad():
         expected = classifier.encoder(video[None])[0]
     assert torch.allclose(classifier.encode(clip).frames, expected, atol=1e-6)

@@ -68,7 +68,7 @@ def test_classifiers_on_backbones_of_other_precision(head, dtype, tmp_path):
 def test_videos_that_are_not_normalized_are_refused(dtype):
     with pytest.raises(d2st.D2STError, match="not a list"):
         adapted("d2st")([torch.zeros(FRAMES, 3, 32, 32)])
-    with pytest.raises(d2st.D2STError, match=f"floating-point frames; this one is {dtype}.*eval_transform"):
+    with pytest.raises(d2st.D2STError, match=f"floating-point frames; this one is {dtype}.*encoder.transform"):
         adapted("d2st")(torch.zeros(1, FRAMES, 3, 32, 32, dtype=dtype))
 
 

@@ -17,7 +17,6 @@ ROOMS = (
 )
 
 ALLOWED = {  # arrows that still run up or in a ring; this becomes empty
-    "factory.transforms -> commands.train",
     "training.classification_validation -> commands.train_classifier",
     "training.loop -> commands.train",
     "training.loop -> commands.train_classifier",

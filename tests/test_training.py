@@ -17,7 +17,6 @@ from d2st.data.loaders import EpisodeClips
 from d2st.data.sampling import build
 from d2st.data.transforms import train_transform
 from d2st.errors import D2STError
-from d2st.factory import transforms as clip_transforms
 from d2st.training.episodic_loss import EpisodicLoss
 from d2st.training.steps import Steps
 
@@ -64,7 +63,7 @@ def test_gradient_scale_is_undone_by_adam_but_for_weight_decay(small, tmp_path) 
     assert (plain - other).abs().max() > 1e-4
 
 
-def test_augment_says_which_clips_are_jittered(small, tmp_path) -> None:
+def test_augment_says_which_clips_are_jittered() -> None:
     encoder = d2st.adapt("test_resnet", frames=4, pretrained=False, image_size=32)
     clip = torch.randint(0, 256, (4, 3, 40, 48), dtype=torch.uint8)
 
@@ -73,8 +72,8 @@ def test_augment_says_which_clips_are_jittered(small, tmp_path) -> None:
         return {round(float(transform(clip).mean()), 4) for _ in range(8)}
 
     for augment, support_varies in (("queries", False), ("all", True)):
-        settings = config(small, tmp_path, transforms="released", augment=augment, flip=False)
-        support, query = clip_transforms.training(settings, encoder)
+        transforms = encoder.preprocessing.episode_transforms("released", flip=False, jitter=0.0, augment=augment)
+        support, query = transforms
         spread = [max(seen) - min(seen) for seen in (colors(support), colors(query))]
         assert (spread[0] > 0.2) == support_varies and spread[1] > 0.2
 

@@ -17,7 +17,9 @@ from .backbones.fingerprint import apart
 from .backbones.hooks import Clip, carries_adapters, insert, remove
 from .backbones.restore import Before, unchanged_on_error
 from .backbones.sites import Backbone, inspect
-from .data.clip_reading import ClipReading
+from .data.clip_reading import ClipReading, Transforms
+from .data.preprocessing import Preprocessing
+from .data.transforms import ClipTransform
 from .errors import D2STError
 from .layers.frozen import lean, ordinary
 from .utils.config import Bounds, checked
@@ -180,7 +182,8 @@ class VideoEncoder(nn.Module):
         image_size: (H, W) in pixels that they are laid out for.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if the backbone has none.
-        mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``.
+        mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``; see
+            :meth:`transform`.
     """
 
     def __init__(self, backbone: Backbone, config: AdapterConfig, frames: int, name: str = "", source=None):
@@ -262,14 +265,37 @@ class VideoEncoder(nn.Module):
         if not video.is_floating_point():
             raise D2STError(
                 f"A video batch must be normalized floating-point frames; this one is {video.dtype}. Scale frames of "
-                f"0..255 to 0..1 and normalize them with the encoder's mean and std (d2st.data.transforms."
-                f"eval_transform), or give them to a FewShotClassifier, which does."
+                f"0..255 to 0..1 and normalize them with the encoder's mean and std (encoder.transform()), or give "
+                f"them to a FewShotClassifier, which does."
             )
         images = self.passage.images(video).to(self._dtype())  # (B, I, 3, H, W)
         size = tuple(images.shape[3:])
         backbones.check_size(self.backbone, size)
         self.clip.set(images.shape[1], size)
         return images
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The input that the backbone wants."""
+        return Preprocessing(self.image_size, self.mean, self.std, self.interpolation)
+
+    def transform(self, train: bool = False, transforms: Transforms | None = None, **options: object) -> ClipTransform:
+        """Build the transform that makes frames fit for the encoder: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+
+        Args:
+            train: random crops and flips, instead of the center.
+            transforms: plain keeps the aspect ratio, released resizes to a square; None is as the encoder was trained,
+                or plain if it was not.
+            **options: flip and jitter of :meth:`~d2st.data.preprocessing.Preprocessing.train_transform`.
+
+        Raises:
+            D2STError: released transforms for frames that are not square.
+        """
+        if transforms is None:
+            transforms = self.reading.transforms if self.reading else "plain"
+        if train:
+            return self.preprocessing.train_transform(transforms, **options)
+        return self.preprocessing.eval_transform(transforms)
 
     @torch.no_grad()
     def lay_out(self, reading: ClipReading) -> None:

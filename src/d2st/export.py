@@ -15,7 +15,6 @@ from . import __version__
 from .data.clip_reading import ClipReading
 from .encoder import VideoEncoder
 from .errors import D2STError
-from .factory import transforms as clip_transforms
 from .utils.finite import check_finite
 from .utils.provenance import plain
 
@@ -114,7 +113,7 @@ def describe(encoder: VideoEncoder, reading: ClipReading | None = None) -> dict:
 
 def _resizing(reading: ClipReading, encoder: VideoEncoder) -> dict:
     if reading.transforms == "released":
-        side = clip_transforms.released_size(encoder)[1]
+        side = encoder.preprocessing.released_size()[1]
         return {"resize": f"to {side}x{side}, then center crop", "interpolation": "bilinear", "antialias": False}
     return {"resize": "cover, then center crop", "interpolation": encoder.interpolation, "antialias": True}
 

@@ -11,7 +11,6 @@ from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading, Precision, tell_apart
 from ..data.video.open import Video, read_any
 from ..encoder import VideoEncoder
-from ..factory import transforms as clip_transforms
 from ..factory.heads import build_head, name_features, tell_untrained
 from ..features.encode import encode_batch
 from ..heads import Head, HeadSpec, TextConfig
@@ -51,7 +50,7 @@ class ClipEncoder:
                 tell_untrained(head)
         self.head = head.to(self.device).eval()
         self.sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
-        self.transform = clip_transforms.fixed(reading.transforms, encoder)
+        self.transform = encoder.transform(transforms=reading.transforms)
         known = encoder.reading  # where that is apart, it was asked for
         if self.head.reading and not (known and known.apart(reading)):
             tell_apart(

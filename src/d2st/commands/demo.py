@@ -16,7 +16,6 @@ from ..data import sampling
 from ..data.datasets import ClipSet, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..data.rendered import MOTIONS, RenderConfig, split, write_benchmark
-from ..data.transforms import eval_transform
 from ..encoder import adapt, load
 from ..errors import D2STError
 from ..evaluation.episodes import score
@@ -196,7 +195,7 @@ def without_time(adapter: str, clips: ClipSet, way: int, episodes: int, seed: in
         ("one frame of each clip, frozen", frozen, single, seed),
         ("frames in random order, with adapters", encoder, shuffled, None),
     ):
-        transform = eval_transform(model.image_size, model.mean, model.std, model.interpolation)
+        transform = model.transform()
         features = encode_clips(model, clips, sample, transform, seed=drawn, batch_size=32)
         sampler = EpisodeSampler(clips.labels[features.clips], way, 1, 1, seed, clips.classes)
         scores = score(features.values, sampler, heads.build("bi-mhm"), episodes)

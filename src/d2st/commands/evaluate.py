@@ -18,7 +18,6 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..evaluation.episodes import best_mixing, score, search_mixing
 from ..evaluation.open_set import OpenScores, score_open, summarize_open, unseen_classes
-from ..factory import transforms as clip_transforms
 from ..factory.encoder import build_encoder
 from ..factory.heads import build_head, build_heads, name_features, tell_untrained
 from ..features.cache import cached_features
@@ -236,7 +235,7 @@ def _features(
 ) -> Features:
     """Encode the clips, or take what was kept in the folder of an earlier evaluation."""
     sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
-    transform = clip_transforms.fixed(reading.transforms, encoder)
+    transform = encoder.transform(transforms=reading.transforms)
     seed = config.seed if config.test_frames == "random" else None
 
     def encode() -> Features:

@@ -14,7 +14,6 @@ from ..data.episodes import EpisodeSampler
 from ..data.loaders import EpisodeClips
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..factory import transforms as clip_transforms
 from ..factory.encoder import build_encoder
 from ..factory.heads import build_head, name_features
 from ..heads import ChoosesHead, HeadSpec, TextConfig
@@ -187,7 +186,10 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
     optimizer = torch.optim.Adam(parameter_groups(model, config), lr=config.lr)
     sample = frame_rules.build(config.sampling, frames)
-    episodes = EpisodeClips(clips, sampler, sample, *clip_transforms.training(config, encoder))
+    transforms = encoder.preprocessing.episode_transforms(
+        config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
+    )
+    episodes = EpisodeClips(clips, sampler, sample, *transforms)
     validation = Validation(validation_clips, config, encoder, head, sample) if validation_clips else None
     state = run(fabric, config, plan, folder, model, optimizer, rate, episodes, validation)
     if given is not None:

@@ -8,7 +8,6 @@ import torch
 from ..adapters import AdapterConfig, D2STConfig
 from ..classifiers.video import VideoClassifier
 from ..data import sampling as frame_rules
-from ..data.augment import full_shot_transform
 from ..data.batches import ClipBatches
 from ..data.clip_reading import ClipReading, tell_apart
 from ..data.datasets import ClipSet
@@ -157,9 +156,8 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     if encoder is None:
         encoder, _ = build_encoder(config)
     frames = config.frames or encoder.frames
-    size = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
     chosen = ("crop", "area", "short_side", "flip", "rand_augment", "magnitude", "erasing")
-    transform = full_shot_transform(*size, **{name: getattr(config, name) for name in chosen})
+    transform = encoder.preprocessing.classification_transform(**{name: getattr(config, name) for name in chosen})
     sample = frame_rules.build(config.sampling, frames, stride=config.stride)
     classes = len(clips.classes)
     if encoder.config.classifies_by_text:

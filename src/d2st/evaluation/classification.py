@@ -108,13 +108,11 @@ def answer(
         D2STError: a setting that does not exist, scores that are not finite, or a process that was lost.
     """
     check_loading(workers, batch_size)
-    encoder = model.encoder
-    size = encoder.image_size, encoder.mean, encoder.std, encoder.interpolation
     found = run_clips(
         model,
         lambda video: [_scores(model, video, how, batch_size)],
         clips,
-        ReadViews(clips, how, frames, CropsTransform(*size, how.crops)),
+        ReadViews(clips, how, frames, model.encoder.preprocessing.crops_transform(how.crops)),
         fabric=fabric,
         batch_size=max(1, batch_size // (how.views * how.crops)),
         workers=workers,

@@ -10,7 +10,6 @@ from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading
 from ..data.datasets import open_dataset
 from ..encoder import VideoEncoder, adapt, load
-from ..factory import transforms as clip_transforms
 from ..layers.deformable_attention import ShiftedPoints
 from ..visualize.points import sampled_points
 
@@ -47,7 +46,7 @@ def _of(encoder: VideoEncoder, data: dict[str, Path], count: int) -> list[dict]:
     clips = open_dataset(data["data"], data["split"], "test")
     reading = ClipReading.of(encoder)
     sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
-    transform = clip_transforms.fixed(reading.transforms, encoder)
+    transform = encoder.transform(transforms=reading.transforms)
     offsets, about = defaultdict(list), {}
     for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int):
         for points in sampled_points(encoder, transform(clips.read(int(index), sample)))[0]:

@@ -14,15 +14,12 @@ from math import ceil, floor, log
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.datasets import Clip, ClipSet
-from ..data.transforms import normalize
 from ..data.video.faults import VideoError
 from ..data.video.open import duration
 from ..errors import D2STError
-from ..factory.transforms import shrink
 
 # Timestamps are rounded (Matroska: to milliseconds); a frame this much ahead of a moment, in seconds, counts as shown.
 _EPSILON = 1e-6
@@ -251,8 +248,8 @@ def watch(
         batch_size: windows in a forward pass.
     """
     encoder = classifier.encoder
-    smaller = shrink(classifier.reading.transforms, encoder)
-    prepare = v2.Compose(normalize(encoder.mean, encoder.std))
+    smaller = encoder.preprocessing.fit(classifier.reading.transforms)
+    prepare = encoder.preprocessing.normalize()
     frames = ((time, smaller(torch.from_numpy(picture).permute(2, 0, 1))) for time, picture in video)
     windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
     while batch := list(islice(windows, batch_size)):

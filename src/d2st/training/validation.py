@@ -11,7 +11,6 @@ from ..data.sampling import Sampler
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..evaluation.episodes import score
-from ..factory import transforms as clip_transforms
 from ..factory.heads import name_features
 from ..features.encode import encode_clips
 from ..heads import Head
@@ -43,7 +42,7 @@ class Validation:
         self.clips, self.config, self.encoder, self.head, self.sample = clips, config, encoder, head, sample
         way = min(config.way, len(clips.classes))
         self.title = f"{way}-way {config.shot}-shot validation"
-        self.transform = clip_transforms.fixed(config.transforms, encoder)
+        self.transform = encoder.transform(transforms=config.transforms)
         EpisodeSampler(clips.labels, way, config.shot, config.queries, config.seed, clips.classes)  # or says what lacks
         self.text = name_features(head, encoder, clips.classes, config.text)
 

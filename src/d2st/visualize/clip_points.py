@@ -14,7 +14,6 @@ from ..data.clip_reading import Transforms
 from ..data.transforms import View
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..factory import transforms as clip_transforms
 from ..utils.device import Precision, autocast
 from ..utils.finite import check_finite
 from .points import PathwayPoints, cells_to_pixels, sampled_points
@@ -115,9 +114,9 @@ def clip_points(
     Raises:
         D2STError: the token lies outside of what the model sees.
     """
-    view = clip_transforms.view(transforms, encoder, *frames.shape[2:])
+    view = encoder.preprocessing.view(transforms, *frames.shape[2:])
     place = None if token is None else _checked(token, view, len(frames))
-    transform = clip_transforms.fixed(transforms, encoder)
+    transform = encoder.transform(transforms=transforms)
     device = next(encoder.parameters()).device
     with autocast(device, precision):
         found, features = sampled_points(encoder, transform(frames).to(device), None if token is None else place)
