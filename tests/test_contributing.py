@@ -1,15 +1,49 @@
-"""CONTRIBUTING.md names what is there."""
+"""CONTRIBUTING.md names what is there, and its recipes work as they stand."""
 
 import re
 from pathlib import Path
 
+import heads_small
+import pytest
+import test_head_contract as contract
+
 import d2st
+from d2st import heads
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
+ROOT = Path(d2st.__file__).parent
 
 
-def test_the_map_names_files_that_exist():
-    root = Path(d2st.__file__).parent
+def recipe(title: str) -> str:
+    """The code of the section "## Add ..."."""
+    section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
+    return re.search(r"```\w+\n(.*?)```", section, re.DOTALL)[1]
+
+
+def test_it_names_files_that_exist():
     for path in re.findall(r"`((?:\w+/)*\w+\.py)`", TEXT):
-        if not path.startswith("tests/"):
-            assert (root / path).exists(), f"CONTRIBUTING.md names {path}, which is not in the package"
+        place = ROOT.parent.parent if path.startswith("tests/") else ROOT
+        assert (place / path).exists(), f"CONTRIBUTING.md names {path}, which is not there"
+
+
+def test_it_names_every_room():
+    named = set(re.findall(r"`(\w+)/`", TEXT))
+    rooms = {path.name for path in ROOT.iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    assert rooms <= named, f"CONTRIBUTING.md does not name {sorted(rooms - named)}"
+
+
+@pytest.fixture
+def head(monkeypatch):
+    """The page's head, named as the page says."""
+    names = {}
+    exec(compile(recipe("Add a head"), "CONTRIBUTING.md", "exec"), names)
+    monkeypatch.setitem(heads.HEADS, "mean-cosine", names["MeanCosine"])
+    monkeypatch.setitem(heads_small.SMALL, "mean-cosine", {})
+    return "mean-cosine"
+
+
+def test_the_head_of_the_page_is_held_to_the_contract(head):
+    contract.test_leading_dimensions_are_episodes(head, (2,), (2, 1, 3))
+    contract.test_order_of_support_and_names_of_classes_do_not_matter(head)
+    contract.test_a_query_s_logits_do_not_depend_on_the_others(head)
+    contract.test_loss_is_a_scalar_whose_gradient_reaches_everything(head)

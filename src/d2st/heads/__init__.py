@@ -53,7 +53,9 @@ def options_of(name: str) -> dict[str, inspect.Parameter]:
     """
     if name not in HEADS:
         raise D2STError(f"There is no head named '{name}'; choose one of: {', '.join(sorted(HEADS))}.")
-    return dict(inspect.signature(HEADS[name]).parameters)
+    known = inspect.signature(HEADS[name]).parameters
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a class without __init__
+    return {key: option for key, option in known.items() if option.kind not in variadic}
 
 
 def check_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
