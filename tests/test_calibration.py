@@ -12,10 +12,16 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from d2st import heads
-from d2st.classifiers.calibration import fit_calibration, fit_support, lower_bound
-from d2st.classifiers.calibration_file import RATES, CalibrationFile, Entry
-from d2st.classifiers.leave_one_out import class_offsets, fit_score, hold_out, own_scores
-from d2st.classifiers.rejector import appoint
+from d2st.classifiers.open_set import (
+    class_offsets,
+    fit_calibration,
+    fit_held_out,
+    fit_score,
+    held_out_scores,
+    hold_out,
+    lower_bound,
+)
+from d2st.classifiers.rejector import RATES, CalibrationFile, Entry, fit_rejector
 from d2st.errors import D2STError
 from d2st.features.fingerprint import Origin
 from d2st.utils.statistics import student_t
@@ -69,11 +75,13 @@ def test_order_of_classes_and_clips_does_not_matter(shots: list[int], seed: int)
     support, labels = clips(tuple(shots), seed)
     head, way, rng = heads.build("bi-mhm"), len(shots), np.random.default_rng(seed)
     names, query = torch.from_numpy(rng.permutation(way)), torch.randn(3, 4, 16)
-    judge = appoint(head, support, labels, None, 0.1, None)
-    found = judge(head.match(support, labels, query, way))
+    rejector = fit_rejector(head, support, labels, None, 0.1, None)
+    found = rejector(head.match(support, labels, query, way))
     order = torch.cat([(names[labels] == c).nonzero().flatten() for c in range(way)])  # class by class, as a classifier
     renamed = names[labels][order]
-    again = appoint(head, support[order], renamed, None, 0.1, None)(head.match(support[order], renamed, query, way))
+    again = fit_rejector(head, support[order], renamed, None, 0.1, None)(
+        head.match(support[order], renamed, query, way)
+    )
     torch.testing.assert_close(found[0], again[0], rtol=1e-4, atol=1e-5)
     assert torch.equal(found[1], again[1])
 
@@ -88,7 +96,7 @@ def test_offsets_are_shrunk_means_and_do_not_see_the_clip_they_score() -> None:
     assert fit_score(torch.tensor([[5.0, 1, 1], [0, 1, 3]]), class_offsets(held)).tolist() == pytest.approx(
         [5 - expected[0], 3], abs=1e-5
     )
-    known, _ = own_scores(held)
+    known, _ = held_out_scores(held)
     j = int((held.labels == 1).nonzero()[0])
     others = [i for i in (held.labels == 1).nonzero().flatten().tolist() if i != j]
     without = held.known[others, 1].mean()
@@ -231,7 +239,7 @@ def test_a_single_pair_of_clips_beside_many_classes_of_one_keeps_a_confidence() 
     head = heads.build("bi-mhm")
     for seed in range(5):
         support, labels = clips((2, *(1,) * 20), seed, spread=0.3)
-        found = fit_support(hold_out(head, support, labels, 21), 0.05)
+        found = fit_held_out(hold_out(head, support, labels, 21), 0.05)
         assert 0 <= found.slope < 1e3 and torch.isfinite(found.intercept)
 
 
@@ -255,15 +263,15 @@ def test_judges_by_what_there_is() -> None:
     ):
         support, labels = clips(shots)
         for file, expected in ((None, without), (saved, with_file)):
-            found = appoint(head, support, labels, None, 0.05, file).calibration
+            found = fit_rejector(head, support, labels, None, 0.05, file).calibration
             held = hold_out(head, support, labels, len(shots))
-            own = fit_support(held, 0.05).threshold.item() if expected == "support" else -6.95
+            own = fit_held_out(held, 0.05).threshold.item() if expected == "support" else -6.95
             assert (found is None) if expected is None else found.threshold.item() == pytest.approx(own)
     support, labels = clips((3, 3, 3), spread=0.5)
     logits = head.match(support, labels, torch.cat([support[:1], torch.randn(1, 4, 16)]), 3)
-    confidence, unknown = appoint(head, support, labels, None, 0.05, None)(logits)
+    confidence, unknown = fit_rejector(head, support, labels, None, 0.05, None)(logits)
     assert unknown.tolist() == [False, True] and confidence[0] > 0.6 > 0.2 > confidence[1]
-    confidence, unknown = appoint(head, support[::3], labels[::3], None, 0.05, None)(logits)
+    confidence, unknown = fit_rejector(head, support[::3], labels[::3], None, 0.05, None)(logits)
     assert not unknown.any() and torch.allclose(confidence, logits.double().softmax(-1).amax(-1))
 
 
@@ -278,9 +286,9 @@ def test_calibration_files(tmp_path) -> None:
     assert [file.nearest(k).shot for k in (1, 2, 3, 20)] == [1, 1, 5, 5]
     for rate in (0.02, 0.05, 0.333):
         assert (known + 1 < one.at(rate).threshold).double().mean().item() == pytest.approx(rate, abs=0.011)
-    assert file.check(origin) is file
+    assert file.check_model(origin) is file
     with pytest.raises(D2STError, match="fitted for adapter d2st on vit with the head otam; this is"):
-        file.check(Origin("vit", "d2st", "trx", "abc"))
+        file.check_model(Origin("vit", "d2st", "trx", "abc"))
     content = json.loads((tmp_path / "calibration.json").read_text())
     for broken in ("{", "[]", json.dumps(content | {"format": 9}), json.dumps(content | {"entries": []})):
         (tmp_path / "calibration.json").write_text(broken)

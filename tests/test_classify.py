@@ -11,9 +11,9 @@ import torch
 from safetensors import safe_open
 
 import d2st
-from d2st.classifiers.calibration_file import RATES, CalibrationFile, Entry
 from d2st.classifiers.few_shot import FewShotClassifier
 from d2st.classifiers.prediction import Prediction
+from d2st.classifiers.rejector import RATES, CalibrationFile, Entry
 from d2st.classifiers.support_set import SavedSupport
 from d2st.commands.predict import PredictConfig, predict
 from d2st.data.video.reader import VideoError, read_clip

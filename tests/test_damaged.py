@@ -11,8 +11,8 @@ from damage import json_texts, tensor_files
 
 import d2st
 from d2st import heads
-from d2st.classifiers.calibration_file import RATES, CalibrationFile, Entry
 from d2st.classifiers.few_shot import FewShotClassifier
+from d2st.classifiers.rejector import RATES, CalibrationFile, Entry
 from d2st.classifiers.video import VideoClassifier
 from d2st.errors import D2STError
 from d2st.features import cache

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import d2st
 from d2st import heads
-from d2st.classifiers.calibration import Calibration
+from d2st.classifiers.open_set import Calibration
 from d2st.commands import cli
 from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.episodes import EpisodeSampler
@@ -81,7 +81,7 @@ def features() -> tuple[torch.Tensor, np.ndarray]:
 
 @pytest.mark.parametrize("shot", [1, 3])
 def test_open_scores_are_those_of_one_episode_after_another(features, shot: int) -> None:
-    from d2st.classifiers.rejector import appoint
+    from d2st.classifiers.rejector import fit_rejector
 
     clips, labels = features
     sampler, head = EpisodeSampler(labels, 4, shot, 2, seed=1, unseen=3), heads.build("otam")
@@ -91,11 +91,11 @@ def test_open_scores_are_those_of_one_episode_after_another(features, shot: int)
     for i in range(30):
         e = sampler.draw(i)
         support = clips[e.support, 0]
-        judge = appoint(head, support, support_labels, None, 0.2, None)
+        rejector = fit_rejector(head, support, support_labels, None, 0.2, None)
         logits = head.match(support, support_labels, clips[np.concatenate([e.query, e.unseen]), 0], 4)
         torch.testing.assert_close(torch.cat([found.known_logits[i], found.unknown_logits[i]]), logits.double())
         if shot > 1:
-            _, unknown = judge(logits)
+            _, unknown = rejector(logits)
             flags = [scores[i] < found.support.threshold[i] for scores in (found.known, found.unknown)]
             assert torch.equal(torch.cat(flags), unknown)
     closed = score(clips[:, :1], EpisodeSampler(labels, 4, shot, 2, seed=1), head, 30)

@@ -161,20 +161,20 @@ def test_what_cannot_be_used_is_told(small, folder, tmp_path, more, sentence):
 
 
 def test_scores_say_how_well_a_window_fits_and_stands_out(small, folder):
-    judge = build_classifier(config(small, folder))[0].judge
+    rejector = build_classifier(config(small, folder))[0].rejector
     rng = np.random.default_rng(0)
     logits = rng.normal(-3, 0.2, (400, 3)).astype(np.float32)
     logits[7, 1] += 3
     logits[9:20] -= 50
-    fits = window_scores(judge, logits, 0)
-    _, unknown = judge(torch.from_numpy(logits))
+    fits = window_scores(rejector, logits, 0)
+    _, unknown = rejector(torch.from_numpy(logits))
     assert (fits[unknown.numpy()] == 0).all() and fits[~unknown.numpy()].sum(1) == pytest.approx(1)
     assert (fits.argmax(1) == logits.argmax(1))[~unknown.numpy()].all()
     outstanding = standing_out(logits)
     assert outstanding[7, 1] > 0.99 and np.median(outstanding) == pytest.approx(1 / (1 + np.exp(2)), rel=0.1)
     assert standing_out(logits + np.array([5, 0, -5])) == pytest.approx(outstanding, rel=1e-3)  # each class by itself
     assert standing_out(7 * logits) == pytest.approx(outstanding, rel=1e-3)  # in whatever unit a head measures
-    assert window_scores(judge, logits, 2) == pytest.approx(fits * outstanding**2)
+    assert window_scores(rejector, logits, 2) == pytest.approx(fits * outstanding**2)
     assert standing_out(np.zeros((5, 2))).max() < 0.5  # nothing stands out of a still video
 
 

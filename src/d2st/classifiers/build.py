@@ -16,8 +16,8 @@ from ..features.encode import Features, encode_clips
 from ..heads import HeadSpec, TextConfig
 from ..utils.console import tell
 from ..utils.device import Precision, pick_device
-from .calibration_file import beside
 from .few_shot import FewShotClassifier
+from .rejector import find_calibration
 
 # Of a saved classifier.
 OWN = ("backbone", "image_size", "frames", "adapter", "adapter_path", "head", "text", "sampling", "transforms")
@@ -98,7 +98,7 @@ def build_classifier(
         precision=config.precision,
         text=config.text,
         reject_rate=reject_rate,
-        calibration=calibration or beside(config.adapter_path, encoder, head, reading),
+        calibration=calibration or find_calibration(config.adapter_path, encoder, head, reading),
     )
     if clips is None:
         return classifier.load_support(config.support), Support(), config

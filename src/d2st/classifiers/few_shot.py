@@ -21,11 +21,10 @@ from ..heads import head_file as head_files
 from ..utils.device import Precision
 from ..utils.finite import check_finite, check_logits
 from ..utils.hub import find
-from .calibration import check_rate
-from .calibration_file import CALIBRATION, CalibrationFile
 from .clip_encoder import ClipEncoder
+from .open_set import check_rate
 from .prediction import Prediction, check_name, explain
-from .rejector import NEVER, Judge, appoint
+from .rejector import CALIBRATION, NEVER, CalibrationFile, Rejector, fit_rejector
 from .support_set import EncodedClips, SavedSupport, join, stack
 
 SUPPORT = "support.safetensors"
@@ -72,8 +71,8 @@ class FewShotClassifier(ClipEncoder):
         self.reject_rate = reject_rate
         if isinstance(calibration, str | Path):
             calibration = CalibrationFile.read(calibration)
-        self.calibration = calibration and calibration.check_all(encoder, self.head, self.reading)
-        self._judge: tuple[tuple, Judge] | None = None
+        self.calibration = calibration and calibration.check(encoder, self.head, self.reading)
+        self._rejector: tuple[tuple, Rejector] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -158,28 +157,28 @@ class FewShotClassifier(ClipEncoder):
     def match(self, query: EncodedClips) -> Prediction:
         """Match an encoded clip (``encode``) with the classes."""
         logits = self.logits(query.tokens.unsqueeze(0))  # (1, way)
-        (confidence,), (unknown,) = self.judge(logits)
+        (confidence,), (unknown,) = self.rejector(logits)
         frames = {name: clips.frames for name, clips in self.support.items()}
         return explain(logits[0], confidence.item(), bool(unknown), query.frames, frames)
 
     @property
     @torch.no_grad()
-    def judge(self) -> Judge:
+    def rejector(self) -> Rejector:
         """From logits (Q, way) to how likely the label is right (Q,), and which clips show none of the classes (Q,)."""
         self._check_classes()
         key = (self.reject_rate, self.calibration, *self.support.items())
-        if self._judge is None or self._judge[0] != key:
+        if self._rejector is None or self._rejector[0] != key:
             support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
-            judge = appoint(
+            rejector = fit_rejector(
                 self.head, support, labels, self.name_features(self.classes), self.reject_rate, self.calibration
             )
-            self._judge = key, judge
-        return self._judge[1]
+            self._rejector = key, rejector
+        return self._rejector[1]
 
     @property
     def never_unknown(self) -> str | None:
         """Why no clip can be answered "unknown" with the present support set, or None."""
-        return NEVER if self.judge.calibration is None else None
+        return NEVER if self.rejector.calibration is None else None
 
     def save_support(self, path: str | Path) -> Path:
         """Write the encoded support set as one file, for :meth:`load_support` of a recognizer with the same model."""

@@ -1,15 +1,31 @@
-"""Whether a clip shows one of the classes at all, and how sure a label is, by what the support set or a file knows."""
+"""Answer "unknown" for clips of none of the classes, by the support set or by a calibration of validation classes.
 
-from dataclasses import dataclass
+``calibration.json`` is what ``d2st eval --open-set --save-calibration`` found, and lies beside the adapter.
+"""
+
+import math
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .. import __version__
+from ..data.clip_reading import ClipReading, tell_apart
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+from ..features.fingerprint import Origin
 from ..heads import Head
-from .calibration import Calibration, fit_support
-from .calibration_file import CalibrationFile
-from .leave_one_out import class_offsets, fit_score, hold_out
+from ..utils.config import Checked, build, option
+from ..utils.console import tell
+from ..utils.files import write_json
+from ..utils.hub import find
+from ..utils.versioned_json import read_versioned
+from .open_set import Calibration, class_offsets, fit_calibration, fit_held_out, fit_score, hold_out
 
+CALIBRATION = "calibration.json"
+FORMAT = 1
+RATES = tuple(i / 200 for i in range(201))
 # With fewer held-out clips, or two classes (of which one is left when the other is held out), a calibration on
 # validation episodes is the better one, where there is one: docs/unknown.md.
 ENOUGH = 10
@@ -20,11 +36,11 @@ NEVER = (
 
 
 @dataclass(frozen=True, eq=False)
-class Judge:
-    """Judges the logits of clips.
+class Rejector:
+    """Turn the logits of clips into answers.
 
     Attributes:
-        offsets: (way,) of the classes, see ``leave_one_out.class_offsets``.
+        offsets: (way,) of the classes, see ``open_set.class_offsets``.
         calibration: None where no clip can be answered "unknown".
     """
 
@@ -39,21 +55,21 @@ class Judge:
         scores = fit_score(logits, self.offsets)
         return self.calibration.confidence(scores, logits), self.calibration.unknown(scores)
 
-    def shares(self, logits: Tensor) -> Tensor:
-        """How likely each class is (Q, way), if it is one of them, of logits (Q, way) on the CPU; they sum to 1."""
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Probabilities (Q, way) of the classes for a clip that is one of them, of logits (Q, way) on the CPU."""
         temperature = 1.0 if self.calibration is None else self.calibration.temperature
         return (logits.double() / temperature).softmax(-1)
 
 
-def appoint(
+def fit_rejector(
     head: Head,
     support: Tensor,
     labels: Tensor,
     text: Tensor | None,
     reject_rate: float,
-    saved: CalibrationFile | None,
-) -> Judge:
-    """The judge for a support set.
+    saved: "CalibrationFile | None",
+) -> Rejector:
+    """Fit a rejector to a support set.
 
     The support set itself says what clips of its classes and of others look like, where it has enough clips that can
     be held out; otherwise a calibration file does; otherwise what there is of the support set.
@@ -68,8 +84,169 @@ def appoint(
     """
     way = int(labels.max()) + 1
     held = hold_out(head, support, labels, way, text).cpu()
-    offsets, own = class_offsets(held).double(), len(held.labels)
-    entry = saved and saved.nearest(len(labels) / way).at(reject_rate)
-    if own < 2 or (entry and (own < ENOUGH or way < 3)):
-        return Judge(offsets, entry)
-    return Judge(offsets, fit_support(held, reject_rate))
+    offsets = class_offsets(held).double()
+    count = len(held.labels)
+    entry = saved.nearest(len(labels) / way).at(reject_rate) if saved else None
+    if count < 2 or (entry and (count < ENOUGH or way < 3)):
+        return Rejector(offsets, entry)
+    return Rejector(offsets, fit_held_out(held, reject_rate))
+
+
+@dataclass(frozen=True)
+class Entry(Checked):
+    """Calibration of episodes of one kind.
+
+    Args:
+        way: classes of an episode.
+        shot: support clips of a class.
+        episodes: how many there were.
+        slope: of the confidence, see ``open_set.Calibration``.
+        intercept: of the confidence.
+        temperature: of the confidence.
+        quantiles: score below which a share ``RATES`` of the clips of known classes lies.
+    """
+
+    way: int = option(least=1)
+    shot: int = option(least=1)
+    episodes: int = option(least=1)
+    slope: float = option(least=0)
+    intercept: float
+    temperature: float = option(above=0)
+    quantiles: tuple[float, ...]
+
+    @classmethod
+    def fit(cls, known: Tensor, unknown: Tensor, logits: Tensor, labels: Tensor, shot: int) -> "Entry":
+        """Fit to all clips of many episodes: scores (E, Q) and (E, U), logits (E, Q, way) and labels (Q,)."""
+        episodes, _, way = logits.shape
+        known = known.flatten()
+        found = fit_calibration(
+            known,
+            unknown.flatten(),
+            logits.flatten(0, 1),
+            labels.repeat(episodes),
+            reject_rate=0.05,  # the threshold is read off the quantiles
+        )
+        quantiles = torch.quantile(known.double(), torch.tensor(RATES, dtype=torch.float64))
+        return cls(
+            way,
+            shot,
+            episodes,
+            found.slope.item(),
+            found.intercept.item(),
+            found.temperature.item(),
+            tuple(quantiles.tolist()),
+        )
+
+    def at(self, reject_rate: float) -> Calibration:
+        """Calibration with which this share of the clips of known classes was taken for unknown."""
+        place = reject_rate * (len(RATES) - 1)
+        low = math.floor(place)
+        below = self.quantiles[low]
+        above = self.quantiles[min(low + 1, len(RATES) - 1)]
+        threshold = below + (place - low) * (above - below)
+        values = threshold, self.slope, self.intercept, self.temperature
+        return Calibration(*(torch.tensor(value, dtype=torch.float64) for value in values))
+
+
+@dataclass(frozen=True)
+class CalibrationFile:
+    """Calibrations of one model.
+
+    Args:
+        origin: the model.
+        entries: one for each number of shots.
+        reading: how the clips were read that it was fitted to; None is not said, as before it was recorded.
+    """
+
+    origin: Origin
+    entries: tuple[Entry, ...]
+    reading: ClipReading | None = None
+
+    def nearest(self, shots: float) -> Entry:
+        """Entry for about as many shots."""
+        return min(self.entries, key=lambda entry: abs(math.log(entry.shot / shots)))
+
+    def write(self, path: str | Path) -> Path:
+        """Write the file, or ``calibration.json`` in a folder, in one step; missing folders are created."""
+        path = _file(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = {"format": FORMAT, "d2st_version": __version__, "model": asdict(self.origin)}
+        if self.reading:
+            content["reading"] = self.reading.to_dict()
+        content["entries"] = [asdict(entry) for entry in self.entries]
+        write_json(path, content)
+        return path
+
+    @classmethod
+    def read(cls, path: str | Path) -> "CalibrationFile":
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            D2STError: there is no such file, or it cannot be read.
+        """
+        path = _file(path)
+        where = f"The calibration '{path}'"
+        remedy = "d2st eval --part val --open-set --save-calibration writes one"
+        content = read_versioned(path, format=FORMAT, what="calibration", remedy=remedy, needs=("model", "entries"))
+        if not isinstance(content["entries"], list) or not content["entries"]:
+            raise D2STError(f"{where} has no entries; {remedy}.")
+        entries = tuple(build(Entry, entry, where) for entry in content["entries"])
+        for entry in entries:
+            if len(entry.quantiles) != len(RATES) or list(entry.quantiles) != sorted(entry.quantiles):
+                raise D2STError(f"{where} has not its {len(RATES)} rising quantiles; {remedy}.")
+        reading = content.get("reading")
+        if reading is not None:
+            reading = ClipReading.from_dict(reading, f"reading in {path}")
+        return cls(build(Origin, content["model"], f"{where}: model"), entries, reading)
+
+    def check_model(self, origin: Origin) -> "CalibrationFile":
+        """Refuse another model than the one that it was fitted for."""
+        if self.origin != origin:
+            raise D2STError(
+                f"The calibration was fitted for {self.origin.apart(origin)}. Fit one for this model: d2st eval --part "
+                f"val --open-set --save-calibration."
+            )
+        return self
+
+    def check(self, encoder: VideoEncoder, head: Head, reading: ClipReading) -> "CalibrationFile":
+        """Refuse another model or another way of reading clips, because scores are sums over frames.
+
+        Another precision is told and taken: it moves scores far less than they scatter.
+        """
+        self.check_model(Origin.of(encoder, head))
+        own = self.fitted_to(encoder)
+        if apart := own.apart(reading):
+            raise D2STError(
+                f"The calibration was fitted to {apart}. Fit one for this reading (d2st eval --part val --open-set "
+                f"--save-calibration), or read clips as it was fitted."
+            )
+        tell_apart(own, reading, "The calibration was fitted to")
+        return self
+
+    def fitted_to(self, encoder: VideoEncoder) -> ClipReading:
+        """Return how the clips were read; where that is not said, as an encoder usually reads them."""
+        return self.reading or replace(ClipReading.of(encoder), precision=None)
+
+
+def find_calibration(
+    adapter: str | Path | None, encoder: VideoEncoder, head: Head, reading: ClipReading
+) -> CalibrationFile | None:
+    """Read the calibration beside a saved adapter, if there is one; one that does not fit is told and passed over."""
+    if not adapter:
+        return None
+    path = find(adapter, CALIBRATION) / CALIBRATION
+    if not path.exists():
+        return None
+    found, origin = CalibrationFile.read(path), Origin.of(encoder, head)
+    if found.origin != origin:
+        tell(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.")
+        return None
+    if apart := found.fitted_to(encoder).apart(reading):
+        tell(f"{path} is not used: it was fitted to {apart}.")
+        return None
+    return found
+
+
+def _file(path: str | Path) -> Path:
+    path = Path(path)
+    return path / CALIBRATION if path.is_dir() else path

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..adapters import AdapterConfig, NoneConfig
-from ..classifiers.calibration_file import CalibrationFile, Entry, beside
+from ..classifiers.rejector import CalibrationFile, Entry, find_calibration
 from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading, Sampling, Transforms, choose, read_as, with_reading
 from ..data.datasets import ClipSet, open_dataset
@@ -219,9 +219,9 @@ def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSe
 def _calibration(config: EvalConfig, encoder: VideoEncoder, head: Head, reading: ClipReading) -> CalibrationFile | None:
     """Read the calibration to try: the one given, or the one beside the adapter, unless a new one is fitted."""
     if config.calibration:
-        return CalibrationFile.read(config.calibration).check_all(encoder, head, reading)
+        return CalibrationFile.read(config.calibration).check(encoder, head, reading)
     if config.open_set and not config.save_calibration:
-        return beside(config.adapter_path, encoder, head, reading)
+        return find_calibration(config.adapter_path, encoder, head, reading)
     return None
 
 

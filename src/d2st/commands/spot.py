@@ -224,7 +224,7 @@ def _conclude(
 ) -> dict:
     """Find the segments and count them against the events; write, draw and print what was found, in this order."""
     spans, logits = windows.arrays()
-    scores = window_scores(classifier.judge, logits, config.contrast)
+    scores = window_scores(classifier.rejector, logits, config.contrast)
     segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
     result = result | {"segments": [record(segment) for segment in segments]}
     if events:

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..classifiers.calibration import Calibration, fit_support
-from ..classifiers.leave_one_out import class_offsets, fit_score, hold_out
+from ..classifiers.open_set import Calibration, class_offsets, fit_held_out, fit_score, hold_out
 from ..data.episodes import EpisodeSampler
 from ..heads import Head
 from ..utils.finite import check_logits
@@ -19,7 +18,7 @@ class OpenScores:
     """Scores and logits of the queries of E episodes: Q of their classes, U of others.
 
     Attributes:
-        known: (E, Q) scores (``leave_one_out.fit_score``) of the queries of known classes.
+        known: (E, Q) scores (``open_set.fit_score``) of the queries of known classes.
         unknown: (E, U) of the others.
         known_logits: (E, Q, way).
         unknown_logits: (E, U, way).
@@ -69,7 +68,7 @@ def score_open(
         if sampler.shot > 1:
             held = hold_out(head, support, labels, way, names).cpu()
             offsets = class_offsets(held)
-            found = fit_support(held, reject_rate)
+            found = fit_held_out(held, reject_rate)
             fitted.append([found.threshold, found.slope, found.intercept, found.temperature])
         scores = fit_score(logits, offsets)  # (E, Q + U)
         parts.append((scores[:, :count], scores[:, count:], logits[:, :count], logits[:, count:]))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..classifiers.rejector import Judge
+from ..classifiers.rejector import Rejector
 from ..data.list_file import not_utf8, read_text, short
 from ..data.lookup import nfc
 from ..errors import D2STError
@@ -104,11 +104,11 @@ def iou(span: np.ndarray, spans: np.ndarray) -> np.ndarray:
 HEIGHT = 2.0
 
 
-def window_scores(judge: Judge, logits: np.ndarray, contrast: float) -> np.ndarray:
+def window_scores(rejector: Rejector, logits: np.ndarray, contrast: float) -> np.ndarray:
     """Scores of windows: the share of each class, times how much the window stands out; 0 for those that are unknown.
 
     Args:
-        judge: of the support set; it says which windows are unknown, as ``predict`` does.
+        rejector: of the support set; it says which windows are unknown, as ``predict`` does.
         logits: (N, way) of all windows of a video.
         contrast: exponent of the second factor; 0 leaves it out.
 
@@ -116,8 +116,8 @@ def window_scores(judge: Judge, logits: np.ndarray, contrast: float) -> np.ndarr
         (N, way) in 0..1.
     """
     known = torch.from_numpy(logits)
-    _, unknown = judge(known)
-    scores = judge.shares(known).masked_fill(unknown.unsqueeze(-1), 0).numpy()
+    _, unknown = rejector(known)
+    scores = rejector.probabilities(known).masked_fill(unknown.unsqueeze(-1), 0).numpy()
     return scores if contrast == 0 else scores * standing_out(logits) ** contrast
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..adapter_file import CONFIG
-from ..classifiers.calibration_file import CalibrationFile, beside
 from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.rejector import CalibrationFile, find_calibration
 from ..data.clip_reading import ClipReading, choose
 from ..encoder import VideoEncoder
 from ..errors import D2STError
@@ -110,7 +110,7 @@ class Recognizers:
                 "it moves. Start the studio with --adapter FOLDER to use one"
             )
         about += f". It looks at {reading.frames} frames of a clip."
-        calibration = config.calibration or beside(path, encoder, head, reading)
+        calibration = config.calibration or find_calibration(path, encoder, head, reading)
         return Recognizer(name, encoder.to(self.device), head.to(self.device), reading, calibration, about)
 
 
