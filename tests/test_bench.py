@@ -128,7 +128,7 @@ def test_the_verb_measures_what_fits_and_says_why_the_rest_does_not(tmp_path, ca
 
 
 def test_every_system_is_measured_on_a_vit(capsys):
-    config = bench.BenchConfig("test_vit", image_size=32, frames=8, repeats=0, device="cpu")
+    config = bench.BenchConfig(backbone="test_vit", image_size=32, frames=8, repeats=0, device="cpu")
     result = bench.bench(config)
     assert {row["adapter"].split()[0] for row in result["adapters"]} == set(d2st.adapters.SYSTEMS)
     assert [entry["adapter"] for entry in result["refused"]] == ["dualpath"], "8 frames fill framesets of 2x2 only"
@@ -146,7 +146,7 @@ def test_evaluations_are_drawn(small, tmp_path):
         assert (frozen.label, frozen.parameters, adapted.label) == ("none", 0, "d2st ratio=0.5")
         assert adapted.parameters > 10_000 and 20 <= adapted.accuracy <= 100
     more = {"adapters": "vanilla", "repeats": 0, "device": "cpu", "image_size": 32}
-    bench.bench(bench.BenchConfig("test_resnet", results=str(tmp_path), out=str(tmp_path / "out"), **more))
+    bench.bench(bench.BenchConfig(backbone="test_resnet", results=str(tmp_path), out=str(tmp_path / "out"), **more))
     assert (tmp_path / "out" / "accuracy.png").read_bytes().startswith(b"\x89PNG")
     assert "![Accuracy against trained parameters" in (tmp_path / "out" / "bench.md").read_text()
 

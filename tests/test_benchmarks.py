@@ -101,7 +101,7 @@ def test_mistyped_names_and_swapped_arguments_are_recognized(lay, monkeypatch):
     with pytest.raises(
         D2STError, match=r"'ucf101' does not exist; that is a benchmark's name, which goes to --split \(check-"
     ):
-        check(CheckConfig("ucf101", str(root), workers=0))
+        check(CheckConfig(data="ucf101", split=str(root), workers=0))
 
 
 def test_unknown_names_are_refused():
@@ -234,7 +234,7 @@ def test_annotated_clips_that_are_not_there_are_counted(lay):
     (root / "val.csv").write_text(f"{header}yoga,{names[3]},0,10,val\n")
     with pytest.warns(DataWarning, match=r"Part 'train' of Kinetics-400 has 2 of its 3 clips here"):
         assert len(open_division(root, "kinetics400")) == 2
-    report = check(CheckConfig(str(root), "kinetics400", workers=0))
+    report = check(CheckConfig(data=str(root), split="kinetics400", workers=0))
     assert report["missing"] == [names[2]] and len(report["problems"]) == 1
 
 
@@ -299,7 +299,7 @@ def test_official_lists_say_which_clips(lay):
     assert _open(root, "ssv2-full", "train") == {full[0]: ["0", "100"], full[1]: ["7600", "7700"]}
     problems = " ".join(open_dataset(root, "ssv2-small", "train", warn=False).problems)
     assert "6398 of 6400 clips of list" in problems and "only the official list" not in problems
-    report = check(CheckConfig(str(root), "ssv2-small", workers=0))
+    report = check(CheckConfig(data=str(root), split="ssv2-small", workers=0))
     assert len(report["missing"]) == 9996 and not report["usable"]
 
 
@@ -460,14 +460,14 @@ def test_check_data_accepts_a_whole_benchmark(lay, monkeypatch):
     monkeypatch.setattr("d2st.data.benchmarks.load", lambda name: benchmarks.Benchmark(
         "hmdb51", "HMDB51", "hmdb51", published.classes, counts
     ))  # fmt: skip
-    report = check(CheckConfig(str(root), "hmdb51", workers=0))
+    report = check(CheckConfig(data=str(root), split="hmdb51", workers=0))
     assert report["usable"] and report["problems"] == []
     assert report["protocol"][1] == "Part 'val' is that of HMDB51: 10 classes, 20 clips."
 
 
 def test_eval_and_prepare_take_a_benchmark_by_name(ucf, small, tmp_path):
     store = tmp_path / "store"
-    assert prepare(PrepareConfig(str(ucf), str(store), "ucf101", workers=0))["clips"] == 21
+    assert prepare(PrepareConfig(data=str(ucf), out=str(store), split="ucf101", workers=0))["clips"] == 21
     settings = {"part": "test", "shot": 1, "episodes": 20}
     results = []
     for data, split in ((ucf, "ucf101"), (store, "ucf101"), (store, None)):
@@ -475,7 +475,7 @@ def test_eval_and_prepare_take_a_benchmark_by_name(ucf, small, tmp_path):
             results.append(evaluate(EvalConfig(**options(small, data=str(data), split=split, **settings))))
     assert results[0]["results"][0]["per_class"].keys() == set(benchmarks.load("ucf101").classes["test"][:5])
     assert results[1]["results"] == results[2]["results"]
-    assert check(CheckConfig(str(store), workers=0))["parts"].keys() == {"train", "test"}  # no clip of validation
+    assert check(CheckConfig(data=str(store), workers=0))["parts"].keys() == {"train", "test"}  # no clip of validation
     assert [clip.id for clip in open_dataset(store, "ucf101", "test", warn=False).clips] == [
         clip.id for clip in open_dataset(ucf, "ucf101", "test", warn=False).clips
     ]
@@ -483,31 +483,31 @@ def test_eval_and_prepare_take_a_benchmark_by_name(ucf, small, tmp_path):
 
 def test_full_shot_stores_keep_their_parts(lay, tmp_path):
     root = lay(*(f"{part}/{name}/{i}.mp4" for part in ("train", "val") for name in ("yoga", "zumba") for i in "ab"))
-    prepare(PrepareConfig(str(root), str(tmp_path / "store"), "kinetics400", workers=0))
+    prepare(PrepareConfig(data=str(root), out=str(tmp_path / "store"), split="kinetics400", workers=0))
     for split in ("kinetics400", None):
         found = open_dataset(tmp_path / "store", split, "val", warn=False)
         assert _ids(found) == {name: [f"val/{name}/a.mp4", f"val/{name}/b.mp4"] for name in ("yoga", "zumba")}
-    report = check(CheckConfig(str(root), "kinetics400", workers=0))
+    report = check(CheckConfig(data=str(root), split="kinetics400", workers=0))
     assert report["protocol"][1] == "Part 'val' of Kinetics-400: 2 of 400 classes, 4 clips." and not report["usable"]
-    report = check(CheckConfig(str(tmp_path / "store"), workers=0))
+    report = check(CheckConfig(data=str(tmp_path / "store"), workers=0))
     assert report["usable"] and report["parts"]["train"]["clips"] == 4
 
 
 def test_a_full_shot_store_serves_the_few_shot_benchmarks(lay, tmp_path):
     names = "Closing something", "Digging something out of something"
     root = lay(*(f"{part}/{name}/{i}.webm" for part in ("train", "val") for name in names for i in range(2)))
-    prepare(PrepareConfig(str(root), str(tmp_path / "store"), "ssv2", workers=0))
+    prepare(PrepareConfig(data=str(root), out=str(tmp_path / "store"), split="ssv2", workers=0))
     for data in (root, tmp_path / "store"):  # SSv2-Full trains on clips of the training set and tests on the others
         assert _open(data, "ssv2-full", "train") == {names[0]: [f"train/{names[0]}/{i}.webm" for i in range(2)]}
         assert _open(data, "ssv2-full") == {names[1]: [f"val/{names[1]}/{i}.webm" for i in range(2)]}
-    prepare(PrepareConfig(str(root), str(tmp_path / "few"), "ssv2-full", workers=0))
+    prepare(PrepareConfig(data=str(root), out=str(tmp_path / "few"), split="ssv2-full", workers=0))
     with pytest.raises(D2STError, match=r"store does not say which .* make one with 'd2st prepare --split ssv2'"):
         open_division(tmp_path / "few", "ssv2")
 
 
 def test_a_store_with_more_clips_than_were_chosen_is_told(lay, tmp_path):
     root = lay("busking/1.mp4", "busking/2.mp4")
-    prepare(PrepareConfig(str(root), str(tmp_path / "store"), "kinetics100", workers=0))
+    prepare(PrepareConfig(data=str(root), out=str(tmp_path / "store"), split="kinetics100", workers=0))
     problems = open_dataset(tmp_path / "store", "kinetics100", "test", warn=False).problems
     assert not any("Which clips were chosen" in problem for problem in problems)
     index = json.loads((tmp_path / "store/index.json").read_text())

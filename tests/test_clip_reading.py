@@ -134,7 +134,9 @@ def test_released_transforms_reach_a_recognizer(small, odd, tmp_path) -> None:
         (support / name).mkdir(parents=True)
         (support / name / "0.mp4").symlink_to(small / "data" / name / "1.mp4")
     weights = str(small / "weights.safetensors")
-    result = predict(PredictConfig(str(clip), str(support), adapter_path=str(odd), weights=weights, device="cpu"))
+    result = predict(
+        PredictConfig(str(clip), support=str(support), adapter_path=str(odd), weights=weights, device="cpu")
+    )
     assert {key: result["reading"][key] for key in ODD} == ODD
 
 
@@ -226,7 +228,7 @@ def test_files_from_before_the_record_are_read_as_they_were_made(small, plain, t
     with pytest.raises(D2STError, match="has plain transforms; this reads released transforms"):
         FewShotClassifier(encoder, transforms="released").load_support(support)
     assert not capsys.readouterr().err
-    assert choose(EvalConfig("data"), encoder) == ClipReading(4, image_size=(32, 32), precision="fp32")
+    assert choose(EvalConfig(data="data"), encoder) == ClipReading(4, image_size=(32, 32), precision="fp32")
 
 
 def test_a_calibration_holds_for_clips_that_are_read_as_those_it_was_fitted_to(small, plain, tmp_path, capsys) -> None:

@@ -417,7 +417,7 @@ def test_a_store_and_its_videos_read_a_list_alike(tmp_path):
         Image.new("RGB", (32, 32)).save(root / name / "1.png")
     clips.write(root / "a/x.mp4", 2)
     clips.write(root / "b/y.avi", 2, "mpeg4")
-    prepare(PrepareConfig(str(root), str(store), workers=0))
+    prepare(PrepareConfig(data=str(root), out=str(store), workers=0))
     lines = [
         "a/x",
         "a/x.mp4",

@@ -62,7 +62,10 @@ def test_lists_divide_clips_and_labels_are_those_of_training(root, tmp_path):
         open_division(root, split, "val", ["clap"])
     with pytest.raises(D2STError, match="few-shot classes must not be seen in training"):
         open_dataset(root, split, "train")
-    assert check(CheckConfig(str(root), str(split), full_shot=True, workers=0))["parts"].keys() == {"train", "val"}
+    assert check(CheckConfig(data=str(root), split=str(split), full_shot=True, workers=0))["parts"].keys() == {
+        "train",
+        "val",
+    }
 
 
 def test_folders_named_after_parts(tmp_path):

@@ -41,12 +41,12 @@ def test_clips_are_those_of_the_files(small, packed):
     assert [(c.id, c.label) for c in files.clips] == [(c.id, c.label) for c in shards.clips]
     for index in range(len(files)):
         assert torch.equal(files.read(index, SAMPLE), shards.read(index, SAMPLE))
-    report = check(CheckConfig(str(packed), str(small / "split.yaml"), way=2, full=True, workers=0))
+    report = check(CheckConfig(data=str(packed), split=str(small / "split.yaml"), way=2, full=True, workers=0))
     assert report["usable"] and not report["bad"] and not report["duplicates"]
 
 
 def test_a_frame_store_is_packed_too(small, tmp_path):
-    prepare(PrepareConfig(str(small / "data"), str(tmp_path / "store"), workers=0, short_side=SIDE))
+    prepare(PrepareConfig(data=str(small / "data"), out=str(tmp_path / "store"), workers=0, short_side=SIDE))
     pack(tmp_path / "store", tmp_path / "packed", shard_mb=0.05)
     store, packed = (open_dataset(tmp_path / name) for name in ("store", "packed"))
     for index in range(0, len(store), 7):
@@ -123,7 +123,7 @@ def test_damage_is_told_with_the_place(small, packed, tmp_path):
 
 
 def test_damaged_shards_and_indices_are_sentences_or_read(small, tmp_path):
-    prepare(PrepareConfig(str(small / "data"), str(tmp_path / "store"), workers=0, short_side=SIDE))
+    prepare(PrepareConfig(data=str(small / "data"), out=str(tmp_path / "store"), workers=0, short_side=SIDE))
     pack(tmp_path / "store", tmp_path / "packed", shard_mb=1)
     index, whole = tmp_path / "packed/index.json", open_dataset(tmp_path / "packed").clips[0].path
     text, shard, place = index.read_bytes(), span(whole).file.read_bytes(), span(whole).start

@@ -5,7 +5,6 @@ import platform
 import statistics
 from collections.abc import Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -17,14 +16,13 @@ from ..encoder import VideoEncoder, adapt
 from ..errors import D2STError
 from ..evaluation import cost as measure
 from ..factory.encoder import DEFAULT_BACKBONE
-from ..utils.config import Checked, option
 from ..utils.console import plain_console, plain_table, say
-from ..utils.device import Precision, pick_device
-from ..utils.limits import CLIPS, FRAMES, SEED, SIDE, THREADS
+from ..utils.device import pick_device
 from ..utils.progress import progress
 from ..utils.provenance import config_dict, write_result
 from ..utils.report import Report
 from ..visualize.charts import Point, accuracy_against_parameters, collect
+from .tool_options import BenchConfig
 
 # Settings measured beside a system's defaults: D2ST's pathways alone (paper Table 5), DUALPATH for clips that do not
 # fill 4x4 framesets, DiST with a ViT that sees every frame.
@@ -33,43 +31,6 @@ VARIANTS = {
     "dualpath": [{"tiles": 2}],
     "dist": [{"stride": 1}],
 }
-
-
-@dataclass(frozen=True)
-class BenchConfig(Checked):
-    """What the adapters cost on one backbone.
-
-    Args:
-        backbone: timm name or a backbone that ships with d2st; None is CLIP ViT-B/16.
-        weights: local weight file of the backbone; without it weights are random, which changes none of the figures.
-        image_size: side of the frames in pixels; None is the backbone's own.
-        frames: frames of a clip.
-        clips: clips in a batch.
-        adapters: systems to measure, such as d2st,st; None is all of them.
-        adapter: a system with settings of its own, measured beside them.
-        repeats: timed runs of each; 0 leaves time out.
-        results: folders with evaluations (eval.json) whose accuracies are drawn against the trained parameters.
-        out: folder for bench.json, bench.md and accuracy.png; None writes nothing.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        threads: of PyTorch on the CPU; None is its own choice.
-        seed: of random weights and clips.
-    """
-
-    backbone: str | None = None
-    weights: str | None = None
-    image_size: int | None = option(None, **SIDE)
-    frames: int = option(8, **FRAMES)
-    clips: int = option(1, **CLIPS)
-    adapters: str | tuple[str, ...] | None = None
-    adapter: AdapterConfig = field(default_factory=NoneConfig)
-    repeats: int = option(3, least=0, most=10_000)
-    results: str | tuple[str, ...] | None = None
-    out: str | None = None
-    device: str = "auto"
-    precision: Precision = "fp32"
-    threads: int | None = option(None, **THREADS)
-    seed: int = option(0, **SEED)
 
 
 def bench(config: BenchConfig) -> dict:

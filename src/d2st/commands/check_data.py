@@ -5,7 +5,6 @@ import os
 import statistics
 import warnings
 from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..data import benchmarks
@@ -16,41 +15,11 @@ from ..data.video import frame_folder as pictures
 from ..data.video.faults import VideoError, VideoWarning, clip_errors
 from ..data.video.member import Span, span
 from ..data.video.open import iter_frames, probe, reader
-from ..utils.config import Checked, option
 from ..utils.files import write_json
-from ..utils.limits import CLIPS, FRAMES, WORKERS
 from ..utils.progress import progress
 from ..utils.workers import lost_workers, run_jobs
 from .check_data_findings import SHOWN, show
-
-
-@dataclass(frozen=True)
-class CheckConfig(Checked):
-    """What a dataset holds against its split.
-
-    Args:
-        data: Folder of class folders, list file, folder that the list files in ``split`` start from, or frame store.
-        split: Split file or a benchmark's name; None for the data's own parts, or none.
-        way: Classes in an episode.
-        shot: Support clips of a class.
-        queries: Query clips of a class.
-        full_shot: The parts share their classes and divide the clips, for classification.
-        frames: Frames that a clip is read with; shorter clips are listed, their frames repeat.
-        full: Decode every frame; else the packets are counted and the first frame is decoded.
-        workers: Processes; None for one a CPU core, 0 for none besides this one.
-        out: Folder for check.json, the whole report.
-    """
-
-    data: str
-    split: str | None = None
-    way: int = option(5, least=2, most=CLIPS["most"])
-    shot: int = option(1, **CLIPS)
-    queries: int = option(1, **CLIPS)
-    full_shot: bool = False
-    frames: int = option(8, **FRAMES)
-    full: bool = False
-    workers: int | None = option(None, **WORKERS)
-    out: str | None = None
+from .tool_options import CheckConfig
 
 
 def check(config: CheckConfig) -> dict:

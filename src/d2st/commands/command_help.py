@@ -1,5 +1,6 @@
 """``d2st VERB --help``: the fields of a verb's config with what their docstrings say."""
 
+import dataclasses
 import re
 
 from jsonargparse import ArgumentParser
@@ -31,10 +32,27 @@ def print_help(given: Given, summary: str, words: str) -> None:
         parser.add_class_arguments(SYSTEMS[given.system], "adapter")
     if "head" in inner:
         _add_head(parser, given)
+    helps = _helps(given.config_class)
     for action in parser._actions:
+        if helps.get(action.dest):
+            action.help = f"{helps[action.dest]} (default: {_shown(action.default)})".replace("%", "%%")
         if action.dest == "print_config":  # the parser's own has more to it than ours
             action.help, action.metavar, action.nargs = "Print the settings as a file for --config, and stop.", None, 0
     parser.print_help()
+
+
+def _helps(config_class: type) -> dict[str, str]:
+    """The help of every field, and of the fields of those that are dataclasses themselves."""
+    found = {}
+    for field in dataclasses.fields(config_class):
+        found[field.name] = field.metadata.get("help", "")
+        if dataclasses.is_dataclass(field.type):
+            found |= {f"{field.name}.{name}": text for name, text in _helps(field.type).items()}
+    return found
+
+
+def _shown(default: object) -> str:
+    return "None" if default is None or "SUPPRESS" in str(default) else str(default)
 
 
 class _Parser(ArgumentParser):

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,47 +19,16 @@ from ..encoder import adapt, load
 from ..errors import D2STError
 from ..evaluation.episodes import score
 from ..features.encode import encode_clips
-from ..utils.config import Checked, option
-from ..utils.limits import CLIPS, EPISODES, SEED, STEPS, THREADS, WORKERS
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..utils.report import percent
 from .demo_report import Findings, Trial, draw, write_report
 from .evaluate import EvalConfig, evaluate
+from .tool_options import DemoConfig
 from .train import TrainConfig, train
 
 BACKBONE = "d2st_stills"
 ADAPTER = D2STConfig(ratio=0.5, positions=(1, 2, 3))  # the first stage's large map costs more than it gives
-
-
-@dataclass(frozen=True)
-class DemoConfig(Checked):
-    """The main job on what ships with the package: nothing is downloaded.
-
-    Args:
-        out: folder of clips, training run and report; the demo goes on where it was stopped in it.
-        episodes: training episodes.
-        way: classes in an episode, in training and evaluation.
-        test_episodes: episodes of an evaluation.
-        train_clips: clips rendered of each training class.
-        test_clips: clips rendered of each test class.
-        seed: of the clips, the training, the episodes and the predicted clip.
-        device: auto, cpu or cuda.
-        workers: processes that read clips.
-        threads: of PyTorch. Sums, and so the last digits of all figures, depend on it; so small a backbone gains little
-            from more, and loses much where other programs want the processor.
-    """
-
-    out: str = "runs/demo"
-    episodes: int = option(1500, **STEPS)
-    way: int = option(5, least=2)
-    test_episodes: int = option(3000, **EPISODES)
-    train_clips: int = option(20, least=2, most=CLIPS["most"])
-    test_clips: int = option(20, least=2, most=CLIPS["most"])
-    seed: int = option(0, **SEED)
-    device: str = "auto"
-    workers: int = option(1, **WORKERS)
-    threads: int = option(1, **THREADS)
 
 
 def demo(config: DemoConfig) -> dict:

@@ -1,17 +1,16 @@
 """``d2st eval``: few-shot accuracy on classes never seen in training."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..adapters import AdapterConfig, NoneConfig
 from ..classifiers.rejector import CalibrationFile, Entry, find_calibration
 from ..data import sampling as frame_rules
-from ..data.clip_reading import ClipReading, Sampling, Transforms, choose, read_as, with_reading
+from ..data.clip_reading import ClipReading, choose, read_as, with_reading
 from ..data.datasets import ClipSet, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..encoder import VideoEncoder
@@ -23,97 +22,17 @@ from ..factory.heads import build_head, build_heads, name_features, tell_untrain
 from ..features.cache import cached_features
 from ..features.encode import Features, encode_clips
 from ..features.fingerprint import Origin, digest
-from ..heads import ChoosesHead, Head, HeadSpec, TextConfig
-from ..utils.config import option
+from ..heads import Head
 from ..utils.console import say
-from ..utils.device import Precision, pick_device
+from ..utils.device import pick_device
 from ..utils.distributed import launch
-from ..utils.limits import CLIPS, COUNT, EPISODES, FRAMES, REJECT_RATE, SEED, SIDE, WORKERS
 from ..utils.provenance import plain, write_result
 from ..utils.statistics import mean_interval
 from .evaluate_table import print_result
+from .options import EvalConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-
-@dataclass(frozen=True)
-class EvalConfig(ChoosesHead):
-    """Evaluation: every clip is encoded once, then the episodes run on the features.
-
-    Processes that ``torchrun`` starts share the encoding; the result is that of one.
-
-    Args:
-        data: dataset folder, list file or frame store.
-        split: split file with the class names of train, val and test, or a benchmark's name; None takes all classes.
-        part: part of the split whose classes are evaluated: train, val or test.
-        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
-        weights: local weight file of the backbone.
-        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
-        frames: frames of a clip; None is the saved adapter's, or 8.
-        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
-        adapter_path: folder of a trained adapter, such as best/ of a training run.
-        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
-        heads: several heads (bi-mhm,otam) or all, on the same clips and episodes, instead of one. Those whose weights
-            were not trained with the adapter get no number.
-        text: how the names of the classes are told to a head that uses them.
-        search_mixing: search the head clip-fsar's mixing exponent, for --head.mixing; with part val only.
-        open_set: also queries of classes that are not in the episode: how well they are told apart (AUROC), and what
-            is right and what is "unknown" at the reject rate.
-        reject_rate: share of the queries of known classes that may be answered "unknown".
-        calibration: file of an earlier --save-calibration to try; None is the calibration.json beside the saved
-            adapter.
-        save_calibration: file, or folder of the saved adapter, for the calibration that predict uses; part val only.
-        way: classes in an episode; 1 with open_set: is it this action or not.
-        shot: support clips of a class; all of several numbers (1,5) are evaluated on one encoding.
-        queries: query clips of a class in an episode.
-        episodes: number of episodes.
-        seed: of the episodes, and of random test frames.
-        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
-            adapter was trained, or uniform.
-        test_frames: centre reads the deterministic frames (our protocol); random draws them, as the released code
-            does for SSv2, HMDB51 and UCF101.
-        views: with random test frames, encodings of each clip among which each occurrence in an episode draws.
-        transforms: plain keeps the aspect ratio (our protocol), released resizes to a square; None is as the saved
-            adapter was trained, or plain.
-        out: folder for eval.json and the feature cache; None writes nothing.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        workers: processes that read clips.
-        batch_size: clips in a forward pass.
-    """
-
-    data: str
-    split: str | None = None
-    part: Literal["train", "val", "test"] = "test"
-    backbone: str | None = None
-    weights: str | None = None
-    image_size: int | None = option(None, **SIDE)
-    frames: int | None = option(None, **FRAMES)
-    adapter: AdapterConfig = field(default_factory=NoneConfig)
-    adapter_path: str | None = None
-    head: HeadSpec | str | None = None
-    heads: tuple[str, ...] | str | None = None
-    text: TextConfig = field(default_factory=TextConfig)
-    search_mixing: bool = False
-    open_set: bool = False
-    reject_rate: float = option(0.05, **REJECT_RATE)
-    calibration: str | None = None
-    save_calibration: str | None = None
-    way: int = option(5, **CLIPS)
-    shot: int | tuple[int, ...] = option((1, 5), **CLIPS)
-    queries: int = option(1, **CLIPS)
-    episodes: int = option(10_000, **EPISODES)
-    seed: int = option(0, **SEED)
-    sampling: Sampling | None = None
-    test_frames: Literal["centre", "random"] = "centre"
-    views: int = option(1, **COUNT)
-    transforms: Transforms | None = None
-    out: str | None = None
-    device: str = "auto"
-    precision: Precision = "fp32"
-    workers: int = option(0, **WORKERS)
-    batch_size: int = option(8, **CLIPS)
 
 
 def evaluate(config: EvalConfig) -> dict:

@@ -2,72 +2,23 @@
 
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..classifiers.video import VideoClassifier
-from ..data.clip_reading import Sampling, read_as
+from ..data.clip_reading import read_as
 from ..data.datasets import ClipSet
 from ..data.division import open_division, parts_of
 from ..errors import D2STError
 from ..evaluation.classification import Answers, Views, answer
-from ..utils.config import Checked, option
 from ..utils.console import plain_console, plain_table, say
-from ..utils.device import Precision, pick_device
+from ..utils.device import pick_device
 from ..utils.distributed import launch
 from ..utils.files import write_atomic
-from ..utils.limits import CLIPS, COUNT, FRAMES, WORKERS
 from ..utils.provenance import write_result
 from ..utils.statistics import share_interval
+from .classifier_options import FullShotEvalConfig
 
 CONFUSED = 20  # pairs of classes that are listed
-
-
-@dataclass(frozen=True)
-class FullShotEvalConfig(Checked):
-    """Evaluation of a classifier that ``d2st train --head linear`` trained.
-
-    Processes that ``torchrun`` starts share the clips; the result is that of one.
-
-    Args:
-        data: dataset folder, list file or frame store.
-        split: benchmark's name, or a file that divides the clips of every class; None is the data's own parts.
-        part: train, val or test; None is test where the data have such a part, else val; data without parts are tested
-            as a whole.
-        adapter_path: folder of the trained classifier, such as best/ of a training run.
-        head: linear.
-        weights: local weight file of the backbone, where one was used.
-        frames: frames of a clip; None is as trained.
-        sampling: which frames are read; None is the rule of the training.
-        stride: of the rule stride, frames from one to the next; None is that of the training.
-        views: times that each clip is read, at other frames.
-        crops: cuts of every picture along its longer side, from end to end; one is the center.
-        average: what is averaged over views and crops: probabilities or logits.
-        out: folder for eval.json and answers.jsonl; None writes nothing.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        workers: processes that read clips.
-        batch_size: views in a forward pass.
-    """
-
-    data: str
-    split: str | None = None
-    part: Literal["train", "val", "test"] | None = None
-    adapter_path: str | None = None
-    head: Literal["linear"] = "linear"
-    weights: str | None = None
-    frames: int | None = option(None, **FRAMES)
-    sampling: Sampling | None = None
-    stride: int | None = option(None, **FRAMES)
-    views: int = option(1, **COUNT)
-    crops: int = option(1, **COUNT)
-    average: Literal["probabilities", "logits"] = "probabilities"
-    out: str | None = None
-    device: str = "auto"
-    precision: Precision = "fp32"
-    workers: int = option(0, **WORKERS)
-    batch_size: int = option(8, **CLIPS)
 
 
 def evaluate_full_shot(config: FullShotEvalConfig) -> dict:

@@ -1,65 +1,26 @@
 """``d2st export``: an adapted encoder as one file that runs without d2st, checked against PyTorch before it is kept."""
 
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from .. import heads
-from ..adapters import AdapterConfig, NoneConfig
 from ..classifiers.build import refuse_ignored
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.clip_reading import Sampling, Transforms, choose, with_reading
+from ..data.clip_reading import choose, with_reading
 from ..encoder import VideoEncoder
 from ..export import describe, import_onnx, translate
 from ..factory.encoder import build_encoder
 from ..heads import HeadSpec
 from ..heads.head_file import saved_spec
 from ..heads.spec import DEFAULT
-from ..utils.config import Checked, option
 from ..utils.console import say, tell
 from ..utils.files import write_together
 from ..utils.hub import find
-from ..utils.limits import FRAMES, SEED, SIDE
 from ..utils.provenance import plain, write_result
+from .tool_options import ExportConfig
 
 SUPPORT = "support.npz"
-
-
-@dataclass(frozen=True)
-class ExportConfig(Checked):
-    """An adapted encoder as an ONNX or torch.export file that says what it needs to be run with.
-
-    Args:
-        out: folder for encoder.onnx (or encoder.pt2), a JSON beside it, and support.npz of a classifier's examples.
-        format: onnx, or pt2 (torch.export, for PyTorch without d2st).
-        classifier: folder of a saved classifier, whose encoder, classes and examples are exported.
-        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
-        weights: local weight file of the backbone.
-        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
-        frames: frames of a clip, fixed in the file; None is the saved adapter's, or 8.
-        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
-        adapter_path: folder of a trained adapter, such as best/ of a training run.
-        sampling: which frames of a clip are to be read: uniform, rate50 or rate35 (released rules), stride or tsn;
-            None is as the saved adapter was trained, or uniform.
-        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
-            trained, or plain.
-        seed: of the random clips on which the file is checked.
-    """
-
-    out: str
-    format: Literal["onnx", "pt2"] = "onnx"
-    classifier: str | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    image_size: int | None = option(None, **SIDE)
-    frames: int | None = option(None, **FRAMES)
-    adapter: AdapterConfig = field(default_factory=NoneConfig)
-    adapter_path: str | None = None
-    sampling: Sampling | None = None
-    transforms: Transforms | None = None
-    seed: int = option(0, **SEED)
 
 
 def export(config: ExportConfig) -> dict:

@@ -2,84 +2,19 @@
 
 import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from ..adapters import AdapterConfig, NoneConfig
 from ..classifiers.build import build_classifier, encode_with
 from ..classifiers.prediction import Prediction
 from ..classifiers.support_set import EncodedClips
-from ..data.clip_reading import Sampling, Transforms, read_as
+from ..data.clip_reading import read_as
 from ..data.datasets import Clip, ClipSet
 from ..data.queries import query_files
 from ..errors import D2STError
-from ..heads import ChoosesHead, HeadSpec, TextConfig
-from ..utils.config import option
 from ..utils.console import plain_console, plain_table, printable, tell, tell_unreadable
-from ..utils.device import Precision
-from ..utils.limits import CLIPS, COUNT, FRAMES, REJECT_RATE, SIDE, WORKERS
 from ..utils.provenance import write_result
 from ..utils.table_file import TableWriter
-
-
-@dataclass(frozen=True)
-class PredictConfig(ChoosesHead):
-    """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read.
-
-    Args:
-        query: clip to recognize (a video or a folder of its frames), folder of clips, or several of these.
-        support: folder with a folder of example clips for each class, or a file that save_support wrote.
-        classifier: folder of a saved classifier, instead of support and model.
-        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
-        weights: local weight file of the backbone.
-        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
-        frames: frames of a clip; None is the saved adapter's, or 8.
-        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
-        adapter_path: folder of a trained adapter, such as best/ of a training run.
-        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
-        text: how the names of the classes are told to a head that uses them.
-        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
-            adapter was trained, or uniform.
-        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
-            trained, or plain.
-        reject_rate: share of the clips of the support's classes that may be answered "unknown"; the price of telling
-            clips that show none of them.
-        calibration: file that eval --open-set --save-calibration wrote, for support sets that are too small to tell
-            what is unknown; None is the calibration.json beside the saved adapter.
-        format: of the output: table, jsonl (a JSON object a line) or csv.
-        top: classes listed for each clip in the table.
-        save: folder to keep the classifier in, for the next time.
-        out: folder for predict.json, which also says how it was made; None writes nothing.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        workers: processes that read clips.
-        batch_size: clips in a forward pass.
-    """
-
-    query: tuple[str, ...] | str
-    support: str | None = None
-    classifier: str | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    image_size: int | None = option(None, **SIDE)
-    frames: int | None = option(None, **FRAMES)
-    adapter: AdapterConfig = field(default_factory=NoneConfig)
-    adapter_path: str | None = None
-    head: HeadSpec | str | None = None
-    text: TextConfig = field(default_factory=TextConfig)
-    sampling: Sampling | None = None
-    transforms: Transforms | None = None
-    reject_rate: float = option(0.05, **REJECT_RATE)
-    calibration: str | None = None
-    format: Literal["table", "jsonl", "csv"] = "table"
-    top: int = option(3, **COUNT)
-    save: str | None = None
-    out: str | None = None
-    device: str = "auto"
-    precision: Precision = "fp32"
-    workers: int = option(0, **WORKERS)
-    batch_size: int = option(8, **CLIPS)
+from .options import PredictConfig
 
 
 def predict(config: PredictConfig) -> dict:

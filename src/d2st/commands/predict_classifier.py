@@ -3,67 +3,20 @@
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ..classifiers.video import VideoClassifier
-from ..data.clip_reading import Sampling, read_as
+from ..data.clip_reading import read_as
 from ..data.datasets import Clip, ClipSet
 from ..data.queries import query_files
 from ..errors import D2STError
 from ..evaluation.classification import Views, answer
-from ..utils.config import Checked, option
 from ..utils.console import plain_console, plain_table, printable, tell_unreadable
-from ..utils.device import Precision, pick_device
+from ..utils.device import pick_device
 from ..utils.distributed import launch
-from ..utils.limits import CLIPS, COUNT, FRAMES, WORKERS
 from ..utils.provenance import write_result
 from ..utils.table_file import TableWriter
-
-
-@dataclass(frozen=True)
-class FullShotPredictConfig(Checked):
-    """Recognition by a classifier that ``d2st train --head linear`` trained; no examples are needed. Exit code 1 says
-    that some clips could not be read.
-
-    Args:
-        query: clip to recognize (a video or a folder of its frames), folder of clips, or several of these.
-        adapter_path: folder of the trained classifier, such as best/ of a training run.
-        head: linear.
-        weights: local weight file of the backbone, where one was used.
-        frames: frames of a clip; None is as trained.
-        sampling: which frames are read; None is the rule of the training.
-        stride: of the rule stride, frames from one to the next; None is that of the training.
-        views: times that each clip is read, at other frames.
-        crops: cuts of every picture along its longer side, from end to end; one is the center.
-        average: what is averaged over views and crops: probabilities or logits.
-        format: of the output: table, jsonl (a JSON object a line) or csv.
-        top: classes listed for each clip in the table, at most five.
-        out: folder for predict.json, which also says how it was made; None writes nothing.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        workers: processes that read clips.
-        batch_size: views in a forward pass.
-    """
-
-    query: tuple[str, ...] | str
-    adapter_path: str | None = None
-    head: Literal["linear"] = "linear"
-    weights: str | None = None
-    frames: int | None = option(None, **FRAMES)
-    sampling: Sampling | None = None
-    stride: int | None = option(None, **FRAMES)
-    views: int = option(1, **COUNT)
-    crops: int = option(1, **COUNT)
-    average: Literal["probabilities", "logits"] = "probabilities"
-    format: Literal["table", "jsonl", "csv"] = "table"
-    top: int = option(3, least=1, most=5)
-    out: str | None = None
-    device: str = "auto"
-    precision: Precision = "fp32"
-    workers: int = option(0, **WORKERS)
-    batch_size: int = option(8, **CLIPS)
+from .classifier_options import FullShotPredictConfig
 
 
 def predict_full_shot(config: FullShotPredictConfig) -> dict:

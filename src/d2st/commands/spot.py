@@ -4,104 +4,28 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
-from ..adapters import AdapterConfig, NoneConfig
 from ..classifiers.build import build_classifier
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.clip_reading import Sampling, Transforms, read_as
+from ..data.clip_reading import read_as
 from ..data.video.stream import VideoStream, open_stream
 from ..errors import D2STError
-from ..heads import ChoosesHead, HeadSpec, TextConfig
 from ..spotting.segments import Segment, count_found, find_segments, of_classes, read_events, tell, window_scores
 from ..spotting.timeline import timeline
 from ..spotting.windows import lengths_for, watch
 from ..utils import console
-from ..utils.config import option
 from ..utils.console import plain_console, plain_table, printable
-from ..utils.device import Precision
 from ..utils.files import write_atomic
-from ..utils.limits import CLIPS, FRAMES, NOT_NEGATIVE, POSITIVE, REJECT_RATE, SHARE, SIDE, WORKERS
 from ..utils.progress import clock, video_progress
 from ..utils.provenance import write_result
 from ..utils.signals import Stop
 from ..utils.table_file import TableWriter
-
-
-@dataclass(frozen=True)
-class SpotConfig(ChoosesHead):
-    """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far.
-
-    Args:
-        support: folder with a folder of example clips for each action.
-        video: file to search, or a folder of its frames.
-        classifier: folder of a saved classifier, instead of support and model; --lengths is needed then.
-        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
-        weights: local weight file of the backbone.
-        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
-        frames: frames of a window; None is the saved adapter's, or 8.
-        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
-        adapter_path: folder of a trained adapter, such as best/ of a training run.
-        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
-        text: how the names of the classes are told to a head that uses them.
-        sampling: which frames of the support clips are read; None is as the saved adapter was trained, or uniform.
-            Windows are always read uniformly.
-        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
-            trained, or plain.
-        lengths: of the windows in seconds; None takes them from the support clips.
-        reject_rate: share of windows that show one of the actions that may be answered "unknown"; the price of telling
-            others.
-        calibration: file that eval --open-set --save-calibration wrote, for support sets that are too small to tell
-            what is unknown; None is the calibration.json beside the saved adapter.
-        stride: from a window to the next, as a share of its length.
-        threshold: least score of a segment, 0 to 1.
-        contrast: how much a window must stand out of its video besides fitting the support set; 0 where the video shows
-            little but these actions.
-        overlap: most overlap of segments (intersection over union) before the weaker one is dropped.
-        gap: in seconds; stretches of one class that are no further apart are one segment. None is half the shortest
-            window, less than which windows cannot tell.
-        events: CSV file of what really happens (start, end, label; seconds or mm:ss), to draw and score against.
-        format: of the output: table, jsonl (a JSON object a segment) or csv.
-        out: folder for spot.json, windows.csv and timeline.png; None writes nothing.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        workers: processes that read support clips, and threads that decode the video.
-        batch_size: windows in a forward pass.
-    """
-
-    support: str | None = None
-    video: str = ""
-    classifier: str | None = None
-    backbone: str | None = None
-    weights: str | None = None
-    image_size: int | None = option(None, **SIDE)
-    frames: int | None = option(None, **FRAMES)
-    adapter: AdapterConfig = field(default_factory=NoneConfig)
-    adapter_path: str | None = None
-    head: HeadSpec | str | None = None
-    text: TextConfig = field(default_factory=TextConfig)
-    sampling: Sampling | None = None
-    transforms: Transforms | None = None
-    lengths: tuple[float, ...] | float | None = option(None, **POSITIVE)
-    reject_rate: float = option(0.05, **REJECT_RATE)
-    calibration: str | None = None
-    stride: float = option(0.25, least=0.01, most=1)
-    threshold: float = option(0.5, **SHARE)
-    contrast: float = option(1.0, **NOT_NEGATIVE)
-    overlap: float = option(0.2, **SHARE)
-    gap: float | None = option(None, **NOT_NEGATIVE)
-    events: str | None = None
-    format: Literal["table", "jsonl", "csv"] = "table"
-    out: str | None = None
-    device: str = "auto"
-    precision: Precision = "fp32"
-    workers: int = option(0, **WORKERS)
-    batch_size: int = option(8, **CLIPS)
+from .options import SpotConfig
 
 
 class Windows:

@@ -1,15 +1,15 @@
 """``d2st visualize``: where the adapters look in a clip, and which of its frames match those of examples."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from ..adapters import AdapterConfig, D2STConfig, NoneConfig
+from ..adapters import D2STConfig
 from ..classifiers.build import SupportOptions, fit_clips
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.clip_reading import Sampling, Transforms, choose, read_as, with_reading
+from ..data.clip_reading import choose, read_as, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
 from ..data.kinds import is_frame_folder
 from ..data.queries import clips_in
@@ -18,78 +18,22 @@ from ..data.video.open import reader
 from ..errors import D2STError
 from ..factory.encoder import build_encoder
 from ..factory.heads import build_head, tell_untrained
-from ..heads import ChoosesHead, HeadSpec, TextConfig, bi_mhm, frame_distances
-from ..utils.config import option
+from ..heads import bi_mhm, frame_distances
 from ..utils.console import say, tell_unreadable
-from ..utils.device import Precision, pick_device
+from ..utils.device import pick_device
 from ..utils.files import write_png
-from ..utils.limits import CLIPS, COUNT, FRAMES, NOT_NEGATIVE, SEED, SIDE, WORKERS
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..visualize import point_figures, sheet
 from ..visualize.alignment import align, alignment_figure
 from ..visualize.clip_points import ClipPoints, clip_points, points_record
+from .options import VisualizeConfig
 
 MOMENTS, BYTES = 48, 2**29  # of an animation: pictures, and what they may take in memory
 _NO_POINTS = (
     "The adapter '{}' has no reference points to draw; only D²ST-Adapters have. Give --adapter with the folder of a "
     "trained one (or d2st for an untrained one), or --support to see which frames match."
 )
-
-
-@dataclass(frozen=True)
-class VisualizeConfig(ChoosesHead):
-    """Pictures of what a model sees in a clip: the points its adapters read, and the frames that match examples.
-
-    Args:
-        query: clip to look into.
-        support: example clip, folder of clips of one class, or folder of class folders, of which the predicted class is
-            shown; None draws the points alone.
-        token: query token "frame,x,y" whose points are wanted too: the frame counts from 0 as in the pictures, x and y
-            are pixels of the upright video.
-        top: points drawn of each pathway, those that get most attention from all queries.
-        token_top: points drawn of each pathway, those that get most attention from the query token.
-        backbone: timm name or a backbone that ships with d2st; None is the saved adapter's, or CLIP ViT-B/16.
-        weights: local weight file of the backbone.
-        image_size: side of the frames in pixels; None is the backbone's own, or the saved adapter's.
-        frames: frames of a clip; None is the saved adapter's, or 8.
-        adapter: adapter system put on the backbone untrained; none is the frozen backbone.
-        adapter_path: folder of a trained adapter, such as best/ of a training run.
-        head: matching head; None is the one that the saved adapter was trained with, or bi-mhm.
-        text: how the names of the classes are told to a head that uses them.
-        sampling: which frames are read: uniform, rate50 or rate35 (released rules), stride or tsn; None is as the saved
-            adapter was trained, or uniform.
-        transforms: plain keeps the aspect ratio, released resizes to a square; None is as the saved adapter was
-            trained, or plain.
-        seed: of adapters that are put on untrained.
-        out: folder for the pictures and visualize.json.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        workers: processes that read the support's clips.
-        batch_size: clips of the support in a forward pass.
-    """
-
-    query: str
-    support: str | None = None
-    token: tuple[float, ...] | None = option(None, **NOT_NEGATIVE)
-    top: int = option(100, **COUNT)
-    token_top: int = option(50, **COUNT)
-    backbone: str | None = None
-    weights: str | None = None
-    image_size: int | None = option(None, **SIDE)
-    frames: int | None = option(None, **FRAMES)
-    adapter: AdapterConfig = field(default_factory=NoneConfig)
-    adapter_path: str | None = None
-    head: HeadSpec | str | None = None
-    text: TextConfig = field(default_factory=TextConfig)
-    sampling: Sampling | None = None
-    transforms: Transforms | None = None
-    seed: int = option(0, **SEED)
-    out: str = "runs/visualize"
-    device: str = "auto"
-    precision: Precision = "fp32"
-    workers: int = option(0, **WORKERS)
-    batch_size: int = option(8, **CLIPS)
 
 
 def visualize(config: VisualizeConfig) -> dict:

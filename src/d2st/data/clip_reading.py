@@ -6,11 +6,9 @@ from typing import Literal, Protocol, Self
 
 from ..utils.config import Checked, build, option
 from ..utils.console import tell
-from ..utils.device import Precision
 from ..utils.limits import FRAMES, SIDE
-
-Sampling = Literal["uniform", "rate50", "rate35", "stride", "tsn"]
-Transforms = Literal["plain", "released"]
+from ..utils.options import Precision
+from .options import Sampling, Transforms
 
 
 class Reader(Protocol):

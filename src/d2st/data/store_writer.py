@@ -5,55 +5,25 @@ import json
 import os
 import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import torch
 
 from ..errors import D2STError
-from ..utils.config import Checked, option
 from ..utils.console import say
 from ..utils.distributed import gather, launch, lost_processes, share
 from ..utils.files import clear_leftovers, hold, write_json
-from ..utils.limits import SIDE, WORKERS
 from ..utils.progress import progress
 from ..utils.workers import lost_workers, run_jobs
 from .listing import Listing
+from .options import PrepareConfig
 from .remake import refuse_other, refuse_strangers, remove_unnamed, source_of
 from .store_index import LOCK, VERSION, clip_file, is_store, place_of
 from .video import frame_file
 from .video.faults import clip_errors
 from .video.open import iter_frames, probe, reader, state
 from .video.reader import VideoError, VideoWarning
-
-
-@dataclass(frozen=True)
-class PrepareConfig(Checked):
-    """Videos to a frame store.
-
-    Args:
-        data: Folder of class folders, list file, or the folder that the list files in ``split`` start from.
-        out: Folder of the store.
-        split: Split file or a benchmark's name; only its classes are prepared. None: all.
-        short_side: Pictures with a longer short side are shrunk to it, in pixels; none is enlarged.
-        format: "jpeg", or "lossless" (WebP; two to three times the space and the reading time).
-        quality: Of JPEG, 1 to 100.
-        workers: Processes; None for one a CPU core, 0 for none besides this one.
-        on_error: "skip" lists videos that cannot be read in report.json and goes on; "fail" stops at the first.
-        replace: A finished store of other data, or of clips that are not asked for now, may be replaced.
-    """
-
-    data: str
-    out: str
-    split: str | None = None
-    short_side: int = option(256, least=16, most=SIDE["most"])
-    format: Literal["jpeg", "lossless"] = "jpeg"
-    quality: int = option(95, least=1, most=100)
-    workers: int | None = option(None, **WORKERS)
-    on_error: Literal["skip", "fail"] = "skip"
-    replace: bool = False
 
 
 def prepare(config: PrepareConfig) -> dict:

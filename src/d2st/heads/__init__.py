@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ..data.options import TextConfig
 from ..errors import D2STError
 from .base import EncodedEpisode, Head
 from .bi_mhm import BiMHM, bi_mhm
@@ -26,7 +27,7 @@ from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
-from .spec import FILLED, ChoosesHead, HeadSpec, TextConfig
+from .spec import FILLED, HeadSpec
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -117,7 +118,6 @@ __all__ = [
     "OTAM",
     "TRX",
     "BiMHM",
-    "ChoosesHead",
     "EncodedEpisode",
     "Head",
     "HeadSpec",

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..data.clip_reading import ClipReading
-from .spec import HeadSpec, TextConfig
+from ..data.options import TextConfig
+from .spec import HeadSpec
 
 
 @dataclass(frozen=True, eq=False)

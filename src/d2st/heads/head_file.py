@@ -7,6 +7,7 @@ import torch
 
 from .. import __version__
 from ..data.clip_reading import ClipReading
+from ..data.options import TextConfig
 from ..errors import D2STError
 from ..utils import config as checks
 from ..utils.files import write_json, write_safetensors
@@ -15,7 +16,7 @@ from ..utils.hub import find
 from ..utils.tensor_file import read_shapes, read_tensors
 from ..utils.versioned_json import read_versioned, told
 from .base import Head
-from .spec import HeadSpec, TextConfig
+from .spec import HeadSpec
 
 CONFIG, WEIGHTS = "head_config.json", "head_model.safetensors"
 FORMAT = 1

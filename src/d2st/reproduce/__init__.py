@@ -1,17 +1,14 @@
 """``d2st reproduce``: the paper's tables as commands, and what came out of them beside the paper's numbers."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
+from ..commands.tool_options import ReproduceConfig
 from ..data import benchmarks
 from ..data.datasets import open_dataset
 from ..errors import D2STError
-from ..utils.config import Checked, option
 from ..utils.console import say
-from ..utils.limits import EPISODES, STEPS, THREADS, WORKERS
-from ..utils.limits import SEED as SEEDS
 from ..utils.provenance import write_result
 from . import paper
 from .cells import Cell, Run, cells, chosen, run_of
@@ -19,61 +16,6 @@ from .run import execute, finished
 from .table import entries, markdown, write_text
 
 SEED = 18  # of the released code
-
-
-@dataclass(frozen=True)
-class ReproduceConfig(Checked):
-    """Tables of the paper as published, or their small version on the rendered benchmark.
-
-    Args:
-        what: number of a table (1, 2, 4 to 12), several (4,5), all of them, or mini for the small version. What follows
-            a slash is as for only: 4/D2ST, mini/4/D2ST.
-        data: folder with a folder of videos or a frame store for each data set: ssv2, kinetics, hmdb51, ucf101 (or
-            the benchmark's own name). The small version renders its own.
-        out: folder of runs and tables; the same command goes on in it where it was stopped.
-        only: cells whose TABLE/ROW/COLUMN holds one of these words, such as 4/D2ST; * stands for anything.
-        variant: released trains and tests as the released code does, which the paper's numbers were made with; paper
-            as its text and Table 13 say.
-        seeds: seeds of the trainings; None is 18 as released, or 0,1,2 in the small version.
-        dry_run: print the commands and run nothing.
-        lanes: trainings side by side; None is 1, or 2 in the small version.
-        threads: of PyTorch in each; None leaves it to PyTorch, or is 1 in the small version.
-        episodes: training episodes of every cell of the small version; None is as its tables say.
-        test_episodes: test episodes of the small version.
-        device: auto, cpu or cuda.
-        precision: fp32, bf16 or fp16.
-        workers: processes that read clips, in each training.
-    """
-
-    what: str
-    data: str | None = None
-    out: str = "runs/reproduce"
-    only: tuple[str, ...] | str = ()
-    variant: Literal["released", "paper"] = "released"
-    seeds: int | tuple[int, ...] | None = option(None, **SEEDS)
-    dry_run: bool = False
-    lanes: int | None = option(None, least=1, most=256)
-    threads: int | None = option(None, **THREADS)
-    episodes: int | None = option(None, **STEPS)
-    test_episodes: int = option(3000, **EPISODES)
-    device: str = "auto"
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    workers: int = option(0, **WORKERS)
-
-    @property
-    def patterns(self) -> tuple[str, ...]:
-        """``only`` as patterns."""
-        return (self.only,) if isinstance(self.only, str) else self.only
-
-    def common(self) -> tuple[str, ...]:
-        """Flags that every command gets."""
-        given = {"device": self.device, "precision": self.precision, "workers": self.workers}
-        default = {"device": "auto", "precision": "fp32", "workers": 0}
-        return tuple(t for key, value in given.items() if value != default[key] for t in (f"--{key}", str(value)))
-
-    def seed_list(self, default: tuple[int, ...]) -> tuple[int, ...]:
-        """``seeds``, or the default."""
-        return default if self.seeds is None else (self.seeds,) if isinstance(self.seeds, int) else self.seeds
 
 
 def reproduce(config: ReproduceConfig) -> dict:

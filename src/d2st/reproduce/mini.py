@@ -132,7 +132,10 @@ def _prepare_data(kind: str, folder: Path, config: "ReproduceConfig") -> None:
             done = now
     prepare(
         PrepareConfig(
-            str(folder / "benchmark" / "clips"), str(folder / "store"), workers=config.lanes or LANES, replace=True
+            data=str(folder / "benchmark" / "clips"),
+            out=str(folder / "store"),
+            workers=config.lanes or LANES,
+            replace=True,
         )
     )
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import build as backbones
+from ..data.options import TextConfig
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..heads.spec import TextConfig
 from ..utils.console import say
 from ..utils.files import write_safetensors
 from ..utils.finite import check_weights

@@ -1,8 +1,8 @@
 """Checks settings against the annotations and bounds of their fields, where a config is made.
 
-A config is a dataclass that derives from :class:`Checked`; its fields are annotated with what they take, and numbers
-say their bounds with :func:`option`. Files that hold a config are read with :func:`build`. What is no field of a
-dataclass, such as an option of a head's constructor, goes through :func:`checked`.
+A config is a dataclass that derives from :class:`Checked`; its fields are annotated with what they take, and have
+their help and the bounds of their numbers from :func:`option`. Files that hold a config are read with :func:`build`.
+What is no field of a dataclass, such as an option of a head's constructor, goes through :func:`checked`.
 """
 
 import dataclasses
@@ -57,7 +57,9 @@ FINITE = Bounds()
 
 def option(
     default: object = dataclasses.MISSING,
+    help: str = "",
     *,
+    factory: Callable[[], object] | None = None,
     above: float | None = None,
     least: float | None = None,
     most: float | None = None,
@@ -65,12 +67,36 @@ def option(
     finite: bool = True,
     empty: bool = False,
 ) -> Any:
-    """A dataclass field whose numbers have bounds, see :class:`Bounds`; without a default it must be given.
+    """Make a dataclass field with its help, whose numbers have bounds, see :class:`Bounds`.
 
-    Lists and texts are refused where they are empty, unless that is the default, or ``empty`` means something.
+    Args:
+        default: of the field; without it, and without a factory, the field must be given.
+        help: what the field says, for ``d2st COMMAND --help``.
+        factory: makes the default, for values that are not known yet.
+        above, least, most, below, finite: bounds of every number in the value.
+        empty: empty lists and texts mean something; else they are refused unless they are the default.
     """
-    metadata = {"bounds": Bounds(above, least, most, below, finite), "empty": empty}
+    metadata = {"bounds": Bounds(above, least, most, below, finite), "empty": empty, "help": help}
+    if factory:
+        return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def reuse(group: type, name: str, default: object = dataclasses.MISSING, help: str = "") -> Any:
+    """Take a field of another dataclass, its bounds and its help, with another default or another help.
+
+    Args:
+        group: dataclass that has the field.
+        name: of the field.
+        default: instead of the group's.
+        help: instead of the group's.
+    """
+    field = next(field for field in dataclasses.fields(group) if field.name == name)
+    metadata = {**field.metadata, "help": help or field.metadata.get("help", "")}
+    if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+        return dataclasses.field(default_factory=field.default_factory, metadata=metadata, kw_only=field.kw_only)
+    default = field.default if default is dataclasses.MISSING else default
+    return dataclasses.field(default=default, metadata=metadata, kw_only=field.kw_only)
 
 
 def check_fields(config: object) -> None:
@@ -191,17 +217,31 @@ def build(cls: type[T], mapping: object, where: str) -> T:
 
 @functools.cache
 def hints_of(cls: type | Callable) -> dict[str, Any]:
-    """Annotations of a dataclass's fields, or of arguments; one that names what is not there allows everything."""
+    """Annotations of a dataclass's fields, or of arguments.
+
+    A class that names types in quotes, so that it need not import them, has a static method ``late_types`` that does.
+    An annotation of what is not there allows everything.
+    """
+    late = _late_types(cls)
     try:
-        return get_type_hints(cls)
+        return get_type_hints(cls, localns=late)
     except Exception:  # a name that is imported for type checkers alone, or that is local to a function
         fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
-        return {field.name: _hint(field.type, cls.__module__) for field in fields}
+        return {field.name: _hint(field.type, cls.__module__, late) for field in fields}
 
 
-def _hint(annotation: object, module: str) -> Any:
+def _late_types(cls: type | Callable) -> dict[str, object] | None:
+    found = {}
+    for base in getattr(cls, "__mro__", ()):
+        if "late_types" in vars(base):
+            found |= base.late_types()
+    return found or None
+
+
+def _hint(annotation: object, module: str, late: dict[str, object] | None) -> Any:
+    holder = type("", (), {"__annotations__": {"it": annotation}, "__module__": module})
     try:
-        return get_type_hints(type("", (), {"__annotations__": {"it": annotation}, "__module__": module}))["it"]
+        return get_type_hints(holder, localns=late)["it"]
     except Exception:
         return object
 

@@ -1,13 +1,12 @@
 """Pick the device and the precision that a config asks for."""
 
 import contextlib
-from typing import Literal
 
 import torch
 
 from ..errors import D2STError
+from .options import Precision
 
-Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 

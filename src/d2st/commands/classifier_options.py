@@ -1,0 +1,92 @@
+"""Configs of the commands that train and use a classifier of fixed classes. Nothing here imports PyTorch."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from ..classifiers.options import TrainedClassifierOptions
+from ..data.options import ClassificationClipOptions, DataOptions, TextConfig, ViewOptions
+from ..factory.options import HeadOptions, ModelOptions, default_adapter
+from ..features.options import EncodingOptions
+from ..training.options import ClassificationScheduleOptions, ClassificationTrainingOptions, RunOptions
+from ..utils.config import option, reuse
+from ..utils.options import ComputeOptions
+
+if TYPE_CHECKING:
+    from ..adapters import AdapterConfig
+
+
+@dataclass(frozen=True)
+class FullShotTrainConfig(
+    DataOptions,
+    ModelOptions,
+    ClassificationTrainingOptions,
+    ClassificationScheduleOptions,
+    ClassificationClipOptions,
+    RunOptions,
+    ComputeOptions,
+):
+    """Full-shot classification.
+
+    An interrupted run goes on when it is started again with the same settings and folder.
+    """
+
+    split: str | None = reuse(
+        DataOptions,
+        "split",
+        help="benchmark's name (kinetics400, ssv2), or a file that divides the clips of every class: a YAML file with "
+        "lists or shares (80%), or a folder of lists. None is the data's own parts, or all clips for training",
+    )
+    adapter: "AdapterConfig" = option(
+        help="adapter that is trained, with its authors' classifier", factory=partial(default_adapter, "d2st")
+    )
+    adapter_path: str | None = reuse(
+        ModelOptions,
+        "adapter_path",
+        help="folder of a trained adapter to start from; its classifier, if it has one, is not taken",
+    )
+    head: Literal["linear"] = reuse(TrainedClassifierOptions, "head")
+    text: TextConfig = reuse(
+        HeadOptions,
+        "text",
+        help="how the names of the classes become features, for dist, whose classifier compares with them",
+    )
+
+
+@dataclass(frozen=True)
+class FullShotEvalConfig(DataOptions, TrainedClassifierOptions, ViewOptions, EncodingOptions):
+    """Evaluation of a classifier that ``d2st train --head linear`` trained.
+
+    Processes that ``torchrun`` starts share the clips; the result is that of one.
+    """
+
+    split: str | None = reuse(
+        DataOptions,
+        "split",
+        help="benchmark's name, or a file that divides the clips of every class; None is the data's own parts",
+    )
+    part: Literal["train", "val", "test"] | None = option(
+        None,
+        "train, val or test; None is test where the data have such a part, else val; data without parts are tested as "
+        "a whole",
+    )
+    out: str | None = option(None, "folder for eval.json and answers.jsonl; None writes nothing")
+    batch_size: int = reuse(EncodingOptions, "batch_size", help="views in a forward pass")
+
+
+@dataclass(frozen=True)
+class FullShotPredictConfig(TrainedClassifierOptions, ViewOptions, EncodingOptions):
+    """Recognition by a classifier that ``d2st train --head linear`` trained; no examples are needed.
+
+    Exit code 1 says that some clips could not be read.
+    """
+
+    query: tuple[str, ...] | str = option(
+        help="clip to recognize (a video or a folder of its frames), folder of clips, or several of these"
+    )
+    format: Literal["table", "jsonl", "csv"] = option(
+        "table", "of the output: table, jsonl (a JSON object a line) or csv"
+    )
+    top: int = option(3, "classes listed for each clip in the table, at most five", least=1, most=5)
+    out: str | None = option(None, "folder for predict.json, which also says how it was made; None writes nothing")
+    batch_size: int = reuse(EncodingOptions, "batch_size", help="views in a forward pass")

@@ -1,0 +1,230 @@
+"""Configs of the few-shot commands: groups of options, each owned by the layer that reads it, and a command's own.
+
+Nothing here imports PyTorch, so that ``--help`` answers at once.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+from ..classifiers.options import RejectionOptions, SupportOptions
+from ..data.options import DataOptions, EpisodeClipOptions, EpisodeOptions, ReadingOptions, Sampling
+from ..evaluation.options import OpenSetOptions, TestEpisodeOptions
+from ..factory.options import HeadOptions, ModelOptions, default_adapter
+from ..features.options import EncodingOptions
+from ..training.options import EpisodicScheduleOptions, EpisodicTrainingOptions, RunOptions
+from ..utils.config import option, reuse
+from ..utils.limits import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SHARE
+from ..utils.options import ComputeOptions, Precision
+
+if TYPE_CHECKING:
+    from ..adapters import AdapterConfig
+    from ..heads import HeadSpec
+
+
+@dataclass(frozen=True)
+class TrainConfig(
+    DataOptions,
+    ModelOptions,
+    HeadOptions,
+    EpisodeOptions,
+    EpisodicTrainingOptions,
+    EpisodicScheduleOptions,
+    EpisodeClipOptions,
+    RunOptions,
+    ComputeOptions,
+):
+    """Episodic training. An interrupted run goes on when it is started again with the same settings and folder."""
+
+    split: str | None = reuse(
+        DataOptions,
+        "split",
+        help="split file with the class names of train, val and test, or a benchmark's name; the test classes are "
+        "never read",
+    )
+    adapter: "AdapterConfig" = option(help="adapter that is trained", factory=partial(default_adapter, "d2st"))
+    adapter_path: str | None = reuse(
+        ModelOptions, "adapter_path", help="folder of a trained adapter to start from, with its head"
+    )
+    head: "HeadSpec | str | None" = reuse(
+        HeadOptions,
+        "head",
+        help="matching head; its parameters, if it has any, are trained with the adapter. None is the saved adapter's, "
+        "or bi-mhm",
+    )
+
+
+@dataclass(frozen=True)
+class EvalConfig(
+    DataOptions,
+    ModelOptions,
+    HeadOptions,
+    TestEpisodeOptions,
+    OpenSetOptions,
+    ReadingOptions,
+    EncodingOptions,
+):
+    """Evaluation: every clip is encoded once, then the episodes run on the features.
+
+    Processes that ``torchrun`` starts share the encoding; the result is that of one.
+    """
+
+    part: Literal["train", "val", "test"] = option(
+        "test", "part of the split whose classes are evaluated: train, val or test"
+    )
+    heads: tuple[str, ...] | str | None = option(
+        None,
+        "several heads (bi-mhm,otam) or all, on the same clips and episodes, instead of one. Those whose weights were "
+        "not trained with the adapter get no number",
+    )
+    search_mixing: bool = option(
+        False, "search the head clip-fsar's mixing exponent, for --head.mixing; with part val only"
+    )
+    test_frames: Literal["centre", "random"] = option(
+        "centre",
+        "centre reads the deterministic frames (our protocol); random draws them, as the released code does for SSv2, "
+        "HMDB51 and UCF101",
+    )
+    views: int = option(
+        1,
+        "with random test frames, encodings of each clip among which each occurrence in an episode draws",
+        **COUNT,
+    )
+    out: str | None = option(None, "folder for eval.json and the feature cache; None writes nothing")
+
+
+@dataclass(frozen=True)
+class PredictConfig(
+    SupportOptions,
+    ModelOptions,
+    HeadOptions,
+    ReadingOptions,
+    RejectionOptions,
+    EncodingOptions,
+):
+    """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read."""
+
+    query: tuple[str, ...] | str = option(
+        help="clip to recognize (a video or a folder of its frames), folder of clips, or several of these"
+    )
+    format: Literal["table", "jsonl", "csv"] = option(
+        "table", "of the output: table, jsonl (a JSON object a line) or csv"
+    )
+    top: int = option(3, "classes listed for each clip in the table", **COUNT)
+    save: str | None = option(None, "folder to keep the classifier in, for the next time")
+    out: str | None = option(None, "folder for predict.json, which also says how it was made; None writes nothing")
+
+
+@dataclass(frozen=True)
+class VisualizeConfig(ModelOptions, HeadOptions, ReadingOptions, EncodingOptions):
+    """Pictures of what a model sees in a clip: the points its adapters read, and the frames that match examples."""
+
+    query: str = option(help="clip to look into")
+    support: str | None = option(
+        None,
+        "example clip, folder of clips of one class, or folder of class folders, of which the predicted class is "
+        "shown; None draws the points alone",
+    )
+    token: tuple[float, ...] | None = option(
+        None,
+        'query token "frame,x,y" whose points are wanted too: the frame counts from 0 as in the pictures, x and y are '
+        "pixels of the upright video",
+        **NOT_NEGATIVE,
+    )
+    top: int = option(100, "points drawn of each pathway, those that get most attention from all queries", **COUNT)
+    token_top: int = option(
+        50, "points drawn of each pathway, those that get most attention from the query token", **COUNT
+    )
+    seed: int = option(0, "of adapters that are put on untrained", **SEED)
+    out: str = option("runs/visualize", "folder for the pictures and visualize.json")
+
+
+@dataclass(frozen=True)
+class SpotConfig(
+    SupportOptions,
+    ModelOptions,
+    HeadOptions,
+    ReadingOptions,
+    RejectionOptions,
+    EncodingOptions,
+):
+    """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far."""
+
+    support: str | None = reuse(SupportOptions, "support", help="folder with a folder of example clips for each action")
+    video: str = option("", "file to search, or a folder of its frames")
+    classifier: str | None = reuse(
+        SupportOptions,
+        "classifier",
+        help="folder of a saved classifier, instead of support and model; --lengths is needed then",
+    )
+    frames: int | None = reuse(ModelOptions, "frames", help="frames of a window; None is the saved adapter's, or 8")
+    sampling: Sampling | None = reuse(
+        ReadingOptions,
+        "sampling",
+        help="which frames of the support clips are read; None is as the saved adapter was trained, or uniform. "
+        "Windows are always read uniformly",
+    )
+    lengths: tuple[float, ...] | float | None = option(
+        None, "of the windows in seconds; None takes them from the support clips", **POSITIVE
+    )
+    reject_rate: float = reuse(
+        RejectionOptions,
+        "reject_rate",
+        help='share of windows that show one of the actions that may be answered "unknown"; the price of telling '
+        "others",
+    )
+    stride: float = option(0.25, "from a window to the next, as a share of its length", least=0.01, most=1)
+    threshold: float = option(0.5, "least score of a segment, 0 to 1", **SHARE)
+    contrast: float = option(
+        1.0,
+        "how much a window must stand out of its video besides fitting the support set; 0 where the video shows little "
+        "but these actions",
+        **NOT_NEGATIVE,
+    )
+    overlap: float = option(
+        0.2, "most overlap of segments (intersection over union) before the weaker one is dropped", **SHARE
+    )
+    gap: float | None = option(
+        None,
+        "in seconds; stretches of one class that are no further apart are one segment. None is half the shortest "
+        "window, less than which windows cannot tell",
+        **NOT_NEGATIVE,
+    )
+    events: str | None = option(
+        None,
+        "CSV file of what really happens (start, end, label; seconds or mm:ss), to draw and score against",
+    )
+    format: Literal["table", "jsonl", "csv"] = option(
+        "table", "of the output: table, jsonl (a JSON object a segment) or csv"
+    )
+    out: str | None = option(None, "folder for spot.json, windows.csv and timeline.png; None writes nothing")
+    workers: int = reuse(
+        ComputeOptions, "workers", help="processes that read support clips, and threads that decode the video"
+    )
+    batch_size: int = reuse(EncodingOptions, "batch_size", help="windows in a forward pass")
+
+
+@dataclass(frozen=True)
+class StudioConfig(ModelOptions, HeadOptions, ReadingOptions, RejectionOptions):
+    """A page at http://127.0.0.1:7860 for this machine alone; Ctrl-C ends it and removes the clips it was given."""
+
+    adapters: str | None = option(None, "folder under which every saved adapter can be chosen on the page")
+    host: str = option(
+        "127.0.0.1", "address to listen on; only those of this machine (127.0.0.1, ::1, localhost) are taken"
+    )
+    port: int = option(7860, "to listen on; 0 is any that is free", least=0, most=65_535)
+    max_size: int = option(200, "megabytes of an uploaded file", least=1, most=100_000)
+    max_clips: int = option(
+        100,
+        "example clips that a page keeps, and clips that it recognizes at once",
+        least=1,
+        most=100_000,
+    )
+    max_total: int = option(
+        4000,
+        "megabytes of clips of all pages; the oldest uploads go before another one is refused",
+        least=1,
+        most=10_000_000,
+    )
+    device: str = reuse(ComputeOptions, "device")
+    precision: Precision = reuse(ComputeOptions, "precision")

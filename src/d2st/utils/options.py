@@ -1,0 +1,18 @@
+"""Options of where and how a command computes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from .config import Checked, option
+from .limits import WORKERS
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeOptions(Checked):
+    """Device and processes"""
+
+    device: str = option("auto", "auto, cpu or cuda")
+    precision: Precision = option("fp32", "fp32, bf16 or fp16 (mixed)")
+    workers: int = option(0, "processes that read clips", **WORKERS)
