@@ -17,25 +17,25 @@ import torch
 import d2st
 from d2st.errors import D2STError
 from d2st.studio import StudioConfig, cards, check, studio
-from d2st.studio.recognizers import Recognizers
-from d2st.studio.room import Room
+from d2st.studio.clips import DiskQuota
+from d2st.studio.models import ModelCache
 from d2st.studio.sessions import MOST, SILENT, Sessions, remove_left_over
 
 
 @pytest.fixture(scope="module")
-def recognizers(small, tmp_path_factory):
+def models(small, tmp_path_factory):
     """Two saved adapters to choose from."""
     folder = tmp_path_factory.mktemp("adapters")
     for name, config in (("a/best", d2st.D2STConfig()), ("b", d2st.STConfig())):
         encoder = d2st.adapt("test_resnet", config, frames=4, pretrained=small / "weights.safetensors", image_size=32)
         encoder.save_pretrained(folder / name)
-    return Recognizers(StudioConfig(adapters=str(folder), weights=str(small / "weights.safetensors"), device="cpu"))
+    return ModelCache(StudioConfig(adapters=str(folder), weights=str(small / "weights.safetensors"), device="cpu"))
 
 
 @pytest.fixture
-def sessions(recognizers, tmp_path, monkeypatch):
+def sessions(models, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    opened = Sessions(recognizers, max_size=1, max_clips=6, grace=30)
+    opened = Sessions(models, max_size=1, max_clips=6, grace=30)
     yield opened
     opened.close()
 
@@ -119,15 +119,15 @@ def test_another_recognizer_looks_at_the_examples_anew(sessions, upload):
     _, tab = sessions.enter("", "tab")
     run(tab.add("pink", upload("pink/0", "pink/1")))
     before = tab.classifier.support["pink"].frames
-    step, _ = run(tab.use("b"))
+    step, _ = run(tab.change_model("b"))
     after = tab.classifier.support["pink"].frames
-    assert step.kept == 2 and tab.recognizer.name == "b" and after.shape == before.shape
+    assert step.kept == 2 and tab.model.name == "b" and after.shape == before.shape
     assert tab.examples["pink"][0].name == "pink-0.mp4"
     run(tab.recognize(upload("pink/2")))
     tab.look(0)
     assert tab.looks == {0: None}  # ST-Adapter has no reference points
     with pytest.raises(D2STError, match="no recognizer 'c'; choose one of a/best, b"):
-        run(tab.use("c"))
+        run(tab.change_model("c"))
 
 
 def test_one_example_of_several_is_removed(sessions, upload):
@@ -155,24 +155,24 @@ def test_a_change_of_recognizer_that_does_not_end_changes_nothing(sessions, uplo
     _, tab = sessions.enter("", "tab")
     run(tab.add("pink", upload("pink/0", "pink/1")))
     run(tab.recognize(upload("pink/2")))
-    before = tab.recognizer, tab.classifier, {name: list(own) for name, own in tab.examples.items()}, list(tab.answers)
-    steps = tab.use("b")
+    before = tab.model, tab.classifier, {name: list(own) for name, own in tab.examples.items()}, list(tab.answers)
+    steps = tab.change_model("b")
     next(steps), next(steps)
     steps.close()  # as when the page is reloaded
-    assert (tab.recognizer, tab.classifier, tab.examples, tab.answers) == before
+    assert (tab.model, tab.classifier, tab.examples, tab.answers) == before
     with monkeypatch.context() as patched, pytest.raises(MemoryError):
-        patched.setattr("d2st.studio.pictures.small_frames", lambda frames: (_ for _ in ()).throw(MemoryError()))
-        run(tab.use("b"))
-    assert (tab.recognizer, tab.classifier, tab.examples, tab.answers) == before
-    step, _ = run(tab.use("b"))
+        patched.setattr("d2st.studio.answers.small_frames", lambda frames: (_ for _ in ()).throw(MemoryError()))
+        run(tab.change_model("b"))
+    assert (tab.model, tab.classifier, tab.examples, tab.answers) == before
+    step, _ = run(tab.change_model("b"))
     assert step.kept == 2 and not tab.answers
 
 
-def test_a_recognizer_in_use_is_not_loaded_again(sessions, recognizers, monkeypatch):
+def test_a_recognizer_in_use_is_not_loaded_again(sessions, models, monkeypatch):
     _, tab = sessions.enter("", "tab")
-    monkeypatch.setattr("d2st.studio.recognizers.KEPT", 1)
-    recognizers.get("b")
-    assert list(recognizers.loaded) == ["b"] and recognizers.get("a/best") is tab.recognizer
+    monkeypatch.setattr("d2st.studio.models.KEPT", 1)
+    models.get("b")
+    assert list(models.recent) == ["b"] and models.get("a/best") is tab.model
 
 
 def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
@@ -256,7 +256,7 @@ def test_one_upload_serves_as_often_as_it_was_chosen(sessions, upload):
     run(other.add("pink", clip))
     assert step.kept == 1 and tab.answers[0].prediction.label == "pink" and other.count == 1
     tab.remove("pink")
-    run(other.use("b"))
+    run(other.change_model("b"))
     assert other.count == 1
 
 
@@ -280,14 +280,14 @@ def test_old_uploads_go_and_nothing_ends_the_sweep(sessions, upload, monkeypatch
     os.utime(os.path.dirname(old), (0, 0))
     sessions.sweep()
     assert not os.path.exists(os.path.dirname(old)) and os.path.exists(new)
-    run(tab.use("b"))  # a session's own clips stay
+    run(tab.change_model("b"))  # a session's own clips stay
     assert tab.count == 1
 
 
-def test_a_tab_that_is_closed_before_it_was_opened_is_forgotten(sessions, recognizers):
+def test_a_tab_that_is_closed_before_it_was_opened_is_forgotten(sessions, models):
     """Others come and go while a tab waits for its recognizer."""
     opening = threading.Thread(target=sessions.enter, args=("", "tab"), daemon=True)
-    with recognizers.lock:
+    with models.lock:
         opening.start()
         for _ in range(500):
             if sessions.tabs:
@@ -340,12 +340,12 @@ def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
     run(other.add("pink", upload("pink/2")))
     assert [bool(e.frames) for e in other.examples["pink"]] == [False, False, True]
     with pytest.raises(D2STError, match="pink, <b>teal came out of a saved file"):
-        run(other.use("b"))
+        run(other.change_model("b"))
     for content_, said in ((b"x", r"'mine\.safetensors' cannot be read"), (bytes(1_000_001), "larger than 1 MB")):
         with pytest.raises(D2STError, match=said):
             other.open_saved(upload(content_, name="mine.safetensors")[0])
     assert list(other.examples) == ["pink", "<b>teal"]
-    run(tab.use("b"))
+    run(tab.change_model("b"))
     with pytest.raises(D2STError, match="was encoded by"):
         tab.open_saved(upload(content, name="mine.safetensors")[0])
 
@@ -383,12 +383,12 @@ def test_what_it_cannot_start_with_is_a_sentence(small, tmp_path, monkeypatch):
         studio(StudioConfig(**model))
 
 
-@pytest.mark.parametrize("where", ["d2st.studio.clips.read_clip", "d2st.studio.pictures.small_frames"])
+@pytest.mark.parametrize("where", ["d2st.studio.clips.read_clip", "d2st.studio.answers.small_frames"])
 @pytest.mark.parametrize("raised", [ValueError("29 is not a valid Type"), MemoryError(), RuntimeError("no\nmemory")])
 def test_one_clip_never_stops_the_others(sessions, upload, monkeypatch, where, raised, capsys):
     """Whatever a file makes a library raise: the others are learned or answered, and its file does not stay."""
     _, tab = sessions.enter("", "tab")
-    right, calls = getattr(d2st.studio.clips if "clips" in where else d2st.studio.pictures, where.split(".")[-1]), []
+    right, calls = getattr(d2st.studio.clips if "clips" in where else d2st.studio.answers, where.split(".")[-1]), []
 
     def wrong(*given):
         calls.append(given)
@@ -458,20 +458,20 @@ def test_hosts_as_browsers_write_them():
 def test_uploads_have_room_in_all(tmp_path):
     uploads, kept = tmp_path / "uploads", tmp_path / "session"
     uploads.mkdir(), kept.mkdir()
-    room = Room(tmp_path, uploads, most=1000)
+    quota = DiskQuota(tmp_path, uploads, most=1000)
     for i, age in enumerate((300, 200, 0)):
         (uploads / str(i)).write_bytes(bytes(300))
         os.utime(uploads / str(i), (time.time() - age,) * 2)
     os.link(uploads / "1", kept / "1")  # one file under two names
-    assert room.used() == 900
-    with room.reserved(100) as there_is:
-        assert there_is
-        with room.reserved(200) as second:  # the oldest makes room
-            assert second and not (uploads / "0").exists() and room.used() == 600
-            with room.reserved(200) as third:  # taking 1 away frees nothing, and 2 is about to be used
+    assert quota.used() == 900
+    with quota.reserved(100) as fits:
+        assert fits
+        with quota.reserved(200) as second:  # the oldest makes room
+            assert second and not (uploads / "0").exists() and quota.used() == 600
+            with quota.reserved(200) as third:  # taking 1 away frees nothing, and 2 is about to be used
                 assert not third
-    assert room.coming == 0 and (uploads / "2").exists() and (kept / "1").exists()
-    with room.reserved(1001) as too_much:
+    assert quota.coming == 0 and (uploads / "2").exists() and (kept / "1").exists()
+    with quota.reserved(1001) as too_much:
         assert not too_much and (uploads / "2").exists()
 
 

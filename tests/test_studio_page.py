@@ -407,7 +407,7 @@ def test_broken_off_and_half_open_requests(server):
 
 def test_a_request_has_to_come_in_time(monkeypatch):
     """Also the second one of a connection, and whatever trickles in; one that is being answered may take long."""
-    connections = pytest.importorskip("d2st.studio.connections", reason="gradio is not installed", exc_type=ImportError)
+    guard = pytest.importorskip("d2st.studio.guard", reason="gradio is not installed", exc_type=ImportError)
     import uvicorn
     from uvicorn.server import ServerState
 
@@ -419,7 +419,7 @@ def test_a_request_has_to_come_in_time(monkeypatch):
     async def ask():
         config, state = uvicorn.Config(app, log_config=None), ServerState()
         server = await asyncio.get_running_loop().create_server(
-            lambda: connections.Connection(config, state, {}), "127.0.0.1", 0
+            lambda: guard.Connection(config, state, {}), "127.0.0.1", 0
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -430,10 +430,10 @@ def test_a_request_has_to_come_in_time(monkeypatch):
                 await asyncio.sleep(0.05)
             with contextlib.suppress(ConnectionError):
                 assert await asyncio.wait_for(side[0].read(), 5) == b""
-        assert not connections.Connection.waiting
+        assert not guard.Connection.waiting
         server.close()
 
-    monkeypatch.setattr(connections, "WAIT", 0.3)
+    monkeypatch.setattr(guard, "WAIT", 0.3)
     with ThreadPoolExecutor(1) as other:  # a browser's driver keeps a loop in this thread
         other.submit(asyncio.run, ask()).result()
 

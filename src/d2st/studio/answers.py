@@ -1,19 +1,45 @@
-"""What comes out for a query clip, with the frames that show why."""
+"""Answer what a query clip shows, with the frames that show why; pictures go into the page itself."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from PIL import Image
 from torch import Tensor
 
 from .. import heads
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import Prediction
-from . import pictures
-from .clips import Example, Upload
+from ..visualize.clip_points import clip_points
+from ..visualize.point_figures import important_points
+from .clips import Upload
+
+HEIGHT = 96  # pixels of a small frame
 
 
 @dataclass(frozen=True)
-class Pair:
+class Example:
+    """One example clip of an action.
+
+    Attributes:
+        name: of its file.
+        clip: None where it came out of a saved file.
+        frames: T small pictures, or none.
+    """
+
+    name: str
+    clip: Upload | None
+    frames: list[str]
+
+    @property
+    def key(self) -> str:
+        """What sets its clip apart from all others; empty without a clip."""
+        return self.clip.path.stem if self.clip else ""
+
+
+@dataclass(frozen=True)
+class FramePair:
     """A frame of a query and the frame of an example that it is most like.
 
     Attributes:
@@ -41,7 +67,7 @@ class Answer:
 
     clip: Upload
     prediction: Prediction
-    pairs: tuple[Pair, ...]
+    pairs: tuple[FramePair, ...]
     calibrated: bool
     notes: tuple[str, ...] = ()
 
@@ -64,15 +90,43 @@ def answer(
     """
     encoded = classifier.encode(classifier.transform(frames))
     prediction = classifier.match(encoded)
-    own, support = examples[prediction.label], classifier.support[prediction.label].frames  # (K, T, D)
+    support = classifier.support[prediction.label].frames  # (K, T, D)
     distances = heads.frame_distances(support, encoded.frames[None])[0]  # (K, T, T)
-    small, pairs = pictures.small_frames(frames), []
+    small = small_frames(frames)
+    pairs = []
     for match in prediction.matches:
         # The match is with the mean of the examples: show the one of them whose frame is most like the query's.
         distance, k = distances[:, match.support_frame, match.query_frame].min(0)
-        example = own[int(k)]
+        example = examples[prediction.label][int(k)]
         picture = example.frames[match.support_frame] if example.frames else None
         query = (small[match.query_frame], match.query_frame)
-        pairs.append(Pair(query, (picture, match.support_frame, example.name), 1 - distance.item()))
+        pairs.append(FramePair(query, (picture, match.support_frame, example.name), 1 - distance.item()))
     calibrated = len(examples) > 1 and classifier.never_unknown is None
     return Answer(clip, prediction, tuple(pairs), calibrated, tuple(notes))
+
+
+def small_frames(frames: Tensor) -> list[str]:
+    """Make small JPEG pictures of frames, uint8 (T, 3, H, W): T addresses (``data:...``) for ``<img src>``."""
+    pictures = []
+    for frame in frames:
+        picture = Image.fromarray(frame.permute(1, 2, 0).numpy())
+        width = min(max(1, round(HEIGHT * picture.width / picture.height)), 4 * HEIGHT)
+        file = io.BytesIO()
+        picture.resize((width, HEIGHT), Image.Resampling.LANCZOS).save(file, "JPEG", quality=82)
+        pictures.append(_address(file, "jpeg"))
+    return pictures
+
+
+def point_picture(classifier: FewShotClassifier, frames: Tensor) -> str | None:
+    """Draw where the adapters read a clip (T, 3, H, W); None where the adapter has no reference points."""
+    transforms = classifier.reading.transforms
+    clip = clip_points(classifier.encoder, frames, precision=classifier.precision, transforms=transforms)
+    if not clip.pathways:
+        return None
+    file = io.BytesIO()
+    important_points(clip).savefig(file, format="png")
+    return _address(file, "png")
+
+
+def _address(file: io.BytesIO, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"

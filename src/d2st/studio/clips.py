@@ -1,11 +1,14 @@
-"""Uploaded clips: taken into a page's folder, read once, and told about in words for people."""
+"""Take uploaded clips into a page's folder, read them, and keep what all of them take on the disk within a limit."""
 
 import os
 import re
 import secrets
 import shutil
+import threading
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from ..data.video.reader import VideoError, VideoWarning, read_clip
 from ..errors import D2STError
 
 LONG = 4.0  # seconds between two frames that are looked at, from which a clip is called long
+YOUNG = 60.0  # seconds in which an upload is not taken away: its page is about to use it
 
 
 @dataclass(frozen=True)
@@ -30,26 +34,6 @@ class Upload:
 
     name: str
     path: Path
-
-
-@dataclass(frozen=True)
-class Example:
-    """One example clip of an action.
-
-    Attributes:
-        name: of its file.
-        clip: None where it came out of a saved file.
-        frames: T small pictures, or none.
-    """
-
-    name: str
-    clip: Upload | None
-    frames: list[str]
-
-    @property
-    def key(self) -> str:
-        """What sets its clip apart from all others; empty without a clip."""
-        return self.clip.path.stem if self.clip else ""
 
 
 class Inbox:
@@ -89,7 +73,7 @@ class Inbox:
 
 
 def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]]:
-    """The frames of a clip that the classifier looks at, and what to tell about them.
+    """Read the frames of a clip that the classifier looks at.
 
     Returns:
         uint8 (T, 3, H, W), and sentences about damage, or a length at which the frames lie far apart.
@@ -114,7 +98,10 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
         except D2STError as error:
             reason = error.reason if isinstance(error, VideoError) else str(error)
             raise D2STError(f"{clip.name}: cannot be read as a video ({reason.rstrip('.')}).") from error
-    return frames, notes + [_plain(str(w.message), clip) for w in caught if issubclass(w.category, VideoWarning)]
+    damage = [str(warning.message) for warning in caught if issubclass(warning.category, VideoWarning)]
+    beginning = f"Video '{clip.path}': "
+    notes += [f"{clip.name}: {message.removeprefix(beginning)}" for message in damage]
+    return frames, notes
 
 
 def remove(clips: Sequence[Upload | None]) -> None:
@@ -124,6 +111,58 @@ def remove(clips: Sequence[Upload | None]) -> None:
             clip.path.unlink(missing_ok=True)
 
 
-def _plain(message: str, clip: Upload) -> str:
-    beginning = f"Video '{clip.path}': "
-    return f"{clip.name}: {message.removeprefix(beginning)}"
+class DiskQuota:
+    """Limits what clips take on the disk: the oldest uploads go first; what sessions took of them stays.
+
+    Args:
+        folder: of the studio; a clip with several names in it counts once.
+        uploads: the part of it that may be taken away.
+        most: bytes.
+    """
+
+    def __init__(self, folder: Path, uploads: Path, most: int) -> None:
+        self.folder, self.uploads, self.most = folder, uploads, most
+        self.lock = threading.Lock()
+        self.coming = 0  # bytes of uploads that are coming in
+
+    @contextmanager
+    def reserved(self, size: int) -> Iterator[bool]:
+        """Keep space for an upload while it comes in; gives False where there is none."""
+        with self.lock:
+            fits = self._make_space(size)
+            self.coming += size if fits else 0
+        try:
+            yield fits
+        finally:
+            with self.lock:
+                self.coming -= size if fits else 0
+
+    def used(self) -> int:
+        """Count the bytes on the disk."""
+        return sum({state.st_ino: state.st_size for _, state in _files(self.folder)}.values())
+
+    def _fits(self, size: int) -> bool:
+        return self.used() + self.coming + size <= self.most
+
+    def _make_space(self, size: int) -> bool:
+        if size > self.most:
+            return False
+        if self._fits(size):
+            return True
+        for since, path in sorted((state.st_mtime, path) for path, state in _files(self.uploads)):
+            if time.time() - since < YOUNG:
+                return False
+            with suppress(OSError):
+                path.unlink()
+            if self._fits(size):
+                return True
+        return False
+
+
+def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with suppress(OSError):  # gone in this moment
+                found.append((path, path.stat()))
+    return found

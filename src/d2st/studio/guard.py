@@ -1,14 +1,15 @@
-"""Who is answered, and how much at a time: this machine's pages, within limits of requests, bodies and uploads."""
+"""Answer this machine's pages alone, within limits of connections, requests, bodies and uploads."""
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from .sessions import Sessions
 
@@ -28,6 +29,8 @@ UNUSED = {
 REQUESTS = 256  # at a time; a page has a handful
 BODY = 1_000_000  # bytes of a request other than an upload: names and paths
 PATIENCE = 30.0  # seconds without a byte of a body, after which its sender is taken to be gone
+WAIT = 15.0  # seconds for the head of a request
+MOST = 100  # connections at a time that have not said what they want
 
 
 class Guard:
@@ -37,11 +40,12 @@ class Guard:
     Args:
         app: behind it.
         hosts: "address:port" as a browser may write them.
-        sessions: which tabs are there, and how much room for uploads.
+        sessions: which tabs are there, and how much space for uploads.
     """
 
     def __init__(self, app: ASGIApp, hosts: set[str], sessions: Sessions) -> None:
-        self.app, self.hosts, self.sessions, self.open = app, hosts, sessions, 0
+        self.app, self.hosts, self.sessions = app, hosts, sessions
+        self.open = 0  # requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or say why not."""
@@ -59,11 +63,13 @@ class Guard:
             self.open -= 1
 
     def _refusal(self, scope: Scope, headers: Headers) -> tuple[str, int] | None:
-        """Why a request is not answered, and with which status."""
-        origin, path = headers.get("origin"), scope["path"]
-        known = headers.get("host") in self.hosts and (origin is None or origin.removeprefix("http://") in self.hosts)
-        fetches = "/file=http" in path or "/proxy=" in path  # gradio would get them from elsewhere
-        if not known or fetches:
+        """Say why a request is not answered, and with which status."""
+        path, origin = scope["path"], headers.get("origin")
+        if headers.get("host") not in self.hosts:
+            return "This page is for the machine it runs on.", 403
+        if origin is not None and origin.removeprefix("http://") not in self.hosts:
+            return "This page is for the machine it runs on.", 403
+        if "/file=http" in path or "/proxy=" in path:  # gradio would get them from elsewhere
             return "This page is for the machine it runs on.", 403
         if not UNUSED.isdisjoint(path.removeprefix("/gradio_api").split("/")[1:2]):
             return "There is no such page.", 404
@@ -89,12 +95,12 @@ class Guard:
 
         if _is_upload(scope):
             size = int(Headers(scope=scope)["content-length"])
-            with self.sessions.room.reserved(size) as there_is:
-                if there_is:
+            with self.sessions.quota.reserved(size) as fits:
+                if fits:
                     return await self.app(scope, receive, answer)
-            most = self.sessions.room.most // 10**6
-            told = f"The studio keeps at most {most} MB of clips; remove actions, or close pages."
-            return await PlainTextResponse(told, 413)(scope, receive, send)
+            most = self.sessions.quota.most // 10**6
+            refused = f"The studio keeps at most {most} MB of clips; remove actions, or close pages."
+            return await PlainTextResponse(refused, 413)(scope, receive, send)
         if path.endswith("/queue/join"):
             body = await receive.all()
             if not _from_a_page(body):
@@ -148,22 +154,70 @@ def _is_upload(scope: Scope) -> bool:
 
 
 def _from_a_page(body: bytes) -> bool:
-    """Whether it is a piece of work as the page asks for it; gradio would fetch a file's path that is an address."""
+    """Whether a body asks for a piece of work as the page does."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
         return False
-    if not isinstance(asked, dict) or not isinstance(asked.get("data"), list) or type(asked.get("fn_index")) is not int:
-        return False
-    if not isinstance(asked.get("session_hash"), str):
-        return False
-    waiting = [asked["data"]]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict):
-            path = value.get("path", "")
-            if not isinstance(path, str) or "\0" in path or urlsplit(path.strip()).scheme:
-                return False
-        if isinstance(value, dict | list):
-            waiting += value.values() if isinstance(value, dict) else value
-    return True
+    return (
+        isinstance(asked, dict)
+        and isinstance(asked.get("data"), list)
+        and type(asked.get("fn_index")) is int
+        and isinstance(asked.get("session_hash"), str)
+        and all(map(_is_plain_path, _paths(asked["data"])))
+    )
+
+
+def _paths(value: object) -> Iterator[object]:
+    """Give what stands under ``path`` anywhere in JSON."""
+    waiting = [value]
+    while waiting:  # without recursion: JSON may be nested deeply
+        inner = waiting.pop()
+        if isinstance(inner, dict):
+            yield inner.get("path", "")
+            waiting += inner.values()
+        elif isinstance(inner, list):
+            waiting += inner
+
+
+def _is_plain_path(path: object) -> bool:
+    """Whether it is no address, which gradio would fetch."""
+    return isinstance(path, str) and "\0" not in path and not urlsplit(path.strip()).scheme
+
+
+class Connection(H11Protocol):
+    """Closes where a request does not come within ``WAIT`` seconds of its first byte, and the oldest of too many."""
+
+    waiting: dict["Connection", asyncio.TimerHandle] = {}  # noqa: RUF012, of all connections, the oldest first
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        """Wait for a request, and for no more connections than ``MOST``."""
+        super().connection_made(transport)
+        self._wait()
+        if len(self.waiting) > MOST:
+            next(iter(self.waiting))._close()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came in; the head of a request ends the wait, a part of one does not prolong it."""
+        super().data_received(data)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self._stop_waiting()
+        elif self not in self.waiting:
+            self._wait()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Nothing more is waited for."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def _wait(self) -> None:
+        self.waiting[self] = self.loop.call_later(WAIT, self._close)
+
+    def _stop_waiting(self) -> None:
+        timer = self.waiting.pop(self, None)
+        if timer:
+            timer.cancel()
+
+    def _close(self) -> None:
+        self._stop_waiting()
+        self.transport.close()

@@ -1,12 +1,15 @@
-"""The layout of the page and what its controls do; the work itself is in ``session.py``."""
+"""Lay out the page and connect its controls with the session of the tab; the work itself is in ``session.py``."""
 
+from collections.abc import Callable, Iterator
+from functools import wraps
 from html import escape
 
 import gradio as gr
+from gradio.components import Component
 
 from ..errors import D2STError
 from . import cards
-from .session import Session, Step
+from .session import Progress, Session
 from .sessions import Sessions
 
 _ENTER = "() => { const t = sessionStorage.getItem('d2st') || ''; sessionStorage.removeItem('d2st'); return [t] }"
@@ -25,159 +28,169 @@ watch('value', () => {
   if (pressed && !element.contains(document.activeElement)) element.querySelector(pressed)?.focus();
   pressed = null;
 });"""
+_QUIET = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
+
+Values = dict[Component, object]
 
 
-def build(sessions: Sessions) -> gr.Blocks:
-    """The page.
+class Page:
+    """The page: its components, and what their events do.
+
+    A handler gives new values for some components; where it raises a ``D2STError``, the status of its column says so.
 
     Args:
         sessions: of the tabs that will open it.
+
+    Attributes:
+        blocks: what gradio serves.
     """
-    names, size = sessions.recognizers.names, sessions.max_size
-    with gr.Blocks(title="d2st studio", analytics_enabled=False) as page:
-        token = gr.Textbox(visible=False)
-        gr.HTML(cards.TITLE)
-        with gr.Row(elem_classes="d2st-recognizer"):
-            recognizer = gr.Dropdown(names, value=names[0], label="Recognizer", visible=len(names) > 1, min_width=300)
-            about = gr.HTML(min_width=300)
-        with gr.Row(equal_height=False):
-            with gr.Column(min_width=320):
-                gr.HTML("<h2>1. Teach</h2>")
-                name = gr.Textbox(
-                    label="Name of the action", placeholder="for example: serve", max_lines=1, elem_id="name"
-                )
-                examples = _files(f"Example clips (up to {size} MB each)", "examples")
-                with gr.Accordion("Record an example with the camera", open=False):
-                    example_camera = _camera("Camera: example")
-                add = gr.Button("Add examples", variant="primary")
-                taught = gr.HTML(cards.status())
-                actions = gr.HTML(js_on_load=_PRESSED)
-                saved = gr.UploadButton("Open saved examples", size="sm")
-            with gr.Column(min_width=320):
-                gr.HTML("<h2>2. Recognize</h2>")
-                queries = _files(f"Clips to recognize (up to {size} MB each)", "queries")
-                with gr.Accordion("Record a clip with the camera", open=False):
-                    query_camera = _camera("Camera: clip to recognize")
-                ask = gr.Button("Recognize", variant="primary")
-                asked = gr.HTML(cards.status())
-                answers = gr.HTML(js_on_load=_PRESSED)
 
-        settings, teaching, asking = [recognizer, about], [taught, actions], [asked, answers]
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+        with gr.Blocks(title="d2st studio", analytics_enabled=False) as self.blocks:
+            self.token = gr.Textbox(visible=False)
+            gr.HTML(cards.TITLE)
+            with gr.Row(elem_classes="d2st-recognizer"):
+                names = sessions.models.names
+                several = len(names) > 1
+                self.model = gr.Dropdown(names, value=names[0], label="Recognizer", visible=several, min_width=300)
+                self.about = gr.HTML(min_width=300)
+            with gr.Row(equal_height=False):
+                with gr.Column(min_width=320):
+                    self._lay_out_teaching()
+                with gr.Column(min_width=320):
+                    self._lay_out_recognizing()
+            self._connect()
 
-        def enter(old: str, request: gr.Request):
-            try:
-                new, session = sessions.enter(old, request.session_hash)
-            except D2STError as error:
-                return "", gr.skip(), gr.skip(), _failed(error), *[gr.skip()] * 3
-            return (
-                new,
-                session.recognizer.name,
-                _about(session),
-                cards.status(),
-                cards.actions(session),
-                cards.status(),
-                cards.answers(session),
-            )
-
-        def on_add(own: str, title: str, files: list[dict] | None, camera: dict | None):
-            keep = (gr.skip(), gr.skip(), gr.skip())
-            try:
-                session = sessions.get(own)
-                title = _text(title)
-                for step in session.add(title, _paths(files, camera)):
-                    # The fields are free for the next action as soon as this one is accepted.
-                    yield *(keep if step.done else ("", None, None)), cards.status(step), gr.skip()
-            except D2STError as error:
-                yield *keep, _failed(error), gr.skip()
-                return
-            said = f"Learned {_clips(step.kept)} of '{' '.join(title.split())}'."
-            yield *keep, _ended(step, said), cards.actions(session)
-
-        def on_remove(own: str, event: gr.EventData):
-            try:
-                session = sessions.get(own)
-                name, key = _text(_of(event, "name")), _text(_of(event, "key"))
-                if key:
-                    said = f"Removed {session.remove_example(name, key)} from '{name}'."
-                else:
-                    session.remove(name)
-                    said = f"Removed '{name}'."
-            except D2STError as error:
-                return _failed(error), gr.skip()
-            return cards.status(message=said), cards.actions(session)
-
-        def on_open(own: str, file: dict):
-            try:
-                session = sessions.get(own)
-                session.open_saved(*_paths(file)[:1] or [""])
-            except D2STError as error:
-                return _failed(error), gr.skip()
-            count = len(session.examples)
-            return cards.status(message=f"Opened {count} action{'s' * (count != 1)}."), cards.actions(session)
-
-        def on_ask(own: str, files: list[dict] | None, camera: dict | None):
-            keep = (gr.skip(), gr.skip())
-            try:
-                session = sessions.get(own)
-                for step in session.recognize(_paths(files, camera)):
-                    # Cards hold pictures: of many clips they come in ten parts, not all again for each.
-                    part = 10 * step.done // step.total > 10 * (step.done - 1) // step.total
-                    fields = keep if step.done else (None, None)
-                    yield *fields, cards.status(step), cards.answers(session) if part else gr.skip()
-            except D2STError as error:
-                yield *keep, _failed(error), gr.skip()
-                return
-            yield *keep, _ended(step, f"Recognized {_clips(step.kept)}."), cards.answers(session)
-
-        def on_choose(own: str, wanted: str):
-            try:
-                session = sessions.get(own)
-                for step in session.use(_text(wanted)):
-                    yield gr.skip(), gr.skip(), cards.status(step), gr.skip(), gr.skip(), gr.skip()
-            except D2STError as error:
-                current = session.recognizer.name if own in sessions.open else gr.skip()
-                yield current, gr.skip(), _failed(error), *[gr.skip()] * 3
-                return
-            said = f"The recognizer is now {wanted}."
-            taught = cards.status(step, said), cards.actions(session)
-            yield session.recognizer.name, _about(session), *taught, cards.status(), cards.answers(session)
-
-        def on_look(own: str, event: gr.EventData):
-            yield cards.status(message="Looking ..."), gr.skip()
-            try:
-                session = sessions.get(own)
-                session.look(_of(event, "number"))
-            except D2STError as error:
-                yield _failed(error), gr.skip()
-                return
-            yield cards.status(), cards.answers(session)
-
-        quiet = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
-        page.load(enter, token, [token, *settings, *teaching, *asking], js=_ENTER, **quiet).then(
-            None, token, None, js=_KEEP
+    def _lay_out_teaching(self) -> None:
+        gr.HTML("<h2>1. Teach</h2>")
+        self.name = gr.Textbox(
+            label="Name of the action", placeholder="for example: serve", max_lines=1, elem_id="name"
         )
-        gr.on(
-            [add.click, name.submit],
-            on_add,
-            [token, name, examples, example_camera],
-            [name, examples, example_camera, *teaching],
-            **quiet,
-        )
-        actions.remove(on_remove, token, teaching, **quiet)
-        saved.upload(on_open, [token, saved], teaching, **quiet)
-        ask.click(on_ask, [token, queries, query_camera], [queries, query_camera, *asking], **quiet)
-        recognizer.select(on_choose, [token, recognizer], [*settings, *teaching, *asking], **quiet)
-        answers.look(on_look, token, asking, **quiet)
+        self.examples = self._files("Example clips", "examples")
+        with gr.Accordion("Record an example with the camera", open=False):
+            self.example_camera = _camera("Camera: example")
+        self.add = gr.Button("Add examples", variant="primary")
+        self.taught = gr.HTML(cards.status())
+        self.actions = gr.HTML(js_on_load=_PRESSED)
+        self.saved = gr.UploadButton("Open saved examples", size="sm")
 
-        def leave(request: gr.Request) -> None:
-            sessions.leave(request.session_hash)
+    def _lay_out_recognizing(self) -> None:
+        gr.HTML("<h2>2. Recognize</h2>")
+        self.queries = self._files("Clips to recognize", "queries")
+        with gr.Accordion("Record a clip with the camera", open=False):
+            self.query_camera = _camera("Camera: clip to recognize")
+        self.ask = gr.Button("Recognize", variant="primary")
+        self.asked = gr.HTML(cards.status())
+        self.answers = gr.HTML(js_on_load=_PRESSED)
 
-        page.unload(leave)
-    return page
+    def _files(self, label: str, name: str) -> gr.File:
+        label = f"{label} (up to {self.sessions.max_size} MB each)"
+        return gr.File(label=label, file_count="multiple", height=150, elem_id=name)
+
+    def _connect(self) -> None:
+        settings = [self.model, self.about]
+        teaching, asking = [self.taught, self.actions], [self.asked, self.answers]
+        every = [self.token, *settings, *teaching, *asking]
+        entered = self.blocks.load(self._enter, self.token, every, js=_ENTER, **_QUIET)
+        entered.then(None, self.token, None, js=_KEEP)
+        fields = [self.name, self.examples, self.example_camera]
+        add = _telling(self._add, self.taught)
+        gr.on([self.add.click, self.name.submit], add, [self.token, *fields], [*fields, *teaching], **_QUIET)
+        self.actions.remove(_telling(self._remove, self.taught), self.token, teaching, **_QUIET)
+        self.saved.upload(_telling(self._open, self.taught), [self.token, self.saved], teaching, **_QUIET)
+        fields = [self.queries, self.query_camera]
+        self.ask.click(_telling(self._ask, self.asked), [self.token, *fields], [*fields, *asking], **_QUIET)
+        change = _telling(self._change_model, self.taught)
+        self.model.select(change, [self.token, self.model], [*settings, *teaching, *asking], **_QUIET)
+        self.answers.look(_telling(self._look, self.asked), self.token, asking, **_QUIET)
+        self.blocks.unload(self._leave)
+
+    def _enter(self, token: str, request: gr.Request) -> Values:
+        try:
+            token, session = self.sessions.enter(token, request.session_hash)
+        except D2STError as error:
+            return {self.token: "", self.taught: _failed(error)}
+        return {self.token: token, self.taught: cards.status(), **self._show_all(session)}
+
+    def _leave(self, request: gr.Request) -> None:
+        self.sessions.leave(request.session_hash)
+
+    def _add(self, token: str, name: str, files: list[dict] | None, camera: dict | None) -> Iterator[Values]:
+        session = self.sessions.get(token)
+        name = _text(name)
+        for progress in session.add(name, _paths(files, camera)):
+            # The fields are free for the next action as soon as this one is accepted.
+            freed = {} if progress.done else {self.name: "", self.examples: None, self.example_camera: None}
+            yield {**freed, self.taught: cards.status(progress)}
+        said = _ended(progress, f"Learned {_count(progress.kept, 'clip')} of '{' '.join(name.split())}'.")
+        yield {self.taught: said, self.actions: cards.actions(session)}
+
+    def _remove(self, token: str, event: gr.EventData) -> Iterator[Values]:
+        session = self.sessions.get(token)
+        name, key = _text(getattr(event, "name", None)), _text(getattr(event, "key", None))
+        if key:
+            said = f"Removed {session.remove_example(name, key)} from '{name}'."
+        else:
+            session.remove(name)
+            said = f"Removed '{name}'."
+        yield {self.taught: cards.status(message=said), self.actions: cards.actions(session)}
+
+    def _open(self, token: str, file: dict) -> Iterator[Values]:
+        session = self.sessions.get(token)
+        session.open_saved(*_paths(file)[:1] or [""])
+        said = f"Opened {_count(len(session.examples), 'action')}."
+        yield {self.taught: cards.status(message=said), self.actions: cards.actions(session)}
+
+    def _ask(self, token: str, files: list[dict] | None, camera: dict | None) -> Iterator[Values]:
+        session = self.sessions.get(token)
+        for progress in session.recognize(_paths(files, camera)):
+            freed = {} if progress.done else {self.queries: None, self.query_camera: None}
+            # Cards hold pictures: of many clips they come in ten parts, not all again for each.
+            part = 10 * progress.done // progress.total > 10 * (progress.done - 1) // progress.total
+            shown = {self.answers: cards.answers(session)} if part else {}
+            yield {**freed, self.asked: cards.status(progress), **shown}
+        said = _ended(progress, f"Recognized {_count(progress.kept, 'clip')}.")
+        yield {self.asked: said, self.answers: cards.answers(session)}
+
+    def _look(self, token: str, event: gr.EventData) -> Iterator[Values]:
+        yield {self.asked: cards.status(message="Looking ...")}
+        session = self.sessions.get(token)
+        session.look(getattr(event, "number", None))
+        yield {self.asked: cards.status(), self.answers: cards.answers(session)}
+
+    def _change_model(self, token: str, name: str) -> Iterator[Values]:
+        session = self.sessions.get(token)
+        try:
+            for progress in session.change_model(_text(name)):
+                yield {self.taught: cards.status(progress)}
+        except D2STError:
+            yield {self.model: session.model.name}
+            raise
+        said = cards.status(progress, f"The recognizer is now {name}.")
+        yield {self.taught: said, **self._show_all(session)}
+
+    def _show_all(self, session: Session) -> Values:
+        return {
+            self.model: session.model.name,
+            self.about: f'<p class="d2st-hint">{escape(session.model.about)}</p>',
+            self.actions: cards.actions(session),
+            self.asked: cards.status(),
+            self.answers: cards.answers(session),
+        }
 
 
-def _files(label: str, name: str) -> gr.File:
-    return gr.File(label=label, file_count="multiple", height=150, elem_id=name)
+def _telling(handler: Callable[..., Iterator[Values]], status: gr.HTML) -> Callable[..., Iterator[Values]]:
+    """Let a handler's user errors be told in a status."""
+
+    @wraps(handler)
+    def told(*inputs, **more) -> Iterator[Values]:
+        try:
+            yield from handler(*inputs, **more)
+        except D2STError as error:
+            yield {status: _failed(error)}
+
+    return told
 
 
 def _camera(label: str) -> gr.Video:
@@ -186,36 +199,33 @@ def _camera(label: str) -> gr.Video:
 
 
 def _paths(*fields: list[dict] | dict | None) -> list[str]:
-    """Files of fields as the browser names them; ``Inbox`` takes none but uploads.
+    """List the files of fields as the browser names them; ``Inbox`` takes none but uploads.
 
     gradio's own preparation of a recording would call the ffmpeg program.
     """
-    files = [file for field in fields if field for file in (field if isinstance(field, list) else [field])]
+    files = []
+    for field in fields:
+        if field:
+            files += field if isinstance(field, list) else [field]
     return [_text(file.get("path") if isinstance(file, dict) else None) for file in files]
 
 
 def _text(value: object) -> str:
-    """Text that came from the page; anything else was made by hand."""
+    """Give text that came from the page; anything else was made by hand."""
     if not isinstance(value, str):
         raise D2STError("The page makes no such request; reload it.")
     return value
 
 
-def _of(event: gr.EventData, name: str) -> object:
-    return getattr(event, name, None)
-
-
-def _about(session: Session) -> str:
-    return f'<p class="d2st-hint">{escape(session.recognizer.about)}</p>'
-
-
-def _ended(step: Step, said: str) -> str:
-    return cards.status(step, said) if step.kept else cards.status(step, "None of the clips can be read.", wrong=True)
+def _ended(progress: Progress, said: str) -> str:
+    if progress.kept:
+        return cards.status(progress, said)
+    return cards.status(progress, "None of the clips can be read.", wrong=True)
 
 
 def _failed(error: D2STError) -> str:
     return cards.status(message=str(error), wrong=True)
 
 
-def _clips(count: int) -> str:
-    return f"{count} clip{'s' * (count != 1)}"
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

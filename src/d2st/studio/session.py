@@ -1,4 +1,4 @@
-"""What one browser tab has taught and asked: the logic of the page, without the page."""
+"""Teach actions and answer queries for one browser tab: the logic of the page, without the page."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,27 +10,27 @@ from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import UNKNOWN
 from ..errors import D2STError
 from ..utils.console import tell
-from . import clips, pictures
-from .answers import Answer, answer
-from .clips import Example, Inbox, Upload
-from .recognizers import Recognizers
+from . import answers, clips
+from .answers import Answer, Example
+from .clips import Inbox, Upload
+from .models import ModelCache
 
 LONGEST = 60  # characters of a name
 
 
 @dataclass
-class Step:
+class Progress:
     """How far a long piece of work is.
 
     Attributes:
-        done: clips looked at.
         total: clips to look at.
+        done: clips looked at.
         kept: of those done, the ones that could be read.
         problems: sentences so far.
     """
 
-    done: int
     total: int
+    done: int = 0
     kept: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -39,44 +39,35 @@ class Session:
     """The actions, clips and answers of one tab.
 
     Args:
-        recognizers: shared by all tabs.
+        models: shared by all tabs.
         inbox: takes this tab's uploads.
         max_clips: examples kept, and queries at once.
         token: its secret name.
     """
 
-    def __init__(self, recognizers: Recognizers, inbox: Inbox, max_clips: int, token: str = "") -> None:
-        self.token = token
-        self.recognizers, self.inbox, self.max_clips = recognizers, inbox, max_clips
+    def __init__(self, models: ModelCache, inbox: Inbox, max_clips: int, token: str = "") -> None:
+        self.models, self.inbox, self.max_clips, self.token = models, inbox, max_clips, token
         self.busy = threading.Lock()
-        self.recognizer = recognizers.get(recognizers.names[0])
-        self.classifier = recognizers.classifier(self.recognizer)
+        self.model = models.get(models.names[0])
+        self.classifier = models.classifier(self.model)
         self.examples: dict[str, list[Example]] = {}
+        self.never_unknown = True  # whether nothing says what a clip of none of the actions looks like
         self.answers: list[Answer] = []
         self.looks: dict[int, str | None] = {}  # number of an answer -> where the adapters read its clip
-        self.never_unknown = True  # whether nothing says what a clip of none of the actions looks like
         self.passed_over: list[str] = []  # sentences about clips without an answer
 
     @property
     def count(self) -> int:
-        """Example clips kept."""
+        """Count the example clips kept."""
         return sum(map(len, self.examples.values()))
 
-    def add(self, name: str, uploads: Sequence[str | Path]) -> Iterator[Step]:
+    def add(self, name: str, uploads: Sequence[str | Path]) -> Iterator[Progress]:
         """Teach an action, or more of it; clips that cannot be read are told and the rest goes on.
 
         Raises:
             D2STError: no name, no clips, or too many.
         """
-        name = " ".join((name or "").split())
-        if not name:
-            raise D2STError("Give the action a name first, for example: serve.")
-        if name.casefold() == UNKNOWN:
-            raise D2STError(
-                f"'{UNKNOWN}' is the answer for clips of none of the actions; give the action another name."
-            )
-        if len(name) > LONGEST:
-            raise D2STError(f"The name has {len(name)} letters; give one of at most {LONGEST}.")
+        name = _checked_name(name)
         if not uploads:
             raise D2STError(f"Choose at least one example clip of '{name}', or record one.")
         if self.count + len(uploads) > self.max_clips:
@@ -85,19 +76,19 @@ class Session:
                 f"{self.max_clips}; choose fewer, or remove an action."
             )
         with self._changing_examples():
-            step = Step(0, len(uploads))
-            yield step
+            progress = Progress(len(uploads))
+            yield progress
             for upload in uploads:
                 try:
                     clip = self.inbox.take(upload)
-                    with self._or_removed(clip):
-                        example = self._learn(self.classifier, name, clip, step.problems)
+                    with _removed_on_error(clip):
+                        example = self._learn(self.classifier, name, clip, progress.problems)
                     self.examples.setdefault(name, []).append(example)
-                    step.kept += 1
+                    progress.kept += 1
                 except Exception as error:
-                    step.problems.append(_sentence(error, upload))
-                step.done += 1
-                yield step
+                    progress.problems.append(_sentence(error, upload))
+                progress.done += 1
+                yield progress
 
     def remove(self, name: str) -> None:
         """Forget an action and its clips."""
@@ -119,19 +110,21 @@ class Session:
             D2STError: it is no longer there, or the only one.
         """
         with self._changing_examples():
-            own = self.examples.get(name, [])
-            number = next((i for i, example in enumerate(own) if example.key == key), None)
-            if number is None:
+            examples = self.examples.get(name, [])
+            keys = [example.key for example in examples]
+            if key not in keys:
                 raise D2STError(f"This example of '{name}' is no longer there.")
-            if len(own) == 1:
-                raise D2STError(f"{own[0].name} is the only example of '{name}'; remove the action instead.")
-            kept, encoded = [i for i in range(len(own)) if i != number], self.classifier.support[name]
+            removed = examples[keys.index(key)]
+            if len(examples) == 1:
+                raise D2STError(f"{removed.name} is the only example of '{name}'; remove the action instead.")
+            kept = [i for i, example in enumerate(examples) if example is not removed]
+            encoded = self.classifier.support[name]
             self.classifier.set_class(name, encoded.frames[kept], encoded.tokens[kept])
-            self.examples[name] = [own[i] for i in kept]
-            clips.remove([own[number].clip])
-            return own[number].name
+            self.examples[name] = [examples[i] for i in kept]
+            clips.remove([removed.clip])
+            return removed.name
 
-    def recognize(self, uploads: Sequence[str | Path]) -> Iterator[Step]:
+    def recognize(self, uploads: Sequence[str | Path]) -> Iterator[Progress]:
         """Answer for each clip, in ``answers``; those before are forgotten.
 
         Raises:
@@ -145,52 +138,53 @@ class Session:
             raise D2STError(f"{len(uploads)} clips at once are too many; choose at most {self.max_clips}.")
         with self._working():
             self._forget_answers()
-            step = Step(0, len(uploads))
-            yield step
+            progress = Progress(len(uploads))
+            yield progress
             for upload in uploads:
                 try:
                     self.answers.append(self._answer(self.inbox.take(upload)))
-                    step.kept += 1
+                    progress.kept += 1
                 except Exception as error:
                     self.passed_over.append(_sentence(error, upload))
-                step.done += 1
-                yield step
+                progress.done += 1
+                yield progress
 
-    def use(self, recognizer: str) -> Iterator[Step]:
-        """Change to another recognizer, which looks at all examples anew; nothing is changed before it has seen them
-        all.
+    def change_model(self, name: str) -> Iterator[Progress]:
+        """Let another model look at all examples; nothing is changed before it has seen them all.
 
         Raises:
             D2STError: it cannot be loaded, or examples have no clips to look at.
         """
-        loose = [name for name, own in self.examples.items() if any(e.clip is None for e in own)]
+        loose = [name for name, examples in self.examples.items() if any(e.clip is None for e in examples)]
         if loose:
             raise D2STError(
-                f"{', '.join(loose)} came out of a saved file, which only the recognizer '{self.recognizer.name}' can "
+                f"{', '.join(loose)} came out of a saved file, which only the recognizer '{self.model.name}' can "
                 "read; remove them to change to another."
             )
         with self._changing_examples():
-            other = self.recognizers.get(recognizer)
-            classifier, examples, unreadable = self.recognizers.classifier(other), {}, []
-            own = [(name, example.clip) for name, own in self.examples.items() for example in own]
-            step = Step(0, len(own))
-            yield step
-            for name, clip in own:
-                try:
-                    example = self._learn(classifier, name, clip, step.problems)
-                    examples.setdefault(name, []).append(example)
-                    step.kept += 1
-                except D2STError as error:
-                    unreadable.append(clip)
-                    step.problems.append(str(error))
-                step.done += 1
-                yield step
+            model = self.models.get(name)
+            classifier = self.models.classifier(model)
+            learned: dict[str, list[Example]] = {}
+            unreadable = []
+            progress = Progress(self.count)
+            yield progress
+            for action, examples in self.examples.items():
+                for clip in (example.clip for example in examples):
+                    try:
+                        example = self._learn(classifier, action, clip, progress.problems)
+                        learned.setdefault(action, []).append(example)
+                        progress.kept += 1
+                    except D2STError as error:
+                        unreadable.append(clip)
+                        progress.problems.append(str(error))
+                    progress.done += 1
+                    yield progress
             self._forget_answers()  # they are the other's
             clips.remove(unreadable)
-            self.recognizer, self.classifier, self.examples = other, classifier, examples
+            self.model, self.classifier, self.examples = model, classifier, learned
 
     def saved(self) -> bytes:
-        """All examples as the one file of ``FewShotClassifier.save_support``: features, no pictures.
+        """Give all examples as the one file of ``FewShotClassifier.save_support``: features, no pictures.
 
         Raises:
             D2STError: there are none.
@@ -198,7 +192,7 @@ class Session:
         if not self.examples:
             raise D2STError("There is nothing to save yet: teach an action first.")
         path = self.inbox.folder / "examples.safetensors"
-        with self.recognizers.lock:  # until the file is gone: another request of this tab takes the same name
+        with self.models.lock:  # until the file is gone: another request of this tab takes the same name
             try:
                 return self.classifier.save_support(path).read_bytes()
             finally:
@@ -208,21 +202,21 @@ class Session:
         """Take the actions of a saved file, and forget those before.
 
         Raises:
-            D2STError: it cannot be read, or another recognizer saved it. The actions before are kept.
+            D2STError: it cannot be read, or another model saved it. The actions before are kept.
         """
         with self._changing_examples():
             file = self.inbox.take(upload)
             try:
-                with self.recognizers.lock:
+                with self.models.lock:
                     self.classifier.load_support(file.path)
             except D2STError as error:
                 raise D2STError(str(error).replace(str(file.path), file.name)) from error
             finally:
                 clips.remove([file])
-            clips.remove([example.clip for own in self.examples.values() for example in own])
+            clips.remove([example.clip for examples in self.examples.values() for example in examples])
             self.examples = {
-                name: [Example(f"saved example {i + 1}", None, []) for i in range(len(own.frames))]
-                for name, own in self.classifier.support.items()
+                name: [Example(f"saved example {i + 1}", None, []) for i in range(len(encoded.frames))]
+                for name, encoded in self.classifier.support.items()
             }
 
     def look(self, number: int) -> None:
@@ -233,35 +227,26 @@ class Session:
         """
         if not isinstance(number, int) or not 0 <= number < len(self.answers):
             raise D2STError("This answer is no longer there; recognize the clip again.")
-        with self._working(), self.recognizers.lock:
+        with self._working(), self.models.lock:
             frames, _ = clips.read(self.classifier, self.answers[number].clip)
-            self.looks[number] = pictures.point_picture(self.classifier, frames)
+            self.looks[number] = answers.point_picture(self.classifier, frames)
 
     def _forget_answers(self) -> None:
         clips.remove([answer.clip for answer in self.answers])
         self.answers, self.looks, self.passed_over = [], {}, []
 
     def _learn(self, classifier: FewShotClassifier, name: str, clip: Upload, problems: list[str]) -> Example:
-        with self.recognizers.lock:
+        with self.models.lock:
             frames, notes = clips.read(classifier, clip)
-            example = Example(clip.name, clip, pictures.small_frames(frames))
+            example = Example(clip.name, clip, answers.small_frames(frames))
             classifier.add_class(name, [classifier.transform(frames)])
         problems += notes
         return example
 
     def _answer(self, clip: Upload) -> Answer:
-        with self.recognizers.lock, self._or_removed(clip):
+        with self.models.lock, _removed_on_error(clip):
             frames, notes = clips.read(self.classifier, clip)
-            return answer(self.classifier, clip, frames, self.examples, notes)
-
-    @contextmanager
-    def _or_removed(self, clip: Upload) -> Iterator[None]:
-        """A clip that turns out to be of no use is deleted."""
-        try:
-            yield
-        except BaseException:
-            clips.remove([clip])
-            raise
+            return answers.answer(self.classifier, clip, frames, self.examples, notes)
 
     @contextmanager
     def _changing_examples(self) -> Iterator[None]:
@@ -270,7 +255,7 @@ class Session:
             try:
                 yield
             finally:
-                with self.recognizers.lock:
+                with self.models.lock:
                     self.never_unknown = not self.examples or self.classifier.never_unknown is not None
 
     @contextmanager
@@ -284,8 +269,29 @@ class Session:
             self.busy.release()
 
 
+def _checked_name(name: str) -> str:
+    name = " ".join((name or "").split())
+    if not name:
+        raise D2STError("Give the action a name first, for example: serve.")
+    if name.casefold() == UNKNOWN:
+        raise D2STError(f"'{UNKNOWN}' is the answer for clips of none of the actions; give the action another name.")
+    if len(name) > LONGEST:
+        raise D2STError(f"The name has {len(name)} letters; give one of at most {LONGEST}.")
+    return name
+
+
+@contextmanager
+def _removed_on_error(clip: Upload) -> Iterator[None]:
+    """Delete a clip that turns out to be of no use."""
+    try:
+        yield
+    except BaseException:
+        clips.remove([clip])
+        raise
+
+
 def _sentence(error: Exception, upload: str | Path) -> str:
-    """What to tell about a clip that could not be used, whatever it was: the others go on."""
+    """Say why a clip could not be used, whatever it was: the others go on."""
     if isinstance(error, D2STError):
         return str(error)
     name, reason = Path(upload).name, " ".join(f"{type(error).__name__}: {error}".split())

@@ -1,10 +1,9 @@
-"""The tabs that have the page open, and the private folder with their clips."""
+"""Keep the session of every tab that has the page open, and the private folder with their clips."""
 
 import os
 import secrets
 import shutil
 import stat
-import sys
 import tempfile
 import threading
 import time
@@ -12,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock
 
 from ..errors import D2STError
-from .clips import Inbox
-from .recognizers import Recognizers
-from .room import Room
+from .clips import DiskQuota, Inbox
+from .models import ModelCache
 from .session import Session
 
 GRACE = 120.0  # seconds that a closed tab's clips are kept, for a reload or a lost connection
@@ -31,7 +30,7 @@ class Sessions:
     """Opens a session for each tab and ends it when the tab is gone.
 
     Args:
-        recognizers: shared by all.
+        models: shared by all.
         max_size: megabytes of a file.
         max_clips: of a session.
         max_total: megabytes of clips of all sessions.
@@ -42,25 +41,26 @@ class Sessions:
     """
 
     def __init__(
-        self, recognizers: Recognizers, max_size: int, max_clips: int, max_total: int = 4000, grace: float = GRACE
+        self, models: ModelCache, max_size: int, max_clips: int, max_total: int = 4000, grace: float = GRACE
     ) -> None:
-        self.recognizers, self.max_size, self.max_clips, self.grace = recognizers, max_size, max_clips, grace
+        self.models, self.max_size, self.max_clips, self.grace = models, max_size, max_clips, grace
         self.folder = Path(tempfile.mkdtemp(prefix="d2st-studio-"))  # mode 0700
-        self.alive = (self.folder / "lock").open("w")
-        _lock(self.alive)
+        self.alive = FileLock(self.folder / "lock", timeout=0)
+        self.alive.acquire()
         self.uploads = self.folder / "uploads"
         self.uploads.mkdir(mode=0o700)
-        self.room = Room(self.folder, self.uploads, max_total * 10**6)
+        self.quota = DiskQuota(self.folder, self.uploads, max_total * 10**6)
         self.open: dict[str, Session] = {}
         self.tabs: dict[str, str] = {}  # tab -> token
         self.left: dict[str, float] = {}  # token -> when its tab was closed
         self.beating: Counter[str] = Counter()  # tab -> connections that it keeps open to be known as there
         self.seen: dict[str, float] = {}  # tab -> when it was last heard of
-        self.lock, self.closed = threading.Lock(), threading.Event()
-        threading.Thread(target=self._sweep, daemon=True).start()
+        self.lock = threading.Lock()
+        self.closed = threading.Event()
+        threading.Thread(target=self._sweep_always, daemon=True).start()
 
     def enter(self, token: str, tab: str) -> tuple[str, Session]:
-        """The session of a token that a tab kept over a reload, or a new one.
+        """Give the session of a token that a tab kept over a reload, or a new one.
 
         Args:
             token: of the session that the tab had before; anything else opens a new one.
@@ -70,24 +70,21 @@ class Sessions:
             D2STError: too many tabs are open.
         """
         with self.lock:
-            if token not in self.open and len(self.open) >= MOST:
-                self._end(self._over(silent=self.grace))
             if token not in self.open:
-                if len(self.open) >= MOST:
-                    raise D2STError(f"{MOST} pages are open, which is the most; close one and reload this.")
+                self._make_room()
                 token = secrets.token_urlsafe(24)
             self.tabs[tab], self.seen[tab] = token, time.monotonic()
             self.left.pop(token, None)
             session = self.open.get(token)
-        if session is None:  # outside of the lock: a recognizer may have to be loaded, or another tab's work to end
+        if session is None:  # outside of the lock: a model may have to be loaded, or another tab's work to end
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
             inbox = Inbox(self.uploads, folder, self.max_size)
-            self.open[token] = session = Session(self.recognizers, inbox, self.max_clips, token)
+            self.open[token] = session = Session(self.models, inbox, self.max_clips, token)
         return token, session
 
     def get(self, token: str) -> Session:
-        """The session of a token.
+        """Give the session of a token.
 
         Raises:
             D2STError: it has ended.
@@ -98,13 +95,13 @@ class Sessions:
             raise D2STError("This page has been closed for too long and was forgotten; reload it.") from None
 
     def leave(self, tab: str) -> None:
-        """A tab was closed or reloaded: its session ends after the grace, unless it comes back."""
+        """Note that a tab was closed or reloaded: its session ends after the grace, unless it comes back."""
         with self.lock:
             self._leave(tab, time.monotonic())
 
     @contextmanager
     def heard(self, tab: str) -> Iterator[None]:
-        """A tab is there as long as the block lasts."""
+        """Count a tab as there as long as the block lasts."""
         with self.lock:
             self.beating[tab] += 1
         try:
@@ -121,20 +118,32 @@ class Sessions:
         """End the sessions whose grace is over, or whose tab is silent, and delete old uploads."""
         with self.lock:
             self._end(self._over(silent=SILENT))
-        for part in self.uploads.iterdir():  # whole ones are in folders
-            with suppress(OSError):
-                if part.is_file() and part.stat().st_mtime < time.time() - PART:
-                    part.unlink()
-        before = time.time() - UPLOAD
-        for folder, _, names in os.walk(self.uploads, topdown=False):
-            for path in [Path(folder, name) for name in names]:
+        now = time.time()
+        for parent, _, names in os.walk(self.uploads, topdown=False):
+            folder = Path(parent)
+            # Whole uploads are in folders of their own.
+            patience = PART if folder == self.uploads else UPLOAD
+            for path in (folder / name for name in names):
                 with suppress(OSError):  # gone in this moment: the thread that sweeps must go on
-                    if path.stat().st_mtime < before:
+                    if path.stat().st_mtime < now - patience:
                         path.unlink()
-            if Path(folder) != self.uploads:
+            if folder != self.uploads:
                 with suppress(OSError):  # not empty
-                    if os.stat(folder).st_mtime < before:
-                        os.rmdir(folder)
+                    if folder.stat().st_mtime < now - UPLOAD:
+                        folder.rmdir()
+
+    def close(self) -> None:
+        """End all sessions and remove the folder."""
+        self.closed.set()
+        self.open.clear()
+        self.alive.release()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make_room(self) -> None:
+        if len(self.open) >= MOST:
+            self._end(self._over(silent=self.grace))
+        if len(self.open) >= MOST:
+            raise D2STError(f"{MOST} pages are open, which is the most; close one and reload this.")
 
     def _leave(self, tab: str, since: float) -> None:
         token = self.tabs.pop(tab, None)
@@ -143,11 +152,12 @@ class Sessions:
             self.left[token] = since
 
     def _over(self, silent: float) -> list[str]:
-        """Tokens of sessions that end now."""
+        """List the tokens of sessions that end now."""
         now = time.monotonic()
         for tab, since in list(self.seen.items()):
             session = self.open.get(self.tabs[tab])
-            if now - since >= silent and not self.beating[tab] and not (session and session.busy.locked()):
+            working = session is not None and session.busy.locked()
+            if now - since >= silent and not self.beating[tab] and not working:
                 self._leave(tab, since)
         return [token for token, since in self.left.items() if now - since >= self.grace and token in self.open]
 
@@ -156,14 +166,7 @@ class Sessions:
             del self.left[token]
             shutil.rmtree(self.open.pop(token).inbox.folder, ignore_errors=True)
 
-    def close(self) -> None:
-        """End all sessions and remove the folder."""
-        self.closed.set()
-        self.open.clear()
-        self.alive.close()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _sweep(self) -> None:
+    def _sweep_always(self) -> None:
         while not self.closed.wait(min(10.0, self.grace)):
             self.sweep()
 
@@ -171,37 +174,14 @@ class Sessions:
 def remove_left_over() -> None:
     """Remove the folders of this user's studios that were killed before they could."""
     for folder in Path(tempfile.gettempdir()).glob("d2st-studio-*"):
-        try:
-            if not folder.is_symlink() and _own(os.stat(folder)):
-                with _open_lock(folder / "lock") as file:
-                    _lock(file)
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue  # its studio runs, it is another user's, or it is just being made
+        lock = folder / "lock"
+        with suppress(OSError):  # its studio runs, it is another user's, or it is just being made
+            # A link would be followed, and a FIFO is no lock.
+            if _own(folder.lstat(), stat.S_ISDIR) and _own(lock.lstat(), stat.S_ISREG):
+                with FileLock(lock, timeout=0):
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
-def _open_lock(path: Path) -> IO[bytes]:
-    """Open a lock file; OSError where it is not a plain file of this user's, without waiting as for a FIFO."""
-    more = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOFOLLOW", 0)
-    file = os.fdopen(os.open(path, os.O_RDONLY | more), "rb", buffering=0)
-    found = os.fstat(file.fileno())
-    if not (stat.S_ISREG(found.st_mode) and _own(found)):
-        file.close()
-        raise PermissionError(f"{path} is no lock of this user's.")
-    return file
-
-
-def _own(found: os.stat_result) -> bool:
-    return not hasattr(os, "getuid") or found.st_uid == os.getuid()
-
-
-def _lock(file: IO) -> None:
-    """Lock a file until it is closed; OSError where another process has it."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _own(found: os.stat_result, is_kind) -> bool:
+    mine = not hasattr(os, "getuid") or found.st_uid == os.getuid()
+    return mine and is_kind(found.st_mode)

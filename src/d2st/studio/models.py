@@ -1,4 +1,4 @@
-"""The recognizers a page can choose among: saved adapters, or the frozen backbone where there are none."""
+"""Load the models a page can choose among: saved adapters, or the frozen backbone where there are none."""
 
 import threading
 import weakref
@@ -22,15 +22,15 @@ KEPT = 2  # loaded without a page that uses them, so that going back to one is q
 
 
 @dataclass(frozen=True)
-class Recognizer:
-    """A loaded encoder and its head, which all pages share.
+class LoadedModel:
+    """An encoder and its head, which all pages share.
 
     Attributes:
         name: as the page lists it.
         encoder: on the device.
         head: the one it was trained with, or as configured.
         reading: how clips are read for it.
-        calibration: of these, for telling unknown actions from few examples, where there is one.
+        calibration: of these, to answer "unknown" with few examples, where there is one.
         about: one sentence for people.
     """
 
@@ -42,30 +42,32 @@ class Recognizer:
     about: str
 
 
-class Recognizers:
-    """Loads recognizers when they are first asked for, each once for all pages that use it.
+class ModelCache:
+    """Loads models when they are first asked for, each once for all pages that use it.
 
     Args:
-        config: of the verb.
+        config: of the command.
 
     Attributes:
         names: as the page lists them, the first is the one to start with.
-        lock: held by whoever computes with an encoder; its hooks serve one clip at a time.
+        lock: held by whoever computes with an encoder: hooks that draw see every pass of it.
 
     Raises:
         D2STError: the first cannot be loaded, or ``adapters`` holds none.
     """
 
     def __init__(self, config: StudioConfig) -> None:
-        self.config, self.device, self.lock = config, pick_device(config.device), threading.RLock()
+        self.config = config
+        self.device = pick_device(config.device)
+        self.lock = threading.RLock()
         self.paths = _find(config)
         self.names = list(self.paths)
-        self.loaded: OrderedDict[str, Recognizer] = OrderedDict()
-        self.used: weakref.WeakValueDictionary[str, Recognizer] = weakref.WeakValueDictionary()  # by pages, or loaded
+        self.recent: OrderedDict[str, LoadedModel] = OrderedDict()
+        self.used: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()  # by pages, or recent
         self.get(self.names[0])
 
-    def get(self, name: str) -> Recognizer:
-        """The recognizer of a name.
+    def get(self, name: str) -> LoadedModel:
+        """Give the model of a name.
 
         Raises:
             D2STError: there is none, or it cannot be loaded.
@@ -73,29 +75,28 @@ class Recognizers:
         if name not in self.paths:
             raise D2STError(f"There is no recognizer '{name}'; choose one of {', '.join(self.names)}.")
         with self.lock:
-            own = self.used.get(name) or self._load(name)
-            self.loaded[name] = self.used[name] = own
-            self.loaded.move_to_end(name)
-            while len(self.loaded) > KEPT:
-                self.loaded.popitem(last=False)
-            return own
+            model = self.used.get(name) or self._load(name)
+            self.recent[name] = self.used[name] = model
+            self.recent.move_to_end(name)
+            while len(self.recent) > KEPT:
+                self.recent.popitem(last=False)
+            return model
 
-    def classifier(self, own: Recognizer) -> FewShotClassifier:
-        """A classifier of a page's own, without classes, on the encoder and head of a recognizer."""
-        config = self.config
+    def classifier(self, model: LoadedModel) -> FewShotClassifier:
+        """Build a page's own classifier, without classes, on a model."""
         return FewShotClassifier(
-            own.encoder,
-            own.head,
-            frames=own.reading.frames,
-            sampling=own.reading.sampling,
-            transforms=own.reading.transforms,
-            precision=config.precision,
-            text=config.text,
-            reject_rate=config.reject_rate,
-            calibration=own.calibration,
+            model.encoder,
+            model.head,
+            frames=model.reading.frames,
+            sampling=model.reading.sampling,
+            transforms=model.reading.transforms,
+            precision=self.config.precision,
+            text=self.config.text,
+            reject_rate=self.config.reject_rate,
+            calibration=model.calibration,
         )
 
-    def _load(self, name: str) -> Recognizer:
+    def _load(self, name: str) -> LoadedModel:
         path = self.paths[name]
         config = replace(self.config, adapter_path=path)
         encoder, _ = build_encoder(config)
@@ -111,11 +112,11 @@ class Recognizers:
             )
         about += f". It looks at {reading.frames} frames of a clip."
         calibration = config.calibration or find_calibration(path, encoder, head, reading)
-        return Recognizer(name, encoder.to(self.device), head.to(self.device), reading, calibration, about)
+        return LoadedModel(name, encoder.to(self.device), head.to(self.device), reading, calibration, about)
 
 
 def _find(config: StudioConfig) -> dict[str, str | None]:
-    """Name -> folder of a saved adapter, or None for the backbone as it is."""
+    """Find saved adapters: name -> folder, or None for the backbone as it is."""
     found: dict[str, str | None] = {}
     if config.adapter_path:
         found[config.adapter_path] = config.adapter_path
@@ -129,6 +130,6 @@ def _find(config: StudioConfig) -> dict[str, str | None]:
                 f"The folder '{top}' holds no saved adapter (no {CONFIG} anywhere below it); give the --out of "
                 "trainings, or leave out --adapters."
             )
-        known = {Path(path).resolve() for path in found.values() if path}
-        found |= {str(f.relative_to(top)): str(f) for f in folders if f.resolve() not in known}
+        known = {Path(path).resolve() for path in found}
+        found |= {str(folder.relative_to(top)): str(folder) for folder in folders if folder.resolve() not in known}
     return found or {"frozen backbone" if config.adapter.name == "none" else config.adapter.name: None}
