@@ -15,6 +15,7 @@ from PIL import Image
 from d2st.classifiers.build import build_classifier
 from d2st.commands import cli
 from d2st.commands.spot import SpotConfig, spot
+from d2st.data.preprocessing import Preprocessing
 from d2st.data.sampling import uniform
 from d2st.data.video.reader import read_clip
 from d2st.data.video.stream import VideoStream, open_stream
@@ -74,8 +75,12 @@ def test_every_frame_is_decoded_and_resized_once_and_windows_are_clips(
 ):
     classifier, _, settings = build_classifier(config(small, folder, transforms=transforms))
     resized = []
-    real = windows.shrink
-    monkeypatch.setattr(windows, "shrink", lambda *options: lambda frame: resized.append(1) or real(*options)(frame))
+    real = Preprocessing.fit
+
+    def counted(*options):
+        return lambda frame: resized.append(1) or real(*options)(frame)
+
+    monkeypatch.setattr(Preprocessing, "fit", counted)
     with open_stream(settings.video) as video:
         seen = list(windows.watch(classifier, video, video.fps, (0.32, 0.64), 0.25, 7))
         assert video.tally.frames == len(resized) == 130
