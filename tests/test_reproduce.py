@@ -430,14 +430,16 @@ def test_the_report_says_which_orders_hold():
     found = cells(tables[0])
     means = {"aDSTA-S": 50.0, "aDSTA-T": 60.0, "aDSTA-Uniform": 60.3, "aDSTA-S & aDSTA-T": 55.0}
     values = {cell.name: {seed: means[cell.row] + seed - 1 for seed in range(3)} for cell in found}
-    text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    page, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    text = str(page)
     said = {(pair["better"], pair["worse"]): pair["verdict"] for pair in judged["orders"]}
     assert said["aDSTA-T", "aDSTA-S"] == "holds" and said["aDSTA-S & aDSTA-T", "aDSTA-T"] == "reversed"
     assert said["aDSTA-T", "aDSTA-Uniform"] == "cannot be told apart" and len(said) == 6
     assert judged["spread"] == {"motions, D2ST-Adapter": {"deviation": 1.0, "freedom": 8}}
     assert "| 5 | 3 | 2 | 1 | 0 |" in text and "| motions, D2ST-Adapter | 1.00 | 8 | 1.9 |" in text
     values[found[0].name] = {}
-    text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    page, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    text = str(page)
     assert "| aDSTA-S | 55.2 | missing |" in text and "| 5 | 0 | 2 | 1 | 3 |" in text
     values = {cell.name: {0: 50.0 + i, 1: 52.0 + i} for i, cell in enumerate(found)}
     values[found[1].name] = values[found[0].name]  # another training that comes to the same
@@ -448,7 +450,8 @@ def test_the_report_says_which_orders_hold():
     _, judged = report("", tables, [], twice, values, {cell.name: {} for cell in twice}, {}, {})
     assert judged["spread"]["motions, D2ST-Adapter"]["freedom"] == 4
     values = {cell.name: dict.fromkeys(range(3), 50.0 + i) for i, cell in enumerate(found)}
-    text, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    page, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    text = str(page)
     assert {pair["verdict"] for pair in judged["orders"]} == {"cannot be told apart"} and "± unknown" in text
 
 

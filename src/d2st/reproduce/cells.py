@@ -1,8 +1,8 @@
-"""Cells of tables, and the training and test that fill one."""
+"""Turn the cells of tables into the trainings and tests that fill them."""
 
 import re
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -75,7 +75,7 @@ class Run:
 
 
 def cells(table: dict) -> list[Cell]:
-    """All cells of a table (see :mod:`d2st.reproduce.paper` for its form), row by row.
+    """List all cells of a table (see :mod:`d2st.reproduce.paper` for its form), row by row.
 
     Raises:
         D2STError: a row has not one number for each column.
@@ -92,17 +92,14 @@ def cells(table: dict) -> list[Cell]:
             setting = _merged(table.get("setting", {}), row, column, own)
             asked = setting.keys() & {"shot", "top"}
             runnable = "unit" not in column and asked and {"dataset", "backbone", "method"} <= setting.keys()
-            found.append(
-                Cell(
-                    table["table"],
-                    row["name"],
-                    column["name"],
-                    number,
-                    column.get("unit", ""),
-                    setting if runnable else {},
-                )
-            )
+            names = table["table"], row["name"], column["name"]
+            found.append(Cell(*names, number, column.get("unit", ""), setting if runnable else {}))
     return found
+
+
+def distinct(runs: Mapping[Cell, Sequence[Run]]) -> list[Run]:
+    """List the runs of all cells, each once."""
+    return list({run.name: run for of_cell in runs.values() for run in of_cell}.values())
 
 
 def chosen(found: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
@@ -124,59 +121,50 @@ def chosen(found: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
 
 
 def run_of(cell: Cell, variant: str, seed: int, data: Path, out: Path, common: tuple[str, ...] = ()) -> Run:
-    """The training and the test of a cell.
+    """Build the training and the test of a cell.
 
     Args:
         cell: one that can be run.
         variant: "paper" (a training for each number of shots, the adapter that is best on the validation classes) or
-            "released" (one training for all).
+            "released" (one training for all). The recipe of a full-shot cell is the same in both.
         seed: of the training; the test has the protocol's own.
         data: folder of the data set.
         out: folder of all runs.
         common: flags of both commands.
     """
     setting = cell.setting
-    dataset, method, flags = setting["dataset"], setting["method"], dict(setting.get("flags", {}))
+    dataset, backbone, method = setting["dataset"], setting["backbone"], setting["method"]
     if "top" in setting:
-        return _full_shot_run(dataset, setting["backbone"], method, seed, data, out, common)
-    family, model = BACKBONES[setting["backbone"]]
-    shots = str(setting["shot"]) if variant == "paper" else setting.get("shots", "1,5")
-    special = [variant, *([f"{shots}shot"] if variant == "paper" else [])]
-    name = run_name(dataset, setting["backbone"], method, flags, seed, *special)
-    train = [
-        "train",
-        "--config",
-        f"recipes/{dataset}-{family}-{variant}.yaml",
-        "--config",
-        _method(method, dataset, variant),
-    ]
-    train += ["--backbone", model] if model else []
-    train += ["--shot", shots] if variant == "paper" else []
-    train += [*flag_list(flags), "--data", str(data), "--seed", str(seed), *common, "--out", str(out / name)]
-    test = ["eval", "--config", _protocol(dataset, variant), "--data", str(data), "--split", dataset]
-    test += ["--adapter", str(out / name / "best"), "--shot", shots]
-    return Run(name, tuple(train), (*test, *common, "--out", str(out / name / "test")), seed)
-
-
-def _full_shot_run(
-    dataset: str, backbone: str, method: str, seed: int, data: Path, out: Path, common: tuple[str, ...]
-) -> Run:
-    """As :func:`run_of`, of a classifier; its recipe is the same in both variants."""
-    name = run_name(dataset, backbone, method, {}, seed)
-    train = ["train", "--config", f"recipes/full-shot/{dataset}-{method}.yaml", "--data", str(data)]
-    train += ["--seed", str(seed), *common, "--out", str(out / name)]
-    special = f"full-shot/protocols/{dataset}-{method}.yaml"
-    protocol = special if (recipes.FOLDER / special).exists() else f"full-shot/protocols/{dataset}.yaml"
-    test = ["eval", "--config", f"recipes/{protocol}", "--data", str(data), "--split", dataset]
-    test += ["--adapter", str(out / name / "best"), *common, "--out", str(out / name / "test")]
-    return Run(name, tuple(train), tuple(test), seed)
+        name = run_name(dataset, backbone, method, {}, seed)
+        train = ["--config", f"recipes/full-shot/{dataset}-{method}.yaml"]
+        test = ["--config", _recipe(f"full-shot/protocols/{dataset}-{method}", f"full-shot/protocols/{dataset}")]
+        shots = []
+    else:
+        flags = dict(setting.get("flags", {}))
+        family, model = BACKBONES[backbone]
+        shots = ["--shot", str(setting["shot"]) if variant == "paper" else setting.get("shots", "1,5")]
+        special = [variant, f"{shots[1]}shot"] if variant == "paper" else [variant]
+        name = run_name(dataset, backbone, method, flags, seed, *special)
+        names = f"{method}-{dataset.split('-')[0]}", f"{method}-{variant}", method
+        train = ["--config", f"recipes/{dataset}-{family}-{variant}.yaml"]
+        train += ["--config", _recipe(*(f"methods/{recipe}" for recipe in names))]
+        train += ["--backbone", model] if model else []
+        train += shots if variant == "paper" else []
+        train += flag_list(flags)
+        test = ["--config", _recipe(f"protocols/{variant}-{dataset}", f"protocols/{variant}")]
+    where = ["--data", str(data)]
+    folder = out / name
+    train = ["train", *train, *where, "--seed", str(seed), *common, "--out", str(folder)]
+    test = ["eval", *test, *where, "--split", dataset, "--adapter", str(folder / "best"), *shots]
+    return Run(name, tuple(train), (*test, *common, "--out", str(folder / "test")), seed)
 
 
 def run_name(dataset: str, backbone: str, method: str, flags: dict, seed: int, *more: str) -> str:
     """The relative folder of a run, the same for the same training."""
-    parts = [
-        re.sub(r"[^a-z0-9.]+", ".", f"{k.removeprefix('adapter.')}.{v}".lower()).strip(".") for k, v in flags.items()
-    ]
+    parts = []
+    for key, value in flags.items():
+        text = f"{key.removeprefix('adapter.')}.{value}".lower()
+        parts.append(re.sub(r"[^a-z0-9.]+", ".", text).strip("."))
     return "/".join([dataset, backbone, "-".join([method, *more, *parts]), f"seed{seed}"])
 
 
@@ -186,9 +174,11 @@ def flag_list(flags: dict[str, object]) -> list[str]:
 
 
 def _merged(*parts: dict) -> dict:
-    merged = {key: value for part in parts for key, value in part.items() if key not in LAYOUT}
-    flags = {key: value for part in parts for key, value in part.get("flags", {}).items()}
-    return merged | ({"flags": flags} if flags else {})
+    merged, flags = {}, {}
+    for part in parts:
+        merged |= {key: value for key, value in part.items() if key not in LAYOUT}
+        flags |= part.get("flags", {})
+    return merged | {"flags": flags} if flags else merged
 
 
 def _matches(cell: Cell, pattern: str, tables: set[str]) -> bool:
@@ -196,12 +186,6 @@ def _matches(cell: Cell, pattern: str, tables: set[str]) -> bool:
     return fnmatch(cell.name.lower(), f"{table}/{rest}*" if table in tables else f"*{pattern.lower()}*")
 
 
-def _method(method: str, dataset: str, variant: str) -> str:
-    """A method's recipe: for this kind of data, for this variant, or the one for all."""
-    names = [f"{method}-{dataset.split('-')[0]}", f"{method}-{variant}", method]
-    return next(f"recipes/methods/{name}.yaml" for name in names if (recipes.FOLDER / f"methods/{name}.yaml").exists())
-
-
-def _protocol(dataset: str, variant: str) -> str:
-    special = f"protocols/{variant}-{dataset}.yaml"
-    return f"recipes/{special if (recipes.FOLDER / special).exists() else f'protocols/{variant}.yaml'}"
+def _recipe(*names: str) -> str:
+    """The first recipe that there is: for this kind of data, for this variant, or the one for all."""
+    return next(f"recipes/{name}.yaml" for name in names if (recipes.FOLDER / f"{name}.yaml").exists())

@@ -1,9 +1,11 @@
-"""The small version: the paper's ablations on the rendered benchmark, with the backbone that ships with the package."""
+"""Run the small version: the paper's ablations on the rendered benchmark, with a backbone of the package."""
 
 import dataclasses
+import functools
 import os
 import shlex
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +17,11 @@ from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
 from ..data.store_writer import PrepareConfig, prepare
 from ..utils.progress import progress
 from ..utils.provenance import provenance, read_result, read_results, write_result
-from .cells import Cell, Run, cells, chosen, flag_list, run_name
+from .cells import Cell, Run, cells, chosen, distinct, flag_list, run_name
 from .mini_report import report
 from .offsets import measure
 from .run import RESULT, counted, execute
-from .table import values_of, write_text
+from .table import values_of
 
 if TYPE_CHECKING:
     from . import ReproduceConfig
@@ -31,16 +33,17 @@ TRAINED = "4/D2ST-Adapter/1-shot"  # the cell whose offsets are measured
 
 
 def tables() -> tuple[list[dict], list[dict]]:
-    """The small version's tables in the form of :mod:`d2st.reproduce.paper`, and its leads."""
-    plan = _plan()
-    for table in plan["tables"]:
-        table["columns"] = [{"name": "1-shot", "shot": 1}]
-        for row in table["rows"]:
-            row["numbers"] = [row.pop("number", None)]
-            row["backbone"] = "stills"
-    return plan["tables"], plan["leads"]
+    """Read the small version's tables in the form of :mod:`d2st.reproduce.paper`, and its leads."""
+    found = []
+    for table in _plan()["tables"]:
+        rows = [row | {"numbers": [row.get("number")], "backbone": "stills"} for row in table["rows"]]
+        for row in rows:
+            row.pop("number", None)
+        found.append(table | {"columns": [{"name": "1-shot", "shot": 1}], "rows": rows})
+    return found, _plan()["leads"]
 
 
+@functools.cache
 def _plan() -> dict:
     return yaml.safe_load((Path(__file__).parent / "mini.yaml").read_text(encoding="utf-8"))
 
@@ -51,59 +54,59 @@ def mini(config: "ReproduceConfig") -> dict:
     asked = [pattern.lower().split("/")[0] for pattern in config.patterns]
     every = [table for table in every if table.get("default", True) or table["table"] in asked]
     found = chosen([cell for table in every for cell in cells(table)], config.patterns)
-    out, seeds = Path(config.out), config.seed_list((0, 1, 2))
-    most = {table["table"]: table.get("seeds", len(seeds)) for table in every}
-    runs = {
-        cell: [
-            mini_run(cell, seed, config)
-            for seed in seeds[: 1 if cell.setting["method"] == "none" else most[cell.table]]
-        ]
-        for cell in found
-    }
-    once = list({run.name: run for of_cell in runs.values() for run in of_cell}.values())
+    out = Path(config.out)
+    runs = _runs(every, found, config)
+    once = distinct(runs)
     if config.dry_run:
         for run in once:
             print("\n".join(run.lines) + "\n")
         print(f"# {counted(once)}; this verb renders and prepares {out / 'data'} before them")
         return {"tables": {}, "failed": {}}
     for kind in sorted({cell.setting["dataset"] for cell in found}):
-        _prepare_data(kind, out / "data" / kind, config)
+        _prepare_data(kind, out / "data" / kind, config.lanes or LANES)
     failed = execute(once, out, config.lanes or LANES, config.threads or THREADS)
     values = {cell.name: values_of(cell, runs[cell], out)[0] for cell in found}
-    five = {cell.name: _five_shot(cell, runs[cell], out) for cell in found}
+    five_shot = {cell.name: _five_shot(cell, runs[cell], out) for cell in found}
     families = {cell.row: _by_family(runs[cell], out) for cell in found if cell.table == "4"}
-    moved = {}
+    offsets = {}
     for cell in found:
         if cell.name == TRAINED:
             adapters = [out / run.name / "best" for run in runs[cell] if (out / run.name / "best").exists()]
-            moved = measure(adapters, _data(out, "motions"), BACKBONE) if adapters else {}
+            offsets = measure(adapters, _data(out, "motions"), BACKBONE) if adapters else {}
     seconds = _seconds(once, out)
-    text, judged = report(_facts(config, seconds), every, leads, found, values, five, families, moved)
-    path = write_text(out / "mini.md", text)
-    result = {
-        "cells": judged["cells"],
-        "orders": judged["orders"],
-        "leads": judged["leads"],
-        "spread": judged["spread"],
-    }
-    result |= {"families": families, "offsets": moved, "failed": failed, "seconds": seconds}
+    page, numbers = report(_facts(config, seconds), every, leads, found, values, five_shot, families, offsets)
+    path = page.write(out / "mini.md")
+    result = numbers | {"families": families, "offsets": offsets, "failed": failed, "seconds": seconds}
     write_result(out / "mini.json", config, result)
-    print(text)
+    print(page)
     print(f"Written to {path} and mini.json beside it.")
-    return {"tables": {"mini": judged["cells"]}, "failed": failed}
+    return {"tables": {"mini": numbers["cells"]}, "failed": failed}
+
+
+def _runs(every: Sequence[dict], found: Sequence[Cell], config: "ReproduceConfig") -> dict[Cell, list[Run]]:
+    """The runs of each cell: one a seed, as many as its table wants; one where nothing is trained."""
+    seeds = config.seed_list((0, 1, 2))
+    most = {table["table"]: table.get("seeds", len(seeds)) for table in every}
+    runs = {}
+    for cell in found:
+        count = 1 if cell.setting["method"] == "none" else most[cell.table]
+        runs[cell] = [mini_run(cell, seed, config) for seed in seeds[:count]]
+    return runs
 
 
 def mini_run(cell: Cell, seed: int, config: "ReproduceConfig") -> Run:
-    """The training and the test of a cell of the small version."""
-    out, setting = Path(config.out), cell.setting
-    dataset, method, own, plan = setting["dataset"], setting["method"], dict(setting.get("flags", {})), _plan()
+    """Build the training and the test of a cell of the small version."""
+    out, setting, plan = Path(config.out), cell.setting, _plan()
+    dataset, method = setting["dataset"], setting["method"]
+    own = dict(setting.get("flags", {}))
     if config.episodes and method != "none":
         own["episodes"] = config.episodes
     flags = {"episodes": plan["episodes"], **plan["methods"].get(method, {}), **own}
     part = setting.get("part", "test")
     name = run_name(dataset, setting["backbone"], method, own, seed, *([part] if part != "test" else []))
     folder = out / name
-    where = ["--data", str(_data(out, dataset)["data"]), "--split", str(_data(out, dataset)["split"])]
+    data = _data(out, dataset)
+    where = ["--data", str(data["data"]), "--split", str(data["split"])]
     train = ["train", "--config", "recipes/mini.yaml"]
     train += ["--config", f"recipes/methods/{METHODS.get(method, method)}.yaml", *flag_list(flags), *where]
     train += ["--seed", str(seed), *config.common(), "--out", str(folder)]
@@ -121,23 +124,17 @@ def _data(out: Path, kind: str) -> dict[str, Path]:
     return {"data": folder / "store", "split": folder / "benchmark" / "split.yaml"}
 
 
-def _prepare_data(kind: str, folder: Path, config: "ReproduceConfig") -> None:
+def _prepare_data(kind: str, folder: Path, workers: int) -> None:
     """Render the clips and decode them once; what is there is kept."""
-    steps = write_benchmark(folder / "benchmark", RenderConfig(workers=config.lanes or LANES), split(CLASSES[kind]))
+    steps = write_benchmark(folder / "benchmark", RenderConfig(workers=workers), split(CLASSES[kind]))
     done, total = next(steps)
     print(f"{kind}: {total} clips, {done} rendered before", flush=True)
     with progress(f"render {kind}", total, "clips", done) as advance:
         for now, _ in steps:
             advance(now - done)
             done = now
-    prepare(
-        PrepareConfig(
-            data=str(folder / "benchmark" / "clips"),
-            out=str(folder / "store"),
-            workers=config.lanes or LANES,
-            replace=True,
-        )
-    )
+    clips, store = folder / "benchmark" / "clips", folder / "store"
+    prepare(PrepareConfig(data=str(clips), out=str(store), workers=workers, replace=True))
 
 
 def _five_shot(cell: Cell, runs: list[Run], out: Path) -> dict[int, float]:
@@ -146,14 +143,16 @@ def _five_shot(cell: Cell, runs: list[Run], out: Path) -> dict[int, float]:
 
 def _by_family(runs: list[Run], out: Path) -> dict[str, list[float]]:
     """1-shot accuracies in percent of each seed, by family of motions."""
-    family, found = {motion.name: motion.family for motion in MOTIONS}, defaultdict(list)
+    family = {motion.name: motion.family for motion in MOTIONS}
+    found = defaultdict(list)
     for run in runs:
         path = out / run.name / RESULT
-        if not path.exists():
+        results = read_results(path)["results"] if path.exists() else []
+        per_class = next((result.get("per_class") for result in results if result.get("shot") == 1), None)
+        if not isinstance(per_class, dict):
             continue
-        one = next((r.get("per_class") for r in read_results(path)["results"] if r.get("shot") == 1), None)
         members = defaultdict(list)
-        for name, accuracy in (one if isinstance(one, dict) else {}).items():
+        for name, accuracy in per_class.items():
             if isinstance(accuracy, int | float) and name in family:
                 members[family[name]].append(100 * accuracy)
         for name, accuracies in members.items():

@@ -1,10 +1,10 @@
-"""From results to tables: the paper's number, ours, the interval, the difference; what is missing stays visible."""
+"""Set results beside the paper's numbers: ours, the interval, the difference; what is missing stays visible."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..utils.files import write_atomic
 from ..utils.provenance import read_result, read_results
+from ..utils.report import Report
 from ..utils.statistics import Estimate, over_seeds
 from .cells import Cell, Run
 from .run import RESULT
@@ -13,25 +13,27 @@ MISSING = "missing"
 
 
 def values_of(cell: Cell, runs: Sequence[Run], out: Path) -> tuple[dict[int, float], Estimate | None]:
-    """Accuracies of a cell in percent by seed, and what they say together.
+    """Read the accuracies of a cell in percent by seed, and estimate their mean.
 
     With several seeds the interval is over them (:func:`over_seeds`); with one, or where they do not differ, it is that
     over test episodes.
     """
-    found, episodes = {}, None
+    values, interval = {}, None
     for run in runs:
         path = out / run.name / RESULT
         if not path.exists():
             continue
         for result in read_results(path)["results"]:
             if cell.is_in(result):
-                found[run.seed] = 100 * result["accuracy"]
-                interval = result.get("interval")
-                episodes = 100 * interval if interval is not None else None
-    if not found:
-        return found, None
-    estimate = over_seeds(list(found.values()))
-    return found, estimate if estimate.interval is not None else Estimate(estimate.mean, episodes)
+                values[run.seed] = 100 * result["accuracy"]
+                own = result.get("interval")
+                interval = None if own is None else 100 * own
+    if not values:
+        return values, None
+    estimate = over_seeds(list(values.values()))
+    if estimate.interval is None:
+        estimate = Estimate(estimate.mean, interval)
+    return values, estimate
 
 
 def problems_of(runs: Sequence[Run], out: Path) -> list[str]:
@@ -39,11 +41,13 @@ def problems_of(runs: Sequence[Run], out: Path) -> list[str]:
     found: dict[str, None] = {}
     for run in runs:
         for path, what in ((out / run.name / "train.json", "training"), (out / run.name / RESULT, "test")):
-            made = read_result(path) if path.exists() else {}
-            problems, bad = made.get("problems") or [], made.get("bad_clips")
+            result = read_result(path) if path.exists() else {}
+            problems = result.get("problems") or []
             found |= dict.fromkeys(map(str, problems if isinstance(problems, list) else [problems]))
+            bad = result.get("bad_clips")
             if bad and isinstance(bad, list):
-                found[f"{len(bad)} {what} clip{'s' * (len(bad) > 1)} could not be read."] = None
+                clips = "clip" if len(bad) == 1 else "clips"
+                found[f"{len(bad)} {what} {clips} could not be read."] = None
     return list(found)
 
 
@@ -54,7 +58,8 @@ def entries(cells: Sequence[Cell], runs: Mapping[Cell, Sequence[Run]], out: Path
     """
     found = []
     for cell in cells:
-        seeds, ours = values_of(cell, runs[cell], out) if cell in runs else ({}, None)
+        own = runs.get(cell, ())
+        seeds, ours = values_of(cell, own, out)
         found.append(
             {
                 "table": cell.table,
@@ -67,38 +72,36 @@ def entries(cells: Sequence[Cell], runs: Mapping[Cell, Sequence[Run]], out: Path
                 "ours": ours.mean if ours else None,
                 "interval": ours.interval if ours else None,
                 "difference": ours.mean - cell.paper if ours and cell.paper is not None else None,
-                "problems": problems_of(runs.get(cell, ()), out) if ours else [],
-                "runs": [run.name for run in runs.get(cell, ())],
+                "problems": problems_of(own, out) if ours else [],
+                "runs": [run.name for run in own],
             }
         )
     return found
 
 
-def markdown(title: str, source: str, found: Sequence[dict], paper: str = "paper") -> str:
-    """A table, a line for each cell that can be run or has a number in the paper; notes where clips were others."""
+def compare(title: str, source: str, found: Sequence[dict]) -> Report:
+    """A table as Markdown, a line for each of the entries; notes where clips were others."""
     notes = list(dict.fromkeys(" ".join(entry["problems"]) for entry in found if entry["problems"]))
-    lines = [f"## {title}", "", source, "", f"| | | {paper} | ours | ± | difference | seeds |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    rows = []
     for entry in found:
-        there = _number(entry["paper"], "" if entry["unit"] else "unknown")
+        paper = number(entry["paper"], "" if entry["unit"] else "unknown")
         if entry["unit"]:
-            there = f"{there} {entry['unit']}"
-        ours = _number(entry["ours"], MISSING if entry["runnable"] else "not run")
+            paper = f"{paper} {entry['unit']}"
+        ours = number(entry["ours"], MISSING if entry["runnable"] else "not run")
         if entry["problems"]:
             ours += f" [{notes.index(' '.join(entry['problems'])) + 1}]"
-        interval, difference = _number(entry["interval"], ""), _number(entry["difference"], "", "+")
-        seeds = len(entry["seeds"]) or ""
-        lines.append(f"| {entry['row']} | {entry['column']} | {there} | {ours} | {interval} | {difference} | {seeds} |")
-    for number, note in enumerate(notes, 1):
-        lines += ["", f"[{number}] Not on the published clips: {note}"]
-    return "\n".join(lines) + "\n"
+        difference = number(entry["difference"], sign="+")
+        interval, seeds = number(entry["interval"]), len(entry["seeds"]) or ""
+        rows.append([entry["row"], entry["column"], paper, ours, interval, difference, seeds])
+    page = Report()
+    page.heading(title)
+    page.text(source)
+    page.table(["", "", "paper", "ours", "±", "difference", "seeds"], rows, text=2)
+    for place, note in enumerate(notes, 1):
+        page.text(f"[{place}] Not on the published clips: {note}")
+    return page
 
 
-def write_text(path: Path, text: str) -> Path:
-    """Write a text in one step."""
-    write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-    return path
-
-
-def _number(value: float | None, otherwise: str, sign: str = "") -> str:
+def number(value: float | None, otherwise: str = "", sign: str = "") -> str:
+    """A number with one digit after the point, or what stands where there is none."""
     return otherwise if value is None else f"{value:{sign}.1f}"

@@ -11,11 +11,11 @@ class Report:
     """A Markdown report that is put together piece by piece and written at the end.
 
     Args:
-        title: Heading of the report.
+        title: heading of the report; None begins without one.
     """
 
-    def __init__(self, title: str) -> None:
-        self.parts = [f"# {title}"]
+    def __init__(self, title: str | None = None) -> None:
+        self.parts = [] if title is None else [f"# {title}"]
 
     def heading(self, text: str) -> None:
         """A heading of the second level."""
@@ -25,17 +25,18 @@ class Report:
         """A paragraph."""
         self.parts.append(text)
 
-    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-        """A table; the first column is text, the others are set to the right."""
-        lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[object]], text: int = 1) -> None:
+        """A table; the first ``text`` columns are text, the others are set to the right."""
+        rules = ["---"] * text + ["---:"] * (len(header) - text)
+        lines = [header, rules, *rows]
         self.parts.append("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
 
     def picture(self, file: str, caption: str) -> None:
         """A picture that lies beside the report.
 
         Args:
-            file: Its name, relative to the report.
-            caption: What there is to see.
+            file: its name, relative to the report.
+            caption: what there is to see.
         """
         self.parts.append(f"![{caption}]({file})\n\n*{caption}*")
 
@@ -45,9 +46,11 @@ class Report:
 
     def write(self, path: Path) -> Path:
         """Write the report in one step."""
-        text = printable("\n\n".join(self.parts), lines=True)
-        write_atomic(path, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+        write_atomic(path, lambda part: part.write_text(str(self), encoding="utf-8"))
         return path
+
+    def __str__(self) -> str:
+        return printable("\n\n".join(self.parts), lines=True) + "\n"
 
 
 def _cell(value: object) -> str:
