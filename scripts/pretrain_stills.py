@@ -20,7 +20,7 @@ from d2st.backbones.assets import SHIPPED
 from d2st.data.rendered.draw import NAMES, TINTS
 from d2st.data.rendered.shapes import FILLS
 from d2st.data.rendered.stills import render_still
-from d2st.training.schedules import cosine
+from d2st.training.optim import cosine_schedule
 from d2st.utils.config import Checked, option
 from d2st.utils.files import write_safetensors
 from d2st.utils.limits import CLIPS, NOT_NEGATIVE, POSITIVE, SEED, STEPS, THREADS, WORKERS
@@ -167,7 +167,7 @@ def pretrain(config: StillsConfig) -> dict:
     others = [p for p in model.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
-    rate = cosine(config.learning_rate, len(loader), warmup=0.05)
+    rate = cosine_schedule(config.learning_rate, len(loader), warmup=0.05)
     start, tail = time.monotonic(), []
     for step, batch in enumerate(loader):
         losses = model.losses(*batch)

@@ -22,7 +22,7 @@ from d2st.reproduce.run import finished
 from d2st.reproduce.table import problems_of, values_of
 from d2st.training import checkpoint
 from d2st.training.checkpoint import TrainState
-from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.episodic import EpisodicLoss
 from d2st.training.run_folder import RunFolder
 from d2st.utils import files
 from d2st.visualize.charts import collect

@@ -52,12 +52,12 @@ import json, sys, torch
 from d2st.adapters import DSTConfig
 from d2st.training.steps import Steps
 from d2st.commands.train import TrainConfig, train
-from d2st.training.validation import Validation
+from d2st.training.episodic import EpisodicValidation
 
 def running(encoder):
     return {name: tensor.clone() for name, tensor in encoder.adapter_state_dict().items() if "running_" in name}
 
-step, validate = Steps.step, Validation.__call__
+step, validate = Steps.step, EpisodicValidation.__call__
 
 def spy_step(self, *rest):
     note = step(self, *rest)
@@ -75,7 +75,7 @@ def spy_validate(self, fabric):
     torch.save(running(self.encoder), f"{sys.argv[2]}/{fabric.global_rank}.pt")
     return validate(self, fabric)
 
-Steps.step, Validation.__call__ = spy_step, spy_validate
+Steps.step, EpisodicValidation.__call__ = spy_step, spy_validate
 torch.set_num_threads(1)
 train(TrainConfig(**json.loads(sys.argv[1]), adapter=DSTConfig()))
 """

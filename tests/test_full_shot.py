@@ -17,7 +17,7 @@ from d2st.commands.evaluate_classifier import FullShotEvalConfig, evaluate_full_
 from d2st.commands.train import TrainConfig, train
 from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.errors import D2STError
-from d2st.training.classification_loss import FullShotLoss
+from d2st.training.classification import ClassificationLoss
 from d2st.training.steps import Steps
 from d2st.utils.statistics import share_interval
 
@@ -214,7 +214,7 @@ def test_mixed_labels_are_mixed_as_the_clips_are():
         model = Sum()
         model.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0]))
         torch.manual_seed(3)
-        loss, _ = FullShotLoss(model, 2, **kind)(video, torch.tensor([0, 1]))
+        loss, _ = ClassificationLoss(model, 2, **kind)(video, torch.tensor([0, 1]))
         share = float(seen[0][0].mean())  # of the second clip in the first
         assert 0 < share < 1 and type(seen[0]) is torch.Tensor
         logits = Sum()(seen[0])

@@ -19,7 +19,7 @@ from d2st.commands.train import TrainConfig, train
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
 from d2st.heads import HeadSpec, bi_mhm, class_prototypes, frame_distances
-from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.episodic import EpisodicLoss
 from d2st.training.steps import Steps
 
 

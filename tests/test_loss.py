@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from d2st import heads
-from d2st.training.episodic_loss import EpisodicLoss, rotations
+from d2st.training.episodic import EpisodicLoss, rotations
 
 
 class Identity(nn.Module):

@@ -17,7 +17,7 @@ import d2st
 from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.commands.train import TrainConfig, train
 from d2st.errors import D2STError
-from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.episodic import EpisodicLoss
 from d2st.training.run_folder import RunFolder
 from d2st.utils import files
 

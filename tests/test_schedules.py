@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2st.errors import D2STError
-from d2st.training import schedules
+from d2st.training import optim
 
 # (recipe, nominal episodes, rate at the start, rate after the warm-up, decay_at, decay)
 RECIPES = [
@@ -21,7 +21,7 @@ RECIPES = [
 
 @pytest.mark.parametrize(("recipe", "episodes", "warmup_lr", "lr", "decay_at", "decay"), RECIPES)
 def test_step_is_the_released_schedule(recipe, episodes, warmup_lr, lr, decay_at, decay) -> None:
-    rate = schedules.step(lr, episodes, 0.1, warmup_lr, decay_at, decay)
+    rate = optim.step_schedule(lr, episodes, 0.1, warmup_lr, decay_at, decay)
     with (Path(__file__).parent / "golden" / f"lr_{recipe}.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > 60
@@ -31,7 +31,7 @@ def test_step_is_the_released_schedule(recipe, episodes, warmup_lr, lr, decay_at
 
 @given(lr=st.floats(1e-6, 1), episodes=st.integers(1, 10**6), warmup=st.floats(0, 0.9), last=st.floats(0, 1))
 def test_cosine_starts_peaks_and_ends_where_it_says(lr, episodes, warmup, last) -> None:
-    rate = schedules.cosine(lr, episodes, warmup, warmup_lr=lr / 10, last_lr=lr * last)
+    rate = optim.cosine_schedule(lr, episodes, warmup, warmup_lr=lr / 10, last_lr=lr * last)
     assert rate(0) == pytest.approx(lr / 10 if warmup else lr)
     assert rate(episodes) == pytest.approx(lr * last)
     rates = [rate(episodes * i // 50) for i in range(51)]
@@ -42,10 +42,10 @@ def test_cosine_starts_peaks_and_ends_where_it_says(lr, episodes, warmup, last) 
 
 def test_wrong_settings_are_refused_with_a_sentence() -> None:
     with pytest.raises(D2STError, match="rising fractions"):
-        schedules.step(1e-3, 100, decay_at=(0.5, 0.4), decay=(0.1, 0.1))
+        optim.step_schedule(1e-3, 100, decay_at=(0.5, 0.4), decay=(0.1, 0.1))
     with pytest.raises(D2STError, match="one factor each"):
-        schedules.step(1e-3, 100, decay_at=(0.5,), decay=(0.1, 0.1))
-    for schedule in (schedules.step, schedules.cosine):
+        optim.step_schedule(1e-3, 100, decay_at=(0.5,), decay=(0.1, 0.1))
+    for schedule in (optim.step_schedule, optim.cosine_schedule):
         with pytest.raises(D2STError, match="at least one episode"):
             schedule(1e-3, 0)
         with pytest.raises(D2STError, match="warm-up fraction"):

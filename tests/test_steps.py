@@ -17,10 +17,9 @@ from d2st.commands.train import TrainConfig, train
 from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.data.loaders import EpisodeClips
 from d2st.errors import D2STError
-from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.episodic import EpisodicLoss, EpisodicValidation
 from d2st.training.run_folder import RunFolder
 from d2st.training.steps import SKIPPED, Steps
-from d2st.training.validation import Validation
 from d2st.utils.workers import lost_workers, undisturbed
 
 
@@ -41,9 +40,9 @@ def same(one, two, file: str) -> bool:
 
 def too_fast(monkeypatch, at: int) -> None:
     """A learning rate that makes weights infinite in the step that ends at ``at``."""
-    make = d2st.training.schedules.step
+    make = d2st.training.optim.step_schedule
     monkeypatch.setattr(
-        "d2st.training.schedules.step", lambda *given: lambda i: math.inf if i == at - 1 else make(*given)(i)
+        "d2st.training.optim.step_schedule", lambda *given: lambda i: math.inf if i == at - 1 else make(*given)(i)
     )
 
 
@@ -61,7 +60,7 @@ def test_weights_are_looked_at_before_they_are_kept(small, tmp_path, monkeypatch
 
 
 def test_a_classifier_s_weights_are_looked_at_too(small, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("d2st.training.schedules.cosine", lambda *given: lambda i: float("inf"))
+    monkeypatch.setattr("d2st.training.optim.cosine_schedule", lambda *given: lambda i: float("inf"))
     shares = tmp_path / "split.yaml"
     shares.write_text("train: 60%\nval: 40%\n")
     settings = {"split": str(shares), "epochs": 1, "warmup_epochs": 0, "batch_size": 8, "clips_per_step": 16}
@@ -177,7 +176,7 @@ def test_any_error_saves_the_last_whole_step(small, whole, tmp_path, monkeypatch
 
     owner, name, at = {
         "step": (EpisodicLoss, "forward", 8),
-        "validation": (Validation, "__call__", 2),
+        "validation": (EpisodicValidation, "__call__", 2),
         "best": (EpisodicLoss, "save_pretrained", 1),
     }[where]
     monkeypatch.setattr(owner, name, failing(getattr(owner, name), at))

@@ -17,10 +17,8 @@ ROOMS = (
 )
 
 ALLOWED = {  # arrows that still run up or in a ring; this becomes empty
-    "training.classification_validation -> commands.train_classifier",
     "training.loop -> commands.train",
     "training.loop -> commands.train_classifier",
-    "training.validation -> commands.train",
 }
 
 

@@ -17,7 +17,7 @@ from d2st.data.loaders import EpisodeClips
 from d2st.data.sampling import build
 from d2st.data.transforms import train_transform
 from d2st.errors import D2STError
-from d2st.training.episodic_loss import EpisodicLoss
+from d2st.training.episodic import EpisodicLoss
 from d2st.training.steps import Steps
 
 

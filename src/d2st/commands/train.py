@@ -14,14 +14,12 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import build_encoder
 from ..factory.heads import build_head, name_features
-from ..training import schedules
-from ..training.episodic_loss import EpisodicLoss
+from ..training import optim
+from ..training.episodic import EpisodicLoss, EpisodicValidation
 from ..training.loop import run
 from ..training.material import Material
-from ..training.optimizer import parameter_groups
 from ..training.plan import Plan
 from ..training.run_folder import RunFolder
-from ..training.validation import Validation
 from ..utils.console import say
 from ..utils.device import pick_device
 from ..utils.distributed import launch, world_size
@@ -78,13 +76,27 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     fabric.barrier()
     episode = (config.way, config.shot, config.queries)
     model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
-    optimizer = torch.optim.Adam(parameter_groups(model, config), lr=config.lr)
+    groups = optim.parameter_groups(model, config.weight_decay, config.no_decay, config.head_lr)
+    optimizer = torch.optim.Adam(groups, lr=config.lr)
     sample = frame_rules.build(config.sampling, frames)
     transforms = encoder.preprocessing.episode_transforms(
         config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
     )
     episodes = EpisodeClips(clips, sampler, sample, *transforms)
-    validation = Validation(validation_clips, config, encoder, head, sample) if validation_clips else None
+    validation = None
+    if validation_clips:
+        validation = EpisodicValidation(
+            validation_clips,
+            sampler,
+            config.validation_episodes,
+            encoder,
+            head,
+            sample,
+            encoder.transform(transforms=config.transforms),
+            name_features(head, encoder, validation_clips.classes, config.text),
+            config.workers,
+            config.precision,
+        )
     state = run(fabric, config, plan, folder, model, optimizer, rate, episodes, validation)
     if given is not None:
         give_back(fabric, encoder, folder)
@@ -153,8 +165,8 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
     return clips
 
 
-def _schedule(config: TrainConfig) -> schedules.Schedule:
+def _schedule(config: TrainConfig) -> optim.Schedule:
     common = config.lr, config.episodes, config.warmup, config.lr * config.warmup_from
     if config.schedule == "cosine":
-        return schedules.cosine(*common)
-    return schedules.step(*common, config.decay_at, config.decay)
+        return optim.cosine_schedule(*common)
+    return optim.step_schedule(*common, config.decay_at, config.decay)

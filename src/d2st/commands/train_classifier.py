@@ -12,12 +12,10 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import build_encoder
 from ..text.names import encode_names
-from ..training import schedules
-from ..training.classification_loss import FullShotLoss
-from ..training.classification_validation import Validation
+from ..training import optim
+from ..training.classification import ClassificationLoss, ClassificationValidation
 from ..training.loop import run
 from ..training.material import Material
-from ..training.optimizer import parameter_groups
 from ..training.plan import Plan
 from ..training.run_folder import RunFolder
 from ..utils.distributed import world_size
@@ -47,7 +45,8 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     plan = _plan(config, len(clips))
     fabric = launch_training(config, plan)
     validation_clips = _validation_clips(config, clips)
-    rate = schedules.cosine(config.lr, plan.total, config.warmup_epochs / config.epochs, config.lr * config.warmup_from)
+    warmup = config.warmup_epochs / config.epochs
+    rate = optim.cosine_schedule(config.lr, plan.total, warmup, config.lr * config.warmup_from)
     torch.manual_seed(config.seed)
     given = encoder
     if encoder is None:
@@ -77,10 +76,14 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
         parts = {"training": clips, "validation": validation_clips}
         folder.open(config_dict(config), config.overwrite, Material(encoder, reading, parts))
     fabric.barrier()
-    model = FullShotLoss(classifier, len(clips.classes), config.label_smoothing, config.mixup, config.cutmix)
-    optimizer = torch.optim.AdamW(parameter_groups(model, config, "model.head."), lr=config.lr)
+    model = ClassificationLoss(classifier, len(clips.classes), config.label_smoothing, config.mixup, config.cutmix)
+    groups = optim.parameter_groups(model, config.weight_decay, config.no_decay, config.head_lr, "model.head.")
+    optimizer = torch.optim.AdamW(groups, lr=config.lr)
     batches = ClipBatches(clips, config.batch_size, sample, transform, config.seed)
-    validation = Validation(classifier, validation_clips, config, frames) if validation_clips else None
+    validation = None
+    if validation_clips:
+        loading = config.batch_size, config.workers, config.precision
+        validation = ClassificationValidation(classifier, validation_clips, frames, *loading)
     state = run(fabric, config, plan, folder, model, optimizer, rate, batches, validation)
     if given is not None:
         give_back(fabric, encoder, folder)

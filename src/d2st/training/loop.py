@@ -20,9 +20,9 @@ from ..utils.signals import Stop, ignore_interrupts
 from ..utils.workers import killed, lost
 from . import checkpoint
 from .checkpoint import TrainState
+from .optim import Schedule
 from .plan import Plan
 from .run_folder import RunFolder
-from .schedules import Schedule
 from .steps import Steps
 
 if TYPE_CHECKING:
