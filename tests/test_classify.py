@@ -81,6 +81,30 @@ def test_paths_frames_and_normalized_frames_agree(small, encoder) -> None:
     assert isinstance(classifier.predict(str(path)), Prediction)
 
 
+def test_a_folder_is_fitted_in_batches_without_its_unreadable_clips(small, encoder, tmp_path, caplog) -> None:
+    for name in ("pink", "sand"):
+        (tmp_path / name).mkdir()
+        for n in range(3):
+            (tmp_path / name / f"{n}.mp4").symlink_to(small / "data" / name / f"{n}.mp4")
+    (tmp_path / "sand" / "1.mp4").unlink()
+    (tmp_path / "sand" / "1.mp4").write_bytes(b"torn")
+    classifier = FewShotClassifier(encoder).fit(tmp_path, workers=1, batch_size=2)
+    assert [len(own.frames) for own in classifier.support.values()] == [3, 2]
+    assert len(caplog.records) == 1 and "Passed over, cannot be read: sand/1.mp4: " in caplog.text
+    given = FewShotClassifier(encoder).fit(
+        {name: sorted((small / "data" / name).glob("[02].mp4")) for name in ["sand"]}
+    )
+    torch.testing.assert_close(classifier.support["sand"].frames, given.support["sand"].frames)
+    torch.testing.assert_close(classifier.support["sand"].tokens, given.support["sand"].tokens)
+    with pytest.raises(D2STError, match=r"1\.mp4.*cannot be read"):
+        classifier.add_class("sand", [tmp_path / "sand" / "1.mp4"])
+    for n in (0, 2):
+        (tmp_path / "sand" / f"{n}.mp4").unlink()
+    with pytest.raises(D2STError, match=r"The class 'sand' in '.*' has no examples: none of its 1 clips can be read"):
+        classifier.fit(tmp_path)
+    assert [len(own.frames) for own in classifier.support.values()] == [3, 2]
+
+
 def test_save_and_load(small, encoder, support, tmp_path) -> None:
     classifier = FewShotClassifier(encoder, frames=5).fit(support)
     classifier.add_class("../odd/name", [small / "data" / "red" / "0.mp4"])

@@ -12,7 +12,7 @@ import small as made
 import torch
 from PIL import Image
 
-from d2st.classifiers.build import build_classifier
+from d2st.classifiers.create import create_classifier
 from d2st.commands import cli
 from d2st.commands.spot import SpotConfig, spot
 from d2st.data.preprocessing import Preprocessing
@@ -73,7 +73,7 @@ def test_finds_what_happens_and_writes_it_all(small, folder, tmp_path, capsys):
 def test_every_frame_is_decoded_and_resized_once_and_windows_are_clips(
     small, folder, monkeypatch, transforms: str, rounding: float
 ):
-    classifier, _, settings = build_classifier(config(small, folder, transforms=transforms))
+    classifier, _, settings = create_classifier(config(small, folder, transforms=transforms))
     resized = []
     real = Preprocessing.fit
 
@@ -166,7 +166,7 @@ def test_what_cannot_be_used_is_told(small, folder, tmp_path, more, sentence):
 
 
 def test_scores_say_how_well_a_window_fits_and_stands_out(small, folder):
-    rejector = build_classifier(config(small, folder))[0].rejector
+    rejector = create_classifier(config(small, folder))[0].rejector
     rng = np.random.default_rng(0)
     logits = rng.normal(-3, 0.2, (400, 3)).astype(np.float32)
     logits[7, 1] += 3
@@ -184,7 +184,7 @@ def test_scores_say_how_well_a_window_fits_and_stands_out(small, folder):
 
 
 def test_a_saved_classifier_is_told_the_lengths(small, folder, tmp_path):
-    classifier, _, settings = build_classifier(config(small, folder))
+    classifier, _, settings = create_classifier(config(small, folder))
     classifier.save_pretrained(tmp_path / "saved")
     again = {"video": settings.video, "classifier": str(tmp_path / "saved"), "weights": settings.weights}
     again |= {"threshold": 0, "contrast": 0, "reject_rate": 1e-9, "device": "cpu"}

@@ -1,7 +1,10 @@
 """The recognizer people use: a few example clips of each class in, labels of other clips out."""
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -9,28 +12,31 @@ from torch import Tensor, nn
 from .. import heads
 from ..adapter_file import CONFIG as ADAPTER_CONFIG
 from ..adapter_file import WEIGHTS as ADAPTER_WEIGHTS
-from ..data.clip_reading import ClipReading
-from ..data.datasets import open_dataset
-from ..data.video.open import Video
+from ..data import sampling as frame_sampling
+from ..data.clip_reading import ClipReading, tell_apart
+from ..data.datasets import ClipSet, open_dataset
+from ..data.video.open import Video, read_any
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
-from ..factory.heads import build_head
+from ..factory.heads import build_head, name_features, tell_untrained
+from ..features.encode import Features, encode_batch, encode_clips
 from ..features.fingerprint import Origin
-from ..heads import Head, HeadSpec, TextConfig
-from ..heads import head_file as head_files
-from ..utils.device import Precision
+from ..heads import Head, HeadSpec, TextConfig, head_file
+from ..utils.config import checked
+from ..utils.device import Precision, autocast
 from ..utils.finite import check_finite, check_logits
 from ..utils.hub import find
-from .clip_encoder import ClipEncoder
 from .open_set import check_rate
 from .prediction import Prediction, check_name, explain
 from .rejector import CALIBRATION, NEVER, CalibrationFile, Rejector, fit_rejector
-from .support_set import EncodedClips, SavedSupport, join, stack
+from .support_set import EncodedClips, SavedSupport, SupportClips, join, stack
 
 SUPPORT = "support.safetensors"
 
+_logger = logging.getLogger(__name__)
 
-class FewShotClassifier(ClipEncoder):
+
+class FewShotClassifier:
     """Recognizes classes from example clips; classes come and go without encoding anything twice.
 
     Args:
@@ -46,6 +52,13 @@ class FewShotClassifier(ClipEncoder):
             of telling clips that show none of them.
         calibration: file that ``d2st eval --open-set --save-calibration`` wrote for this model, for support sets that
             are too small to tell what is unknown.
+
+    Attributes:
+        reading: how clips are read.
+        sample: frame sampler.
+        transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        support: class -> its encoded example clips.
+        names: features of the names of classes that were asked for, each made once.
 
     Raises:
         D2STError: an option cannot be used, or the calibration is of another model.
@@ -65,9 +78,24 @@ class FewShotClassifier(ClipEncoder):
         calibration: str | Path | CalibrationFile | None = None,
     ) -> None:
         check_rate(reject_rate)
-        asked = {"frames": frames, "sampling": sampling, "transforms": transforms, "precision": precision}
-        super().__init__(encoder, head, ClipReading.of(encoder, **asked), text)
+        self.reading = ClipReading.of(
+            encoder, frames=frames, sampling=sampling, transforms=transforms, precision=precision
+        )
+        self.encoder = encoder.eval()
+        if not isinstance(head, Head):
+            head, trained = build_head(head, encoder, self.frames)
+            if not trained:
+                tell_untrained(head)
+        self.head = head.to(self.device).eval()
+        self.sample = frame_sampling.build(self.sampling, self.frames, stride=self.reading.stride)
+        self.transform = encoder.transform(transforms=self.reading.transforms)
+        asked_for = encoder.reading and encoder.reading.apart(self.reading)
+        if head.reading and not asked_for:
+            reading = replace(self.reading, precision=None)
+            tell_apart(head.reading, reading, f"The head '{head.spec.name}' was trained on")
+        self.text = checked("FewShotClassifier", "text", text, TextConfig | None)
         self.support: dict[str, EncodedClips] = {}
+        self.names: dict[str, Tensor] = {}
         self.reject_rate = reject_rate
         if isinstance(calibration, str | Path):
             calibration = CalibrationFile.read(calibration)
@@ -79,31 +107,82 @@ class FewShotClassifier(ClipEncoder):
         """Class names in the order in which they were added."""
         return tuple(self.support)
 
-    def fit(self, support: Mapping[str, Iterable[Video]] | str | Path) -> "FewShotClassifier":
+    @property
+    def frames(self) -> int:
+        """T, frames of a clip."""
+        return self.reading.frames
+
+    @property
+    def sampling(self) -> str:
+        """Which frames are read."""
+        return self.reading.sampling
+
+    @property
+    def precision(self) -> Precision:
+        """Of the encoder's forward pass."""
+        return self.reading.precision
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder is."""
+        return next(self.encoder.parameters()).device
+
+    def to(self, device: torch.device | str) -> Self:
+        """Move encoder and head to a device."""
+        self.encoder.to(device)
+        self.head.to(device)
+        return self
+
+    # Classes
+
+    def fit(
+        self, support: Mapping[str, Iterable[Video]] | str | Path, *, workers: int = 0, batch_size: int = 8
+    ) -> Self:
         """Take the classes of a support set, and forget those before.
 
         Args:
             support: class name -> clips, as many as there are; or a folder of class folders, a list file or a frame
-                store (``d2st.data.datasets.open_dataset``).
+                store (``d2st.data.datasets.open_dataset``), whose unreadable clips are passed over with a warning.
+            workers: processes that read the clips of a folder.
+            batch_size: clips of a folder in a forward pass.
 
         Raises:
-            D2STError: no classes, a class without clips, or a clip that cannot be read. The classes before are kept.
+            D2STError: no classes, a class without readable clips, or a clip given by itself that cannot be read. The
+                classes before are kept.
         """
         if isinstance(support, str | Path):
-            clips = open_dataset(support)
-            for name in clips.classes:
-                check_name(name)
-            encoded = [
-                self.encode(self.transform(clips.read(i, self.sample)), clip.id) for i, clip in enumerate(clips.clips)
-            ]
-            self.support = {
-                name: stack([encoded[i] for i in own]) for name, own in zip(clips.classes, clips.by_class, strict=True)
-            }
+            found = self.fit_clips(open_dataset(support), support, workers=workers, batch_size=batch_size)
+            for clip in found.unreadable:
+                _logger.warning("Passed over, cannot be read: %s: %s", clip["id"], clip["reason"])
             return self
         if not support:
             raise D2STError("A support set needs at least one class with at least one clip.")
         self.support = {name: self._encode_class(name, clips) for name, clips in support.items()}
         return self
+
+    def fit_clips(self, clips: ClipSet, source: str | Path, **loading: object) -> SupportClips:
+        """Take the classes of a clip set, from those of its clips that can be read; forget the classes before.
+
+        Args:
+            clips: the set.
+            source: where it is from, for errors.
+            **loading: batch_size and workers of :meth:`encode_clips`.
+
+        Raises:
+            D2STError: a class is left without readable clips.
+        """
+        for name in clips.classes:
+            check_name(name)
+        features = self.encode_clips(clips, **loading)
+        found = SupportClips.of(clips, features, source)
+        labels = torch.from_numpy(clips.labels[features.clips])  # (N,)
+        frames = features.values[:, 0]  # (N, T, D)
+        tokens = features.embedded(self.head)[:, 0]  # (N, T', D')
+        self.support = {
+            name: self._checked_class(name, frames[labels == label], tokens[labels == label])
+            for label, name in enumerate(clips.classes)
+        }
+        return found
 
     def add_class(self, name: str, clips: Iterable[Video]) -> None:
         """Add a class, or more clips to one.
@@ -117,6 +196,16 @@ class FewShotClassifier(ClipEncoder):
             new = EncodedClips(torch.cat([old.frames, new.frames]), torch.cat([old.tokens, new.tokens]))
         self.support[name] = new
 
+    def set_class(self, name: str, frames: Tensor, tokens: Tensor | None = None) -> None:
+        """Take a class from clips that are encoded already, and forget its clips before.
+
+        Args:
+            name: of the class.
+            frames: (K, T, D) features of the encoder.
+            tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
+        """
+        self.support[name] = self._checked_class(name, frames, tokens)
+
     def remove_class(self, name: str) -> None:
         """Forget a class.
 
@@ -128,6 +217,76 @@ class FewShotClassifier(ClipEncoder):
                 f"There is no class '{name}' to remove; the classes are: {', '.join(self.support) or 'none'}."
             )
         del self.support[name]
+
+    def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
+        check_name(name)
+        if isinstance(clips, str | Path | Tensor):
+            raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
+        encoded = [self.encode(clip) for clip in clips]
+        if not encoded:
+            raise D2STError(f"Class '{name}' has no clips; give at least one.")
+        return stack(encoded)
+
+    @torch.no_grad()
+    def _checked_class(self, name: str, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
+        check_name(name)
+        if tokens is None:
+            tokens = self.head.embed(frames.to(self.device)).cpu()
+        check_finite([frames, tokens], [f"{name}, {i}" for i in range(len(frames))], self.precision)
+        return EncodedClips(frames, tokens)
+
+    # Clips
+
+    def encode(self, clip: Video) -> EncodedClips:
+        """Encode a clip as ``predict`` takes it: frame features (T, D) and tokens (T', D').
+
+        Raises:
+            D2STError: it cannot be read, or its features are not finite.
+        """
+        name = "given as frames" if isinstance(clip, Tensor) else str(clip)
+        encoded = self.encode_all(read_any(clip, self.sample, self.transform).unsqueeze(0), [name])
+        return EncodedClips(encoded.frames[0], encoded.tokens[0])
+
+    @torch.no_grad()
+    def encode_all(self, video: Tensor, names: Sequence[str] | None = None) -> EncodedClips:
+        """Encode normalized clips (B, T, 3, h, w) in one pass: frame features (B, T, D) and tokens (B, T', D').
+
+        Args:
+            video: the clips.
+            names: theirs, for errors; None numbers them.
+
+        Raises:
+            D2STError: features are not finite.
+        """
+        maps = [self.head] if self.head.needs_maps else []
+        with autocast(self.device, self.precision):
+            frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
+        tokens = tokens[0] if tokens else self.head.embed(frames)
+        found = EncodedClips(frames.cpu(), tokens.cpu())
+        names = [f"number {i}" for i in range(len(video))] if names is None else names
+        check_finite([found.frames, found.tokens], names, self.precision, video=video)
+        return found
+
+    def encode_clips(self, clips: ClipSet, **loading: object) -> Features:
+        """Encode clips of a set; those that cannot be read are listed.
+
+        Args:
+            clips: the set.
+            **loading: batch_size and workers of ``d2st.features.runner.run_clips``.
+        """
+        loading |= {"device": self.device, "precision": self.precision}
+        return encode_clips(self.encoder, clips, self.sample, self.transform, heads=[self.head], **loading)
+
+    def name_features(self, classes: Sequence[str]) -> Tensor | None:
+        """(classes, D') features of names for a head that uses them; None for the others, and for no classes."""
+        if not self.head.needs_text or not classes:
+            return None
+        new = [name for name in classes if name not in self.names]
+        if new:
+            self.names |= zip(new, name_features(self.head, self.encoder, new, self.text), strict=True)
+        return torch.stack([self.names[name] for name in classes]).to(self.device)
+
+    # Answers
 
     def predict(self, query: Video | list[Video] | tuple[Video, ...]) -> Prediction | list[Prediction]:
         """Recognize one clip, or each of several.
@@ -145,6 +304,14 @@ class FewShotClassifier(ClipEncoder):
         return self.match(self.encode(query))
 
     @torch.no_grad()
+    def match(self, query: EncodedClips) -> Prediction:
+        """Match an encoded clip (``encode``) with the classes."""
+        logits = self.logits(query.tokens.unsqueeze(0))  # (1, way)
+        (confidence,), (unknown,) = self.rejector(logits)
+        frames = {name: clips.frames for name, clips in self.support.items()}
+        return explain(logits[0], confidence.item(), bool(unknown), query.frames, frames)
+
+    @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
         """Logits (Q, way) of clips (Q, T', D') that the head has embedded, on the CPU, in the order of ``classes``."""
         support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
@@ -153,32 +320,29 @@ class FewShotClassifier(ClipEncoder):
         check_logits(found)
         return found
 
-    @torch.no_grad()
-    def match(self, query: EncodedClips) -> Prediction:
-        """Match an encoded clip (``encode``) with the classes."""
-        logits = self.logits(query.tokens.unsqueeze(0))  # (1, way)
-        (confidence,), (unknown,) = self.rejector(logits)
-        frames = {name: clips.frames for name, clips in self.support.items()}
-        return explain(logits[0], confidence.item(), bool(unknown), query.frames, frames)
-
     @property
     @torch.no_grad()
     def rejector(self) -> Rejector:
         """From logits (Q, way) to how likely the label is right (Q,), and which clips show none of the classes (Q,)."""
         self._check_classes()
-        key = (self.reject_rate, self.calibration, *self.support.items())
-        if self._rejector is None or self._rejector[0] != key:
+        fitted_to = (self.reject_rate, self.calibration, *self.support.items())
+        if self._rejector is None or self._rejector[0] != fitted_to:
             support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
-            rejector = fit_rejector(
-                self.head, support, labels, self.name_features(self.classes), self.reject_rate, self.calibration
-            )
-            self._rejector = key, rejector
+            names = self.name_features(self.classes)
+            found = fit_rejector(self.head, support, labels, names, self.reject_rate, self.calibration)
+            self._rejector = fitted_to, found
         return self._rejector[1]
 
     @property
     def never_unknown(self) -> str | None:
         """Why no clip can be answered "unknown" with the present support set, or None."""
         return NEVER if self.rejector.calibration is None else None
+
+    def _check_classes(self) -> None:
+        if not self.support:
+            raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
+
+    # Files
 
     def save_support(self, path: str | Path) -> Path:
         """Write the encoded support set as one file, for :meth:`load_support` of a recognizer with the same model."""
@@ -188,14 +352,25 @@ class FewShotClassifier(ClipEncoder):
         origin = Origin.of(self.encoder, self.head)
         return SavedSupport(origin, self.reading, clips, tokens, names).write(path)
 
-    def load_support(self, path: str | Path) -> "FewShotClassifier":
+    def load_support(self, path: str | Path) -> Self:
         """Take the classes of a support file, and forget those before.
 
         Raises:
             D2STError: no such file, one that cannot be read, or one that another model encoded or that has other
                 frames. The classes before are kept.
         """
-        self._take(SavedSupport.read(path), path)
+        return self._take(SavedSupport.read(path), path)
+
+    def _take(self, saved: SavedSupport, path: str | Path) -> Self:
+        """Take a support set that was read from a path, where it is of this model."""
+        saved.check(path, Origin.of(self.encoder, self.head), self.reading)
+        whole = not self.head.needs_maps or saved.tokens.keys() == saved.clips.keys()
+        if not whole or any(clips.shape[-1] != self.encoder.num_features for clips in saved.clips.values()):
+            raise D2STError(f"The support set '{path}' is not what this recognizer would have written; save it again.")
+        self.support = {
+            name: self._checked_class(name, clips, saved.tokens.get(name)) for name, clips in saved.clips.items()
+        }
+        self.names = dict(saved.names)
         return self
 
     def save_pretrained(self, folder: str | Path) -> Path:
@@ -219,7 +394,7 @@ class FewShotClassifier(ClipEncoder):
         reject_rate: float = 0.05,
         calibration: str | Path | None = None,
         revision: str | None = None,
-    ) -> "FewShotClassifier":
+    ) -> Self:
         """Read what ``save_pretrained`` wrote, or an adapter with its head, which knows no classes yet.
 
         Args:
@@ -233,58 +408,16 @@ class FewShotClassifier(ClipEncoder):
         Raises:
             D2STError: neither is there, or it cannot be read.
         """
-        files = SUPPORT, CALIBRATION, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_files.CONFIG, head_files.WEIGHTS
+        files = SUPPORT, CALIBRATION, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_file.CONFIG, head_file.WEIGHTS
         folder = find(source, *files, revision=revision)
         encoder = load(folder, backbone=backbone, weights=weights)
         head, _ = build_head(None, encoder, encoder.frames, saved=folder)
-        own = folder / CALIBRATION
-        options = {"precision": precision, "reject_rate": reject_rate}
-        options["calibration"] = own if calibration is None and own.exists() else calibration
+        if calibration is None and (folder / CALIBRATION).exists():
+            calibration = folder / CALIBRATION
+        options = {"precision": precision, "reject_rate": reject_rate, "calibration": calibration}
         if not (folder / SUPPORT).exists():
             return cls(encoder, head, **options)
         saved = SavedSupport.read(folder / SUPPORT)
-        how = saved.reading
-        classifier = cls(encoder, head, frames=how.frames, sampling=how.sampling, transforms=how.transforms, **options)
-        classifier._take(saved, folder / SUPPORT)
-        return classifier
-
-    @torch.no_grad()
-    def set_class(self, name: str, frames: Tensor, tokens: Tensor | None = None) -> None:
-        """Take a class from clips that are encoded already, and forget its clips before.
-
-        Args:
-            name: of the class.
-            frames: (K, T, D) features of the encoder.
-            tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
-        """
-        self.support[name] = self._embedded(name, frames, tokens)
-
-    def _embedded(self, name: str, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
-        check_name(name)
-        if tokens is None:
-            tokens = self.head.embed(frames.to(self.device)).cpu()
-        check_finite([frames, tokens], [f"{name}, {i}" for i in range(len(frames))], self.precision)
-        return EncodedClips(frames, tokens)
-
-    @torch.no_grad()
-    def _take(self, saved: SavedSupport, path: str | Path) -> None:
-        """Take a support set that was read from a path, where it is of this model."""
-        saved.check(path, Origin.of(self.encoder, self.head), self.reading)
-        whole = not self.head.needs_maps or saved.tokens.keys() == saved.clips.keys()
-        if not whole or any(clips.shape[-1] != self.encoder.num_features for clips in saved.clips.values()):
-            raise D2STError(f"The support set '{path}' is not what this recognizer would have written; save it again.")
-        support = {name: self._embedded(name, clips, saved.tokens.get(name)) for name, clips in saved.clips.items()}
-        self.support, self.names = support, dict(saved.names)
-
-    def _check_classes(self) -> None:
-        if not self.support:
-            raise D2STError("The classifier knows no class yet: call fit() or add_class() with example clips first.")
-
-    def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
-        check_name(name)
-        if isinstance(clips, str | Path | Tensor):
-            raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
-        encoded = [self.encode(clip) for clip in clips]
-        if not encoded:
-            raise D2STError(f"Class '{name}' has no clips; give at least one.")
-        return stack(encoded)
+        for name in ("frames", "sampling", "transforms"):
+            options[name] = getattr(saved.reading, name)
+        return cls(encoder, head, **options)._take(saved, folder / SUPPORT)

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ..data.options import ReadingOptions
+from ..factory.options import HeadOptions, ModelOptions
+from ..features.options import EncodingOptions
 from ..utils.config import Checked, option
 from ..utils.limits import REJECT_RATE
 
@@ -32,6 +35,18 @@ class RejectionOptions(Checked):
         "file that eval --open-set --save-calibration wrote, for support sets that are too small to tell what is "
         "unknown; None is the calibration.json beside the saved adapter",
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotOptions(
+    SupportOptions,
+    ModelOptions,
+    HeadOptions,
+    ReadingOptions,
+    RejectionOptions,
+    EncodingOptions,
+):
+    """Few-shot classifier"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,12 +5,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .. import __version__
 from ..data.clip_reading import ClipReading, tell_apart
+from ..data.datasets import ClipSet
 from ..errors import D2STError
+from ..features.encode import Features
 from ..features.fingerprint import Origin
 from ..utils.files import write_safetensors
 from ..utils.tensor_file import read_tensors
@@ -30,6 +33,39 @@ class EncodedClips:
 
     frames: Tensor
     tokens: Tensor
+
+
+@dataclass(frozen=True)
+class SupportClips:
+    """Clips that a classifier knows its classes from.
+
+    Attributes:
+        clips: the readable ones; None where a support file or a saved classifier held the classes.
+        unreadable: the others, ``{"id": ..., "reason": ...}``.
+    """
+
+    clips: ClipSet | None = None
+    unreadable: tuple[dict[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, clips: ClipSet, features: Features, source: str | Path) -> "SupportClips":
+        """Pick the clips of a set that have features.
+
+        Raises:
+            D2STError: a class is left without one; ``source`` says where the set is from.
+        """
+        readable = tuple(clips.clips[i] for i in np.sort(features.clips))
+        found = ClipSet(clips.classes, readable)
+        for name, kept, listed in zip(clips.classes, found.by_class, clips.by_class, strict=True):
+            if len(kept):
+                continue
+            reasons = {clip["id"]: clip["reason"] for clip in features.bad}
+            first = clips.clips[listed[0]].id
+            raise D2STError(
+                f"The class '{name}' in '{source}' has no examples: none of its {len(listed)} clips can be read, "
+                f"the first: {first}: {reasons[first]}."
+            )
+        return cls(found, tuple(features.bad))
 
 
 @dataclass(frozen=True, eq=False)

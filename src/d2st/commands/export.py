@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import heads
-from ..classifiers.build import refuse_ignored
+from ..classifiers.create import refuse_ignored
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import choose, with_reading
 from ..encoder import VideoEncoder
@@ -61,7 +61,7 @@ def export(config: ExportConfig) -> dict:
 def _classifier(config: ExportConfig) -> FewShotClassifier | None:
     if config.classifier is None:
         return None
-    refuse_ignored(config)
+    refuse_ignored(config, config.classifier)
     return FewShotClassifier.from_pretrained(config.classifier, weights=config.weights)
 
 

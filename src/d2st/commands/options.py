@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ..classifiers.options import RejectionOptions, SupportOptions
+from ..classifiers.options import FewShotOptions, RejectionOptions, SupportOptions
 from ..data.options import DataOptions, EpisodeClipOptions, EpisodeOptions, ReadingOptions, Sampling
 from ..evaluation.options import OpenSetOptions, TestEpisodeOptions
 from ..factory.options import HeadOptions, ModelOptions, default_adapter
@@ -94,14 +94,7 @@ class EvalConfig(
 
 
 @dataclass(frozen=True)
-class PredictConfig(
-    SupportOptions,
-    ModelOptions,
-    HeadOptions,
-    ReadingOptions,
-    RejectionOptions,
-    EncodingOptions,
-):
+class PredictConfig(FewShotOptions):
     """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read."""
 
     query: tuple[str, ...] | str = option(
@@ -140,14 +133,7 @@ class VisualizeConfig(ModelOptions, HeadOptions, ReadingOptions, EncodingOptions
 
 
 @dataclass(frozen=True)
-class SpotConfig(
-    SupportOptions,
-    ModelOptions,
-    HeadOptions,
-    ReadingOptions,
-    RejectionOptions,
-    EncodingOptions,
-):
+class SpotConfig(FewShotOptions):
     """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far."""
 
     support: str | None = reuse(SupportOptions, "support", help="folder with a folder of example clips for each action")

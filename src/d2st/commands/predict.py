@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from ..classifiers.build import build_classifier, encode_with
+from ..classifiers.create import create_classifier
 from ..classifiers.prediction import Prediction
 from ..classifiers.support_set import EncodedClips
 from ..data.clip_reading import read_as
@@ -27,12 +27,12 @@ def predict(config: PredictConfig) -> dict:
         D2STError: an option cannot be used, a class is left without examples, or no query clip can be read.
     """
     files = query_files((config.query,) if isinstance(config.query, str) else config.query)
-    classifier, support, config = build_classifier(config, config.reject_rate, config.calibration)
+    classifier, support, config = create_classifier(config)
     unreadable = list(support.unreadable)
     if config.save:
         classifier.save_pretrained(config.save)
     clips = ClipSet(("",), tuple(Clip(file, 0, str(file)) for file in files))
-    features = encode_with(classifier, clips, config)
+    features = classifier.encode_clips(clips, batch_size=config.batch_size, workers=config.workers)
     if not len(features.clips):
         raise D2STError(f"None of the query clips can be read; the first: {files[0]}: {features.bad[0]['reason']}.")
     pairs = zip(features.values[:, 0], features.embedded(classifier.head)[:, 0], strict=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..classifiers.build import build_classifier
+from ..classifiers.create import create_classifier
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import read_as
 from ..data.video.stream import VideoStream, open_stream
@@ -89,7 +89,7 @@ def spot(config: SpotConfig) -> dict:
     _check(config)
     events = read_events(config.events) if config.events else []
     with open_stream(config.video, config.workers) as video:  # refused before anything is encoded
-        classifier, support, config = build_classifier(config, config.reject_rate, config.calibration)
+        classifier, support, config = create_classifier(config)
         events, notes = of_classes(events, classifier.classes)
         if classifier.sampling != "uniform":
             notes.append(

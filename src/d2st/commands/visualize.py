@@ -7,7 +7,6 @@ import numpy as np
 import torch
 
 from ..adapters import D2STConfig
-from ..classifiers.build import SupportOptions, fit_clips
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import choose, read_as, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
@@ -169,7 +168,7 @@ def _draw(points: ClipPoints, clip: _Clip, config: VisualizeConfig, out: Path) -
 LISTS = {".txt", ".csv", ".tsv", ".list"}
 
 
-def match_support(classifier: FewShotClassifier, points: ClipPoints, config: SupportOptions, path: Path) -> dict:
+def match_support(classifier: FewShotClassifier, points: ClipPoints, config: VisualizeConfig, path: Path) -> dict:
     """Draw which frames of a clip match those of examples; examples that cannot be read are told and passed over.
 
     Args:
@@ -185,7 +184,7 @@ def match_support(classifier: FewShotClassifier, points: ClipPoints, config: Sup
         D2STError: the support is none, or no example of a class can be read.
     """
     clips = support_clips(Path(config.support))
-    support = fit_clips(classifier, clips, config)
+    support = classifier.fit_clips(clips, config.support, batch_size=config.batch_size, workers=config.workers)
     tell_unreadable(support.unreadable)
     label, scores = clips.classes[0], None
     if len(clips.classes) > 1:

@@ -1,0 +1,87 @@
+"""Create the few-shot classifier that options describe, with the classes of its support set."""
+
+from collections.abc import Sequence
+from dataclasses import MISSING, fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+from ..data.clip_reading import choose, with_reading
+from ..data.datasets import open_dataset
+from ..errors import D2STError
+from ..factory.encoder import build_encoder
+from ..factory.heads import build_head, tell_untrained
+from ..utils.console import tell
+from ..utils.device import pick_device
+from .few_shot import FewShotClassifier
+from .options import FewShotOptions
+from .rejector import find_calibration
+from .support_set import SupportClips
+
+# Options that a saved classifier has decided.
+SAVED = ("backbone", "image_size", "frames", "adapter", "adapter_path", "head", "text", "sampling", "transforms")
+
+Config = TypeVar("Config", bound=FewShotOptions)
+
+
+def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, Config]:
+    """Create a classifier from a support folder or file, or load a saved one.
+
+    Returns:
+        The classifier on its device, the clips of its support set, and the config with the head and the reading that
+        were chosen.
+
+    Raises:
+        D2STError: both or neither of support and classifier are given, an option cannot be used, or a class is left
+            without readable examples.
+    """
+    if (config.support is None) == (config.classifier is None):
+        raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
+    device = pick_device(config.device)
+    options = {"precision": config.precision, "reject_rate": config.reject_rate, "calibration": config.calibration}
+    if config.classifier:
+        refuse_ignored(config, config.classifier)
+        classifier = FewShotClassifier.from_pretrained(config.classifier, weights=config.weights, **options)
+        config = replace(with_reading(config, classifier.reading), head=classifier.head.spec)
+        return classifier.to(device), SupportClips(), config
+    is_file = Path(config.support).suffix == ".safetensors"
+    clips = None if is_file else open_dataset(config.support)  # refuses before anything is built
+    encoder, _ = build_encoder(config)
+    reading = choose(config, encoder)
+    head, trained = build_head(config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights)
+    if not trained:
+        tell_untrained(head)
+    options["calibration"] = config.calibration or find_calibration(config.adapter_path, encoder, head, reading)
+    classifier = FewShotClassifier(
+        encoder.to(device),
+        head,
+        frames=reading.frames,
+        sampling=reading.sampling,
+        transforms=reading.transforms,
+        text=config.text,
+        **options,
+    )
+    config = replace(with_reading(config, reading), head=head.spec)
+    if clips is None:
+        return classifier.load_support(config.support), SupportClips(), config
+    support = classifier.fit_clips(clips, config.support, batch_size=config.batch_size, workers=config.workers)
+    for note in clips.notes:
+        tell(note)
+    return classifier, support, config
+
+
+def refuse_ignored(config: object, classifier: str, decided: Sequence[str] = SAVED) -> None:
+    """Refuse options of a command's config, a dataclass, which a saved classifier has decided already.
+
+    Raises:
+        D2STError: one is not its default.
+    """
+    given = []
+    for option in fields(config):
+        default = option.default if option.default_factory is MISSING else option.default_factory()
+        if option.name in decided and getattr(config, option.name) != default:
+            given.append("--" + option.name.removesuffix("_path").replace("_", "-"))
+    if given:
+        raise D2STError(
+            f"The saved classifier '{classifier}' has its own encoder and head, and its own way of reading clips: "
+            f"leave out {', '.join(dict.fromkeys(given))}."
+        )
