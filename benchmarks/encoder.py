@@ -1,11 +1,15 @@
 """What D²ST-Adapter costs: time and kept activations beside the same frozen backbone, measured in one run.
 
     python benchmarks/encoder.py --backbone vit_base_patch16_clip_quickgelu_224 --frames 8 --threads 2 --owners
+    python benchmarks/encoder.py --threads 1 --precision bf16 --without bottleneck recompute depthwise all
 
 The frozen backbone's "step" back-propagates to its input, which is what any adapter at its first block must do.
-"frozen" is the backbone as d2st.adapt leaves it, with layers that keep less for the backward pass (src/d2st/lean.py);
-"ordinary" is the same with timm's own layers. The encoders alternate, so that other load on the machine hits all of
-them; the ratio of CPU seconds is the figure that such load disturbs least. Weights are random: they change nothing.
+"frozen" is the backbone as d2st.adapt leaves it, with layers that keep less for the backward pass
+(src/d2st/layers/frozen.py); "ordinary" is the same with timm's own layers. "without_..." is the adapted backbone with the ordinary graph in place of
+one of the adapters' memory-saving layers, or of all three.
+
+The encoders alternate, so that other load on the machine hits all of them; the ratio of CPU seconds is the figure that
+such load disturbs least. Weights are random: they change nothing.
 
 Kept is what autograd holds when the forward pass is over, each storage once, without parameters and input. Peak is the
 most that all tensors of a step take at once, gradients and passing maps included. Both are exact on any machine;
@@ -13,18 +17,47 @@ docs/cost.md says where they come from.
 """
 
 import argparse
+import contextlib
 import json
 import re
 import statistics
 from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor, nn
 
 import d2st
 from d2st.evaluation import cost as measure
+from d2st.utils.device import autocast
 
 MIB = 2**20
+
+# Modules that take the ordinary graph where they find the computation to be followed by a compiler or a transform.
+LAYERS = {
+    "bottleneck": ["d2st.layers.bottleneck"],
+    "recompute": ["d2st.layers.recompute"],
+    "depthwise": ["d2st.layers.depthwise", "d2st.layers.deformable_attention"],
+}
+LAYERS["all"] = [module for modules in LAYERS.values() for module in modules]
+
+
+class Subject(NamedTuple):
+    """An encoder, and the modules that are switched off while it runs."""
+
+    encoder: nn.Module
+    off: list[str]
+    checkpointing: bool = False
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[nn.Module]:
+        with contextlib.ExitStack() as stack:
+            for module in self.off:
+                stack.enter_context(mock.patch(f"{module}.transformed", lambda: True))
+            self.encoder.set_grad_checkpointing(self.checkpointing)
+            yield self.encoder
 
 
 def main() -> None:
@@ -34,30 +67,40 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=8)
     parser.add_argument("--clips", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each; 0 measures memory alone")
+    parser.add_argument("--without", nargs="*", choices=LAYERS, default=[], help="layers to switch off, in turn")
+    parser.add_argument("--grad-checkpointing", action="store_true", help="also time adapters with checkpointing")
     parser.add_argument("--owners", action="store_true", help="also list what keeps the memory, in MiB a clip")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
 
     torch.manual_seed(0)
     setup = dict(frames=options.frames, pretrained=False, image_size=options.image_size)
-    encoders = {
-        "frozen": d2st.adapt(options.backbone, d2st.NoneConfig(), **setup),
-        "ordinary": d2st.adapt(options.backbone, d2st.FullConfig(), **setup).requires_grad_(False),
-        "d2st": d2st.adapt(options.backbone, d2st.D2STConfig(), **setup),
+    adapted = d2st.adapt(options.backbone, d2st.D2STConfig(), **setup)
+    subjects = {
+        "frozen": Subject(d2st.adapt(options.backbone, d2st.NoneConfig(), **setup), []),
+        "ordinary": Subject(d2st.adapt(options.backbone, d2st.FullConfig(), **setup).requires_grad_(False), []),
+        "d2st": Subject(adapted, []),
     }
-    video = torch.randn(options.clips, options.frames, 3, *encoders["frozen"].image_size)
+    subjects |= {f"without_{name}": Subject(adapted, LAYERS[name]) for name in options.without}
+    checkpointed = {
+        f"{name}_checkpointing": subject._replace(checkpointing=True)
+        for name, subject in subjects.items()
+        if subject.encoder is adapted
+    }
+    video = torch.randn(options.clips, options.frames, 3, *adapted.image_size)
 
     result = vars(options) | {"torch": torch.__version__}
+    timed = subjects | checkpointed if options.grad_checkpointing else subjects
     if options.repeats:
-        result |= {
-            task.__name__: times(task, encoders, video, options.repeats) for task in (measure.forward, measure.step)
-        }
-    owners = {name: kept_for_backward(encoder, video) for name, encoder in encoders.items()}
-    peaks = {name: measure.peak_memory(encoder.eval(), video) for name, encoder in encoders.items()}
-    encoders["d2st"].set_grad_checkpointing()
-    owners["d2st_checkpointing"] = kept_for_backward(encoders["d2st"], video)
-    peaks["d2st_checkpointing"] = measure.peak_memory(encoders["d2st"], video)
+        result["forward"] = times(measure.forward, subjects, video, options)
+        result["step"] = times(measure.step, timed, video, options)
+    owners, peaks = {}, {}
+    for name, subject in (subjects | checkpointed).items():
+        with subject.active() as encoder:
+            owners[name] = kept_for_backward(encoder, video, options.precision)
+            peaks[name] = measure.peak_memory(encoder, video, options.precision)
     result["kept_gib_a_clip"] = {name: gib_a_clip(sum(kept.values()), options) for name, kept in owners.items()}
     result["peak_gib_a_clip"] = {name: gib_a_clip(peak, options) for name, peak in peaks.items()}
     if options.owners:
@@ -68,36 +111,44 @@ def main() -> None:
     print(json.dumps(result, indent=2))
 
 
-def times(task, encoders: dict[str, nn.Module], video: Tensor, repeats: int) -> dict:
-    """Seconds of each encoder, and the adapted one's as multiples of the others': medians over rounds."""
-    wall, cpu = {name: [] for name in encoders}, {name: [] for name in encoders}
-    for round_ in range(repeats + 1):
-        for name, encoder in encoders.items():
-            seconds = measure.seconds(task, encoder, video)
+def times(task, subjects: dict[str, Subject], video: Tensor, options: argparse.Namespace) -> dict:
+    """Seconds of each, and all as multiples of those of "frozen", "ordinary" and "d2st": medians over rounds."""
+    wall = {name: [] for name in subjects}
+    cpu = {name: [] for name in subjects}
+    for round_ in range(options.repeats + 1):
+        for name, subject in subjects.items():
+            with subject.active() as encoder:
+                seconds = measure.seconds(task, encoder, video, options.precision)
             if round_:  # the first is a warm-up
                 wall[name].append(seconds.wall)
                 cpu[name].append(seconds.cpu)
     table = {
-        "wall_s": {n: round(min(v), 4) for n, v in wall.items()},
-        "cpu_s": {n: round(min(v), 4) for n, v in cpu.items()},
+        "wall_s": {name: round(min(runs), 4) for name, runs in wall.items()},
+        "cpu_s": {name: round(min(runs), 4) for name, runs in cpu.items()},
     }
-    for base in ("frozen", "ordinary"):
+    for base in ("frozen", "ordinary", "d2st"):
         for clock, runs in (("wall", wall), ("cpu", cpu)):
-            pairs = zip(runs["d2st"], runs[base], strict=True)
-            table[f"{clock}_ratio_to_{base}"] = round(statistics.median(a / b for a, b in pairs), 3)
+            table[f"{clock}_ratio_to_{base}"] = {name: median_ratio(runs[name], runs[base]) for name in subjects}
     return table
 
 
-def kept_for_backward(encoder: nn.Module, video: Tensor) -> Counter:
+def median_ratio(runs: list[float], base: list[float]) -> float:
+    return round(statistics.median(a / b for a, b in zip(runs, base, strict=True)), 3)
+
+
+def kept_for_backward(encoder: nn.Module, video: Tensor, precision: str) -> Counter:
     """Bytes of activations that autograd keeps, by the module that ran when they were saved; numbers of blocks as *."""
     known = {t.untyped_storage().data_ptr() for t in (*encoder.parameters(), *encoder.buffers(), video)}
-    running, storages, handles = [], {}, []
+    names = {module: re.sub(r"\d+", "*", name) for name, module in encoder.named_modules()}
+    running, storages = [], {}
+    call = nn.Module.__call__
 
-    def enter(name, module, args):
-        running.append(re.sub(r"\d+", "*", name))
-
-    def leave(module, args, output):
-        running.pop()
+    def named_call(module, *args, **kwargs):  # no hooks, because adapters with hooks take the ordinary graph
+        running.append(names.get(module, running[-1] if running else ""))
+        try:
+            return call(module, *args, **kwargs)
+        finally:
+            running.pop()
 
     def pack(tensor):
         storage = tensor.untyped_storage()
@@ -105,14 +156,10 @@ def kept_for_backward(encoder: nn.Module, video: Tensor) -> Counter:
             storages.setdefault(storage.data_ptr(), (running[-1], storage.nbytes()))
         return tensor
 
-    for name, module in encoder.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda *a, name=name: enter(name, *a), prepend=True))
-        handles.append(module.register_forward_hook(leave))
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
+    with mock.patch.object(nn.Module, "__call__", named_call), hooks, autocast(video.device, precision):
         output = encoder(video.detach().requires_grad_(not encoder.trainable_parameters()))
     del output
-    for handle in handles:
-        handle.remove()
     owners = Counter()
     for owner, size in storages.values():
         owners[owner] += size
