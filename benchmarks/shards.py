@@ -16,7 +16,7 @@ import torch
 
 from d2st.data import sampling as frames
 from d2st.data.datasets import ClipSet, open_dataset
-from d2st.data.pack import pack
+from d2st.data.pack.writer import pack
 
 
 def main() -> None:

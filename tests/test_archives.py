@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from d2st.data import archives
+from d2st.data.archives import is_archive
+from d2st.data.archives.__main__ import main
+from d2st.data.archives.unpack import Limits, unpack
 from d2st.data.datasets import open_dataset
 from d2st.errors import D2STError
 
@@ -44,11 +46,11 @@ def _content(folder: Path) -> dict[str, bytes]:
 def test_archives_are_unpacked_and_unpacking_goes_on_where_it_was(tmp_path, name):
     mode = {"tar": "w", "gz": "w:gz", "tgz": "w:gz", "bz2": "w:bz2", "xz": "w:xz"}.get(name.rpartition(".")[2])
     archive = _tar(tmp_path / name, mode) if mode else _zip(tmp_path / name)
-    assert archives.is_archive(archive)
-    assert archives.unpack(archive, tmp_path / "out") == (2, 0)
+    assert is_archive(archive)
+    assert unpack(archive, tmp_path / "out") == (2, 0)
     assert _content(tmp_path / "out") == FILES
     (tmp_path / "out/kick/a.avi").write_bytes(b"half")
-    assert archives.unpack(archive, tmp_path / "out") == (1, 1)
+    assert unpack(archive, tmp_path / "out") == (1, 1)
     assert _content(tmp_path / "out") == FILES
 
 
@@ -64,17 +66,17 @@ def _cut(archive: Path, name: str, size: int) -> list[Path]:
 def test_ssv2s_numbered_pieces_are_one_archive(tmp_path):
     files = {f"20bn-something-something-v2/{i}.webm": random.Random(i).randbytes(5000) for i in range(5)}
     pieces = _cut(_tar(tmp_path / "whole", files=files), "20bn-something-something-v2-", 3000)
-    assert len(pieces) > 2 and all(map(archives.is_archive, pieces))
-    assert archives.main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
+    assert len(pieces) > 2 and all(map(is_archive, pieces))
+    assert main([str(tmp_path), "--out", str(tmp_path / "out")]) == 0
     assert _content(tmp_path / "out") == files
     with pytest.raises(
         D2STError, match=r"v2-00' cannot be unpacked .* the pieces '.*v2-00' to '.*' are here: download"
     ):
-        archives.unpack(pieces[:-2], tmp_path / "again")
+        unpack(pieces[:-2], tmp_path / "again")
     with pytest.raises(D2STError, match=r"The pieces before '.*v2-02' are missing"):
-        archives.unpack(pieces[2:], tmp_path / "again")
+        unpack(pieces[2:], tmp_path / "again")
     with pytest.raises(D2STError, match=r"The piece between '.*v2-01' and '.*v2-03' is missing"):
-        archives.unpack([*pieces[:2], *pieces[3:]], tmp_path / "again")
+        unpack([*pieces[:2], *pieces[3:]], tmp_path / "again")
 
 
 def test_pieces_with_letters_and_with_three_digits(tmp_path):
@@ -82,12 +84,12 @@ def test_pieces_with_letters_and_with_three_digits(tmp_path):
     assert len(pieces) > 101
     for i, piece in enumerate(pieces):
         pieces[i] = piece.rename(tmp_path / f"a.tar.gz.{i:03d}")
-    assert archives.unpack(pieces, tmp_path / "digits") == (1, 0)
+    assert unpack(pieces, tmp_path / "digits") == (1, 0)
     for i, piece in enumerate(pieces):
         pieces[i] = piece.rename(tmp_path / f"a.tar.gz.{chr(97 + i // 26)}{chr(97 + i % 26)}")
-    assert archives.unpack(pieces, tmp_path / "letters") == (1, 0)
+    assert unpack(pieces, tmp_path / "letters") == (1, 0)
     with pytest.raises(D2STError, match=r"The piece between '.*az' and 'a.tar.gz.bb' is missing"):
-        archives.unpack(pieces[:26] + pieces[27:], tmp_path / "again")
+        unpack(pieces[:26] + pieces[27:], tmp_path / "again")
 
 
 @pytest.mark.parametrize("name", ["../out.txt", "/etc/out.txt", "a/../../out.txt", "C:/out.txt", "..\\out.txt"])
@@ -96,19 +98,19 @@ def test_members_cannot_leave_their_folder(tmp_path, name):
     for archive in (_zip(tmp_path / "a.zip", {name: b"x"}), _tar(tmp_path / "a.tar", "w", {name: b"x"})):
         before = _content(tmp_path)
         with pytest.raises(D2STError, match="leaves its folder"):
-            archives.unpack(archive, tmp_path / "in/out")
+            unpack(archive, tmp_path / "in/out")
         assert _content(tmp_path).keys() - before.keys() <= {"a.tar"}
 
 
 def test_links_and_devices_are_not_made(tmp_path):
     link, device = tarfile.TarInfo("kick/link"), tarfile.TarInfo("kick/device")
     link.type, link.linkname, device.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.CHRTYPE
-    archives.unpack(_tar(tmp_path / "a.tar", "w", FILES, link, device), tmp_path / "out")
+    unpack(_tar(tmp_path / "a.tar", "w", FILES, link, device), tmp_path / "out")
     with zipfile.ZipFile(_zip(tmp_path / "a.zip"), "a") as file:
         member = zipfile.ZipInfo("kick/link")
         member.external_attr = 0o120777 << 16
         file.writestr(member, "/etc/passwd")
-    archives.unpack(tmp_path / "a.zip", tmp_path / "out")
+    unpack(tmp_path / "a.zip", tmp_path / "out")
     assert _content(tmp_path / "out") == FILES
 
 
@@ -118,13 +120,13 @@ def test_damaged_archives_are_told(tmp_path):
         data[60:90] = b"\xff" * 30
         archive.write_bytes(data)
         with pytest.raises(D2STError, match=r"cannot be unpacked .* download it again"):
-            archives.unpack(archive, tmp_path / "out")
+            unpack(archive, tmp_path / "out")
     assert not [name for name in _content(tmp_path) if ".tmp" in name]
 
 
 def test_what_is_no_archive():
     for name in ("a.avi", "train_few_shot.txt", "78687.webm", "20bn-something-something-v2", "kick.tar.mp4"):
-        assert not archives.is_archive(Path(name))
+        assert not is_archive(Path(name))
 
 
 @pytest.mark.parametrize(
@@ -160,21 +162,21 @@ def test_the_command_line(tmp_path):
     )
     assert done.returncode == 1 and "a.zip: 2 files written, 0 kept." in done.stdout
     assert "unrar x -o- b.rar" in done.stderr and _content(tmp_path / "out") == FILES
-    assert archives.main([str(tmp_path / "parts/a.zip"), "--out", str(tmp_path / "out")]) == 0
-    assert archives.main([str(tmp_path / "out"), "--out", str(tmp_path / "out")]) == 1
+    assert main([str(tmp_path / "parts/a.zip"), "--out", str(tmp_path / "out")]) == 0
+    assert main([str(tmp_path / "out"), "--out", str(tmp_path / "out")]) == 1
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_more_than_an_archive_can_hold_is_not_unpacked(tmp_path, kind):
     archive, files = tmp_path / f"a.{kind}", {f"{i}.avi": bytes(2**22) for i in range(4)}
     _zip(archive, files) if kind == "zip" else _tar(archive, files=files)
-    limits = archives.Limits(least=2**22)
+    limits = Limits(least=2**22)
     with pytest.raises(D2STError, match=r"holds more than 4 MB .* raise --most-times"):
-        archives.unpack(archive, tmp_path / "out", limits)
+        unpack(archive, tmp_path / "out", limits)
     assert len(_content(tmp_path / "out") if (tmp_path / "out").exists() else ()) == (kind == "tar.gz")
-    assert archives.unpack(archive, tmp_path / "out", archives.Limits(ratio=1e6))[0]
+    assert unpack(archive, tmp_path / "out", Limits(ratio=1e6))[0]
     with pytest.raises(D2STError, match=r"or 0 files"):
-        archives.unpack(archive, tmp_path / "out", archives.Limits(files=0))
+        unpack(archive, tmp_path / "out", Limits(files=0))
 
 
 def test_headers_of_any_size_are_not_read(tmp_path):
@@ -184,14 +186,14 @@ def test_headers_of_any_size_are_not_read(tmp_path):
         file.addfile(member)
     begin = time.process_time()
     with pytest.raises(D2STError, match=r"a header has \d+ bytes"):
-        archives.unpack(tmp_path / "a.tgz", tmp_path / "out")
+        unpack(tmp_path / "a.tgz", tmp_path / "out")
     assert time.process_time() - begin < 1
 
 
 def test_videos_may_be_as_large_as_they_are(tmp_path):
     data = random.Random(0).randbytes(2**20)
     archive = _tar(tmp_path / "a.tar.gz", files={f"{i}.avi": data for i in range(3)})
-    assert archives.unpack(archive, tmp_path / "out", archives.Limits(least=0)) == (3, 0)
+    assert unpack(archive, tmp_path / "out", Limits(least=0)) == (3, 0)
 
 
 def test_names_of_any_length_do_not_stop_the_others(tmp_path):
@@ -207,7 +209,7 @@ def test_names_of_any_length_do_not_stop_the_others(tmp_path):
     for archive in (_zip(tmp_path / "a.zip", files), _tar(tmp_path / "a.tar", "w", files)):
         out = tmp_path / archive.suffix
         with pytest.raises(D2STError, match=r"^2 members of archive .* cannot be written.* 4 other files were written"):
-            archives.unpack(archive, out)
+            unpack(archive, out)
         assert set(_content(out)) == set(names) - {names[2], names[4]}
 
 
@@ -216,7 +218,7 @@ def test_a_member_without_a_name_is_one_sentence(tmp_path):
     (tmp_path / "a.zip").write_bytes((tmp_path / "a.zip").read_bytes().replace(b"QQQQ", b"\0QQQ"))
     for archive in (tmp_path / "a.zip", _tar(tmp_path / "a.tar", "w", {"": b"x"})):
         with pytest.raises(D2STError, match="a member without a name"):
-            archives.unpack(archive, tmp_path / "out")
+            unpack(archive, tmp_path / "out")
 
 
 def test_damaged_archives_are_sentences_or_unpacked(tmp_path):
@@ -230,7 +232,7 @@ def test_damaged_archives_are_sentences_or_unpacked(tmp_path):
             data[rng.randrange(len(data))] = rng.randrange(256)
         whole[number].write_bytes(data[: rng.choice([None, rng.randrange(len(data))])])
         try:
-            archives.unpack(whole[number], tmp_path / "out")
+            unpack(whole[number], tmp_path / "out")
         except D2STError:
             told += 1
     assert told
@@ -239,5 +241,5 @@ def test_damaged_archives_are_sentences_or_unpacked(tmp_path):
 def test_thousands_of_empty_files_are_quick(tmp_path):
     archive = _zip(tmp_path / "a.zip", {f"{i}.avi": b"" for i in range(1000)})
     begin = time.process_time()
-    assert archives.unpack(archive, tmp_path / "out") == (1000, 0)
+    assert unpack(archive, tmp_path / "out") == (1000, 0)
     assert time.process_time() - begin < 2

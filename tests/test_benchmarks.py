@@ -15,14 +15,15 @@ from test_pictures import extract
 from d2st.commands import cli
 from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.evaluate import EvalConfig, evaluate
-from d2st.data import archives, benchmarks, kinds
+from d2st.commands.prepare import PrepareConfig, prepare
+from d2st.data import benchmarks
 from d2st.data import sampling as frames
+from d2st.data.archives.__main__ import main as unpack_all
 from d2st.data.benchmarks import find, key
-from d2st.data.benchmarks.protocol import protocol
-from d2st.data.benchmarks.shelf import Shelf
-from d2st.data.datasets import ClipSet, DataWarning, open_dataset
-from d2st.data.division import open_division
-from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.data.benchmarks.published import protocol
+from d2st.data.datasets import ClipSet, DataWarning, open_dataset, open_division
+from d2st.data.lookup import NameLookup
+from d2st.data.walk import walk
 from d2st.errors import D2STError
 
 SIZES = {
@@ -174,7 +175,7 @@ def test_what_was_downloaded_is_unpacked_and_opened(lay, tmp_path):
     shutil.make_archive(str(tmp_path / "downloads/UCF101"), "zip", root)
     with pytest.raises(D2STError, match=r"UCF101.zip'\); unpack with: python -m d2st.data.archives"):
         open_dataset(tmp_path / "downloads", "ucf101")
-    assert archives.main([str(tmp_path / "downloads"), "--out", str(tmp_path / "videos")]) == 0
+    assert unpack_all([str(tmp_path / "downloads"), "--out", str(tmp_path / "videos")]) == 0
     assert _open(tmp_path / "videos", "ucf101") == {"JumpRope": ["UCF-101/JumpRope/v_JumpRope_g01_c01.avi"]}
 
 
@@ -527,11 +528,10 @@ def test_names_match_in_both_forms_of_unicode_and_odd_folders_are_told(lay, monk
             raise PermissionError(errno.EACCES, "Permission denied", str(folder))
         return scan(folder)
 
-    monkeypatch.setattr(kinds.os, "scandir", scandir)
-    shelf = Shelf(root)
-    assert (
-        shelf.find("y/caf\u00e9.avi") == root / "x/cafe\u0301.mp4" and shelf.find("u\u0308") == root / "x/\u00fc.webm"
-    )
+    monkeypatch.setattr(os, "scandir", scandir)
+    names = NameLookup(lambda: walk(root).clips)
+    assert names.nearest("y/caf\u00e9.avi") == root / "x/cafe\u0301.mp4"
+    assert names.nearest("u\u0308") == root / "x/\u00fc.webm"
     assert key("Caf\u00e9") == key("cafe\u0301")
     listing = find.list_benchmark(benchmarks.load("ucf101"), root)
     assert any("'back'" in note or "leads back" in note for note in listing.notes)

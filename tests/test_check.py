@@ -8,10 +8,10 @@ import clips
 import pytest
 
 from d2st.commands.check_data import CheckConfig, check
+from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import datasets
-from d2st.data import store_index as index
+from d2st.data import store as index
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.errors import D2STError
 
 

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from d2st.commands.check_data_findings import show
+from d2st.commands.check_data import show
 from d2st.commands.evaluate_table import print_result
 from d2st.commands.spot import print_segments
 from d2st.spotting.segments import Segment

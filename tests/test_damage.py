@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from d2st.commands.check_data import CheckConfig, check
+from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
 from d2st.data.batches import ClipBatches
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.loaders import EpisodeClips
-from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.data.video import container, faults, gathering, packets
 from d2st.data.video import interlaced as fields
 from d2st.data.video import open as readers

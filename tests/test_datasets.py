@@ -11,9 +11,8 @@ import clips
 import numpy as np
 import pytest
 
-from d2st.data import kinds
+from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset
-from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.errors import D2STError
 
 
@@ -319,7 +318,7 @@ def _closed(monkeypatch, *folders: Path) -> None:
             raise PermissionError(errno.EACCES, "Permission denied", str(folder))
         return scan(folder)
 
-    monkeypatch.setattr(kinds.os, "scandir", scandir)
+    monkeypatch.setattr(os, "scandir", scandir)
 
 
 def test_folders_without_rights_below_the_data_are_told_and_passed_over(root, monkeypatch):

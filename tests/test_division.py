@@ -10,9 +10,8 @@ from test_datasets import _ids, _touch
 
 from d2st.commands.check_data import CheckConfig, check
 from d2st.data.batches import Shuffled
-from d2st.data.datasets import open_dataset
-from d2st.data.division import open_division, parts_of
-from d2st.data.shares import divide
+from d2st.data.datasets import open_dataset, open_division, parts_of
+from d2st.data.splits import divide
 from d2st.errors import D2STError
 
 

@@ -143,7 +143,7 @@ def test_views_are_averaged(small, run):
     """Several views by the command equal their mean by hand."""
     from d2st.data import sampling as frames
     from d2st.data.augment import CropsTransform
-    from d2st.data.division import open_division
+    from d2st.data.datasets import open_division
     from d2st.evaluation.classification import Views, answer
     from d2st.utils.distributed import launch
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from d2st.commands import classifier_options, options, tool_options
-from d2st.data.options import PrepareConfig, TextConfig
+from d2st.data.options import TextConfig
 from d2st.utils.config import Checked, hints_of, option, reuse
 
 MODULES = options, classifier_options, tool_options
@@ -17,7 +17,7 @@ CONFIGS = [
     for name, value in vars(module).items()
     if name.endswith("Config") and value.__module__ == module.__name__
 ]
-CONFIGS += [PrepareConfig, TextConfig]
+CONFIGS += [TextConfig]
 
 
 def test_options_are_read_without_pytorch():

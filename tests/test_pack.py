@@ -13,14 +13,14 @@ import yaml
 from small import SIDE
 
 from d2st.commands.check_data import CheckConfig, check
+from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
-from d2st.data.datasets import open_dataset
-from d2st.data.division import open_division
-from d2st.data.pack import main, pack
-from d2st.data.store_index import list_store
-from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.data.datasets import open_dataset, open_division
+from d2st.data.pack.__main__ import main
+from d2st.data.pack.shard import member_path, span
+from d2st.data.pack.writer import pack
+from d2st.data.store import list_store
 from d2st.data.video.frame_file import read_metadata
-from d2st.data.video.member import member_path, span
 from d2st.data.video.reader import VideoError
 from d2st.errors import D2STError
 

@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from d2st.commands.check_data import CheckConfig, check
+from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
 from d2st.data.datasets import open_dataset
-from d2st.data.kinds import is_frame_folder
-from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.data.video import frame_folder as pictures
 from d2st.data.video import reader as video
 from d2st.data.video.reader import VideoError
+from d2st.data.walk import is_frame_folder
 
 
 def extract(folder: Path, count: int = 12, name: str = "img_{:05d}.png", first: int = 0) -> Path:

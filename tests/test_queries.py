@@ -6,8 +6,8 @@ import clips
 import pytest
 
 from d2st.commands.visualize import support_clips
-from d2st.data.datasets import DataWarning
-from d2st.data.queries import clips_in, query_files
+from d2st.data.datasets import DataWarning, query_files
+from d2st.data.walk import clips_in
 from d2st.errors import D2STError
 
 

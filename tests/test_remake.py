@@ -10,11 +10,11 @@ from pathlib import Path
 import clips
 import pytest
 
+from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
-from d2st.data import store_index as index
+from d2st.data import store as index
 from d2st.data.datasets import open_dataset
-from d2st.data.pack import pack
-from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.data.pack.writer import pack
 from d2st.data.video import frame_file
 from d2st.errors import D2STError
 

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
+from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
-from d2st.data import store_index as index
+from d2st.data import store as index
 from d2st.data.datasets import DataWarning, open_dataset
-from d2st.data.store_writer import PrepareConfig, prepare
 from d2st.data.video import frame_file
 from d2st.data.video.reader import VideoError
 from d2st.errors import D2STError
@@ -144,7 +144,7 @@ def test_list_files_open_the_store_of_a_folder(videos, tmp_path):
 
 _RUN = """
 import sys
-from d2st.data.store_writer import PrepareConfig, prepare
+from d2st.commands.prepare import PrepareConfig, prepare
 prepare(PrepareConfig(data=sys.argv[1], out=sys.argv[2], workers=int(sys.argv[3])))
 """
 

@@ -42,7 +42,7 @@ VERBS = {
         ("split", "data"),  # check-data ucf101 videos/
         "data",  # check-data videos/
     ),
-    "prepare": Verb("data.store_writer", "PrepareConfig", "prepare", "videos to a frame store: decode once, read fast"),
+    "prepare": Verb("commands.prepare", "PrepareConfig", "prepare", "videos to a frame store: decode once, read fast"),
     "train": Verb(
         "commands.train",
         "TrainConfig",

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from ..classifiers.video import VideoClassifier
 from ..data.clip_reading import read_as
-from ..data.datasets import ClipSet
-from ..data.division import open_division, parts_of
+from ..data.datasets import ClipSet, open_division, parts_of
 from ..errors import D2STError
 from ..evaluation.classification import Answers, Views, answer
 from ..utils.console import plain_console, plain_table, say

@@ -8,8 +8,7 @@ from ..classifiers.create import create_classifier
 from ..classifiers.prediction import Prediction
 from ..classifiers.support_set import EncodedClips
 from ..data.clip_reading import read_as
-from ..data.datasets import Clip, ClipSet
-from ..data.queries import query_files
+from ..data.datasets import Clip, ClipSet, query_files
 from ..errors import D2STError
 from ..utils.console import plain_console, plain_table, printable, tell, tell_unreadable
 from ..utils.provenance import write_result

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from ..classifiers.video import VideoClassifier
 from ..data.clip_reading import read_as
-from ..data.datasets import Clip, ClipSet
-from ..data.queries import query_files
+from ..data.datasets import Clip, ClipSet, query_files
 from ..errors import D2STError
 from ..evaluation.classification import Views, answer
 from ..utils.console import plain_console, plain_table, printable, tell_unreadable

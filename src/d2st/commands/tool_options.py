@@ -6,7 +6,7 @@ Nothing here imports PyTorch, so that ``--help`` answers at once.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from ..data.options import DataOptions, EpisodeOptions, ReadingOptions
+from ..data.options import DataOptions, EpisodeOptions, ReadingOptions, StoreOptions
 from ..factory.options import ModelOptions
 from ..utils.config import Checked, option, reuse
 from ..utils.limits import CLIPS, EPISODES, FRAMES, SEED, STEPS, THREADS, WORKERS
@@ -57,6 +57,30 @@ class CheckConfig(DataOptions, EpisodeOptions):
     full: bool = option(False, "decode every frame; else the packets are counted and the first frame is decoded")
     workers: int | None = option(None, "processes; None for one a CPU core, 0 for none besides this one", **WORKERS)
     out: str | None = option(None, "folder for check.json, the whole report")
+
+
+@dataclass(frozen=True)
+class PrepareConfig(StoreOptions, DataOptions):
+    """Videos to a frame store."""
+
+    data: str = reuse(
+        DataOptions,
+        "data",
+        help="folder of class folders, list file, or the folder that the list files in --split start from",
+    )
+    out: str = option(help="folder of the store")
+    split: str | None = reuse(
+        DataOptions,
+        "split",
+        help="split file or a benchmark's name; only its classes are prepared. None takes all classes",
+    )
+    workers: int | None = option(None, "processes; None for one a CPU core, 0 for none besides this one", **WORKERS)
+    on_error: Literal["skip", "fail"] = option(
+        "skip", "skip lists videos that cannot be read in report.json and goes on; fail stops at the first"
+    )
+    replace: bool = option(
+        False, "a finished store of other data, or of clips that are not asked for now, may be replaced"
+    )
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ from ..classifiers.video import VideoClassifier
 from ..data import sampling as frame_rules
 from ..data.batches import ClipBatches
 from ..data.clip_reading import ClipReading, tell_apart
-from ..data.datasets import ClipSet
-from ..data.division import open_division, parts_of
+from ..data.datasets import ClipSet, open_division, parts_of
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import build_encoder

@@ -10,10 +10,9 @@ from ..adapters import D2STConfig
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import choose, read_as, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
-from ..data.kinds import is_frame_folder
-from ..data.queries import clips_in
-from ..data.store_index import is_store
+from ..data.store import is_store
 from ..data.video.open import reader
+from ..data.walk import clips_in, is_frame_folder
 from ..errors import D2STError
 from ..factory.encoder import build_encoder
 from ..factory.heads import build_head, tell_untrained

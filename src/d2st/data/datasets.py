@@ -1,6 +1,7 @@
 """Open a dataset: clips with labels, from videos or from a frame store alike."""
 
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,17 +12,14 @@ from ..errors import D2STError
 from . import benchmarks
 from .archives import advice, is_archive
 from .benchmarks.find import apply, list_benchmark
-from .benchmarks.shelf import Shelf
-from .by_name import ByName
-from .kinds import exists
-from .list_file import short
-from .listing import PARTS, Listing, read_list, scan_folder
-from .lookup import Folder
+from .class_folders import PARTS, Listing, scan_folder, scan_parts
+from .lists import read_list, short
+from .lookup import Folder, NameLookup
 from .sampling import Sampler
-from .shares import scan_parts
-from .splits import split_classes
-from .store_index import finder, is_store, list_store
+from .splits import Parts, Source, apply_split
+from .store import StoreLookup, is_store, list_store
 from .video.open import read_clip
+from .walk import exists, is_flow_folder, is_frame_folder, nfc, walk
 
 
 class DataWarning(UserWarning):
@@ -37,9 +35,9 @@ class Clip:
     """One clip.
 
     Args:
-        path: The video file, the folder of its frames, or its file in a frame store.
-        label: Index into the classes.
-        id: Path relative to the data, the same for videos and store.
+        path: the video file, the folder of its frames, or its file in a frame store.
+        label: index into the classes.
+        id: path relative to the data, the same for videos and store.
     """
 
     path: Path
@@ -52,10 +50,10 @@ class ClipSet:
     """Clips of one part of a dataset, sorted by class, then id.
 
     Args:
-        classes: Class names; a label is an index into them.
-        clips: All clips.
-        problems: Sentences about clips that are listed and cannot be used.
-        notes: Sentences about files that were left out on purpose.
+        classes: class names; a label is an index into them.
+        clips: all clips.
+        problems: sentences about clips that are listed and cannot be used.
+        notes: sentences about files that were left out on purpose.
     """
 
     classes: tuple[str, ...]
@@ -74,18 +72,18 @@ class ClipSet:
         return len(self.clips)
 
     def read(self, index: int, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
-        """Frames of one clip.
+        """Read frames of one clip.
 
         Args:
-            index: Into ``clips``.
-            sample: A frame sampler (:func:`d2st.data.sampling.build`).
-            rng: For the sampler's training rule; None for its test rule.
+            index: into ``clips``.
+            sample: a frame sampler (:func:`d2st.data.sampling.build`).
+            rng: for the sampler's training rule; None for its test rule.
 
         Returns:
             uint8 RGB frames of shape (T, 3, H, W).
 
         Raises:
-            VideoError: If the clip cannot be read; it names the file and the reason.
+            VideoError: the clip cannot be read; it names the file and the reason.
         """
         return read_clip(self.clips[index].path, sample, rng)
 
@@ -96,23 +94,22 @@ def open_dataset(
     """Open a dataset or one part of it.
 
     Args:
-        data: A folder of class folders, a list file (paths relative to its folder), the folder that the paths of list
+        data: a folder of class folders, a list file (paths relative to its folder), the folder that the paths of list
             files in ``split`` start from, or a frame store made by ``d2st prepare``.
-        split: A YAML file with the class names of train, val and test (or with a list file for each), one list file,
+        split: a YAML file with the class names of train, val and test (or with a list file for each), one list file,
             a folder of official few-shot lists, or the name of a benchmark (:mod:`d2st.data.benchmarks`), whose clips
             are then found below ``data`` however they lie there. None: the data's own parts, or none.
         part: "train", "val" or "test"; None for all classes. Data without parts give all their classes for "train" and
             "test".
-        warn: Tell about clips that are listed and cannot be used with one :class:`DataWarning`.
+        warn: tell about clips that are listed and cannot be used with one :class:`DataWarning`.
 
     Raises:
-        D2STError: If something is not there, cannot be read, or contradicts itself.
+        D2STError: something is not there, cannot be read, or contradicts itself.
     """
-    data = Path(data)
     if part not in (None, *PARTS):
         raise D2STError(f"There is no part '{part}'; choose train, val or test.")
     listing, parts = list_clips(data, split)
-    if not parts and part == "val":
+    if part == "val" and not parts:
         raise NoPart(f"'{data}' has no validation part because no split is given; pass a split file.")
     if part and parts and not parts.get(part):
         raise NoPart(f"Split '{split}' of '{data}' has no part '{part}', only {', '.join(parts)}.")
@@ -125,62 +122,145 @@ def open_dataset(
     problems = listing.problems_of(part)
     if gone:
         problems.append(f"Classes without any clip are left out: {', '.join(gone)}.")
-    names = [name for name, clips in found.items() if clips]
-    return clip_set(data, {name: found[name] for name in names}, listing, problems, warn)
+    return _clip_set(data, {name: clips for name, clips in found.items() if clips}, listing, problems, warn)
 
 
-def clip_set(
-    data: str | Path, found: dict[str, dict[str, Path]], listing: Listing, problems: list[str], warn: bool
+def open_division(
+    data: str | Path,
+    split: str | Path | None = None,
+    part: str = "train",
+    classes: Sequence[str] | None = None,
+    *,
+    warn: bool = True,
 ) -> ClipSet:
-    """The clip set of class -> {id: path}, in the order of its classes.
+    """Open one part of a full-shot dataset: its parts share their classes, and each clip is in one of them.
+
+    Args:
+        data: as for :func:`open_dataset`; also a folder with ``train`` and ``val`` (or ``validation``), and perhaps
+            ``test``, in each of them class folders.
+        split: the name of a full-shot benchmark, a YAML file with a list file or a share of the clips ("80%") for each
+            part, a folder of lists, or a list file. None: the data's own parts; data without parts are all for
+            training.
+        part: "train", "val" or "test".
+        classes: those of a trained model, in its order; None for those of the training part, sorted.
+        warn: as for :func:`open_dataset`.
 
     Raises:
-        D2STError: If there is no clip.
+        D2STError: there is no such part, or it has classes that training has not.
     """
-    clips = tuple(
-        Clip(path, label, id) for label, of_class in enumerate(found.values()) for id, path in sorted(of_class.items())
-    )
-    if not clips:
-        raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(problems)}")
-    if warn and problems:
-        more = f" ({len(problems)} such findings; 'd2st check-data' lists them)" * (len(problems) > 1)
-        warnings.warn(problems[0] + more, DataWarning, stacklevel=3)
-    return ClipSet(tuple(found), clips, tuple(problems), tuple(listing.notes))
+    listing, parts = list_clips(data, split, shared=True)
+    if not parts:
+        parts = {"train": list(listing.clips)}
+    if part not in parts:
+        raise D2STError(
+            f"'{data}' has no part '{part}', only {', '.join(parts)}; give a split that divides the clips, such as a "
+            f"YAML file with 'train: 80%' and 'val: 20%'."
+        )
+    if not listing.assigned and len(parts) > 1:
+        raise D2STError(
+            f"Each part of split '{split or data}' has classes of its own, which is for few-shot learning. A "
+            f"classifier needs the same classes in all parts: give lists, or shares such as 'train: 80%', 'val: 20%'."
+        )
+    names = classes or sorted(name for name in parts.get("train", parts[part]) if listing.of(name, "train"))
+    spelled = {nfc(name): name for name in listing.clips}
+    there = {name: name if name in listing.clips else spelled.get(nfc(name)) for name in names}
+    unknown = [name for name in parts[part] if name not in there.values() and listing.of(name, part)]
+    if unknown:
+        whose = "the model" if classes else "the training part"
+        shown = ", ".join(f"'{name}'" for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+        raise D2STError(f"Part '{part}' of '{data}' has classes that {whose} does not know: {shown}.")
+    found = {name: listing.of(own, part) if own else {} for name, own in there.items()}
+    return _clip_set(data, found, listing, listing.problems_of(part), warn)
 
 
-def list_clips(data: Path, split: str | Path | None, shared: bool = False) -> tuple[Listing, dict[str, list[str]]]:
-    """Clips by class and the class names of each part, for :func:`open_dataset`, ``prepare`` and ``check-data``.
+def parts_of(data: str | Path, split: str | Path | None = None) -> list[str]:
+    """Name the parts that a full-shot dataset has; none where nothing divides it."""
+    return list(list_clips(data, split, shared=True)[1])
 
-    With ``shared``, parts may have the same classes (:mod:`d2st.data.division`).
+
+def list_clips(data: str | Path, split: str | Path | None, shared: bool = False) -> tuple[Listing, Parts]:
+    """List clips by class, and the class names of each part.
+
+    Args:
+        data: as for :func:`open_dataset`.
+        split: as for :func:`open_dataset`, or with ``shared`` for :func:`open_division`.
+        shared: whether parts may have the same classes.
+
+    Raises:
+        D2STError: something is not there, cannot be read, or contradicts itself.
     """
+    data = Path(data)
     if exists(data) and data.is_file() and is_archive(data):
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
     if isinstance(split, str) and split in benchmarks.NAMES:
         benchmark = benchmarks.load(split)
         listing = apply(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
         return listing, benchmark.classes
-    if not exists(data):
-        raise _no_data(data)
     split = None if split is None else Path(split)
     if is_store(data):
-        find = finder(data)
-        by_name = ByName(lambda: (id for clips in list_store(data).clips.values() for id in clips), find)
-        return split_classes(lambda: list_store(data), split, find, shared, by_name)
-    if data.is_file():
+        store = StoreLookup(data)
+        source = Source(lambda: list_store(data), store.find, store.names)
+    elif exists(data) and data.is_file():
         find = Folder(data.parent).find
-        return split_classes(lambda: read_list(data, find), split, find, shared)
-    if data.is_dir():
-        if shared and split is None and (divided := scan_parts(data)):
-            return divided
-        find = Folder(data).find
-        by_name = ByName(lambda: (item.id for item in Shelf(data).items), find)
-        return split_classes(lambda: scan_folder(data), split, find, shared, by_name)
-    raise _no_data(data)
+        source = Source(lambda: read_list(data, find), find)
+    elif exists(data) and data.is_dir():
+        divided = scan_parts(data) if shared and split is None else None
+        if divided:
+            return divided, divided.parts
+        names = NameLookup(lambda: walk(data, is_flow_folder).clips)
+        source = Source(lambda: scan_folder(data), Folder(data).find, names)
+    else:
+        raise _no_data(data)
+    return apply_split(source, split, shared)
+
+
+def query_files(query: Iterable[str | Path]) -> list[Path]:
+    """Find the video files and folders of frames that paths of clips and folders name.
+
+    What lies below a folder is found as in a dataset (:func:`d2st.data.walk.walk`); what is passed over for a reason is
+    told with a :class:`DataWarning`.
+
+    Raises:
+        D2STError: a path that does not exist or cannot be read, or a folder without clips.
+    """
+    files = []
+    for path in map(Path, query):
+        if not exists(path):
+            raise D2STError(f"The query '{path}' does not exist.")
+        if not path.is_dir() or is_frame_folder(path):
+            files.append(path)
+            continue
+        if is_store(path):
+            raise D2STError(f"The query '{path}' is a frame store; give videos, or folders of frames.")
+        tree = walk(path)
+        for text in tree.problems + tree.notes:
+            warnings.warn(text, DataWarning, stacklevel=2)
+        if not tree.clips:
+            raise D2STError(f"The query '{path}' holds no video files or folders of frames.")
+        files += [clip.path for clip in tree.clips]
+    return files
+
+
+def _clip_set(
+    data: str | Path, found: dict[str, dict[str, Path]], listing: Listing, problems: list[str], warn: bool
+) -> ClipSet:
+    """Build the clip set of class -> {id: path}, in the order of its classes."""
+    clips = []
+    for label, of_class in enumerate(found.values()):
+        clips += [Clip(path, label, id) for id, path in sorted(of_class.items())]
+    if not clips:
+        raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(problems)}")
+    if warn and problems:
+        more = f" ({len(problems)} such findings; 'd2st check-data' lists them)" if len(problems) > 1 else ""
+        warnings.warn(problems[0] + more, DataWarning, stacklevel=3)
+    return ClipSet(tuple(found), tuple(clips), tuple(problems), tuple(listing.notes))
 
 
 def _no_data(data: Path) -> D2STError:
-    named = "that is a benchmark's name, which goes to --split (check-data NAME FOLDER); "
+    named = ""
+    if str(data) in benchmarks.NAMES:
+        named = "that is a benchmark's name, which goes to --split (check-data NAME FOLDER); "
     return D2STError(
-        f"Data '{short(str(data), 500)}' does not exist; {named * (str(data) in benchmarks.NAMES)}give a folder of "
-        "class folders, a list file or a frame store."
+        f"Data '{short(str(data), 500)}' does not exist; {named}give a folder of class folders, a list file or a frame "
+        "store."
     )

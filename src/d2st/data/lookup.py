@@ -1,37 +1,38 @@
-"""Which clip a line of a list means: the same rule for folders and for frame stores."""
+"""Look up which clip a line of a list means.
+
+A line gives a path. :class:`Lookup` finds it among known ids: the very id, else one in the same letters, else one that
+differs in the extension; :class:`Folder` does the same below a folder of the disk. Where the paths of lists start from
+another folder, :class:`NameLookup` finds their clips by name, wherever they lie.
+"""
 
 import os
-import unicodedata
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ..errors import D2STError
-from .kinds import EXTENSIONS, entries, is_folder, is_frame_folder
+from .benchmarks import key
+from .walk import Found, entries, is_folder, is_frame_folder, nfc, stem
 
-
-def nfc(name: str) -> str:
-    """A name as Linux writes it: macOS takes accents apart, and gives other characters for the same letters."""
-    return unicodedata.normalize("NFC", name)
-
-
-def stem(path: str) -> str:
-    """A path without the extension of a video: "a/12" of "a/12.webm", "a/12.5" of "a/12.5"."""
-    before, extension = os.path.splitext(path)
-    return before if extension.lower() in EXTENSIONS else path
+# The names of Kinetics clips: the 11 characters of YouTube's id, perhaps with start and end in seconds.
+_YOUTUBE = re.compile(r"([\w-]{11})(?:_\d+_\d+)?")
 
 
 class Lookup:
-    """Looks up paths of list lines among ids: the very id, else one in the same letters, else without extension.
+    """Looks up paths of list lines among ids.
 
     Args:
-        ids: Of clips.
-        usable: Whether an id is a clip; asked when a line may mean it.
-        above: What stands before the paths and ids in errors, such as "wave/".
+        ids: of clips.
+        usable: whether an id is a clip; asked when a line may mean it.
+        above: what stands before the paths and ids in errors, such as "wave/".
     """
 
     def __init__(self, ids: Iterable[str], usable: Callable[[str], bool] = lambda id: True, above: str = "") -> None:
-        self._ids, self._usable, self._above = set(ids), usable, above
+        self._ids = set(ids)
+        self._usable = usable
+        self._above = above
         self._spelled: dict[str, list[str]] = defaultdict(list)
         self._stems: dict[str, list[str]] = defaultdict(list)
         for id in sorted(self._ids):
@@ -42,7 +43,7 @@ class Lookup:
         """The id that a path means; None where there is none.
 
         Raises:
-            D2STError: If it may mean several.
+            D2STError: it may mean several.
         """
         if path in self._ids and self._usable(path):
             return path
@@ -51,9 +52,10 @@ class Lookup:
         for known, name in ((self._spelled, line), (self._stems, line), (self._stems, stem(line))):
             found = [id for id in known.get(name, ()) if self._usable(id)]
             if len(found) > 1:
-                names = ", ".join(f"'{self._above}{id}'" for id in found[:5]) + ", ..." * (len(found) > 5)
+                names = ", ".join(f"'{self._above}{id}'" for id in found[:5])
+                more = ", ..." if len(found) > 5 else ""
                 raise D2STError(
-                    f"A list names '{self._above}{path}', which may be {names}; write the name of the file meant."
+                    f"A list names '{self._above}{path}', which may be {names}{more}; write the name of the file meant."
                 )
             if found:
                 return found[0]
@@ -61,7 +63,7 @@ class Lookup:
 
 
 class Folder:
-    """Looks up the paths of list lines below a folder; the extension in the list need not be the one on disk."""
+    """Looks up paths of list lines below a folder, of which it reads what the lines name."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -72,7 +74,7 @@ class Folder:
         """The file or folder of frames that a line means; None where there is none.
 
         Raises:
-            D2STError: If it may mean several, or the folder itself cannot be read.
+            D2STError: it may mean several, or the folder itself cannot be read.
         """
         line = PurePosixPath(path)
         folder = self._folder(line.parent)
@@ -84,13 +86,19 @@ class Folder:
         return None if name is None else folder / name
 
     def _folder(self, path: PurePosixPath) -> Path | None:
+        """The folder on the disk that a path means, each of its names in any spelling."""
         if path not in self._folders:
-            above, name = self._folder(path.parent), path.name
-            if above is not None and not _is_folder(above / name):
-                same = [entry.name for entry in self._entries(above) if nfc(entry.name) == nfc(name)]
-                name = next((other for other in same if _is_folder(above / other)), "")
-            self._folders[path] = above / name if above is not None and name else None
+            above = self._folder(path.parent)
+            self._folders[path] = None if above is None else self._inside(above, path.name)
         return self._folders[path]
+
+    def _inside(self, above: Path, name: str) -> Path | None:
+        if is_folder(above / name):
+            return above / name
+        for entry in self._entries(above):
+            if nfc(entry.name) == nfc(name) and is_folder(entry):
+                return above / entry.name
+        return None
 
     def _look(self, folder: Path) -> Lookup:
         names = {entry.name: is_folder(entry) for entry in self._entries(folder)}
@@ -110,8 +118,93 @@ class Folder:
             return []  # its clips are missing, which is told
 
 
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that is too long, a null byte
-        return False
+class NameLookup:
+    """Looks up clips by name, wherever they lie.
+
+    Args:
+        clips: all of them; read when the first line is looked up.
+        path: clip -> where it is read from.
+
+    Attributes:
+        found: line -> id, for those that :meth:`in_class` found.
+    """
+
+    def __init__(self, clips: Callable[[], Iterable[Found]], path: Callable[[Found], Path] = lambda c: c.path) -> None:
+        self.found: dict[str, str] = {}
+        self._clips = clips
+        self._path = path
+
+    def in_class(self, line: str) -> Path | None:
+        """The one clip of a line's name that lies below a folder with the name of the line's last one.
+
+        Folders may be spelled in any way: ``train_256/air_drumming/a.mp4`` is found as ``videos/air drumming/a.webm``,
+        and no clip of another class is taken for it. A line without folders means the one clip of its name. Of several
+        that differ in their extensions it is the one with the line's. None where no clip or more than one is left.
+        """
+        path = PurePosixPath(line)
+        folder = _letters(path.parent.name)
+        same = self._named.get(nfc(stem(line.rpartition("/")[2])), [])
+        same = [clip for clip in same if not folder or folder in map(_letters, clip.folders)]
+        if line.startswith("#"):  # most likely a comment, whose folder must not be taken for one without the #
+            same = [clip for clip in same if path.parts[0] in (line, *clip.folders)]
+        if len(same) > 1:
+            same = [clip for clip in same if nfc(clip.file) == nfc(path.name)]
+        if len(same) != 1:
+            return None
+        self.found[line] = same[0].id
+        return self._path(same[0])
+
+    def nearest(self, line: str) -> Path | None:
+        """The clip that a line of a benchmark's official list means; None where there is none.
+
+        Names of these clips are unique in their data set. They are compared as they are, then by letters and digits
+        alone, because some unpackers change the others, and by YouTube's id. Of several clips of a name it is the one
+        in the class folder that the line names, else the best copy.
+        """
+        path = PurePosixPath(nfc(line))
+        bare = os.path.splitext(path.name)[0]
+        youtube = youtube_id(bare)
+        tries = [(self._named, name) for name in (path.name, bare)]
+        tries += [(self._loose, key(name)) for name in (path.name, bare, youtube) if key(name)]
+        found = next((known[name] for known, name in tries if name in known), None)
+        if found is None:
+            return None
+        folder = key(path.parent.name)
+        return self._path(min(found, key=lambda clip: (folder not in map(key, clip.folders), rank(clip))))
+
+    @cached_property
+    def _named(self) -> dict[str, list[Found]]:
+        found: dict[str, list[Found]] = defaultdict(list)
+        for clip in self._clips():
+            found[clip.name].append(clip)
+        return dict(found)
+
+    @cached_property
+    def _loose(self) -> dict[str, list[Found]]:
+        found: dict[str, list[Found]] = defaultdict(list)
+        for clips in self._named.values():
+            for clip in clips:
+                for name in {key(clip.name), key(youtube_id(clip.name))} - {""}:
+                    found[name].append(clip)
+        return dict(found)
+
+
+def youtube_id(name: str) -> str:
+    """YouTube's id where the name of a clip begins with one, else empty."""
+    found = _YOUTUBE.fullmatch(name)
+    return found[1] if found else ""
+
+
+def rank(clip: Found) -> tuple:
+    """Rank copies of a clip; the smallest is used: videos before frames, 256-pixel copies before originals.
+
+    What ``replacement_for_corrupted_k400`` holds comes before the broken files of Kinetics-400 that it replaces.
+    """
+    replaces = any("replacement" in folder for folder in clip.folders)
+    small = any("256" in folder for folder in clip.folders)
+    return clip.frames, not replaces, not small, clip.id
+
+
+def _letters(folder: str) -> str:
+    """Reduce a folder's name to what its spellings share, in any script."""
+    return re.sub(r"[\W_]", "", nfc(folder).casefold())

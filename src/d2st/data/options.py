@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from ..utils.config import Checked, option
-from ..utils.limits import CLIPS, COUNT, FRAMES, RATIO, SHARE, SIDE, WORKERS
+from ..utils.limits import CLIPS, COUNT, FRAMES, RATIO, SHARE, SIDE
 
 Sampling = Literal["uniform", "rate50", "rate35", "stride", "tsn"]
 Transforms = Literal["plain", "released"]
@@ -145,16 +145,9 @@ class TextConfig(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PrepareConfig(DataOptions):
-    """Videos to a frame store."""
+class StoreOptions(Checked):
+    """Pictures of a frame store"""
 
-    data: str = option(
-        help="folder of class folders, list file, or the folder that the list files in --split start from"
-    )
-    out: str = option(help="folder of the store")
-    split: str | None = option(
-        None, "split file or a benchmark's name; only its classes are prepared. None takes all classes"
-    )
     short_side: int = option(
         256,
         "pictures with a longer short side are shrunk to it, in pixels; none is enlarged",
@@ -165,10 +158,3 @@ class PrepareConfig(DataOptions):
         "jpeg", "jpeg, or lossless (WebP; two to three times the space and the reading time)"
     )
     quality: int = option(95, "of JPEG, 1 to 100", least=1, most=100)
-    workers: int | None = option(None, "processes; None for one a CPU core, 0 for none besides this one", **WORKERS)
-    on_error: Literal["skip", "fail"] = option(
-        "skip", "skip lists videos that cannot be read in report.json and goes on; fail stops at the first"
-    )
-    replace: bool = option(
-        False, "a finished store of other data, or of clips that are not asked for now, may be replaced"
-    )

@@ -1,84 +1,136 @@
-"""Which classes are for training, validation and test: split files, and the checks that keep them apart."""
+"""Apply a split: which classes, or which clips, are for training, validation and test, and the checks on both."""
 
+import hashlib
+import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import D2STError
 from ..utils.yaml_file import read_yaml
 from . import benchmarks
-from .by_name import ByName
-from .kinds import exists
-from .list_file import short
-from .listing import PARTS, Listing, read_list
-from .lookup import nfc
-from .shares import divide, shares
+from .class_folders import PARTS, Listing
+from .lists import read_list, short
+from .lookup import NameLookup
+from .walk import exists, nfc
 
 LISTS = (".txt", ".csv", ".tsv", ".list")
+Parts = dict[str, list[str]]  # part -> its classes
+Find = Callable[[str], Path | None]
+_EXPECTED = "expected the keys train, val and test, each with a list of class names"
+_SHARE = re.compile(r"\d+(\.\d+)?%")
 
 
-def split_classes(
-    everything: Callable[[], Listing],
-    split: Path | None,
-    find: Callable[[str], Path | None],
-    shared: bool = False,
-    by_name: ByName | None = None,
-) -> tuple[Listing, dict[str, list[str]]]:
-    """Apply a split to what was found.
+@dataclass
+class Source:
+    """Data that a split is applied to.
 
     Args:
-        everything: Finds all clips of the data; called only where the split is not made of lists.
-        split: A YAML file whose keys train, val, test give class names (or one list file each); a list file; a folder
-            with list files whose names start with train, val, test; or None for the listing's own parts. With
-            ``shared`` the keys may also give shares of each class's clips, such as 80%.
-        find: Looks up the lines of list files in the data.
-        shared: Whether parts may have the same classes and divide their clips; the listing then says which part each
+        listing: finds all clips; called only where the split is not made of lists.
+        find: looks up the lines of lists by their paths.
+        names: looks up the lines of lists none of whose paths is in the data; None where that makes no sense.
+    """
+
+    listing: Callable[[], Listing]
+    find: Find
+    names: NameLookup | None = None
+
+
+def apply_split(source: Source, split: Path | None, shared: bool = False) -> tuple[Listing, Parts]:
+    """Apply a split to data.
+
+    Args:
+        source: the data.
+        split: a YAML file whose keys train, val, test give class names (or one list file each); a list file; a folder
+            with list files whose names start with train, val, test; or None for the data's own parts. With ``shared``
+            the keys may also give shares of each class's clips, such as 80%.
+        shared: whether parts may have the same classes and divide their clips; the listing then says which part each
             clip is assigned to.
-        by_name: Looks up the lines of lists none of whose paths is in the data.
 
     Returns:
         The clips (from the lists where the split is made of lists) and the class names of each part.
 
     Raises:
-        D2STError: If the split cannot be read, names a class that is not there, or has a class in two parts.
+        D2STError: the split cannot be read, names a class that is not there, or has a class in two parts.
     """
     if split is None:
-        listing = everything()
+        listing = source.listing()
         parts = listing.parts
     elif exists(split) and split.is_dir():
-        files = {part: sorted(p for p in split.glob(f"{part}*") if p.suffix in LISTS) for part in PARTS}
-        if not any(files.values()) or any(len(found) > 1 for found in files.values()):
-            raise D2STError(
-                f"Split folder '{split}' must hold one list file each for train, val and test, such as "
-                f"train_few_shot.txt; found {', '.join(p.name for found in files.values() for p in found) or 'none'}."
-            )
-        files = {part: found[0] for part, found in files.items() if found}
-        listing, parts = _looked_up(lambda find: _from_lists(files, find, shared), find, by_name)
+        files = _list_files(split)
+        listing, parts = _look_up(source, lambda find: _read_lists(files, find, shared))
     elif split.suffix.lower() in LISTS:
-        listing, parts = _looked_up(lambda find: _one_list(_exists(split), find), find, by_name)
+        _require(split)
+        listing, parts = _look_up(source, lambda find: _read_one(split, find))
     else:
-        parts = _read_yaml(_exists(split))
-        files = {part: names for part, names in parts.items() if isinstance(names, str)}
-        percent = shares(parts)
-        if percent:
-            listing, parts = _divided(everything(), percent, split, shared)
-        elif files and len(files) < len(parts):
-            raise D2STError(f"Split '{split}' mixes lists of class names with list files; use one kind for all parts.")
-        elif files:
-            files = {part: split.parent / name for part, name in files.items()}
-            listing, parts = _looked_up(lambda find: _from_lists(files, find, shared), find, by_name)
-        else:
-            listing = everything()
+        listing, parts = _apply_yaml(source, _require(split), shared)
     parts = {part: _as_spelled(names, listing.clips) for part, names in parts.items()}
     _check(parts, listing, split)
     return listing, parts
 
 
-def _divided(
-    listing: Listing, percent: dict[str, float], split: Path, shared: bool
-) -> tuple[Listing, dict[str, list[str]]]:
-    """Every class's clips dealt to the parts."""
+def divide(ids: Sequence[str], percent: dict[str, float]) -> dict[str, str]:
+    """Deal the clips of one class to parts.
+
+    The order is that of the ids' digests, so the same ids are divided in the same way everywhere. Each part gets its
+    share, rounded up or down, and at least one clip where there are enough.
+
+    Args:
+        ids: all different.
+        percent: part -> percent, together 100.
+
+    Returns:
+        Id -> part.
+    """
+    order = sorted(ids, key=lambda id: hashlib.sha256(id.encode("utf-8", "surrogateescape")).digest())
+    exact = {part: value * len(ids) / 100 for part, value in percent.items()}
+    counts = {part: int(value) for part, value in exact.items()}
+    spare = len(ids) - sum(counts.values())
+    for part in sorted(exact, key=lambda part: counts[part] - exact[part])[:spare]:
+        counts[part] += 1
+    for part in percent:
+        if counts[part] == 0 and len(ids) >= len(percent):
+            counts[max(counts, key=counts.get)] -= 1
+            counts[part] = 1
+    owners = [part for part, count in counts.items() for _ in range(count)]
+    return dict(zip(order, owners, strict=True))
+
+
+def _apply_yaml(source: Source, split: Path, shared: bool) -> tuple[Listing, Parts]:
+    given = _read_yaml(split)
+    texts = {part: text for part, text in given.items() if isinstance(text, str)}
+    if not texts:
+        return source.listing(), given
+    if len(texts) < len(given):
+        raise D2STError(f"Split '{split}' mixes lists of class names with list files; use one kind for all parts.")
+    if all(_SHARE.fullmatch(text) for text in texts.values()):
+        percent = {part: float(text[:-1]) for part, text in texts.items()}
+        return _deal(source.listing(), percent, split, shared)
+    files = {part: split.parent / name for part, name in texts.items()}
+    return _look_up(source, lambda find: _read_lists(files, find, shared))
+
+
+def _read_yaml(split: Path) -> dict[str, list[str] | str]:
+    try:
+        parts = read_yaml(split)
+    except D2STError as error:
+        raise D2STError(f"Split {error} ({_EXPECTED})") from error
+    if not isinstance(parts, dict) or not parts or set(parts) - set(PARTS):
+        given = ", ".join(map(str, parts)) if isinstance(parts, dict) else type(parts).__name__
+        raise D2STError(f"Split '{split}' holds {given or 'nothing'}; {_EXPECTED}.")
+    for part, names in parts.items():
+        if isinstance(names, str) and names:
+            continue
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise D2STError(f"Part '{part}' of split '{split}' is not a list of class names; {_EXPECTED}.")
+        _refuse_twice(names, part, split)
+    return parts
+
+
+def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool) -> tuple[Listing, Parts]:
+    """Deal every class's clips to the parts."""
     if not shared:
         raise D2STError(
             f"Split '{split}' divides the clips of each class, which is for classification (--head linear); few-shot "
@@ -92,30 +144,46 @@ def _divided(
     return listing, {part: list(listing.clips) for part in percent}
 
 
-def _looked_up(read, find, by_name: ByName | None) -> tuple[Listing, dict[str, list[str]]]:
-    """What lists name, by path; where not one path is there, by name."""
-    listing, parts = read(find)
-    if by_name is None or any(listing.clips.values()):
+def _list_files(folder: Path) -> dict[str, Path]:
+    """Part -> list file in a folder, by what the file's name begins with."""
+    found = {}
+    for part in PARTS:
+        found[part] = sorted(path for path in folder.glob(f"{part}*") if path.suffix in LISTS)
+    if not any(found.values()) or any(len(files) > 1 for files in found.values()):
+        names = ", ".join(path.name for files in found.values() for path in files)
+        raise D2STError(
+            f"Split folder '{folder}' must hold one list file each for train, val and test, such as "
+            f"train_few_shot.txt; found {names or 'none'}."
+        )
+    return {part: files[0] for part, files in found.items() if files}
+
+
+def _look_up(source: Source, read: Callable[[Find], tuple[Listing, Parts]]) -> tuple[Listing, Parts]:
+    """Read lists and look their lines up by path; where not one path is there, by name."""
+    listing, parts = read(source.find)
+    if source.names is None or any(listing.clips.values()):
         return listing, parts
-    listing, parts = read(by_name)
-    if by_name.found:
-        line, id = next(iter(by_name.found.items()))
+    listing, parts = read(source.names.in_class)
+    found = source.names.found
+    if found:
+        line, id = next(iter(found.items()))
         listing.notes.append(
-            f"No path of the lists is in the data; {len(by_name.found)} clips were found by name, such as '{line}' as "
-            f"'{id}'."
+            f"No path of the lists is in the data; {len(found)} clips were found by name, such as '{line}' as '{id}'."
         )
     return listing, parts
 
 
-def _one_list(file: Path, find) -> tuple[Listing, dict[str, list[str]]]:
+def _read_one(file: Path, find: Find) -> tuple[Listing, Parts]:
     listing = read_list(file, find)
     return listing, listing.parts
 
 
-def _from_lists(files: dict[str, Path], find, shared: bool) -> tuple[Listing, dict[str, list[str]]]:
-    merged, parts, owner = Listing(), {}, {}
+def _read_lists(files: dict[str, Path], find: Find, shared: bool) -> tuple[Listing, Parts]:
+    merged = Listing()
+    parts: Parts = {}
+    owner: dict[Path, str] = {}
     for part, file in files.items():
-        found = read_list(_exists(file), find)
+        found = read_list(_require(file), find)
         if set(found.parts) - {part}:
             raise D2STError(f"List '{file}' is given for '{part}' and holds lines of '{', '.join(found.parts)}'.")
         parts[part] = list(found.clips)
@@ -123,31 +191,12 @@ def _from_lists(files: dict[str, Path], find, shared: bool) -> tuple[Listing, di
             for path, target in clips.items():
                 if owner.setdefault(target, part) != part:
                     raise D2STError(f"Clip '{path}' is listed for '{owner[target]}' and for '{part}'; keep it in one.")
-                if shared:
-                    merged.assigned[path] = part
             merged.clips.setdefault(name, {}).update(clips)
+            if shared:
+                merged.assigned |= dict.fromkeys(clips, part)
         merged.problems += found.problems
         merged.missing += found.missing
     return merged, parts
-
-
-def _read_yaml(split: Path) -> dict[str, list[str] | str]:
-    expected = "expected the keys train, val and test, each with a list of class names"
-    try:
-        parts = read_yaml(split)
-    except D2STError as error:
-        raise D2STError(f"Split {error} ({expected})") from error
-    if not isinstance(parts, dict) or not parts or set(parts) - set(PARTS):
-        given = ", ".join(map(str, parts)) if isinstance(parts, dict) else type(parts).__name__
-        raise D2STError(f"Split '{split}' holds {given or 'nothing'}; {expected}.")
-    for part, names in parts.items():
-        plain = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not plain and not (isinstance(names, str) and names):
-            raise D2STError(f"Part '{part}' of split '{split}' is not a list of class names; {expected}.")
-        if isinstance(names, list) and len(set(names)) < len(names):
-            twice = sorted(name for name, count in Counter(names).items() if count > 1)
-            raise D2STError(f"Part '{part}' of split '{split}' names {_quoted(twice)} twice; name each class once.")
-    return parts
 
 
 def _as_spelled(names: list[str], known: dict[str, dict]) -> list[str]:
@@ -156,16 +205,15 @@ def _as_spelled(names: list[str], known: dict[str, dict]) -> list[str]:
     return [name if name in known else spelled.get(nfc(name), name) for name in names]
 
 
-def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) -> None:
+def _check(parts: Parts, listing: Listing, split: Path | None) -> None:
+    """Refuse parts without classes, classes twice, in two parts, or not in the data, and classes without clips."""
     owner: dict[str, str] = {}
     for part, names in parts.items():
         if not names:
             raise D2STError(
                 f"Part '{part}' of split '{split}' names no class; list its classes, or take the part out of the split."
             )
-        twice = [name for name, count in Counter(names).items() if count > 1]
-        if twice:
-            raise D2STError(f"Part '{part}' of split '{split}' names {_quoted(twice)} twice; name each class once.")
+        _refuse_twice(names, part, split)
         both = [name for name in names if owner.setdefault(name, part) != part]
         if both and not listing.assigned:
             raise D2STError(
@@ -180,29 +228,37 @@ def _check(parts: dict[str, list[str]], listing: Listing, split: Path | None) ->
             raise D2STError(
                 f"Part '{part}' of split '{split}' names {_quoted(unknown)} and the data has no such class; {hint}"
             )
-        empty = [name for name in names if not listing.clips[name] and not listing.assigned]
-        if empty and listing.missing:
-            raise D2STError(
-                f"Class {_quoted(empty)} of part '{part}' has no clips in the data: {len(listing.missing)} clips of "
-                f"the lists are not there, such as '{listing.missing[0]}'. Paths start from the data folder; correct "
-                "them, add the clips or take the class out. (Official lists in the data folder, with the benchmark's "
-                "name as the split, find clips in any layout.)"
-            )
-        if empty:
-            raise D2STError(
-                f"Class {_quoted(empty)} of part '{part}' has no clips in the data; add clips or take the class out."
-            )
+        empty = [name for name in names if not listing.clips[name]]
+        if empty and not listing.assigned:
+            raise _without_clips(empty, part, listing)
 
 
-def _exists(file: Path) -> Path:
-    if not exists(file) or not file.is_file():
-        names, meant = ", ".join(benchmarks.NAMES), benchmarks.meant(str(file)[:200])
-        raise D2STError(
-            f"Split '{short(str(file), 500)}' does not exist; {meant}give a YAML file, a list file or a benchmark's "
-            f"name ({names})."
-        )
-    return file
+def _refuse_twice(names: list[str], part: str, split: Path | None) -> None:
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise D2STError(f"Part '{part}' of split '{split}' names {_quoted(twice)} twice; name each class once.")
+
+
+def _without_clips(empty: list[str], part: str, listing: Listing) -> D2STError:
+    classes = f"Class {_quoted(empty)} of part '{part}' has no clips in the data"
+    if not listing.missing:
+        return D2STError(f"{classes}; add clips or take the class out.")
+    return D2STError(
+        f"{classes}: {len(listing.missing)} clips of the lists are not there, such as '{listing.missing[0]}'. Paths "
+        "start from the data folder; correct them, add the clips or take the class out. (Official lists in the data "
+        "folder, with the benchmark's name as the split, find clips in any layout.)"
+    )
+
+
+def _require(file: Path) -> Path:
+    if exists(file) and file.is_file():
+        return file
+    raise D2STError(
+        f"Split '{short(str(file), 500)}' does not exist; {benchmarks.meant(str(file)[:200])}give a YAML file, a list "
+        f"file or a benchmark's name ({', '.join(benchmarks.NAMES)})."
+    )
 
 
 def _quoted(names: list[str]) -> str:
-    return ", ".join(f"'{name}'" for name in names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return ", ".join(f"'{name}'" for name in names[:8]) + more

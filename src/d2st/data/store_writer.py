@@ -1,91 +1,122 @@
-"""Make a frame store: a dataset decoded once, so that training reads single frames in milliseconds."""
+"""Write a frame store: a dataset decoded once, so that training reads single frames in milliseconds.
+
+What :mod:`d2st.data.pack.writer` needs too stands at the end: what a run over a store may replace, the lock, the index,
+and what goes once the index is written.
+"""
 
 import errno
 import json
 import os
 import warnings
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from ..errors import D2STError
-from ..utils.console import say
 from ..utils.distributed import gather, launch, lost_processes, share
 from ..utils.files import clear_leftovers, hold, write_json
 from ..utils.progress import progress
 from ..utils.workers import lost_workers, run_jobs
-from .listing import Listing
-from .options import PrepareConfig
-from .remake import refuse_other, refuse_strangers, remove_unnamed, source_of
-from .store_index import LOCK, VERSION, clip_file, is_store, place_of
+from .class_folders import Listing
+from .datasets import list_clips
+from .options import StoreOptions
+from .pack.shard import file_of
+from .splits import Parts
+from .store import LOCK, VERSION, clip_file, is_clip_file, is_store, place_of, read_index
 from .video import frame_file
 from .video.faults import clip_errors
 from .video.open import iter_frames, probe, reader, state
 from .video.reader import VideoError, VideoWarning
 
 
-def prepare(config: PrepareConfig) -> dict:
+def write_store(
+    data: str | Path,
+    out: str | Path,
+    split: str | Path | None,
+    pictures: StoreOptions,
+    workers: int | None = None,
+    on_error: Literal["skip", "fail"] = "skip",
+    replace: bool = False,
+) -> dict:
     """Decode every clip of a dataset once into a frame store.
 
     Safe to kill at any moment and to run again: finished clips are kept if their video and the settings are the same.
     A finished store stays as it is until the run has all its clips; then what it does not need is removed.
     Processes that ``torchrun`` starts, on one machine or many with a shared folder, share the clips.
 
+    Args:
+        data: folder of class folders, list file, or the folder that the list files in ``split`` start from.
+        out: folder of the store.
+        split: split file or a benchmark's name; only its classes are prepared. None: all.
+        pictures: how they are made.
+        workers: processes; None for one a CPU core, 0 for none besides this one.
+        on_error: "skip" lists videos that cannot be read in report.json and goes on; "fail" stops at the first.
+        replace: a finished store of other data, or of clips that are not asked for now, may be replaced.
+
     Returns:
         The report, also written to ``out/report.json``: numbers of clips written and kept, ``bad`` clips with reasons,
         ``warnings``, ``bytes``, and how many old files were ``removed``.
 
     Raises:
-        D2STError: If settings or data are unusable, another run works on the store, it was made from other data, no
-            video can be read, or one cannot be read and ``on_error`` is "fail".
+        D2STError: settings or data are unusable, another run works on the store, it was made from other data, no video
+            can be read, or one cannot be read and ``on_error`` is "fail".
     """
-    from .datasets import list_clips
-
-    _check(config)
-    data, out = Path(config.data), Path(config.out)
-    listing, parts = list_clips(data, config.split, shared=True)
-    names = sorted({name for part in parts.values() for name in part} or listing.clips)
-    jobs = [(name, id, path) for name in names for id, path in sorted(listing.clips[name].items())]
+    out = Path(out)
+    if is_store(Path(data)):
+        raise D2STError(f"'{data}' is a frame store already; give the videos it was made from.")
+    refuse_strangers(out, "is no frame store")
+    listing, parts = list_clips(data, split, shared=True)
+    jobs = jobs_of(listing, parts)
     if not jobs:
         raise D2STError(f"None of the clips of '{data}' is there. {' '.join(listing.problems_of(None))}")
-    source = source_of(data, config.split)
-    refuse_other(out, source, (id for _, id, _ in jobs), config.replace)
-    settings = {"short_side": str(config.short_side), "format": config.format}
-    settings |= {"quality": str(config.quality)} if config.format == "jpeg" else {}
+    source = source_of(data, split)
+    refuse_other(out, source, (id for _, id, _ in jobs), replace)
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))  # one process may have all the long videos
     with locked(out, fabric, "clips"):
-        with _no_room(out):
-            done = _work(fabric, _Job(out, config, settings), jobs, config)
+        with _full_disk(out):
+            done = _work(fabric, _Job(out, pictures), jobs, workers, on_error)
         report = None
         if fabric.is_global_zero:
-            report = _finish(out, done, settings | {"source": source}, listing, parts)
-            _print(report)
+            clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
+            report = _report(out, clips, done, listing)
+            report["removed"] = write_index(out, source, _settings(pictures), clips, report["bad"], listing, parts)
+            write_json(out / "report.json", report)
         return fabric.broadcast(report)
 
 
+def _settings(pictures: StoreOptions) -> dict[str, str]:
+    """What the index and each clip's file say of how the pictures were made."""
+    settings = {"short_side": str(pictures.short_side), "format": pictures.format}
+    if pictures.format == "jpeg":
+        settings["quality"] = str(pictures.quality)
+    return settings
+
+
 @contextmanager
-def _no_room(out: Path):
+def _full_disk(out: Path) -> Iterator[None]:
     """Say what to do where the disk is full."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)):
             todo = "make room and start again: finished clips are kept"
             raise OSError(error.errno, f"{os.strerror(error.errno)} for '{out}'; {todo}") from error
         raise
 
 
-def _work(fabric, job: "_Job", jobs: list, config: PrepareConfig) -> dict[str, list[dict]]:
-    """What happened to the clips: status -> entries, of all processes."""
+def _work(fabric, job: "_Job", jobs: list, workers: int | None, on_error: str) -> dict[str, list[dict]]:
+    """Prepare the clips; status -> entries, of all processes."""
     mine = [jobs[i] for i in share(fabric, len(jobs))]
     done: dict[str, list[dict]] = {"written": [], "kept": [], "bad": []}
     with progress("Preparing", len(mine), "clips") as advance, lost_workers():
-        for entry in run_jobs(job, mine, config.workers):
+        for entry in run_jobs(job, mine, workers):
             done[entry.pop("status")].append(entry)
             advance(1, f"{len(done['bad'])} bad" if done["bad"] else "")
-            if done["bad"] and config.on_error == "fail":
+            if done["bad"] and on_error == "fail":
                 reason = done["bad"][0]["reason"]
                 raise D2STError(f"{reason} Repair or remove it, or pass --on-error skip; finished clips are kept.")
     with lost_processes(fabric, "Start prepare again: finished clips are kept."):
@@ -93,34 +124,21 @@ def _work(fabric, job: "_Job", jobs: list, config: PrepareConfig) -> dict[str, l
     return {status: [entry for theirs in everyone for entry in theirs[status]] for status in done}
 
 
-def _finish(out: Path, done: dict[str, list[dict]], made: dict, listing: Listing, parts: dict) -> dict:
-    """Write report and index; the index comes last and makes the store whole. Then what it does not name goes."""
-    clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
-    report = {
+def _report(out: Path, clips: list[dict], done: dict[str, list[dict]], listing: Listing) -> dict:
+    bad = sorted(done["bad"], key=lambda entry: entry["id"])
+    if not clips:
+        raise D2STError(f"None of the {len(bad)} clips can be read, so no frame store is made; {bad[0]['reason']}")
+    return {
         "out": str(out),
         "clips": len(clips),
         "written": len(done["written"]),
         "kept": len(done["kept"]),
         "bytes": sum(place_of(out, entry).stat().st_size for entry in clips),
-        "bad": sorted(done["bad"], key=lambda entry: entry["id"]),
+        "bad": bad,
         "problems": listing.problems_of(None),
         "warnings": [text for entry in clips for text in entry.pop("warnings")],
         "removed": 0,
     }
-    if not clips:
-        first = report["bad"][0]["reason"]
-        raise D2STError(f"None of the {len(report['bad'])} clips can be read, so no frame store is made; {first}")
-    held = {entry["class"] for entry in clips}
-    parts = {part: [name for name in names if name in held] for part, names in parts.items() if held & set(names)}
-    for entry in clips:
-        if entry["id"] in listing.assigned:
-            entry["part"] = listing.assigned[entry["id"]]
-    source, settings = made["source"], {key: value for key, value in made.items() if key != "source"}
-    index = {"version": VERSION, "source": source, "settings": settings}
-    write_json(out / "index.json", index | {"clips": clips, "parts": parts, "bad": report["bad"]})
-    report["removed"] = remove_unnamed(out, clips)
-    write_json(out / "report.json", report)
-    return report
 
 
 class _Job:
@@ -129,34 +147,45 @@ class _Job:
     A file that was made otherwise stays where it is, because the store's index may name it; the new one lies beside it.
     """
 
-    def __init__(self, out: Path, config: PrepareConfig, settings: dict[str, str]) -> None:
-        self.out, self.config, self.settings = out, config, settings
+    def __init__(self, out: Path, pictures: StoreOptions) -> None:
+        self.out = out
+        self.pictures = pictures
 
     def __call__(self, job: tuple[str, str, Path]) -> dict:
         name, id, path = job
-        entry, first = {"id": id, "class": name}, clip_file(self.out, id)
+        entry = {"id": id, "class": name}
         try:
-            made = self.settings | _state(path)
-            other = clip_file(self.out, id, made)
-            for file in (first, other):
-                told = _kept(file, made)
-                if told is not None:
-                    return entry | _place(file, first) | {"status": "kept", "warnings": told}
-            if reader(path) is frame_file:
-                raise VideoError(path, "it is a file of a frame store, and no video")
-            file = first if frame_file.read_metadata(first) is None else other
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", VideoWarning)
-                info, pictures = probe(path), iter_frames(path, self.config.short_side)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                made_of = (path, pictures, self.config.format, self.config.quality, file.parent)
-                with frame_file.Compressed(*made_of) as compressed:
-                    told = [str(warning.message) for warning in caught]
-                    about = compressed.about | made | {"fps": repr(info.fps), "warnings": json.dumps(told)}
-                    compressed.write(file, about | {"promised": str(info.frames)})
-            return entry | _place(file, first) | {"status": "written", "warnings": told}
+            return entry | self._prepare(id, path)
         except VideoError as error:
             return entry | {"status": "bad", "source": str(path), "reason": str(error)}
+
+    def _prepare(self, id: str, path: Path) -> dict:
+        with clip_errors(path):
+            size, time = state(path)
+        made = _settings(self.pictures) | {"size": str(size), "mtime_ns": str(time)}
+        first, other = clip_file(self.out, id), clip_file(self.out, id, made)
+        for file in (first, other):
+            told = _kept(file, made)
+            if told is not None:
+                return _place(file, first) | {"status": "kept", "warnings": told}
+        if reader(path) is frame_file:
+            raise VideoError(path, "it is a file of a frame store, and no video")
+        file = first if frame_file.read_metadata(first) is None else other
+        return _place(file, first) | {"status": "written", "warnings": self._write(path, file, made)}
+
+    def _write(self, path: Path, file: Path, made: dict[str, str]) -> list[str]:
+        """Write a clip's file; what the video's decoding warned of."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", VideoWarning)
+            info = probe(path)
+            frames = iter_frames(path, self.pictures.short_side)
+            options = self.pictures.format, self.pictures.quality
+            with frame_file.Compressed(path, frames, *options, file.parent) as compressed:
+                told = [str(warning.message) for warning in caught]
+                about = compressed.about | made | {"fps": repr(info.fps), "warnings": json.dumps(told)}
+                compressed.write(file, about | {"promised": str(info.frames)})
+        return told
 
 
 def _kept(file: Path, made: dict[str, str]) -> list[str] | None:
@@ -175,34 +204,75 @@ def _place(file: Path, first: Path) -> dict[str, str]:
     return {} if file == first else {"file": file.stem}
 
 
-def _print(report: dict) -> None:
-    made = f"{report['written']} written now, {report['kept']} kept, {len(report['bad'])} unreadable"
-    made += f", {report['removed']} that are gone or were made otherwise removed" * bool(report["removed"])
-    say(f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {made}.")
-    for text in [*(entry["reason"] for entry in report["bad"]), *report["warnings"], *report["problems"]][:10]:
-        say(f"  {text}")
-    say(f"All findings are in {report['out']}/report.json.")
+def jobs_of(listing: Listing, parts: Parts) -> list[tuple[str, str, Path]]:
+    """List (class, id, file) of the clips of all parts, or of all clips where there are none."""
+    names = sorted({name for part in parts.values() for name in part} or listing.clips)
+    return [(name, id, path) for name in names for id, path in sorted(listing.clips[name].items())]
 
 
-def _state(path: Path) -> dict[str, str]:
-    """By what a changed video is found out.
+def source_of(data: str | Path, split: str | Path | None) -> dict[str, str | None]:
+    """Say what a store is made from, as its index does."""
+    if split is not None:
+        split = os.path.realpath(split) if os.path.exists(split) else str(split)
+    return {"data": os.path.realpath(data), "split": split}
+
+
+def refuse_strangers(out: Path, what: str) -> None:
+    """Refuse a folder that holds files of others; one that a run was killed in as it began is none.
+
+    Args:
+        out: the folder, which need not be there.
+        what: is wrong with it then, such as "is no frame store".
 
     Raises:
-        VideoError: It cannot be read.
+        D2STError: it is a file, or holds anything else than a store.
     """
-    with clip_errors(path):
-        size, time = state(path)
-    return {"size": str(size), "mtime_ns": str(time)}
+    if not out.exists() or is_store(out):
+        return
+    if not out.is_dir() or not all(path.name in ("clips", "shards") and _is_empty(path) for path in out.iterdir()):
+        raise D2STError(f"'{out}' exists and {what}; give --out a new folder, so that nothing is overwritten.")
 
 
-def _check(config: PrepareConfig) -> None:
-    if is_store(Path(config.data)):
-        raise D2STError(f"'{config.data}' is a frame store already; give the videos it was made from.")
-    refuse_strangers(Path(config.out), "is no frame store")
+def _is_empty(folder: Path) -> bool:
+    return folder.is_dir() and not any(folder.iterdir())
+
+
+def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], replace: bool) -> None:
+    """Refuse to make a finished store from something else than it was made from.
+
+    Args:
+        out: folder of the store.
+        source: of the new run, see :func:`source_of`.
+        ids: clips of the new run.
+        replace: whether the user said that the store may go.
+
+    Raises:
+        D2STError: the data are others, or other clips of them, and some of the store's are not among these.
+    """
+    if replace:
+        return
+    try:
+        index = read_index(out)
+    except D2STError:  # there is none, or it is damaged
+        return
+    before = index.get("source")
+    if before == source:
+        return
+    if isinstance(before, dict) and before and before.get("data") != source["data"]:
+        raise D2STError(
+            f"Frame store '{out}' was made from '{before.get('data')}', and not from '{source['data']}'; give another "
+            "--out, or --replace to put these clips in the place of those (clips that only moved are kept)."
+        )
+    lost = sorted({entry["id"] for entry in index["clips"]} - set(ids))
+    if lost:
+        raise D2STError(
+            f"Frame store '{out}' holds {len(lost)} clips, such as '{lost[0]}', that this run is not asked for and "
+            "would remove; give another --out, the split that it was made with, or --replace."
+        )
 
 
 @contextmanager
-def locked(out: Path, fabric, inside: str):
+def locked(out: Path, fabric, inside: str) -> Iterator[None]:
     """Hold the store for one run and clear what a killed one left; the lock ends with the process, however it ends.
 
     The first of several processes holds it for all. ``inside`` is the store's folder of files.
@@ -216,3 +286,42 @@ def locked(out: Path, fabric, inside: str):
         clear_leftovers(out / inside, "**")
         fabric.barrier()
         yield
+
+
+def write_index(
+    out: Path,
+    source: dict,
+    settings: dict[str, str],
+    clips: list[dict],
+    bad: list[dict],
+    listing: Listing,
+    parts: Parts,
+) -> int:
+    """Write the index, which makes a store whole, and remove the files that it does not name.
+
+    Args:
+        out: folder of the store.
+        source: what it is made from, see :func:`source_of`.
+        settings: how it is made.
+        clips: its entries, with ids, classes and places; those that have one get their part.
+        bad: clips that could not be read, with reasons.
+        listing: of the dataset.
+        parts: of the dataset; classes without clips are left out.
+
+    Returns:
+        How many clips or shards were removed: of clips that are gone or were made again.
+    """
+    for entry in clips:
+        if entry["id"] in listing.assigned:
+            entry["part"] = listing.assigned[entry["id"]]
+    held = {entry["class"] for entry in clips}
+    parts = {part: [name for name in names if name in held] for part, names in parts.items() if held & set(names)}
+    index = {"version": VERSION, "source": source, "settings": settings, "clips": clips, "parts": parts, "bad": bad}
+    write_json(out / "index.json", index)
+    named = {file_of(place_of(out, entry)) for entry in clips}
+    stale = [file for file in out.glob("clips/*/*") if is_clip_file(file) and file not in named]
+    stale += [file for file in out.glob("shards/*.tar") if file.stem[:5].isdigit() and file not in named]
+    for file in stale:
+        file.unlink()
+        file.with_suffix(".json").unlink(missing_ok=True)
+    return len(stale)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from ..data.datasets import ClipSet
-from ..data.video.member import file_of
+from ..data.pack.shard import file_of
 from ..data.video.open import state
 from ..data.video.reader import VideoError
 from ..encoder import VideoEncoder

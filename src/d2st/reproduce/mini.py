@@ -13,8 +13,8 @@ import yaml
 
 from .. import __version__
 from ..commands.demo import BACKBONE
+from ..commands.prepare import PrepareConfig, prepare
 from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
-from ..data.store_writer import PrepareConfig, prepare
 from ..utils.progress import progress
 from ..utils.provenance import provenance, read_result, read_results, write_result
 from .cells import Cell, Run, cells, chosen, distinct, flag_list, run_name

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from ..classifiers.rejector import Rejector
-from ..data.list_file import not_utf8, read_text, short
-from ..data.lookup import nfc
+from ..data.lists import not_utf8, read_text, short
+from ..data.walk import nfc
 from ..errors import D2STError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..backbones.fingerprint import fingerprint
 from ..data.clip_reading import ClipReading
 from ..data.datasets import Clip, ClipSet
-from ..data.video.member import span
+from ..data.pack.shard import span
 from ..data.video.open import state
 from ..data.video.reader import VideoError
 from ..encoder import VideoEncoder

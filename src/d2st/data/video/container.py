@@ -8,8 +8,8 @@ from itertools import chain, pairwise
 
 import numpy as np
 
+from ..pack.shard import span
 from .faults import VideoError, of_machine, why
-from .member import span
 from .packets import Scan, scan
 
 _PLAYLISTS = {"hls", "concat", "dash", "sdp", "imf"}  # text files that make FFmpeg open other files

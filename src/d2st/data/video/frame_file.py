@@ -22,11 +22,11 @@ import torch
 
 from ...errors import D2STError
 from ...utils.files import write_atomic
+from ..pack.shard import SafetensorsMember, span
 from ..sampling import Sampler
 from .container import check_size
 from .faults import VideoError, clip_errors, of_machine, why
 from .gathering import Gathered
-from .member import SafetensorsMember, span
 
 SUFFIX = ".frames"
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from ..kinds import PICTURE
 from ..sampling import Sampler
+from ..walk import PICTURE
 from .container import check_size, on_black, shrunk
 from .faults import VideoError, clip_errors, of_machine, why
 from .gathering import Gathered

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..kinds import is_frame_folder
+from ..walk import is_frame_folder
 from . import frame_folder as pictures
 from .container import frame_rate, open_video, shrunk, upright
 from .faults import VideoError, clip_errors, why

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 
-from .member import span
+from ..pack.shard import span
 
 _BLOCK = 1024  # bytes of zeros that no container ends in
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Properties Object

@@ -1,81 +1,30 @@
-"""Archives as data sets are distributed: what they are, what to do with them, and unpacking them safely.
+"""Unpack zip and tar archives safely, SSv2's numbered pieces included.
 
-``python -m d2st.data.archives FOLDER --out VIDEOS`` unpacks every zip and tar archive below a folder, SSv2's numbered
-pieces included. No member leaves the folder, links and devices are not made, what comes out is bounded, and what is
-there in full is kept, so that a killed run goes on where it was. The standard library does not read RAR; for those the
-command to type is told.
+No member leaves the folder, links and devices are not made, what comes out is bounded, and what is there in full is
+kept, so that a killed run goes on where it was. The standard library does not read RAR; for those the command to type
+is told.
 """
 
-import argparse
 import bz2
 import errno
 import gzip
 import io
 import itertools
 import lzma
-import re
-import shlex
 import shutil
 import struct
-import sys
 import tarfile
 import zipfile
 import zlib
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, NoReturn
 
-from ..errors import D2STError
-from ..utils.console import say, tell
-from ..utils.files import move_in, sweep, temporary_folder
-from ..utils.program import program
-
-_ARCHIVE = re.compile(r".+\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)|rar|7z)", re.IGNORECASE)
-# 20bn-something-something-v2-00 to -19, and a.tar.gz.00, a.tar.gz.aa: one tar archive, cut
-_PIECE = re.compile(
-    r"(20bn-something-something-v2|.+\.(?:tar|tgz|tar\.(?:gz|bz2|xz)))[-.](\d{2,3}|[a-z]{2})", re.IGNORECASE
-)
-_FOREIGN = (".rar", ".7z")
-
-
-def is_archive(path: Path) -> bool:
-    """Whether a file is an archive, or a piece of one, by its name."""
-    return bool(_ARCHIVE.fullmatch(path.name) or _piece(path))
-
-
-def _piece(path: Path) -> re.Match | None:
-    return None if _ARCHIVE.fullmatch(path.name) else _PIECE.fullmatch(path.name)
-
-
-def advice(archives: Sequence[Path]) -> str:
-    """Beside nothing else: which archives are not unpacked and the command that does it; empty where there are none."""
-    if not archives:
-        return ""
-    return f"Archives that are not unpacked: {len(archives)} ({_shown(archives)}); unpack with: {_command(archives)}"
-
-
-def note(archives: Sequence[Path]) -> str:
-    """Beside clips, which may be what they held."""
-    return f"{len(archives)} archives are not read ({_shown(archives)}); if not unpacked yet: {_command(archives)}"
-
-
-def _shown(archives: Sequence[Path]) -> str:
-    return ", ".join(f"'{path.name}'" for path in archives[:3]) + (", ..." if len(archives) > 3 else "")
-
-
-def _command(archives: Sequence[Path]) -> str:
-    foreign = [path for path in archives if path.suffix.lower() in _FOREIGN]
-    folder = shlex.quote(str((foreign or archives)[0].parent))
-    if not foreign:
-        return f"python -m d2st.data.archives {folder} --out {folder}"
-    extension = foreign[0].suffix
-    tool = "7z x -aos" if extension.lower() == ".7z" else "unrar x -o-"
-    # HMDB51 is an archive of archives, one a class
-    each = f'for f in *{extension}; do {tool} "$f"; done'
-    return f"cd {folder} && " + (each if len(foreign) > 1 else f"{tool} {shlex.quote(foreign[0].name)}")
+from ...errors import D2STError
+from ...utils.files import move_in, sweep, temporary_folder
+from . import piece as piece_of
 
 
 @dataclass(frozen=True)
@@ -129,7 +78,7 @@ def unpack(archive: Path | Sequence[Path], out: Path, limits: Limits = LIMITS) -
             leave ``out``, or one whose name the file system does not take; the others of such an archive are unpacked.
     """
     pieces = [archive] if isinstance(archive, Path) else list(archive)
-    numbered = [(_number(found[2]), piece) for piece in pieces if (found := _piece(piece))]
+    numbered = [(_number(found[2]), piece) for piece in pieces if (found := piece_of(piece))]
     if numbered and numbered[0][0] > 1:  # some count from 1
         raise D2STError(f"The pieces before '{pieces[0]}' are missing; download them.")
     for (number, before), (following, after) in itertools.pairwise(numbered):
@@ -312,44 +261,3 @@ class _Writer:
         with unfinished.open("wb") as file:
             shutil.copyfileobj(content, file, 1 << 20)
         move_in(unfinished, target)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Unpack every archive below a folder; 1 where one has to be unpacked by hand, 2 where one cannot be,
-    else as ``program.program``."""
-    parser = argparse.ArgumentParser(
-        prog="python -m d2st.data.archives", description="Unpack zip and tar archives safely."
-    )
-    parser.add_argument("data", type=Path, help="An archive, or a folder with archives.")
-    parser.add_argument("--out", type=Path, required=True, help="Folder for their contents.")
-    parser.add_argument(
-        "--most-times",
-        type=float,
-        default=LIMITS.ratio,
-        help="Bytes that may come out for each byte of an archive (100).",
-    )
-    parser.add_argument("--most-files", type=int, default=LIMITS.files, help="Files that may come out of an archive.")
-    parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
-    given = parser.parse_args(argv)
-    return program("d2st.data.archives", lambda: _main(given), given.debug)
-
-
-def _main(given: argparse.Namespace) -> int:
-    limits = Limits(ratio=given.most_times, files=given.most_files)
-    found = sorted(p for p in given.data.rglob("*") if p.is_file()) if given.data.is_dir() else [given.data]
-    groups: dict[str, list[Path]] = defaultdict(list)
-    for path in filter(is_archive, found):
-        piece = _piece(path)
-        groups[f"{path.parent}/{piece[1]}" if piece else str(path)].append(path)
-    foreign = [path for paths in groups.values() for path in paths if path.suffix.lower() in _FOREIGN]
-    for pieces in groups.values():
-        if pieces[0] not in foreign:
-            written, kept = unpack(pieces, given.out, limits)
-            say(f"{pieces[0]}: {written} files written, {kept} kept.")
-    if foreign or not groups:
-        tell(advice(foreign) or f"There is no archive in '{given.data}'.")
-    return 1 if foreign or not groups else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

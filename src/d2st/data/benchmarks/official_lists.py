@@ -1,25 +1,25 @@
-"""The official few-shot lists, which say what clips a part has: ``train_few_shot.txt`` and so on."""
+"""Read the official few-shot lists, which say what clips a part has: ``train_few_shot.txt`` and so on."""
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 
 from ...errors import D2STError
-from ..list_file import read_text
-from ..listing import Listing, read_list
+from ..class_folders import Listing
+from ..lists import read_list, read_text
 from . import Benchmark, key
-from .shelf import Shelf
 
 _LINE = re.compile(r"(train|val|test)([0-9]{1,9})//?(\S.*)")
 _NUMBER = re.compile(r"(?:.*/)?\d+(?:\.[a-zA-Z]\w*)?")
 
 
-def official_lists(benchmark: Benchmark, shelf: Shelf) -> tuple[dict[str, Path], list[Path]]:
-    """The benchmark's official lists below the root (part -> file), and those that are not its own."""
+def official_lists(benchmark: Benchmark, texts: list[Path]) -> tuple[dict[str, Path], list[Path]]:
+    """Find the benchmark's official lists among text files (part -> file), and those that are not its own."""
     folders: dict[Path, dict[str, Path]] = defaultdict(dict)
     whole: Counter[Path] = Counter()
     others = []
-    for path in shelf.texts:
+    for path in texts:
         part = path.name.removesuffix("_few_shot.txt")
         if part in benchmark.counts:
             clips = _clips(path, part)
@@ -33,9 +33,20 @@ def official_lists(benchmark: Benchmark, shelf: Shelf) -> tuple[dict[str, Path],
     return folders.get(best, {}), others
 
 
-def take_list(listing: Listing, benchmark: Benchmark, part: str, path: Path, shelf: Shelf) -> None:
-    """Give the classes of a part the clips of an official list, and no others."""
-    names, found = benchmark.classes[part], read_list(path, shelf.find)
+def take_list(
+    listing: Listing, benchmark: Benchmark, part: str, path: Path, find: Callable[[str], Path | None]
+) -> None:
+    """Give the classes of a part the clips of an official list, and no others.
+
+    Args:
+        listing: that is changed.
+        benchmark: of the list.
+        part: of the list.
+        path: the list.
+        find: looks its lines up.
+    """
+    names = benchmark.classes[part]
+    found = read_list(path, find)
     spelled = {key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
     for name in names:
         listing.clips[name] = {}
@@ -51,13 +62,13 @@ def take_list(listing: Listing, benchmark: Benchmark, part: str, path: Path, she
 
 
 def _clips(path: Path, part: str) -> list[tuple[int, str]]:
-    """(class number, path) of every line of a part."""
+    """Read (class number, path) of every line of a part."""
     matches = [_LINE.match(line) for line in read_text(path, f"List '{path}'").split("\n") if line.strip()]
     return [(int(match[2]), match[3].strip()) for match in matches if match and match[1] == part]
 
 
 def _as_published(clips: list[tuple[int, str]], part: str, benchmark: Benchmark) -> bool:
-    """By the numbers of clips, and by their names: SSv2-Small and Kinetics-100 have the same numbers of clips.
+    """Know a list by its numbers of clips and by their names: SSv2-Small and Kinetics-100 have the same numbers.
 
     The clips of SSv2, and of no other data set, are called by numbers.
     """
@@ -68,8 +79,9 @@ def _as_published(clips: list[tuple[int, str]], part: str, benchmark: Benchmark)
 
 
 def _with_fewer_clips(clips: list[tuple[int, str]], part: str, benchmark: Benchmark) -> bool:
-    """A list that its user took clips out of is known by its class folders."""
-    counts, classes = Counter(number for number, _ in clips), benchmark.classes[part]
+    """Know a list that its user took clips out of by its class folders."""
+    counts = Counter(number for number, _ in clips)
+    classes = benchmark.classes[part]
     folders = {(number, path.rpartition("/")[0].rpartition("/")[2]) for number, path in clips}
     if not clips or not {(number, key(name)) for number, name in folders} <= set(enumerate(map(key, classes))):
         return False

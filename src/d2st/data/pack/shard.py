@@ -1,4 +1,4 @@
-"""A clip that lies in a tar shard: a path that says where, ``shards/00012.tar/@1536+20480.mp4``.
+"""Read a clip that lies in a tar shard: a path says where, ``shards/00012.tar/@1536+20480.mp4``.
 
 The numbers are its first byte in the shard and its size, so a clip is read without looking through the shard.
 """
@@ -22,6 +22,12 @@ class Span(NamedTuple):
     file: Path
     start: int
     size: int
+
+
+def shard_file(store: Path, number: int, revision: str = "") -> Path:
+    """A shard of a store; ``revision`` (hexadecimal digits) is that of one which lies beside an older one."""
+    ending = f"-{revision}" if revision else ""
+    return store / "shards" / f"{number:05d}{ending}.tar"
 
 
 def member_path(shard: Path, start: int, size: int, suffix: str) -> Path:
@@ -63,24 +69,33 @@ class SafetensorsMember:
     def __init__(self, found: Span) -> None:
         self._file = open(found.file, "rb", buffering=0)  # noqa: SIM115, closed by __exit__
         try:
-            self._open(found)
+            self._start = found.start
+            self._end = found.start + found.size
+            length = int.from_bytes(self.read(0, 8), "little")
+            if length > _HEADER:
+                raise ValueError("its header is too long")
+            self._header = _parse_header(self.read(8, length))
+            self._start += 8 + length
         except BaseException:
             self._file.close()
             raise
-
-    def _open(self, found: Span) -> None:
-        self._start, self._end = found.start, found.start + found.size
-        length = int.from_bytes(self._bytes(self._start, 8), "little")
-        if length > _HEADER:
-            raise ValueError("its header is too long")
-        self._header = _header(self._bytes(self._start + 8, length))
-        self._start += 8 + length
 
     def __enter__(self) -> "SafetensorsMember":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
+
+    def read(self, start: int, size: int) -> bytes:
+        """Bytes of the tensors, counted from where they begin."""
+        start += self._start
+        data = b""
+        if start + size <= self._end:
+            self._file.seek(start)
+            data = self._file.read(size)
+        if len(data) < size:
+            raise ValueError("it ends before its tensors do")
+        return data
 
     def metadata(self) -> dict[str, str]:
         """What the file says about itself."""
@@ -94,17 +109,21 @@ class SafetensorsMember:
     def get_slice(self, name: str) -> "_Bytes":
         """Bytes of a tensor, read when they are asked for."""
         first, last = self._header[name]["data_offsets"]
-        return _Bytes(self, self._start + first, last - first)
-
-    def _bytes(self, start: int, size: int) -> bytes:
-        self._file.seek(start)
-        data = self._file.read(size) if start + size <= self._end else b""
-        if len(data) < size:
-            raise ValueError("it ends before its tensors do")
-        return data
+        return _Bytes(self, first, last - first)
 
 
-def _header(text: bytes) -> dict:
+class _Bytes:
+    def __init__(self, file: SafetensorsMember, start: int, size: int) -> None:
+        self._file = file
+        self._start = start
+        self._size = size
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        first, last, _ = part.indices(self._size)
+        return np.frombuffer(self._file.read(self._start + first, last - first), np.uint8)
+
+
+def _parse_header(text: bytes) -> dict:
     """What a safetensors file says about its tensors, with values of the right types."""
     try:
         header = json.loads(text)
@@ -118,23 +137,16 @@ def _header(text: bytes) -> dict:
         if name == "__metadata__":
             right = all(isinstance(value, str) for value in about.values())
         else:
-            place, shape = about.get("data_offsets"), about.get("shape")
-            right = about.get("dtype") in _TYPES and _whole(shape) and _whole(place) and len(place) == 2
+            place = about.get("data_offsets")
+            right = about.get("dtype") in _TYPES and _are_sizes(about.get("shape")) and _are_sizes(place)
+            right = right and len(place) == 2
         if not right:
             raise ValueError(f"its header is wrong about '{name[:40]}'")
     return header
 
 
-def _whole(numbers: object) -> bool:
-    """Whether it is a list of numbers that a file can have."""
-    plain = isinstance(numbers, list) and all(isinstance(n, int) and not isinstance(n, bool) for n in numbers)
-    return plain and all(0 <= n < 2**63 for n in numbers)
-
-
-class _Bytes:
-    def __init__(self, file: SafetensorsMember, start: int, size: int) -> None:
-        self._file, self._start, self._size = file, start, size
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        first, last, _ = part.indices(self._size)
-        return np.frombuffer(self._file._bytes(self._start + first, last - first), np.uint8)
+def _are_sizes(numbers: object) -> bool:
+    """Tell whether this is a list of numbers that a file can have."""
+    if not isinstance(numbers, list):
+        return False
+    return all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in numbers)

@@ -1,0 +1,143 @@
+"""Find the clips of a folder of class folders, ``class/clip.mp4``, or of parts with class folders in them."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import D2STError
+from .archives import advice, is_archive
+from .walk import EXTENSIONS, entries, is_folder, is_frame_folder, nfc, tell_unreadable, walk
+
+PARTS = ("train", "val", "test")
+FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+
+
+@dataclass
+class Listing:
+    """Clips by class, before any split.
+
+    Args:
+        clips: class name -> {clip id: file}. Ids are paths relative to the data, unique over all classes.
+        parts: part -> class names, where the listing itself tells (official lists); else empty.
+        problems: sentences about clips that were lost.
+        part_problems: part -> sentences that concern it alone.
+        notes: sentences about files that were left out on purpose.
+        missing: paths or ids that lists name and that are not there.
+        assigned: clip id -> part, where parts share classes (full-shot data); else empty.
+    """
+
+    clips: dict[str, dict[str, Path]] = field(default_factory=dict)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    part_problems: dict[str, list[str]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    assigned: dict[str, str] = field(default_factory=dict)
+
+    def problems_of(self, part: str | None) -> list[str]:
+        """What a user of one part (None: all) has to know."""
+        told = []
+        for owner, problems in self.part_problems.items():
+            if part in (None, owner):
+                told += problems
+        return told + self.problems
+
+    def of(self, name: str, part: str | None) -> dict[str, Path]:
+        """Clips of a class, {clip id: file}, in one part (None: all)."""
+        if part is None:
+            return dict(self.clips[name])
+        return {id: path for id, path in self.clips[name].items() if self.assigned.get(id, part) == part}
+
+
+def scan_folder(root: Path) -> Listing:
+    """Find the clips of a folder ``class/clip.ext`` or, as extracted frames, ``class/clip/00001.jpg``.
+
+    Deeper folders belong to their class. Hidden files, files without a video extension and files beside the class
+    folders are left out and noted. Links are followed, each folder once.
+
+    Raises:
+        D2STError: there is no class folder with a video file.
+    """
+    found = Listing()
+    skipped = []
+    notes = []
+    for entry in entries(root):
+        if not is_folder(entry):
+            skipped.append(entry.name)
+            continue
+        folder = root / entry.name
+        try:
+            tree = walk(folder)
+        except D2STError as error:
+            tell_unreadable(folder, error, found.problems, notes)
+            continue
+        skipped += [f"{entry.name}/{file.id}" for file in tree.others]
+        found.problems += tree.problems
+        notes += tree.notes
+        if tree.clips:
+            found.clips[entry.name] = {f"{entry.name}/{clip.id}": clip.path for clip in tree.clips}
+        else:
+            found.notes.append(_without_clips(folder))
+    if not found.clips:
+        told = [
+            f"Folder '{root}' holds no class folders with video files; expected {root}/<class>/<clip>.mp4 "
+            f"(or another of {', '.join(sorted(EXTENSIONS))}).",
+            advice([root / name for name in skipped if is_archive(root / name)]),
+            *found.problems[:1],
+        ]
+        raise D2STError(" ".join(filter(None, told)))
+    if skipped:
+        names = ", ".join(f"'{name}'" for name in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
+        found.notes.append(f"{len(skipped)} entries of '{root}' are not class folders or video files: {names}.")
+    found.notes += notes + _alike(found.clips)
+    return found
+
+
+def scan_parts(root: Path) -> Listing | None:
+    """Find the clips of a folder of parts (``train``, ``val``, ``test``) of class folders; None for other folders."""
+    inside = [root / entry.name for entry in entries(root) if is_folder(entry) and entry.name != "lost+found"]
+    folders = {FOLDERS.get(folder.name, ""): folder for folder in inside}
+    divided = len(folders) > 1 and "" not in folders and "train" in folders
+    if not divided or not all(map(_has_folders, inside)):
+        return None
+    merged = Listing()
+    for part in PARTS:
+        if part not in folders:
+            continue
+        found = scan_folder(folders[part])
+        merged.parts[part] = list(found.clips)
+        for name, clips in found.clips.items():
+            own = {f"{folders[part].name}/{id}": path for id, path in clips.items()}
+            merged.clips.setdefault(name, {}).update(own)
+            merged.assigned |= dict.fromkeys(own, part)
+        merged.notes += found.notes
+        merged.problems += found.problems
+    return merged
+
+
+def _has_folders(folder: Path) -> bool:
+    try:
+        return any(map(is_folder, entries(folder)))
+    except D2STError:
+        return False
+
+
+def _without_clips(folder: Path) -> str:
+    if is_frame_folder(folder):
+        return (
+            f"Folder '{folder.name}' is a folder of frames, one clip, and left out: clips lie in class folders, "
+            f"<class>/<clip>/00001.jpg."
+        )
+    return f"Class folder '{folder.name}' holds no video files and is left out."
+
+
+def _alike(names: Iterable[str]) -> list[str]:
+    """Note where two classes look the same: macOS and Linux write accents in two ways."""
+    spellings = defaultdict(list)
+    for name in names:
+        spellings[nfc(name)].append(name)
+    twice = [name for name, spelled in spellings.items() if len(spelled) > 1]
+    if not twice:
+        return []
+    return [f"There are two folders for each of these classes, with accents written in two ways: {', '.join(twice)}."]
