@@ -5,7 +5,7 @@ import io
 import json
 
 from d2st.commands.check_data import show
-from d2st.commands.evaluate_table import print_result
+from d2st.commands.evaluation_output import print_result
 from d2st.commands.spot import print_segments
 from d2st.spotting.segments import Segment
 from d2st.utils.console import drawable, plain_console, plain_table, printable, say, tell

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..classifiers.rejector import CalibrationFile, Entry, find_calibration
 from ..data import sampling as frame_rules
-from ..data.clip_reading import ClipReading, choose, read_as, with_reading
+from ..data.clip_reading import ClipReading, choose, with_reading
 from ..data.datasets import ClipSet, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..encoder import VideoEncoder
@@ -28,7 +28,7 @@ from ..utils.device import pick_device
 from ..utils.distributed import launch
 from ..utils.provenance import plain, write_result
 from ..utils.statistics import mean_interval
-from .evaluate_table import print_result
+from .evaluation_output import print_result, record
 from .options import EvalConfig
 
 if TYPE_CHECKING:
@@ -70,15 +70,9 @@ def evaluate(config: EvalConfig) -> dict:
     samplers = [EpisodeSampler(clips.labels[features.clips], config.way, shot, **protocol) for shot in shots]
     results, fitted = _score(config, heads, texts, calibrations, features, samplers, fabric.device)
     result = {
-        "part": config.part,
-        "backbone": encoder.backbone_name,
-        "adapter": encoder.config.label,
+        **record(config.part, encoder, reading, clips, features),
         "trainable_parameters": encoder.parameter_count()[0],
         "fingerprint": digest(encoder, heads).hexdigest(),  # of the weights: a folder's may be others by tomorrow
-        **read_as(reading, encoder),
-        "clips": len(features.clips),
-        "bad_clips": features.bad,
-        "problems": list(clips.problems),
         "results": results,
     }
     if config.heads is not None:
