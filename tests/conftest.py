@@ -19,6 +19,15 @@ def pytest_report_header(config):
     return [f"{name}: {os.environ.get(name) or f'not set, {what} are not tested'}" for name, what in outside.items()]
 
 
+@pytest.fixture(autouse=True)
+def log_lines():
+    """Show what the package logs on stderr, as the command line does."""
+    from d2st.utils.program import shown_log
+
+    with shown_log():
+        yield
+
+
 @pytest.fixture(scope="session")
 def small(tmp_path_factory):
     """Folder of a tiny dataset with split and backbone weights (``small.write_dataset``)."""

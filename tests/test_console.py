@@ -3,14 +3,18 @@
 import csv
 import io
 import json
+import logging
+import re
 
 from d2st.commands.check_data import show
 from d2st.commands.evaluation_output import print_result
 from d2st.commands.spot import print_segments
 from d2st.spotting.segments import Segment
 from d2st.utils.console import drawable, plain_console, plain_table, printable, say, tell
+from d2st.utils.program import program
+from d2st.utils.progress import progress, video_progress
 from d2st.utils.report import Report
-from d2st.utils.table_file import TableWriter, safe_cell
+from d2st.utils.tables import TableWriter, print_rows, safe_cell
 
 
 def test_names_are_printed_as_they_are(capsys, monkeypatch) -> None:
@@ -57,9 +61,54 @@ def test_tables_fold_on_a_narrow_terminal() -> None:
     table, name = plain_table("clip", "answer"), "0123456789" * 9
     table.add_row(name, "clap")
     file = io.StringIO()
-    Console(file=file, width=40).print(table)
+    Console(file=file, width=40, force_terminal=True, color_system=None).print(table)
     cells = [line.split("│")[1].strip() for line in file.getvalue().splitlines() if line.startswith("│")]
     assert "".join(cells) == name and "clap" in file.getvalue()
+
+
+def test_off_a_terminal_tables_have_no_box_characters(capsys) -> None:
+    table = plain_table("clip", "answer", title="Answers")
+    table.add_row("clap/a.mp4", "clap")
+    plain_console().print(table)
+    printed = capsys.readouterr().out
+    assert printed.isascii() and re.search(r"\| clap/a.mp4 \| clap +\|", printed)
+
+
+def test_rows_are_printed_as_a_table_as_json_lines_and_as_csv(capsys) -> None:
+    views = {
+        "records": [{"clip": NASTY, "score": 0.5}],
+        "csv": (["clip", "score"], [([NASTY], ["-0.500"])]),
+        "table": (["clip", "likeliest"], [(NASTY, ["clap", "wave"])]),
+    }
+    for format, shown in (("jsonl", None), ("csv", f"clip,score\n{SHOWN},-0.500\n"), ("table", SHOWN)):
+        print_rows(format, **views)
+        printed = capsys.readouterr().out
+        if format == "jsonl":
+            assert json.loads(printed) == views["records"][0]
+        else:
+            assert shown in printed
+    assert {"clap", "wave"} <= set(re.findall(r"\w+", printed)) and len(printed.splitlines()) >= 4
+
+
+def test_progress_off_a_terminal_is_a_line_at_most_every_ten_seconds(capsys, monkeypatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with progress("Encoding", 20, "clips") as advance:
+        for _ in range(20):
+            now[0] += 4.0
+            advance(1, NASTY)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6 and lines[0] == f"Encoding: 3/20 clips, 01:08.0 left, {SHOWN}"
+    with video_progress("Watching", None) as reach:
+        now[0] += 11
+        reach(75.0)
+    assert capsys.readouterr().err == "Watching: 01:15.0\n"
+
+
+def test_what_the_package_logs_is_a_line_on_stderr(capsys) -> None:
+    log = logging.getLogger("d2st.data.somewhere")
+    assert program("d2st", lambda: log.warning(f"of '{NASTY}'") or 0) == 0
+    assert capsys.readouterr().err == f"of '{SHOWN}'\n"
 
 
 def test_check_data_shows_names_as_they_are(capsys) -> None:

@@ -110,7 +110,7 @@ def test_streams_are_given_back(verb):
 def test_what_is_told_is_told_at_once(unbuffered):
     """A line on stderr comes before what stdout keeps until the end; with python -u everything comes as it is said."""
     code = (
-        "import sys; from d2st.utils.console import say, tell; from d2st.utils.streams import safe_streams\n"
+        "import sys; from d2st.utils.console import say, tell; from d2st.utils.program import safe_streams\n"
         "with safe_streams():\n    say('first'); tell('second'); say('third'); sys.stdout.flush(); tell('fourth')"
     )
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}

@@ -200,7 +200,7 @@ def test_features_are_kept_by_content(clip, tmp_path: Path, monkeypatch, capsys)
     for path in (tmp_path / "cache").iterdir():
         path.write_bytes(path.read_bytes()[:50])
     assert torch.equal(encode(["wave", "clap"]), first) and len(built) == 5
-    assert "cannot be read; the names are encoded again" in capsys.readouterr().out
+    assert "cannot be read; the names are encoded again" in capsys.readouterr().err
 
 
 def test_the_cache_lies_where_caches_lie(clip, tmp_path: Path, monkeypatch) -> None:

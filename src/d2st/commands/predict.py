@@ -12,7 +12,7 @@ from ..data.datasets import Clip, ClipSet, query_files
 from ..errors import D2STError
 from ..utils.console import plain_console, plain_table, printable, tell, tell_unreadable
 from ..utils.provenance import write_result
-from ..utils.table_file import TableWriter
+from ..utils.tables import TableWriter
 from .options import PredictConfig
 
 

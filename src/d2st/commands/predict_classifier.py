@@ -14,7 +14,7 @@ from ..utils.console import plain_console, plain_table, printable, tell_unreadab
 from ..utils.device import pick_device
 from ..utils.distributed import launch
 from ..utils.provenance import write_result
-from ..utils.table_file import TableWriter
+from ..utils.tables import TableWriter
 from .classifier_options import FullShotPredictConfig
 
 

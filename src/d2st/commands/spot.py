@@ -24,7 +24,7 @@ from ..utils.files import write_atomic
 from ..utils.progress import clock, video_progress
 from ..utils.provenance import write_result
 from ..utils.signals import Stop
-from ..utils.table_file import TableWriter
+from ..utils.tables import TableWriter
 from .options import SpotConfig
 
 

@@ -1,14 +1,16 @@
 """How clips are read: one record, which goes into everything that is made from clips, so that unlike ones never mix."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Literal, Protocol, Self
 
 from ..utils.config import Checked, build, option
-from ..utils.console import tell
 from ..utils.limits import FRAMES, SIDE
 from ..utils.options import Precision
 from .options import Sampling, Transforms
+
+_log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
@@ -99,7 +101,7 @@ class ClipReading(Checked):
 def choose(config: object, encoder: Reader) -> ClipReading:
     """The reading that a verb's config asks for; what it leaves open is as the encoder was trained.
 
-    Says on stderr where that is not the uniform and plain one, and where it is not what the encoder was trained with.
+    Logs where that is not the uniform and plain one, and where it is not what the encoder was trained with.
 
     Args:
         config: of a verb; its fields frames, sampling, transforms, precision and test_frames, those that it has.
@@ -117,7 +119,7 @@ def choose(config: object, encoder: Reader) -> ClipReading:
     taken = [name for name in ("sampling", "transforms") if getattr(config, name, None) is None]
     special = [getattr(reading, name) for name in taken]
     if any(value not in ("uniform", "plain") for value in special):
-        tell(f"Clips are read as the adapter was trained: {reading}.")
+        _log.info(f"Clips are read as the adapter was trained: {reading}.")
     return reading
 
 
@@ -134,8 +136,8 @@ def read_as(reading: ClipReading, encoder: Reader) -> Mapping[str, object]:
 
 
 def tell_apart(trained: ClipReading, reading: ClipReading, what: str) -> None:
-    """Say on stderr what sets a reading apart from the one before; ``what`` begins the sentence."""
+    """Log what sets a reading apart from the one before; ``what`` begins the sentence."""
     if apart := trained.apart(reading):
-        tell(f"{what} {apart}.")
+        _log.warning(f"{what} {apart}.")
     if rounded := trained.rounded_apart(reading):
-        tell(f"{what} clips in {rounded}; their numbers differ a little.")
+        _log.info(f"{what} clips in {rounded}; their numbers differ a little.")

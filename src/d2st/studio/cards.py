@@ -5,7 +5,7 @@ from pathlib import Path
 
 from jinja2 import Environment
 
-from ..utils.table_file import TableWriter
+from ..utils.tables import TableWriter
 from .session import Progress, Session
 
 SHOWN = 5  # actions of a ranking; the others are folded

@@ -6,6 +6,7 @@ that use text.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +18,13 @@ from ..backbones import build as backbones
 from ..data.options import TextConfig
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..utils.console import say
 from ..utils.files import write_safetensors
 from ..utils.finite import check_weights
 from ..utils.tensor_file import read_tensors
 from .clip import build_tower, clip_name, encode_tokens, tokenize
 from .prompts import prompts
+
+_log = logging.getLogger(__name__)
 
 
 def encode_names(
@@ -61,7 +63,7 @@ def encode_names(
             if about["key"] == key:
                 return tensors["features"]
         except (D2STError, KeyError):
-            say(f"The text features in {path} cannot be read; the names are encoded again.")
+            _log.warning(f"The text features in {path} cannot be read; the names are encoded again.")
     encoded = encode_tokens(build_tower(name, tag, config.weights), tokens)  # (N, D')
     features = torch.stack([_average(of) for of in encoded.split(counts)])
     check_weights(zip(classes, features, strict=True), "The features of names", "check the text tower's weights")

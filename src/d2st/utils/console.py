@@ -1,5 +1,4 @@
-"""Where tables, sentences and names for people are printed, so that a name can neither steer a terminal nor stop a
-verb, and nothing of it is lost."""
+"""Print sentences, names and tables for people, so that a name can neither steer a terminal nor stop a command."""
 
 import re
 import sys
@@ -13,11 +12,11 @@ if TYPE_CHECKING:
 # What a terminal obeys instead of showing it: control characters, line breaks of Unicode, signs that turn the direction
 # of writing; and the surrogates by which Python keeps bytes of file names that are not UTF-8.
 _UNSEEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_UNLIMITED = 10_000  # columns where nobody's terminal has a width
+_UNLIMITED = 10_000  # columns of a file or pipe, which has no width
 
 
 def printable(text: object, lines: bool = False) -> str:
-    r"""A text with control characters as escapes (``\x1b``), and bytes that are no UTF-8 likewise (``\xff``).
+    r"""Return a text with control characters as escapes (``\x1b``), and bytes that are no UTF-8 likewise (``\xff``).
 
     Args:
         text: a name of a file or class, or a sentence with such names.
@@ -34,7 +33,7 @@ def _escape(character: str) -> str:
 
 
 def drawable(text: object) -> str:
-    r"""A text as matplotlib draws it: printable, and none of its dollars begins a formula."""
+    r"""Return a text as matplotlib draws it: printable, and none of its dollars begins a formula."""
     return printable(text, lines=True).replace("$", r"\$")
 
 
@@ -44,19 +43,18 @@ def say(sentence: object, flush: bool = False) -> None:
 
 
 def tell(sentence: object) -> None:
-    """Print a sentence on stderr, as one line: what went wrong, and what is no part of the results."""
+    """Print a sentence on stderr, as one line: an error, or a note that is no part of the results."""
     print(printable(sentence), file=sys.stderr)
 
 
 def tell_unreadable(clips: Iterable[dict]) -> None:
-    """Tell on stderr, a line a clip, which ones (``id``, ``reason``) were passed over."""
+    """Print on stderr, a line a clip, which ones (``id``, ``reason``) were passed over."""
     for clip in clips:
         tell(f"Passed over, cannot be read: {clip['id']}: {clip['reason']}")
 
 
 def plain_console() -> "Console":
-    """A console on stdout that shows names of files and classes as they are: none of their "[...]" is markup, none of
-    their ":...:" an emoji, and control characters are escapes. A file or pipe has no width."""
+    """Return a console on stdout that shows names as they are: no markup, no emoji, control characters as escapes."""
     from rich.console import Console
 
     class Plain(Console):
@@ -64,18 +62,24 @@ def plain_console() -> "Console":
             return super().render_str(printable(text, lines=True), **options)
 
         def on_broken_pipe(self) -> None:
-            raise  # the error that rich caught; what becomes of it is said in one place (streams.py)
+            raise  # the error that rich caught; ``program`` handles it
 
     plain = Plain(markup=False, emoji=False, soft_wrap=True)
     return plain if plain.is_terminal else Plain(markup=False, emoji=False, soft_wrap=True, width=_UNLIMITED)
 
 
 def plain_table(*headers: str, **options: Any) -> "Table":
-    """A table whose cells go on in the next line where they are too long, instead of being cut."""
+    """Return a table that folds long cells instead of cutting them, and is Markdown where no terminal shows it."""
+    from rich import box
     from rich.table import Table
 
     class Folding(Table):
         def add_column(self, *arguments: Any, **more: Any) -> None:
             super().add_column(*arguments, **{"overflow": "fold", **more})
+
+        def __rich_console__(self, console: "Console", options: Any):
+            if not options.is_terminal:
+                self.box = box.MARKDOWN
+            yield from super().__rich_console__(console, options)
 
     return Folding(*headers, **options)

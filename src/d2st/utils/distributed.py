@@ -1,29 +1,52 @@
-"""One process or many, as ``torchrun`` starts them: who does what, and how what they found comes together."""
+"""Share work among the processes that ``torchrun`` starts, and gather what they found.
 
+Nothing heavy is imported before it is used: the command line asks for its rank before anything else.
+"""
+
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import torch
-
 from ..errors import D2STError
-from .rank import local_count, process_count
 
 if TYPE_CHECKING:
+    import torch
     from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
 
 PATIENCE = timedelta(minutes=30)  # how long a process waits for the others, which may be reading slow disks
 
 
+def process_rank() -> int:
+    """Return the number of this process over all machines; 0 without ``torchrun``."""
+    return _number("RANK", 0)
+
+
 def world_size() -> int:
-    """Number of processes that ``torchrun`` started over all machines; 1 without it."""
-    return process_count()
+    """Return how many processes ``torchrun`` started over all machines; 1 without it."""
+    return _number("WORLD_SIZE", 1)
 
 
-def launch(device: torch.device, precision: str = "32-true", patience: timedelta = PATIENCE) -> "Fabric":
-    """Fabric for this process alone, or for all that ``torchrun`` started, launched.
+def _number(name: str, default: int) -> int:
+    """Read a number that ``torchrun`` sets.
+
+    Raises:
+        D2STError: the environment holds something else.
+    """
+    value = os.environ.get(name, "").strip() or str(default)
+    if not (value.isascii() and value.isdigit()) or int(value) < default:
+        raise D2STError(
+            f"The environment variable {name} is {value!r}, and torchrun sets it to a number; unset it, or start the "
+            "processes with torchrun."
+        )
+    return int(value)
+
+
+def launch(device: "torch.device", precision: str = "32-true", patience: timedelta = PATIENCE) -> "Fabric":
+    """Launch Fabric for this process alone, or for all that ``torchrun`` started.
 
     Args:
         device: where to compute; each of several processes takes the GPU of its local rank.
@@ -33,9 +56,8 @@ def launch(device: torch.device, precision: str = "32-true", patience: timedelta
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    from .mixed_precision import WholeInputs
-
-    world, local = world_size(), local_count()
+    world = world_size()
+    local = _number("LOCAL_WORLD_SIZE", 1)
     if precision == "16-mixed" and device.type == "cpu":
         precision = "bf16-mixed"  # as Fabric does: CPUs have no loss scaling
     mixed = precision.endswith("-mixed")
@@ -45,23 +67,40 @@ def launch(device: torch.device, precision: str = "32-true", patience: timedelta
         devices=local if world > 1 or device.index is None else [device.index],
         num_nodes=world // local,
         precision=None if mixed else precision,
-        plugins=[WholeInputs(precision, device.type)] if mixed else None,
+        plugins=[mixed_precision(precision, device.type)] if mixed else None,
     )
     fabric.launch()
     return fabric
 
 
+def mixed_precision(precision: str, device: str) -> "MixedPrecision":
+    """Return Fabric's mixed precision with inputs as they are.
+
+    Fabric's own rounds them, the video too, before the model sees it. Autocast rounds what goes into its products
+    anyway; what else is made of the frames (targets, framesets, mixtures) is made of whole ones, as in evaluation.
+    """
+    from lightning_fabric.plugins import MixedPrecision
+
+    class WholeInputs(MixedPrecision):
+        def convert_input(self, data):
+            return data
+
+    return WholeInputs(precision, device)
+
+
 def share(fabric: "Fabric", count: int) -> range:
-    """The indices of 0..count-1 that are this process's: every N-th, so that all get as many of what lies together."""
+    """Return those of 0..count-1 that are this process's: every N-th, so that all get as many of what lies together."""
     return range(fabric.global_rank, count, fabric.world_size)
 
 
 def gather(fabric: "Fabric", found: object) -> list:
-    """What every process found, in the order of their ranks, known to all of them."""
+    """Return what every process found, in the order of their ranks, to all of them."""
     if fabric.world_size == 1:
         return [found]
+    from torch.distributed import all_gather_object
+
     everyone: list = [None] * fabric.world_size
-    torch.distributed.all_gather_object(everyone, found)
+    all_gather_object(everyone, found)
     return everyone
 
 

@@ -1,14 +1,17 @@
-"""How every program of the package ends: what it says, and with which exit code."""
+"""Run a program of the package: safe streams, notes as lines on stderr, one sentence for an error, an exit code."""
 
 import contextlib
+import io
+import logging
 import os
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from ..errors import D2STError
 from .console import tell
-from .rank import process_rank
-from .streams import safe_streams
+from .distributed import process_rank
 
 
 def program(name: str, work: Callable[[], int], debug: bool = False) -> int:
@@ -28,7 +31,7 @@ def program(name: str, work: Callable[[], int], debug: bool = False) -> int:
         fault of this package.
     """
     with safe_streams() as outputs:
-        code = _told(name, work, debug)
+        code = _run(name, work, debug)
         for output in outputs:
             sys.stdout.flush()
             if output.failure:
@@ -37,36 +40,150 @@ def program(name: str, work: Callable[[], int], debug: bool = False) -> int:
     return code
 
 
-def _told(name: str, work: Callable[[], int], debug: bool) -> int:
+def _run(name: str, work: Callable[[], int], debug: bool) -> int:
     try:
-        with _silence() if process_rank() > 0 else contextlib.nullcontext():
+        first = process_rank() == 0
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(shown_log(logging.INFO if first else logging.ERROR))
+            if not first:
+                nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
+                stack.enter_context(contextlib.redirect_stdout(nowhere))
             return work()
-    except D2STError as error:
-        if debug:
-            raise
-        tell(f"{name}: {error}")
-        return 2
     except KeyboardInterrupt:
         tell(f"{name}: interrupted.")
         return 130
-    except (OSError, MemoryError, RuntimeError) as error:
-        if debug:
-            raise
-        tell(f"{name}: {_reason(error)} (--debug shows where)")
-        return 1
     except Exception as error:
         if debug:
             raise
-        tell(
-            f"{name}: {type(error).__name__}: {_reason(error)}. This is a fault of d2st itself, which should have said "
-            "what is wrong in a sentence; --debug shows where."
-        )
-        return 1
+        code, sentence = _told(error)
+        tell(f"{name}: {sentence}")
+        return code
 
 
-def _silence() -> contextlib.AbstractContextManager:
-    return contextlib.redirect_stdout(open(os.devnull, "w", encoding="utf-8"))
+def _told(error: Exception) -> tuple[int, str]:
+    """Return the exit code and the sentence of an error."""
+    if isinstance(error, D2STError):
+        return 2, str(error)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, OSError | MemoryError | RuntimeError):
+        return 1, f"{reason} (--debug shows where)"
+    return 1, (
+        f"{type(error).__name__}: {reason}. This is a fault of d2st itself, which should have said what is wrong in a "
+        "sentence; --debug shows where."
+    )
 
 
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+class _Lines(logging.Handler):
+    """Show every record as one line on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tell(record.getMessage())
+
+
+@contextlib.contextmanager
+def shown_log(level: int = logging.INFO) -> Iterator[None]:
+    """Show what the package logs as lines on stderr, until the end of the block."""
+    logger = logging.getLogger("d2st")
+    before, handler = logger.level, _Lines(level)
+    if any(isinstance(other, _Lines) for other in logger.handlers):  # they are shown already
+        yield
+        return
+    logger.addHandler(handler)
+    logger.setLevel(min(level, before or level))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+class Output(io.RawIOBase):
+    """Pass bytes on to a stream; those that can no longer be written are dropped, and the command goes on.
+
+    Args:
+        raw: what the stream writes to.
+
+    Attributes:
+        failure: the first error, other than that the reader has gone, as in ``d2st eval ... | head``.
+    """
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self.raw = raw
+        self.failure: OSError | None = None
+        self.gone = False
+
+    def write(self, data: bytes) -> int:
+        """Write some of the bytes, or drop them all; gives how many."""
+        if self.gone:
+            return len(data)
+        try:
+            return self.raw.write(data)
+        except BrokenPipeError:
+            self.gone = True
+        except OSError as error:
+            self.gone, self.failure = True, error
+        return len(data)
+
+    def writable(self) -> bool:
+        """Say that it can be written to."""
+        return True
+
+    def fileno(self) -> int:
+        """Return the stream's descriptor."""
+        return self.raw.fileno()
+
+    def isatty(self) -> bool:
+        """Say whether the stream is a terminal."""
+        return self.raw.isatty()
+
+
+@contextlib.contextmanager
+def safe_streams() -> Iterator[list[Output]]:
+    """Print safely until the end of the block: characters that a terminal does not know are escapes, warnings of this
+    package are a line each, and stdout and stderr go through :class:`Output`.
+
+    Yields:
+        stdout's, where it is a file, a pipe or a terminal.
+    """
+    before, shown = (sys.stdout, sys.stderr), warnings.showwarning
+    outputs = [_safe("stdout"), _safe("stderr")]
+    own = sys.stdout, sys.stderr
+    warnings.showwarning = _show
+    try:
+        yield outputs[:1] if outputs[0] else []
+    finally:
+        for stream in filter(None, own):
+            stream.flush()
+        (sys.stdout, sys.stderr), warnings.showwarning = before, shown
+
+
+def _safe(name: str) -> Output | None:
+    """Put an :class:`Output` into ``sys.stdout`` or ``sys.stderr``; None where it is no real stream (notebooks)."""
+    stream = getattr(sys, name)
+    with contextlib.suppress(AttributeError, io.UnsupportedOperation):
+        stream.reconfigure(errors="backslashreplace")
+    buffer = getattr(stream, "buffer", None)
+    unbuffered = isinstance(buffer, io.FileIO)  # with python -u
+    raw = buffer if unbuffered else getattr(buffer, "raw", None)
+    if raw is None:
+        return None
+    stream.flush()
+    output = Output(raw)
+    safe = io.TextIOWrapper(
+        output if unbuffered else io.BufferedWriter(output),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+    setattr(sys, name, safe)
+    return output
+
+
+def _show(message, category, filename, lineno, file=None, line=None) -> None:
+    """Show a warning of this package as one line on stderr, and those of others as Python does."""
+    package = Path(__file__).parent.parent
+    if file is None and (category.__module__.startswith("d2st.") or package in Path(filename).parents):
+        tell(f"Note: {' '.join(str(message).split())}")
+    else:
+        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)

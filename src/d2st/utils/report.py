@@ -1,4 +1,4 @@
-"""Reports in Markdown: text, tables and pictures, in one folder that can be moved as a whole."""
+"""Write reports in Markdown: text, tables and pictures, in one folder that can be moved as a whole."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from .files import write_atomic
 
 
 class Report:
-    """A Markdown report that is put together piece by piece and written at the end.
+    """Put a Markdown report together piece by piece, and write it at the end.
 
     Args:
         title: heading of the report; None begins without one.
@@ -18,30 +18,25 @@ class Report:
         self.parts = [] if title is None else [f"# {title}"]
 
     def heading(self, text: str) -> None:
-        """A heading of the second level."""
+        """Add a heading of the second level."""
         self.parts.append(f"## {text}")
 
     def text(self, text: str) -> None:
-        """A paragraph."""
+        """Add a paragraph."""
         self.parts.append(text)
 
     def table(self, header: Sequence[str], rows: Sequence[Sequence[object]], text: int = 1) -> None:
-        """A table; the first ``text`` columns are text, the others are set to the right."""
+        """Add a table; the first ``text`` columns are text, the others are set to the right."""
         rules = ["---"] * text + ["---:"] * (len(header) - text)
         lines = [header, rules, *rows]
         self.parts.append("\n".join("| " + " | ".join(_cell(value) for value in line) + " |" for line in lines))
 
     def picture(self, file: str, caption: str) -> None:
-        """A picture that lies beside the report.
-
-        Args:
-            file: its name, relative to the report.
-            caption: what there is to see.
-        """
+        """Add a picture, by its name relative to the report, with what there is to see in it."""
         self.parts.append(f"![{caption}]({file})\n\n*{caption}*")
 
     def code(self, text: str) -> None:
-        """A block of code or output as it is."""
+        """Add a block of code or output as it is."""
         self.parts.append(f"```\n{text}\n```")
 
     def write(self, path: Path) -> Path:
@@ -58,5 +53,7 @@ def _cell(value: object) -> str:
 
 
 def percent(mean: float, interval: float | None = None) -> str:
-    """An accuracy of 0..1 as percent, with the half width of its interval."""
-    return f"{100 * mean:.1f}" if interval is None else f"{100 * mean:.1f} ± {100 * interval:.1f}"
+    """Return an accuracy of 0..1 as percent, with the half width of its interval."""
+    if interval is None:
+        return f"{100 * mean:.1f}"
+    return f"{100 * mean:.1f} ± {100 * interval:.1f}"
