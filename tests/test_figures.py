@@ -1,12 +1,16 @@
-"""Pictures: written, of a sensible size, and made from the right numbers."""
+"""Pictures: what is drawn lies where the numbers say."""
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from d2st.spotting.segments import Segment
-from d2st.spotting.timeline import over_time, timeline
-from d2st.visualize import charts as figures
+from d2st.spotting.timeline import TRUTH, over_time, timeline
+from d2st.utils.files import write_png
+from d2st.visualize import charts
+from d2st.visualize.charts import AFTER, BEFORE
+from d2st.visualize.sheet import pixels as drawn
 
 
 @pytest.fixture
@@ -14,40 +18,76 @@ def frames():
     return np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
 
 
-def check(path, width: int, height: int) -> None:
-    with Image.open(path) as image:
-        assert image.width >= width and image.height >= height
-        assert len(np.unique(np.asarray(image.convert("L")))) > 5
+def color_at(picture, axis, x, y) -> str:
+    """The color at data coordinates of an axis."""
+    column, row = axis.transData.transform((x, y))
+    red, green, blue = picture[round(axis.figure.bbox.height - row), round(column)]
+    return f"#{red:02x}{green:02x}{blue:02x}"
 
 
 def test_strip_lays_frames_side_by_side(frames):
-    picture = figures.strip(frames)
-    assert picture.shape == (32, 4 * 32 + 3 * figures.GAP, 3)
+    picture = charts.strip(frames)
+    assert picture.shape == (32, 4 * 32 + 3 * charts.GAP, 3)
     assert np.array_equal(picture[:, 34:66], frames[1])
     assert (picture[:, 32:34] == 255).all()
 
 
-def test_contact_sheet(tmp_path, frames):
-    figures.contact_sheet(tmp_path / "a.png", [(f"clip {i}", frames) for i in range(3)], "Clips")
-    check(tmp_path / "a.png", 800, 200)
+def test_contact_sheet(frames):
+    figure = charts.contact_sheet([(f"clip {i}", frames // (i + 1)) for i in range(3)], "Clips")
+    shown = [axis for axis in figure.axes if axis.images]
+    by_label = {axis.get_title(loc="left"): axis.images[0].get_array() for axis in shown}
+    assert list(by_label) == ["clip 0", "clip 2", "clip 1"]  # columns from top to bottom
+    for i in range(3):
+        assert np.array_equal(by_label[f"clip {i}"], charts.strip(frames // (i + 1)))
+    assert figure.get_suptitle() == "Clips"
 
 
-def test_accuracies(tmp_path):
-    bars = [figures.Bar("5-way 1-shot", (30.0, 1.0), (60.0, 1.2)), figures.Bar("5-shot", (40.0, 1.0), (70.0, 1.0))]
-    figures.accuracy_bars(tmp_path / "a.png", bars, 20.0)
-    check(tmp_path / "a.png", 400, 300)
-    figures.class_gains(tmp_path / "b.png", ["left", "right"], [10.0, 20.0], [50.0, 40.0])
-    check(tmp_path / "b.png", 400, 100)
+def test_bars_are_as_high_as_accuracies():
+    bars = [charts.Bar("5-way 1-shot", (30.0, 1.0), (60.0, 1.2)), charts.Bar("5-shot", (40.0, 1.0), (70.0, 1.0))]
+    figure = charts.accuracy_bars(bars, 20.0)
+    picture, axis = drawn(figure), figure.axes[0]
+    for x, height, color in ((-0.2, 30, BEFORE), (0.2, 60, AFTER), (0.8, 40, BEFORE), (1.2, 70, AFTER)):
+        beside = x + 0.1  # an interval is drawn in the middle
+        assert color_at(picture, axis, beside, height - 2) == color
+        assert color_at(picture, axis, beside, height + 0.9) == "#ffffff"
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["5-way 1-shot", "5-shot"]
+    lengths = [np.ptp(bar.get_segments()[0][:, 1]) for bar in axis.collections]
+    assert lengths == pytest.approx([2.0, 2.4])  # of the first bar of each kind
 
 
-def test_timeline(tmp_path):
+def test_classes_are_sorted_by_their_accuracy():
+    figure = charts.class_gains(["right", "left"], [10.0, 20.0], [50.0, 40.0])
+    picture, axis = drawn(figure), figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["left", "right"]
+    for row, (before, after) in enumerate([(20, 40), (10, 50)]):
+        assert color_at(picture, axis, before, row) == BEFORE
+        assert color_at(picture, axis, after, row) == AFTER
+        assert color_at(picture, axis, (before + after) / 2, row) == "#c9d1d9"
+        assert color_at(picture, axis, after + 7, row) == "#ffffff"
+
+
+def test_a_timeline_has_bars_where_segments_and_events_are(tmp_path):
     spans = np.array([(i / 2, i / 2 + 2) for i in range(20)])
     scores = np.stack([np.linspace(0, 1, 20), np.linspace(1, 0, 20)], 1)
-    found = [Segment(2, 5, "left", 0.9)]
-    timeline(tmp_path / "a.png", spans, scores, ("left", "right"), found, 0.5, [Segment(2, 4, "right", 1)])
-    check(tmp_path / "a.png", 1000, 250)
-    moments = np.array([0.4, 0.6, 3.3, 50.0])
-    values = over_time(spans, scores, moments)  # (4, 2)
+    figure = timeline(spans, scores, ("left", "right"), [Segment(2, 5, "left", 0.9)], 0.5, [Segment(2, 4, "right", 1)])
+    picture, (left, right) = drawn(figure), figure.axes
+    assert [axis.get_ylabel() for axis in (left, right)] == ["left", "right"]
+    assert color_at(picture, left, 3, 1.17) == color_at(picture, left, 4.9, 1.17) == AFTER
+    assert color_at(picture, right, 3, -0.19) == TRUTH
+    for axis, x, y in ((left, 5.2, 1.17), (left, 1.8, 1.17), (right, 3, 1.17), (left, 3, -0.19), (right, 4.2, -0.19)):
+        assert color_at(picture, axis, x, y) == "#ffffff"
+    assert color_at(picture, left, 10, 0.2) == color_at(picture, right, 1, 0.2) != "#ffffff"  # where scores are high
+    assert color_at(picture, left, 1, 0.2) == color_at(picture, right, 10, 0.2) == "#ffffff"  # where they are low
+    assert to_hex(left.lines[0].get_color()) == "#333333" and left.lines[0].get_ydata()[0] == 0.5
+    write_png(tmp_path / "a.png", figure)
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == 13 * 110
+
+
+def test_scores_over_time_are_the_best_of_the_windows_around():
+    spans = np.array([(i / 2, i / 2 + 2) for i in range(20)])
+    scores = np.stack([np.linspace(0, 1, 20), np.linspace(1, 0, 20)], 1)
+    values = over_time(spans, scores, np.array([0.4, 0.6, 3.3, 50.0]))  # (4, 2)
     assert (values[[0, 3]] == 0).all() and (values[1] == scores[0]).all()
     around = [i for i, (start, end) in enumerate(spans) if start + 0.5 < 3.3 < end - 0.5]
     assert (values[2] == scores[around].max(0)).all()

@@ -18,6 +18,7 @@ from ..evaluation import cost as measure
 from ..factory.encoder import DEFAULT_BACKBONE
 from ..utils.console import plain_console, plain_table, say
 from ..utils.device import pick_device
+from ..utils.files import write_png
 from ..utils.progress import progress
 from ..utils.provenance import config_dict, write_result
 from ..utils.report import Report
@@ -177,7 +178,7 @@ def write_files(config: BenchConfig, result: dict, panels: dict[str, list[Point]
     for note in _notes(config, result):
         report.text(note)
     if panels:
-        accuracy_against_parameters(out / "accuracy.png", panels)
+        write_png(out / "accuracy.png", accuracy_against_parameters(panels))
         report.picture("accuracy.png", "Accuracy against trained parameters, with 95 % intervals.")
     report.write(out / "bench.md")
     return path

@@ -199,7 +199,7 @@ def draw(out: Path, found: Findings, classifier: FewShotClassifier, clips: ClipS
     for label, name in enumerate(clips.classes):
         first = clips.clips[clips.by_class[label][0]]
         strips.append((name, _pictures(read_clip(first.path, classifier.sample))))
-    charts.contact_sheet(out / "clips.png", strips, "Unseen motions")
+    write_png(out / "clips.png", charts.contact_sheet(strips, "Unseen motions"))
     _draw_accuracies(out, found, clips.classes)
     _draw_trial(out, found.trial, classifier)
 
@@ -209,12 +209,11 @@ def _draw_accuracies(out: Path, found: Findings, names: tuple[str, ...]) -> None
     for frozen, adapted in zip(found.frozen, found.adapted, strict=True):
         before, after = ((100 * result["accuracy"], 100 * result["interval"]) for result in (frozen, adapted))
         bars.append(charts.Bar(f"{frozen['way']}-way {frozen['shot']}-shot", before, after))
-    charts.accuracy_bars(out / "accuracy.png", bars, 100 / found.frozen[0]["way"])
+    write_png(out / "accuracy.png", charts.accuracy_bars(bars, 100 / found.frozen[0]["way"]))
     before, after = found.frozen[0]["per_class"], found.adapted[0]["per_class"]
     drawn = [name for name in names if before[name] is not None]
-    charts.class_gains(
-        out / "classes.png", drawn, [100 * before[name] for name in drawn], [100 * after[name] for name in drawn]
-    )
+    gains = charts.class_gains(drawn, [100 * before[name] for name in drawn], [100 * after[name] for name in drawn])
+    write_png(out / "classes.png", gains)
 
 
 def _draw_trial(out: Path, trial: Trial, classifier: FewShotClassifier) -> None:

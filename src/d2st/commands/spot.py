@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ from ..spotting.timeline import timeline
 from ..spotting.windows import lengths_for, watch
 from ..utils import console
 from ..utils.console import plain_console, plain_table, printable
-from ..utils.files import write_atomic
+from ..utils.files import write_png
 from ..utils.progress import clock, video_progress
 from ..utils.provenance import write_result
 from ..utils.signals import Stop
@@ -156,8 +155,8 @@ def _conclude(
         result["notes"] = [*result["notes"], tell(result["events"])]
     if config.out:
         write_result(Path(config.out) / "spot.json", config, result)
-        drawn = partial(timeline, spans=spans, scores=scores, classes=windows.classes, segments=segments, events=events)
-        write_atomic(Path(config.out) / "timeline.png", partial(drawn, threshold=config.threshold))
+        drawn = timeline(spans, scores, windows.classes, segments, config.threshold, events)
+        write_png(Path(config.out) / "timeline.png", drawn)
     print_segments(segments, config.format)
     for note in result["notes"]:
         console.tell(note)

@@ -1,7 +1,6 @@
 """Draw a long video: a lane for each class, its score over time, what was found and what really happened."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -15,41 +14,38 @@ from ..visualize.charts import AFTER, BEFORE
 from .segments import Segment
 
 TRUTH = "#e8590c"
+LINE = dict(color="#333333", linewidth=0.8, linestyle=":")  # of the threshold
 POINTS = 2000  # moments at which scores are drawn
 
 
 def timeline(
-    path: Path,
     spans: np.ndarray,
     scores: np.ndarray,
     classes: Sequence[str],
     segments: Sequence[Segment],
     threshold: float,
     events: Sequence[Segment] = (),
-    title: str = "",
-) -> None:
-    """Scores over time and segments, a lane a class.
+) -> Figure:
+    """Draw scores over time and segments, a lane a class.
 
     Args:
-        path: PNG to write.
         spans: (N, 2) windows in seconds, at least one.
         scores: (N, way) in 0..1.
         classes: names of the lanes.
         segments: what was found, drawn as bars above the scores.
         threshold: drawn as a dotted line.
         events: what really happens, drawn below.
-        title: heading.
     """
     start, end = spans[:, 0].min(), spans[:, 1].max()
     moments = np.linspace(start, end, POINTS)
     values = over_time(spans, scores, moments)  # (POINTS, way)
-    figure = Figure(figsize=(13, 1.3 + 0.75 * len(classes)), layout="constrained")
+    figure = Figure(figsize=(13, 1.3 + 0.75 * len(classes)), dpi=110, layout="constrained")
     axes = figure.subplots(len(classes), 1, sharex=True, squeeze=False)[:, 0]
     for lane, (axis, name) in enumerate(zip(axes, classes, strict=True)):
         axis.fill_between(moments, values[:, lane], color=BEFORE, alpha=0.45, linewidth=0)
-        axis.axhline(threshold, color="#333333", linewidth=0.8, linestyle=":")
-        _bars(axis, [s for s in segments if s.label == name], 1.06, AFTER)
-        _bars(axis, [e for e in events if e.label == name], -0.30, TRUTH)
+        axis.axhline(threshold, **LINE)
+        _bars(axis, segments, name, 1.06, AFTER)
+        _bars(axis, events, name, -0.30, TRUTH)
         axis.set_ylim(-0.36 if events else -0.02, 1.34)
         axis.set_yticks([0, 1], ["0", "1"], fontsize=7)
         axis.set_ylabel(drawable(name), rotation=0, ha="right", va="center", fontsize=10)
@@ -61,19 +57,17 @@ def timeline(
     axes[-1].tick_params(axis="x", length=3)
     handles = [
         Patch(color=BEFORE, alpha=0.45, label="score"),
-        Line2D([], [], color="#333333", linestyle=":", linewidth=0.8, label="threshold"),
+        Line2D([], [], label="threshold", **LINE),
         Patch(color=AFTER, label="found"),
     ]
     if events:
         handles.append(Patch(color=TRUTH, label="what happens"))
     figure.legend(handles=handles, loc="outside upper right", ncols=4, frameon=False, fontsize=9)
-    if title:
-        figure.suptitle(drawable(title), fontsize=12, x=0.01, ha="left")
-    figure.savefig(path, dpi=110, format="png")
+    return figure
 
 
 def over_time(spans: np.ndarray, scores: np.ndarray, moments: np.ndarray) -> np.ndarray:
-    """The best score of the windows around each moment; a window stands for the half of it around its center.
+    """Take the best score of the windows around each moment; a window stands for the half of it around its center.
 
     Args:
         spans: (N, 2).
@@ -85,11 +79,13 @@ def over_time(spans: np.ndarray, scores: np.ndarray, moments: np.ndarray) -> np.
     """
     values = np.zeros((len(moments), scores.shape[1]))
     centers, quarters = spans.mean(1), (spans[:, 1] - spans[:, 0]) / 4
-    first, last = (np.searchsorted(moments, centers + side * quarters, "right") for side in (-1, 1))
+    first = np.searchsorted(moments, centers - quarters, "right")
+    last = np.searchsorted(moments, centers + quarters, "right")
     for i, j, row in zip(first, last, scores, strict=True):
         values[i:j] = np.maximum(values[i:j], row)
     return values
 
 
-def _bars(axis, segments: Sequence[Segment], level: float, color: str) -> None:
-    axis.broken_barh([(s.start, s.end - s.start) for s in segments], (level, 0.22), facecolors=color)
+def _bars(axis, segments: Sequence[Segment], label: str, level: float, color: str) -> None:
+    own = [(segment.start, segment.end - segment.start) for segment in segments if segment.label == label]
+    axis.broken_barh(own, (level, 0.22), facecolors=color)

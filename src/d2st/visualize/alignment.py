@@ -1,6 +1,7 @@
 """Match the frames of two clips as a head does, and draw the pairs and the distances of all frames."""
 
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -15,17 +16,19 @@ from ..heads.otam import OTAM
 from .sheet import FAINT, INK, Sheet
 
 Pairs = tuple[tuple[int, int], ...]
+QUERY, SUPPORT = "#0072B2", "#D55E00"  # Okabe and Ito
+MARGIN, LABEL, LINE, JOIN, BAR = 0.15, 0.3, 0.22, 0.95, 0.95  # inches
 
 
 @dataclass(frozen=True, eq=False)
 class Alignment:
     """Frame distances of a query clip and a support clip (or a class's mean clip), and the pairs made of them.
 
-    Args:
+    Attributes:
         distances: 1 - cosine of query frame i and support frame j, (T, T').
         of_query: (query frame, support frame) of every query frame.
         of_support: (query frame, support frame) of every support frame; empty for OTAM in a single direction.
-        rule: How the pairs were made: "nearest" frame, or on the "path" of least cost.
+        rule: how the pairs were made: "nearest" frame, or on the "path" of least cost.
     """
 
     distances: np.ndarray
@@ -42,24 +45,31 @@ def align(head: Head, support: Tensor, query: Tensor) -> Alignment:
     pairs are the nearest frames by the encoder's features.
 
     Args:
-        head: Of any kind.
+        head: of any kind.
         support: (T', D) frame features of a clip, or their mean over the clips of a class.
         query: (T, D).
     """
-    measure = getattr(head, "cosine", "norm") if isinstance(head, BiMHM | OTAM) else "norm"
+    measure = head.cosine if isinstance(head, BiMHM | OTAM) else "norm"
     distances = frame_distances(support[None], query[None], measure)[0, 0].T.float().cpu().numpy()  # (T, T')
     if isinstance(head, OTAM):
         of_query = tuple(enumerate(ordered_path(distances)))
-        of_support = tuple((i, j) for j, i in enumerate(ordered_path(distances.T)))
+        of_support = _turned(ordered_path(distances.T))
         # A single direction matches each support frame in the order of the query's; see OTAM.
         return Alignment(distances, of_query if head.directions == "both" else (), of_support, "path")
     of_query = tuple(enumerate(distances.argmin(1).tolist()))
-    return Alignment(distances, of_query, tuple((i, j) for j, i in enumerate(distances.argmin(0).tolist())))
+    return Alignment(distances, of_query, _turned(distances.argmin(0).tolist()))
+
+
+def _turned(query_frames: Sequence[int]) -> Pairs:
+    """Pair the query frame of every support frame with it."""
+    return tuple((query, support) for support, query in enumerate(query_frames))
 
 
 def ordered_path(distances: np.ndarray) -> list[int]:
-    """OTAM's path without smoothing (Cao et al., 2020): each row's frame is matched with a column, columns never go
-    back and advance by one at most; it starts and ends where it likes.
+    """Find OTAM's path without smoothing (Cao et al., 2020).
+
+    Each row's frame is matched with a column; columns never go back and advance by one at most; the path starts and
+    ends where it likes.
 
     Args:
         distances: (T, T').
@@ -67,7 +77,8 @@ def ordered_path(distances: np.ndarray) -> list[int]:
     Returns:
         T column indices.
     """
-    cost, came = distances[0].astype(float), []
+    cost = distances[0].astype(float)
+    came = []  # for every row: whether the path to a column came from the column before
     for row in distances[1:]:
         before = np.concatenate([[np.inf], cost[:-1]])
         came.append(before < cost)
@@ -78,29 +89,25 @@ def ordered_path(distances: np.ndarray) -> list[int]:
     return path[::-1]
 
 
-QUERY, SUPPORT = "#0072B2", "#D55E00"  # Okabe and Ito
-MARGIN, LABEL, LINE, JOIN, BAR = 0.15, 0.3, 0.22, 0.95, 0.95  # inches
-
-
 def alignment_figure(
     query: np.ndarray, support: np.ndarray, alignment: Alignment, labels: tuple[str, str], title: str = ""
 ) -> Figure:
-    """Frames of a query above those of a support clip, joined where they match; below, the distance of every pair.
+    """Draw a query's frames above those of a support clip, joined where they match; below, the distance of every pair.
 
     Args:
         query: uint8 (T, H, W, 3), one picture for each row of the distances.
         support: uint8 (T', H', W', 3), one for each column; both may differ in size.
-        alignment: Of these frames.
-        labels: What to write beside the query and beside the support clip.
-        title: Heading of the picture.
+        alignment: of these frames.
+        labels: what to write beside the query and beside the support clip.
+        title: heading of the picture.
     """
     rows, columns = alignment.distances.shape
     cell = min(0.8, max(0.4, 7 / max(rows, columns)))
     left, top = MARGIN + LABEL + cell, MARGIN + (0.3 if title else 0) + LINE
-    width = left + max(rows, columns) * cell + BAR + MARGIN
     middle = top + cell + JOIN  # where the support clip's frames begin
     matrix = middle + cell + LINE
-    sheet = Sheet(width, matrix + rows * cell + 0.62)
+    bottom = matrix + rows * cell
+    sheet = Sheet(left + max(rows, columns) * cell + BAR + MARGIN, bottom + 0.62)
     if title:
         sheet.text(left + columns * cell / 2, MARGIN + 0.1, title, size=12, ha="center")
     for i, picture in enumerate(query):
@@ -110,75 +117,77 @@ def alignment_figure(
     for j, picture in enumerate(support):
         _fit(sheet, picture, left + j * cell, middle, cell)
         sheet.text(left + (j + 0.5) * cell, middle + cell + LINE / 2, str(j), size=8, ha="center")
-    for y, height, label in ((top, cell, labels[0]), (middle, cell, labels[1])):
-        sheet.text(left - 0.1, y + height / 2, "\n".join(textwrap.wrap(label, 14)), size=9, ha="right")
-    sheet.text(MARGIN + LABEL / 2, matrix + rows * cell / 2, labels[0], size=9, rotation=90, ha="center")
+    for y, label in ((top, labels[0]), (middle, labels[1])):
+        sheet.text(left - 0.1, y + cell / 2, "\n".join(textwrap.wrap(label, 14)), size=9, ha="right")
+    sheet.text(MARGIN + LABEL / 2, (matrix + bottom) / 2, labels[0], size=9, rotation=90, ha="center")
     _join(sheet, alignment, left, top + cell, middle, cell)
-    _matrix(sheet, alignment, left, matrix, cell)
-    sheet.text(MARGIN, matrix + rows * cell + 0.1, _note(alignment), size=8, va="top", color=FAINT)
+    _draw_matrix(sheet, alignment, left, matrix, cell)
+    sheet.text(MARGIN, bottom + 0.1, _note(alignment), size=8, va="top", color=FAINT)
     return sheet.figure
 
 
+def _fit(sheet: Sheet, picture: np.ndarray, x: float, y: float, cell: float) -> None:
+    """Put a picture into the middle of a square cell."""
+    scale = 0.95 * cell / max(picture.shape[:2])
+    height, width = (side * scale for side in picture.shape[:2])
+    sheet.frame(picture, x + (cell - width) / 2, y + (cell - height) / 2, width, height)
+
+
 def _join(sheet: Sheet, alignment: Alignment, left: float, above: float, below: float, cell: float) -> None:
+    """Draw lines between the frames of the pairs."""
     of_query, of_support = set(alignment.of_query), set(alignment.of_support)
-    styles = {
-        "both": dict(color=INK, linewidth=2.2),
-        "query": dict(color=QUERY, linewidth=1.5),
-        "support": dict(color=SUPPORT, linewidth=1.5, linestyle=(0, (3, 1.5))),
-    }
     for i, j in sorted(of_query | of_support):
-        side = "both" if (i, j) in of_query & of_support else "query" if (i, j) in of_query else "support"
+        if (i, j) in of_query & of_support:
+            look = dict(color=INK, linewidth=2.2)
+        elif (i, j) in of_query:
+            look = dict(color=QUERY, linewidth=1.5)
+        else:
+            look = dict(color=SUPPORT, linewidth=1.5, linestyle=(0, (3, 1.5)))
         xs = [left + (i + 0.5) * cell, left + (j + 0.5) * cell]
-        sheet.axis.plot(xs, [above + 0.03, below - 0.03], solid_capstyle="round", zorder=4, **styles[side])
+        sheet.axis.plot(xs, [above + 0.03, below - 0.03], solid_capstyle="round", zorder=4, **look)
 
 
-def _matrix(sheet: Sheet, alignment: Alignment, left: float, top: float, cell: float) -> None:
+def _draw_matrix(sheet: Sheet, alignment: Alignment, left: float, top: float, cell: float) -> None:
+    """Draw the distances as colors, with a ring on the pairs of query frames and a cross on those of support frames."""
     distances = alignment.distances
     rows, columns = distances.shape
     norm, colors = Normalize(distances.min(), distances.max()), matplotlib.colormaps["cividis_r"]
     x, y = left + np.arange(columns + 1) * cell, top + np.arange(rows + 1) * cell
     sheet.axis.pcolormesh(x, y, distances, cmap=colors, norm=norm)
     size = (cell * 30) ** 2  # square points
-
-    def middle(pairs: Pairs) -> np.ndarray:
-        return np.array([(left + (j + 0.5) * cell, top + (i + 0.5) * cell) for i, j in pairs]).T  # (2, pairs)
-
-    if alignment.of_query:
-        ring = dict(marker="o", s=size, facecolors="none", zorder=5)
-        sheet.axis.scatter(*middle(alignment.of_query), edgecolors="white", linewidths=3.4, **ring)
-        sheet.axis.scatter(*middle(alignment.of_query), edgecolors=QUERY, linewidths=1.8, **ring)
-    if alignment.of_support:
-        cross = dict(marker="x", s=size / 3, zorder=6)
-        sheet.axis.scatter(*middle(alignment.of_support), color="white", linewidths=3.6, **cross)
-        sheet.axis.scatter(*middle(alignment.of_support), color=SUPPORT, linewidths=2, **cross)
-    if alignment.rule == "path":
-        for pairs, color in ((alignment.of_query, QUERY), (alignment.of_support, SUPPORT)):
-            if pairs:
-                sheet.axis.plot(*middle(pairs), color=color, linewidth=1.2, zorder=4)
+    ring = dict(marker="o", s=size, facecolors="none", zorder=5)
+    cross = dict(marker="x", s=size / 3, zorder=6)
+    for pairs, color, mark, ink, outline, width in (
+        (alignment.of_query, QUERY, ring, "edgecolors", 3.4, 1.8),
+        (alignment.of_support, SUPPORT, cross, "color", 3.6, 2),
+    ):
+        if not pairs:
+            continue
+        i, j = np.array(pairs).T
+        at = left + (j + 0.5) * cell, top + (i + 0.5) * cell
+        sheet.axis.scatter(*at, linewidths=outline, **{ink: "white"}, **mark)
+        sheet.axis.scatter(*at, linewidths=width, **{ink: color}, **mark)
+        if alignment.rule == "path":
+            sheet.axis.plot(*at, color=color, linewidth=1.2, zorder=4)
+    right, bottom = left + columns * cell, top + rows * cell
     for i in range(rows):
-        sheet.text(left + columns * cell + 0.06, top + (i + 0.5) * cell, str(i), size=8)
+        sheet.text(right + 0.06, top + (i + 0.5) * cell, str(i), size=8)
     width, height = sheet.figure.get_size_inches()
-    box = ((left + columns * cell + 0.3) / width, 1 - (top + rows * cell) / height, 0.13 / width, rows * cell / height)
-    bar = sheet.figure.add_axes(box)
+    bar = sheet.figure.add_axes(((right + 0.3) / width, 1 - bottom / height, 0.13 / width, rows * cell / height))
     sheet.figure.colorbar(matplotlib.cm.ScalarMappable(norm, colors), cax=bar)
     bar.tick_params(labelsize=7)
     bar.set_ylabel("distance (1 - cosine)", fontsize=8)
 
 
 def _note(alignment: Alignment) -> str:
-    if alignment.rule == "path":
-        sides = {"ring, solid line: every query frame": alignment.of_query}
-        sides["cross, dashed line: every support frame"] = alignment.of_support
-        kept = "; ".join(text for text, pairs in sides.items() if pairs)
-        return f"Ordered paths of least cost. On them, {kept}; black line: both."
-    return (
-        "Ring, solid line: the support frame nearest to a query frame. "
-        "Cross, dashed line: the query frame\nnearest to a support frame. Black line: both."
-    )
-
-
-def _fit(sheet: Sheet, picture: np.ndarray, x: float, y: float, cell: float) -> None:
-    """A picture in the middle of a square cell."""
-    scale = 0.95 * cell / max(picture.shape[:2])
-    height, width = (side * scale for side in picture.shape[:2])
-    sheet.frame(picture, x + (cell - width) / 2, y + (cell - height) / 2, width, height)
+    if alignment.rule == "nearest":
+        return (
+            "Ring, solid line: the support frame nearest to a query frame. "
+            "Cross, dashed line: the query frame\nnearest to a support frame. Black line: both."
+        )
+    drawn = []
+    if alignment.of_query:
+        drawn.append("ring, solid line: every query frame")
+    if alignment.of_support:
+        drawn.append("cross, dashed line: every support frame")
+    return f"Ordered paths of least cost. On them, {'; '.join(drawn)}; black line: both."

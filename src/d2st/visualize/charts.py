@@ -1,8 +1,8 @@
-"""Draw clips, accuracies and evaluations beside each other, as PNG files for reports."""
+"""Draw clips, accuracies and evaluations beside each other, for reports."""
 
 import json
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,27 +18,33 @@ from ..utils.provenance import read_results
 
 BEFORE, AFTER = "#9aa5b1", "#1f6feb"
 GAP = 2  # white pixels between the frames of a strip
+DPI = 110
+
+# Settings of an evaluation that belong to the adapter, are in the title already, or change no accuracy.
+FREE = {
+    *("adapter", "adapter_path", "backbone", "batch_size", "calibration", "device", "head", "heads", "open_set", "out"),
+    *("part", "reject_rate", "save_calibration", "search_mixing", "shot", "way", "workers"),
+}
 
 
 def strip(frames: np.ndarray) -> np.ndarray:
-    """Frames side by side: (T, H, W, 3) uint8 to (H, T * (W + GAP) - GAP, 3)."""
+    """Lay frames side by side: (T, H, W, 3) uint8 to (H, T * (W + GAP) - GAP, 3)."""
     padded = np.pad(frames, ((0, 0), (0, 0), (0, GAP), (0, 0)), constant_values=255)
     return np.concatenate(list(padded), axis=1)[:, :-GAP]
 
 
-def contact_sheet(path: Path, clips: Sequence[tuple[str, np.ndarray]], title: str = "", columns: int = 2) -> None:
-    """A strip of frames for each clip, with its label above.
+def contact_sheet(clips: Sequence[tuple[str, np.ndarray]], title: str = "", columns: int = 2) -> Figure:
+    """Draw a strip of frames for each clip, with its label above.
 
     Args:
-        path: PNG to write.
         clips: (label, uint8 frames (T, H, W, 3)), all with the same T, H and W.
-        title: Heading of the picture.
-        columns: Strips side by side.
+        title: heading of the picture.
+        columns: strips side by side.
     """
     lines = -(-len(clips) // columns)
     height, width = strip(clips[0][1]).shape[:2]
     inches = 6.4
-    figure = Figure(figsize=(columns * inches, lines * (inches * height / width + 0.27) + 0.5), layout="constrained")
+    figure = _figure(columns * inches, lines * (inches * height / width + 0.27) + 0.5)
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis in axes.flat:
         axis.axis("off")
@@ -47,17 +53,21 @@ def contact_sheet(path: Path, clips: Sequence[tuple[str, np.ndarray]], title: st
         axis.set_title(drawable(label), fontsize=10, loc="left", pad=3)
     if title:
         figure.suptitle(drawable(title), fontsize=13)
-    figure.savefig(path, dpi=110)
+    return figure
+
+
+def _figure(width: float, height: float) -> Figure:
+    return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
 @dataclass(frozen=True)
 class Bar:
     """One measured accuracy.
 
-    Args:
-        label: What was measured, for example "5-way 1-shot".
-        before: Accuracy and half width of its interval of the frozen backbone, in percent.
-        after: The same with adapters.
+    Attributes:
+        label: what was measured, for example "5-way 1-shot".
+        before: accuracy and half width of its interval of the frozen backbone, in percent.
+        after: the same with adapters.
     """
 
     label: str
@@ -65,22 +75,21 @@ class Bar:
     after: tuple[float, float]
 
 
-def accuracy_bars(path: Path, bars: Sequence[Bar], chance: float) -> None:
-    """Accuracy before and after, with 95 % intervals and the level of chance.
+def accuracy_bars(bars: Sequence[Bar], chance: float) -> Figure:
+    """Draw accuracies before and after, with 95 % intervals and the level of chance.
 
     Args:
-        path: PNG to write.
-        bars: One pair of bars each.
-        chance: Accuracy of guessing, in percent.
+        bars: one pair of bars each.
+        chance: accuracy of guessing, in percent.
     """
-    figure = Figure(figsize=(2.2 + 2.0 * len(bars), 4.2), layout="constrained")
+    figure = _figure(2.2 + 2.0 * len(bars), 4.2)
     axis = figure.subplots()
-    for side, name, color, field in ((-0.2, "frozen", BEFORE, "before"), (0.2, "with adapters", AFTER, "after")):
-        values = [getattr(bar, field) for bar in bars]
+    before, after = [bar.before for bar in bars], [bar.after for bar in bars]
+    for side, name, color, values in ((-0.2, "frozen", BEFORE, before), (0.2, "with adapters", AFTER, after)):
         at = np.arange(len(bars)) + side
-        means, widths = [v[0] for v in values], [v[1] for v in values]
+        means, widths = np.array(values).T
         axis.bar(at, means, 0.36, yerr=widths, color=color, label=name, capsize=4, ecolor="#333333")
-        for x, (mean, width) in zip(at, values, strict=True):
+        for x, mean, width in zip(at, means, widths, strict=True):
             axis.text(x, mean + width + 1.5, f"{mean:.1f}", ha="center", fontsize=11)
     axis.axhline(chance, color="#333333", linewidth=1, linestyle=":")
     axis.text(len(bars) - 0.42, chance + 1, "chance", ha="right", fontsize=9, color="#333333")
@@ -89,22 +98,21 @@ def accuracy_bars(path: Path, bars: Sequence[Bar], chance: float) -> None:
     axis.set_ylim(0, 105)
     axis.legend(loc="upper left", frameon=False, ncols=2, fontsize=10)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    return figure
 
 
-def class_gains(path: Path, names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> None:
-    """Accuracy of every class before and after, sorted by the latter.
+def class_gains(names: Sequence[str], before: Sequence[float], after: Sequence[float]) -> Figure:
+    """Draw the accuracy of every class before and after, sorted by the latter.
 
     Args:
-        path: PNG to write.
-        names: Class names.
-        before: Accuracy of the frozen backbone on each, in percent.
-        after: The same with adapters.
+        names: class names.
+        before: accuracy of the frozen backbone on each, in percent.
+        after: the same with adapters.
     """
     order = np.argsort(after)
     first, second = np.asarray(before)[order], np.asarray(after)[order]
     at = np.arange(len(names))
-    figure = Figure(figsize=(8, 1.2 + 0.27 * len(names)), layout="constrained")
+    figure = _figure(8, 1.2 + 0.27 * len(names))
     axis = figure.subplots()
     axis.hlines(at, first, second, color="#c9d1d9", linewidth=3, zorder=1)
     axis.scatter(first, at, color=BEFORE, s=42, label="frozen", zorder=2)
@@ -116,40 +124,18 @@ def class_gains(path: Path, names: Sequence[str], before: Sequence[float], after
     axis.grid(axis="x", color="#eeeeee", zorder=0)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
-
-
-# Settings of an evaluation that belong to the adapter, are in the title already, or change no accuracy.
-FREE = {
-    "adapter",
-    "adapter_path",
-    "backbone",
-    "batch_size",
-    "calibration",
-    "device",
-    "head",
-    "heads",
-    "open_set",
-    "out",
-    "part",
-    "reject_rate",
-    "save_calibration",
-    "search_mixing",
-    "shot",
-    "way",
-    "workers",
-}
+    return figure
 
 
 @dataclass(frozen=True)
 class Point(Checked):
     """Accuracy that an adapter reached.
 
-    Args:
-        label: The adapter; the same everywhere for the same one.
-        parameters: How many it trained; 0 is the frozen backbone.
-        accuracy: In percent.
-        interval: Half width of its interval.
+    Attributes:
+        label: the adapter; the same everywhere for the same one.
+        parameters: how many it trained; 0 is the frozen backbone.
+        accuracy: in percent.
+        interval: half width of its interval.
     """
 
     label: str
@@ -180,92 +166,103 @@ def collect(folders: Sequence[str | Path]) -> dict[str, list[Point]]:
         for file in files:
             for title, protocol, point in _points(file):
                 panels.setdefault(title, {}).setdefault(protocol, []).append(point)
-    return {
-        title + apart: points
-        for title, protocols in sorted(panels.items())
-        for apart, points in zip(_differences(list(protocols)), protocols.values(), strict=True)
-    }
+    found = {}
+    for title, protocols in sorted(panels.items()):
+        for difference, points in zip(_differences(list(protocols)), protocols.values(), strict=True):
+            found[title + difference] = points
+    return found
 
 
-def _points(file: Path) -> list[tuple[str, str, Point]]:
-    """(short title, protocol as JSON, point) of each result in a file."""
-    content, points = read_results(file, "write it again with d2st eval --out"), []
+def _points(file: Path) -> Iterator[tuple[str, str, Point]]:
+    """Read (short title, protocol as JSON, point) of each result in a file."""
+    content = read_results(file, "write it again with d2st eval --out")
     try:
-        config = content["config"]
         for result in content["results"]:
             title = (
-                f"{content['backbone']}, {Path(config['data']).name}/{content['part']}, {result['head']}, "
+                f"{content['backbone']}, {Path(content['config']['data']).name}/{content['part']}, {result['head']}, "
                 f"{result['way']}-way {result['shot']}-shot"
             )
-            accuracy, interval = 100 * result["accuracy"], 100 * (result["interval"] or 0)
+            values = {
+                "label": content["adapter"],
+                "parameters": content["trainable_parameters"],
+                "accuracy": 100 * result["accuracy"],
+                "interval": 100 * (result["interval"] or 0),
+            }
             protocol = json.dumps(_protocol(content, result["head"]), sort_keys=True)
-            named = {"label": content["adapter"], "parameters": content["trainable_parameters"]}
-            point = build(Point, named | {"accuracy": accuracy, "interval": interval}, str(file))
-            points.append((title, protocol, point))
+            yield title, protocol, build(Point, values, str(file))
     except (D2STError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise D2STError(
             f"'{file}' is not an evaluation with accuracies and the number of trained parameters "
             f"({type(error).__name__}: {error}). Write it again with d2st eval --out."
         ) from error
-    return points
 
 
 def _protocol(content: dict, head: str) -> dict:
-    """Everything that the number of a head depends on beside the adapter."""
+    """Give everything that the number of a head depends on beside the adapter."""
     protocol = {key: value for key, value in content["config"].items() if key not in FREE}
     protocol |= content.get("reading") or {}  # how clips were read in fact, where the settings leave it to the adapter
-    specs = content.get("heads") or [content["config"].get("head")]  # with all their options
-    own = next((spec for spec in specs if isinstance(spec, dict) and spec.get("name") == head), {})
-    options = {f"head.{key}": value for key, value in own.items() if key != "name"}
-    return protocol | options | {"clips": content.get("clips")}
+    for spec in content.get("heads") or [content["config"].get("head")]:  # with all their options
+        if isinstance(spec, dict) and spec.get("name") == head:
+            protocol |= {f"head.{key}": value for key, value in spec.items() if key != "name"}
+            break
+    return protocol | {"clips": content.get("clips")}
 
 
 def _differences(protocols: Sequence[str]) -> list[str]:
-    """What to add to a title that several protocols share: the settings in which they differ."""
+    """Say what to add to a title that several protocols share: the settings in which they differ."""
     settings = [json.loads(protocol) for protocol in protocols]
-    names = sorted({name for one in settings for name in one})
-    differ = [name for name in names if len({json.dumps(one.get(name), sort_keys=True) for one in settings}) > 1]
-    return ["".join(f", {name} {_shown(one.get(name))}" for name in differ) for one in settings]
+    added = [""] * len(settings)
+    for name in sorted({name for one in settings for name in one}):
+        values = [one.get(name) for one in settings]
+        if len({json.dumps(value, sort_keys=True) for value in values}) > 1:
+            added = [f"{text}, {name} {_in_words(value)}" for text, value in zip(added, values, strict=True)]
+    return added
 
 
-def _shown(value: object) -> str:
-    return "not set" if value is None else value if isinstance(value, str) else json.dumps(value)
+def _in_words(value: object) -> str:
+    if value is None:
+        return "not set"
+    return value if isinstance(value, str) else json.dumps(value)
 
 
-def accuracy_against_parameters(path: Path, panels: dict[str, Sequence[Point]]) -> None:
+def accuracy_against_parameters(panels: dict[str, Sequence[Point]]) -> Figure:
     """Draw accuracy against trained parameters, with intervals; the frozen backbone is a line.
 
     Args:
-        path: PNG to write.
         panels: title -> points; one plot each, in which the same adapter looks the same.
     """
     labels = sorted({point.label for points in panels.values() for point in points if point.parameters})
     looks = {label: dict(color=f"C{i % 10}", marker="oDs^v"[i % 5 - i // 10]) for i, label in enumerate(labels)}
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(6.2 * columns + 1.8, 4.4 * lines), layout="constrained")
-    axes = figure.subplots(lines, columns, squeeze=False)
-    for axis in axes.flat[len(panels) :]:
+    figure = _figure(6.2 * columns + 1.8, 4.4 * lines)
+    axes = list(figure.subplots(lines, columns, squeeze=False).flat)
+    for axis in axes[len(panels) :]:
         axis.axis("off")
-    for axis, (title, points) in zip(axes.flat, panels.items(), strict=False):
-        for point in points:
-            if point.parameters:
-                at = dict(x=point.parameters, y=point.accuracy, yerr=point.interval)
-                axis.errorbar(**at, linestyle="", capsize=4, markersize=6, **looks[point.label])
-            else:
-                axis.axhline(point.accuracy, color=BEFORE, linestyle="--", linewidth=1.5, zorder=0)
-                axis.axhspan(*(point.accuracy + s * point.interval for s in (-1, 1)), color=BEFORE, alpha=0.2, lw=0)
-        axis.set_xscale("log")
-        axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
-        axis.xaxis.set_minor_locator(NullLocator())
+    for axis, (title, points) in zip(axes, panels.items(), strict=False):
         axis.set_title(drawable(textwrap.fill(title, 80)), fontsize=10)
-        axis.set_xlabel("trained parameters")
-        axis.set_ylabel("accuracy on unseen classes (%)")
-        axis.grid(color="#eeeeee")
-        axis.set_axisbelow(True)
-        axis.spines[["top", "right"]].set_visible(False)
+        _draw_panel(axis, points, looks)
     handles = [Line2D([], [], linestyle="", label=drawable(label), **looks[label]) for label in labels]
     handles.append(Line2D([], [], color=BEFORE, linestyle="--", label="frozen backbone"))
     figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
-    figure.savefig(path, dpi=110)
+    return figure
+
+
+def _draw_panel(axis, points: Sequence[Point], looks: dict[str, dict]) -> None:
+    for point in points:
+        accuracy, interval = point.accuracy, point.interval
+        if point.parameters:
+            mark = dict(linestyle="", capsize=4, markersize=6, **looks[point.label])
+            axis.errorbar(point.parameters, accuracy, yerr=interval, **mark)
+        else:
+            axis.axhline(accuracy, color=BEFORE, linestyle="--", linewidth=1.5, zorder=0)
+            axis.axhspan(accuracy - interval, accuracy + interval, color=BEFORE, alpha=0.2, lw=0)
+    axis.set_xscale("log")
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_xlabel("trained parameters")
+    axis.set_ylabel("accuracy on unseen classes (%)")
+    axis.grid(color="#eeeeee")
+    axis.set_axisbelow(True)
+    axis.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""The points of adapters on the pictures of a clip: what there is to draw, as numbers.
+"""Put the points of adapters onto the pictures of a clip, as numbers.
 
 Pixels here are those of the *picture*, the clip's own upright frames; see :class:`d2st.data.transforms.View`.
 """
@@ -23,11 +23,11 @@ from .points import PathwayPoints, cells_to_pixels, sampled_points
 class ClipPoints:
     """The points of all adapters in one clip, with what it takes to draw them.
 
-    Args:
-        frames: The pictures that were sampled, uint8 (T, H, W, 3).
-        view: What the model sees of them.
-        pathways: One entry a pathway of an adapter, in the order of the backbone; none where the adapter has no points.
-        features: Frame features of the same pass, (T', D).
+    Attributes:
+        frames: the pictures that were sampled, uint8 (T, H, W, 3).
+        view: what the model sees of them.
+        pathways: one entry a pathway of an adapter, in the order of the backbone; none where the adapter has no points.
+        features: frame features of the same pass, (T', D).
         token: (t, y, x) of the chosen query token, in pixels of the picture, or None.
     """
 
@@ -56,15 +56,14 @@ class ClipPoints:
         return self.view.to_picture(cells_to_pixels(entry.resting, entry.volume, self.view.size))
 
     def inside(self, positions: Tensor) -> Tensor:
-        """Which points in pixels of the picture lie in what the model sees, (..., 3) -> (...) bool; others read zeros
-        in part or in whole."""
+        """Tell which points (..., 3) lie in what the model sees, (...) bool; others read zeros in part or in whole."""
         top, left, bottom, right = self.view.window
         t, y, x = positions.unbind(-1)
         in_time = (t >= -0.5) & (t <= len(self.frames) - 0.5)
         return in_time & (y >= top) & (y <= bottom) & (x >= left) & (x <= right)
 
     def top(self, pathway: str, count: int, of_token: bool = False) -> tuple[Tensor, Tensor]:
-        """The points that get most attention, over all adapters, of those that lie in what the model sees.
+        """Rank the points of all adapters that lie in what the model sees by the attention they get.
 
         Args:
             pathway: its name.
@@ -82,16 +81,20 @@ class ClipPoints:
         return places[order], weights[order]
 
     def share_outside(self, pathway: str, of_token: bool = False) -> float:
-        """The share of attention that goes to points outside of what the model sees, 0..1; arguments as for ``top``."""
+        """Sum the share of attention, 0..1, that goes to points outside of what the model sees; as for ``top``."""
         places, weights = self._all(pathway, of_token)
         return (weights[~self.inside(places)].sum() / weights.sum()).item()
 
     def _all(self, pathway: str, of_token: bool) -> tuple[Tensor, Tensor]:
         """Places (points, 3) and attention (points,) of a pathway's points in all adapters."""
-        entries = [entry for entry in self.pathways if entry.pathway == pathway]
-        given = [entry.token if of_token else entry.attention for entry in entries]
-        places = torch.cat([self.shifted(entry).flatten(0, 1) for entry in entries])
-        return places, torch.cat([w.repeat(len(e.shifted)) for w, e in zip(given, entries, strict=True)])
+        places, weights = [], []
+        for entry in self.pathways:
+            if entry.pathway == pathway:
+                shifted = self.shifted(entry)  # (G, n, 3)
+                attention = entry.token if of_token else entry.attention  # (n,)
+                places.append(shifted.flatten(0, 1))
+                weights.append(attention.repeat(len(shifted)))
+        return torch.cat(places), torch.cat(weights)
 
 
 def clip_points(
@@ -101,11 +104,11 @@ def clip_points(
     precision: Precision = "fp32",
     transforms: Transforms = "plain",
 ) -> ClipPoints:
-    """The points of every adapter in one clip.
+    """Find the points of every adapter in one clip.
 
     Args:
         encoder: any; where it should run.
-        frames: The clip's sampled pictures, uint8 (T, 3, H, W).
+        frames: the clip's sampled pictures, uint8 (T, 3, H, W).
         token: (frame, x, y) of a query token whose attention is wanted too: the frame counts from 0, x and y are pixels
             of the pictures.
         precision: of the forward pass.
@@ -115,24 +118,22 @@ def clip_points(
         D2STError: the token lies outside of what the model sees.
     """
     view = encoder.preprocessing.view(transforms, *frames.shape[2:])
-    place = None if token is None else _checked(token, view, len(frames))
-    transform = encoder.transform(transforms=transforms)
+    place = shown = None
+    if token is not None:
+        place = _in_model(token, view, len(frames))
+        shown = (int(token[0]), float(token[2]), float(token[1]))
     device = next(encoder.parameters()).device
+    video = encoder.transform(transforms=transforms)(frames)
     with autocast(device, precision):
-        found, features = sampled_points(encoder, transform(frames).to(device), None if token is None else place)
-    shown = [torch.cat([entry.shifted.flatten(), entry.attention]) for entry in found]
-    check_finite([features.float().cpu()[None], *(numbers[None] for numbers in shown)], ["to be shown"], precision)
-    return ClipPoints(
-        frames.permute(0, 2, 3, 1).numpy(),
-        view,
-        tuple(found),
-        features.float().cpu(),
-        None if token is None else (int(token[0]), float(token[2]), float(token[1])),
-    )
+        pathways, features = sampled_points(encoder, video.to(device), place)
+    features = features.float().cpu()
+    numbers = [torch.cat([entry.shifted.flatten(), entry.attention]) for entry in pathways]
+    check_finite([part[None] for part in (features, *numbers)], ["to be shown"], precision)
+    return ClipPoints(frames.permute(0, 2, 3, 1).numpy(), view, tuple(pathways), features, shown)
 
 
-def _checked(token: tuple[int, float, float], view: View, frames: int) -> tuple[int, float, float]:
-    """A token (frame, x, y) of the pictures as (t, y, x) in pixels of the model's frames."""
+def _in_model(token: tuple[int, float, float], view: View, frames: int) -> tuple[float, float, float]:
+    """Turn a token (frame, x, y) of the pictures into (t, y, x) in pixels of the model's frames."""
     frame, x, y = token
     top, left, bottom, right = view.window
     if frame != int(frame) or not 0 <= frame < frames:
@@ -147,33 +148,43 @@ def _checked(token: tuple[int, float, float], view: View, frames: int) -> tuple[
 
 
 def points_record(clip: ClipPoints) -> dict:
-    """Points in columns, in the order of the groups; places are (frame from 0, x, y) in pixels of the upright video.
+    """Give points as JSON holds them: in columns, in the order of the groups.
 
     Returns:
         ``token``, and ``points``: for each pathway of each adapter ``site``, ``pathway``, ``map`` (T, H, W), ``groups``
-        and ``queries``, and lists with an entry a point: ``group``; ``frame``, ``x``, ``y``; the same before the shift
-        as ``rest_frame``, ``rest_x``, ``rest_y``; ``attention`` (summed over all queries, a mean over the heads);
-        ``token_attention`` where a token was chosen; and ``inside``, whether it lies in what the model sees.
+        and ``queries``, and lists with an entry a point: ``group``; ``frame`` from 0, ``x``, ``y`` in pixels of the
+        upright video; the same before the shift as ``rest_frame``, ``rest_x``, ``rest_y``; ``attention`` (summed over
+        all queries, a mean over the heads); ``token_attention`` where a token was chosen; and ``inside``, whether it
+        lies in what the model sees.
     """
     token = None
     if clip.token is not None:
-        token = {"frame": clip.token[0], "x": clip.token[2], "y": clip.token[1]}
-    found = []
-    for entry in clip.pathways:
-        shifted = clip.shifted(entry)  # (G, n, 3)
-        groups, count, _ = shifted.shape
-        columns = {"group": torch.arange(groups).repeat_interleave(count).tolist()}
-        for prefix, places in (("", shifted), ("rest_", clip.resting(entry).expand_as(shifted))):
-            for axis, name in ((0, "frame"), (2, "x"), (1, "y")):
-                columns[prefix + name] = _rounded(places[..., axis].flatten())
-        columns["attention"] = _rounded(entry.attention.repeat(groups), 6)
-        if entry.token is not None:
-            columns["token_attention"] = _rounded(entry.token.repeat(groups), 8)
-        columns["inside"] = clip.inside(shifted).flatten().tolist()
-        about = {"site": entry.site, "pathway": entry.pathway, "map": list(entry.volume)}
-        found.append({**about, "groups": groups, "queries": entry.queries, **columns})
-    return {"token": token, "points": found}
+        frame, y, x = clip.token
+        token = {"frame": frame, "x": x, "y": y}
+    return {"token": token, "points": [_pathway_record(clip, entry) for entry in clip.pathways]}
 
 
-def _rounded(values: torch.Tensor, digits: int = 3) -> list[float]:
+def _pathway_record(clip: ClipPoints, entry: PathwayPoints) -> dict:
+    shifted = clip.shifted(entry)
+    groups, count, _ = shifted.shape
+    resting = clip.resting(entry).expand_as(shifted)
+    record = {
+        "site": entry.site,
+        "pathway": entry.pathway,
+        "map": list(entry.volume),
+        "groups": groups,
+        "queries": entry.queries,
+        "group": torch.arange(groups).repeat_interleave(count).tolist(),
+    }
+    for prefix, places in (("", shifted), ("rest_", resting)):
+        t, y, x = places.flatten(0, 1).unbind(-1)
+        record |= {f"{prefix}frame": _rounded(t), f"{prefix}x": _rounded(x), f"{prefix}y": _rounded(y)}
+    record["attention"] = _rounded(entry.attention.repeat(groups), 6)
+    if entry.token is not None:
+        record["token_attention"] = _rounded(entry.token.repeat(groups), 8)
+    record["inside"] = clip.inside(shifted).flatten().tolist()
+    return record
+
+
+def _rounded(values: Tensor, digits: int = 3) -> list[float]:
     return [round(value, digits) for value in values.tolist()]

@@ -1,6 +1,6 @@
-"""Where D²ST adapters read a clip: their reference points, and the attention that these get (paper section 4.3).
+"""Record where D²ST adapters read a clip: their reference points, and the attention that these get (paper section 4.3).
 
-Nothing of this is kept in an ordinary pass: hooks that live for one clip compute it beside the attention itself.
+Hooks that live for one clip compute this beside the attention itself, which keeps nothing of it in an ordinary pass.
 ``clip_points.py`` puts it onto the pictures of the clip.
 
 Coordinates are ordered (t, y, x). *Cells* of a feature map count from 0, the center of the first; so do *pixels* of the
@@ -24,18 +24,18 @@ _WEIGHTS = 2**22  # attention weights held at once: 16 MiB
 
 @dataclass(frozen=True, eq=False)
 class PathwayPoints:
-    """Where one pathway of one adapter reads a clip.
+    """The points at which one pathway of one adapter reads a clip.
 
-    Args:
-        site: Name of the adapter's place in the backbone.
+    Attributes:
+        site: name of the adapter's place in the backbone.
         pathway: "spatial", "temporal" or "uniform".
         volume: (T, H, W) of the feature map it reads.
-        shifted: Learned points in cells of that map, (G, n, 3) as (t, y, x).
-        resting: The same points before they are shifted, (n, 3).
-        attention: Attention summed over all queries, mean over the heads, (n,). The features read at point j of all
+        shifted: learned points in cells of that map, (G, n, 3) as (t, y, x).
+        resting: the same points before they are shifted, (n, 3).
+        attention: attention summed over all queries, mean over the heads, (n,). The features read at point j of all
             groups make one key, so that this holds for each of them.
-        queries: How many there are: what ``attention`` sums to.
-        token: Attention of the chosen query token alone, (n,), which sums to 1; None if none was chosen.
+        queries: how many there are: what ``attention`` sums to.
+        token: attention of the chosen query token alone, (n,), which sums to 1; None if none was chosen.
     """
 
     site: str
@@ -49,44 +49,52 @@ class PathwayPoints:
 
 
 def cells_to_pixels(cells: Tensor, volume: Sequence[int], size: Sequence[int]) -> Tensor:
-    """(..., 3) in cells of a map (T, H, W) to (t, y, x) in pixels of frames of ``size``; see the head of this file."""
-    scale = cells.new_tensor([1.0, size[0] / volume[1], size[1] / volume[2]])
-    half = cells.new_tensor([0.0, 0.5, 0.5])
+    """Turn (..., 3) in cells of a map (T, H, W) into (t, y, x) in pixels of frames of ``size``."""
+    scale, half = _scale(cells, volume, size)
     return (cells + half) * scale - half
 
 
 def pixels_to_cells(pixels: Tensor, volume: Sequence[int], size: Sequence[int]) -> Tensor:
     """Undo :func:`cells_to_pixels`."""
-    scale = pixels.new_tensor([1.0, size[0] / volume[1], size[1] / volume[2]])
-    half = pixels.new_tensor([0.0, 0.5, 0.5])
+    scale, half = _scale(pixels, volume, size)
     return (pixels + half) / scale - half
+
+
+def _scale(like: Tensor, volume: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    scale = like.new_tensor([1.0, size[0] / volume[1], size[1] / volume[2]])
+    return scale, like.new_tensor([0.0, 0.5, 0.5])
 
 
 @torch.no_grad()
 def sampled_points(
     encoder: VideoEncoder, video: Tensor, token: tuple[int, float, float] | None = None
 ) -> tuple[list[PathwayPoints], Tensor]:
-    """The points that every pathway of every adapter reads in one clip, on the CPU, and its frame features.
+    """Record the points that every pathway of every adapter reads in one clip, and the clip's frame features.
 
     Args:
         encoder: in eval mode.
-        video: One normalized clip, (T, 3, H, W).
+        video: one normalized clip, (T, 3, H, W).
         token: (t, y, x) of a query token in pixels of these frames.
 
     Returns:
-        One entry a pathway, in the order of the backbone; none where the adapter has no reference points. And the
-        features (T', D).
+        One entry a pathway on the CPU, in the order of the backbone; none where the adapter has no reference points.
+        And the features (T', D).
     """
     found: list[PathwayPoints] = []
-    handles = []
-    for name, module in encoder.adapters.named_modules():
-        if isinstance(module, AnisotropicAttention):
-            site, _, pathway = name.split(".")[:3]
+    size = tuple(video.shape[2:])
 
-            def record(module, inputs, output, site=site, pathway=pathway):
-                found.append(_read(module, *inputs, site, pathway, tuple(video.shape[2:]), token))
+    def watch(name: str, module: AnisotropicAttention):
+        site, _, pathway = name.split(".")[:3]
 
-            handles.append(module.register_forward_hook(record))
+        def record(_module, inputs, _output) -> None:
+            x, grid = inputs  # (1, T, N, C)
+            chosen = None if token is None else _token_index(token, (x.shape[1], *grid), size, x.shape[2])
+            found.append(_read(module, x, grid, site, pathway, chosen))
+
+        return module.register_forward_hook(record)
+
+    modules = encoder.adapters.named_modules()
+    handles = [watch(name, module) for name, module in modules if isinstance(module, AnisotropicAttention)]
     try:
         features = encoder(video[None])[0]
     finally:
@@ -95,36 +103,39 @@ def sampled_points(
     return found, features
 
 
-def _read(attention, x: Tensor, grid: tuple[int, int], site: str, pathway: str, size, token) -> PathwayPoints:
-    """What one pass of one pathway, on tokens x (1, T, N, C), reads."""
-    _, frames, tokens, _ = x.shape
-    volume = (frames, *grid)
-    chosen = None if token is None else _token_index(token, volume, size, tokens)
+def _read(
+    attention: AnisotropicAttention, x: Tensor, grid: tuple[int, int], site: str, pathway: str, token: int | None
+) -> PathwayPoints:
+    """Compute the points of one pathway and their attention, of tokens x (1, T, N, C), of which one may be chosen."""
+    volume = (x.shape[1], *grid)
+    keys = math.prod(attention.points.density(volume))
+    total = torch.zeros(keys, device=x.device)
+    chosen, queries = None, 0
     with torch.autocast(x.device.type, enabled=False):
-        keys = math.prod(attention.points.density(volume))
-        points, lots = attention.weights(x.float(), grid, rows=max(1, _WEIGHTS // (attention.heads * keys)))
-        total, row, first = torch.zeros(keys, device=x.device), None, 0
-        for weights in lots:  # (1, h, rows, n)
+        points, parts = attention.weights(x.float(), grid, rows=max(1, _WEIGHTS // (attention.heads * keys)))
+        for weights in parts:  # (1, h, rows, n)
             total += weights[0].sum(1).mean(0)
-            if chosen is not None and first <= chosen < first + weights.shape[2]:
-                row = weights[0, :, chosen - first].mean(0).cpu()  # (n,)
-            first += weights.shape[2]
+            rows = weights.shape[2]
+            if token is not None and queries <= token < queries + rows:
+                chosen = weights[0, :, token - queries].mean(0).cpu()  # (n,)
+            queries += rows
     resting = reference_points(tuple(points.shape[2:5])).flatten(0, 2)
     return PathwayPoints(
-        site,
-        pathway,
-        volume,
-        cell_coordinates(points[0].flatten(1, 3).cpu(), volume),
-        cell_coordinates(resting, volume),
-        total.cpu(),
-        first,
-        row,
+        site=site,
+        pathway=pathway,
+        volume=volume,
+        shifted=cell_coordinates(points[0].flatten(1, 3).cpu(), volume),
+        resting=cell_coordinates(resting, volume),
+        attention=total.cpu(),
+        queries=queries,
+        token=chosen,
     )
 
 
-def _token_index(token: tuple[int, float, float], volume, size, tokens: int) -> int:
-    """Which of the T*N queries of a map (T, H, W) holds a pixel (t, y, x); patches are the last H*W of N tokens."""
+def _token_index(token: tuple[int, float, float], volume: Sequence[int], size: Sequence[int], tokens: int) -> int:
+    """Find which of the T*N queries of a map (T, H, W) holds a pixel (t, y, x); patches are the last of N tokens."""
     _, height, width = volume
     t, y, x = pixels_to_cells(torch.tensor(token, dtype=torch.float64), volume, size).round().long().tolist()
-    y, x = min(max(y, 0), height - 1), min(max(x, 0), width - 1)
+    y = min(max(y, 0), height - 1)
+    x = min(max(x, 0), width - 1)
     return t * tokens + (tokens - height * width) + y * width + x
