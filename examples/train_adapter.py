@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 
 import d2st
-from d2st.data import sampling as frames
-from d2st.data.datasets import open_dataset
-from d2st.data.episodes import EpisodeSampler, generator
+from d2st.data import EpisodeSampler, open_dataset, sampler
+from d2st.data.episodes import generator
 
 
 def main() -> None:
@@ -36,12 +35,12 @@ def main() -> None:
     encoder.summary()
 
     clips = open_dataset(arguments.data, arguments.split, "train")
-    sampler = EpisodeSampler(clips.labels, arguments.way, shot=1, queries=1, classes=clips.classes)
-    sample = frames.build("uniform", encoder.frames)
+    episodes = EpisodeSampler(clips.labels, arguments.way, shot=1, queries=1, classes=clips.classes)
+    sample = sampler("uniform", encoder.frames)
     transform = encoder.transform()
     right = 0.0
     for index in range(arguments.episodes):
-        episode, rng = sampler.draw(index), generator(0, index, stream=1)
+        episode, rng = episodes.draw(index), generator(0, index, stream=1)
         chosen = [*episode.support, *episode.query]
         video = torch.stack([transform(clips.read(i, sample, rng)) for i in chosen])  # (S + Q, T, 3, H, W)
         support, query = encoder(video).split(len(episode.support))  # (S, T, D), (Q, T, D)

@@ -29,10 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--most-files", type=int, default=LIMITS.files, help="Files that may come out of an archive.")
     parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     given = parser.parse_args(argv)
-    return program("d2st.data.archives", lambda: _main(given), given.debug)
+    return program("d2st.data.archives", lambda: _unpack(given), given.debug)
 
 
-def _main(given: argparse.Namespace) -> int:
+def _unpack(given: argparse.Namespace) -> int:
     limits = Limits(ratio=given.most_times, files=given.most_files)
     found = sorted(p for p in given.data.rglob("*") if p.is_file()) if given.data.is_dir() else [given.data]
     groups: dict[str, list[Path]] = defaultdict(list)

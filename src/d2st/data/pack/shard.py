@@ -56,97 +56,40 @@ def file_of(path: Path) -> Path:
 
 
 class SafetensorsMember:
-    """Tensors of a safetensors file that lies in a shard, read in slices, as ``safetensors.safe_open`` does with files.
+    """Tensors of a safetensors file that lies in a shard, mapped as ``safetensors.safe_open`` maps files.
+
+    What is asked of a damaged one may raise any error.
 
     Args:
         found: the member.
-
-    Raises:
-        OSError: the shard cannot be read.
-        ValueError: the member holds no safetensors.
     """
 
     def __init__(self, found: Span) -> None:
-        self._file = open(found.file, "rb", buffering=0)  # noqa: SIM115, closed by __exit__
-        try:
-            self._start = found.start
-            self._end = found.start + found.size
-            length = int.from_bytes(self.read(0, 8), "little")
-            if length > _HEADER:
-                raise ValueError("its header is too long")
-            self._header = _parse_header(self.read(8, length))
-            self._start += 8 + length
-        except BaseException:
-            self._file.close()
-            raise
+        data = np.asarray(np.memmap(found.file, np.uint8, "r", found.start, (found.size,)))
+        length = int.from_bytes(data[:8].tobytes(), "little")
+        if length > _HEADER:
+            raise ValueError("its header is too long")
+        self._header = json.loads(data[8 : 8 + length].tobytes())
+        self._data = data[8 + length :]
 
     def __enter__(self) -> "SafetensorsMember":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def read(self, start: int, size: int) -> bytes:
-        """Bytes of the tensors, counted from where they begin."""
-        start += self._start
-        data = b""
-        if start + size <= self._end:
-            self._file.seek(start)
-            data = self._file.read(size)
-        if len(data) < size:
-            raise ValueError("it ends before its tensors do")
-        return data
+        del self._data
 
     def metadata(self) -> dict[str, str]:
         """What the file says about itself."""
-        return self._header.get("__metadata__", {})
+        return dict(self._header.get("__metadata__", {}))
 
     def get_tensor(self, name: str) -> np.ndarray:
         """A whole tensor."""
         about = self._header[name]
-        return self.get_slice(name)[:].view(_TYPES[about["dtype"]]).reshape(about["shape"])
+        return self.get_slice(name).view(_TYPES[about["dtype"]]).reshape(about["shape"])
 
-    def get_slice(self, name: str) -> "_Bytes":
-        """Bytes of a tensor, read when they are asked for."""
+    def get_slice(self, name: str) -> np.ndarray:
+        """Bytes of a tensor, read when they are looked at."""
         first, last = self._header[name]["data_offsets"]
-        return _Bytes(self, first, last - first)
-
-
-class _Bytes:
-    def __init__(self, file: SafetensorsMember, start: int, size: int) -> None:
-        self._file = file
-        self._start = start
-        self._size = size
-
-    def __getitem__(self, part: slice) -> np.ndarray:
-        first, last, _ = part.indices(self._size)
-        return np.frombuffer(self._file.read(self._start + first, last - first), np.uint8)
-
-
-def _parse_header(text: bytes) -> dict:
-    """What a safetensors file says about its tensors, with values of the right types."""
-    try:
-        header = json.loads(text)
-    except RecursionError as error:
-        raise ValueError("its header is nested too deeply") from error
-    if not isinstance(header, dict):
-        raise ValueError("its header is no object")
-    for name, about in header.items():
-        if not isinstance(about, dict):
-            raise ValueError(f"its header says nothing of '{name[:40]}'")
-        if name == "__metadata__":
-            right = all(isinstance(value, str) for value in about.values())
-        else:
-            place = about.get("data_offsets")
-            right = about.get("dtype") in _TYPES and _are_sizes(about.get("shape")) and _are_sizes(place)
-            right = right and len(place) == 2
-        if not right:
-            raise ValueError(f"its header is wrong about '{name[:40]}'")
-    return header
-
-
-def _are_sizes(numbers: object) -> bool:
-    """Tell whether this is a list of numbers that a file can have."""
-    if not isinstance(numbers, list):
-        return False
-    return all(isinstance(n, int) and not isinstance(n, bool) and 0 <= n < 2**63 for n in numbers)
+        if last > len(self._data):
+            raise ValueError("it ends before its tensors do")
+        return self._data[first:last]
