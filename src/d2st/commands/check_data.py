@@ -1,4 +1,4 @@
-"""Look at every clip of a dataset before a run does: what is missing, broken, short, twice there, or too little."""
+"""``d2st check-data``: every clip of a dataset looked at before a run does: missing, broken, short, twice, too few."""
 
 import hashlib
 import os
@@ -11,8 +11,7 @@ from ..data import benchmarks
 from ..data.benchmarks.published import protocol
 from ..data.datasets import list_clips
 from ..data.pack.shard import Span, span
-from ..data.video import frame_file
-from ..data.video import frame_folder as pictures
+from ..data.video import frame_file, frame_folder
 from ..data.video.faults import VideoError, VideoWarning, clip_errors
 from ..data.video.open import iter_frames, probe, reader
 from ..utils.console import plain_console, plain_table, printable
@@ -22,6 +21,7 @@ from ..utils.workers import lost_workers, run_jobs
 from .tool_options import CheckConfig
 
 SHOWN = 10  # findings of a kind that are printed; the JSON report has all
+_PIECE = 1 << 20  # bytes at each end of a file that are compared
 
 
 def check(config: CheckConfig) -> dict:
@@ -32,28 +32,22 @@ def check(config: CheckConfig) -> dict:
         (validation makes do with two classes), and ``reasons`` says what is in the way.
 
     Raises:
-        D2STError: If the data or the split cannot be read at all.
+        D2STError: the data or the split cannot be read at all.
     """
-    listing, parts = list_clips(Path(config.data), config.split, shared=config.full_shot)
+    listing, parts = list_clips(config.data, config.split, shared=config.full_shot)
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
     full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
     parts = parts or {"all": sorted(listing.clips)}
-    jobs = [
-        (part, name, id, path)
-        for part, names in parts.items()
-        for name in names
-        for id, path in sorted(listing.of(name, part).items())
-    ]
+    jobs = []
+    for part, names in parts.items():
+        for name in names:
+            jobs += [(part, name, id, path) for id, path in sorted(listing.of(name, part).items())]
     clips = []
     with progress("Checking", len(jobs), "clips") as advance, lost_workers():
         for entry in run_jobs(_Look(config.full), jobs, config.workers):
             clips.append(entry)
             advance(1)
-    copies = defaultdict(list)
-    for entry in clips:
-        if "digest" in entry:
-            copies[entry.pop("digest")].append(entry)
-    same = [entries for entries in copies.values() if len(entries) > 1]
+    same = _copies(clips)
     good = [entry for entry in clips if "reason" not in entry]
     report = {
         "data": config.data,
@@ -63,12 +57,16 @@ def check(config: CheckConfig) -> dict:
         "bad": [entry for entry in clips if "reason" in entry],
         "short": [entry for entry in good if entry["frames"] < config.frames],
         "warnings": [text for entry in good for text in entry["warnings"]],
-        "duplicates": [[entry["id"] for entry in entries] for entries in same],
-        "across_parts": [[e["id"] for e in entries] for entries in same if len({e["part"] for e in entries}) > 1],
+        "duplicates": [[entry["id"] for entry in copies] for copies in same],
+        "across_parts": [[entry["id"] for entry in copies] for copies in same if _in_several_parts(copies)],
         "missing": listing.missing,
         "problems": listing.problems_of(None),
-        "notes": listing.notes + _unnamed(listing.clips, {name for names in parts.values() for name in names}),
+        "notes": listing.notes,
     }
+    unnamed = sorted(set(listing.clips).difference(*parts.values()))
+    if unnamed:
+        shown = ", ".join(unnamed[:SHOWN])
+        report["notes"] = [*listing.notes, f"{len(unnamed)} classes of the data are in no part of the split: {shown}."]
     if benchmark:
         readable = {part: found["classes"] for part, found in report["parts"].items()}
         report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
@@ -93,15 +91,15 @@ class _Look:
         try:
             with warnings.catch_warnings(record=True) as caught, clip_errors(path):
                 warnings.simplefilter("always", VideoWarning)
-                entry["frames"], notes = self._frames(path)
+                frames, notes = self._frames(path)
                 digest = _digest(path)
-            told = [*notes, *(str(warning.message) for warning in caught)]
-            return entry | {"warnings": list(dict.fromkeys(told)), "digest": digest}
         except VideoError as error:
-            return {key: entry[key] for key in ("id", "part", "class", "path")} | {"reason": error.reason}
+            return entry | {"reason": error.reason}
+        told = [*notes, *(str(warning.message) for warning in caught)]
+        return entry | {"frames": frames, "warnings": list(dict.fromkeys(told)), "digest": digest}
 
     def _frames(self, path: Path) -> tuple[int, tuple[str, ...]]:
-        """How many there are, and what is wrong with the file although it can be read."""
+        """Count the frames; and say what is wrong with the file although it can be read."""
         if reader(path) is frame_file:
             length, notes = frame_file.measures(path)[0], ()
             frame_file.read_clip(path, lambda n, fps, rng: range(1))
@@ -114,77 +112,79 @@ class _Look:
 
 
 def _digest(path: Path) -> str:
-    """By what copies of a file are found; a mebibyte at each end and the size tell videos apart."""
+    """Digest what tells copies of a file from others: its size and a mebibyte at each end."""
     if path.is_dir():
-        files = pictures.frame_files(path)
+        files = frame_folder.frame_files(path)
         return f"{len(files)}:{_digest(files[0])}:{_digest(files[-1])}"
     inside = span(path) or Span(path, 0, os.path.getsize(path))
-    size, piece = inside.size, min(inside.size, 1 << 20)
+    size = min(inside.size, _PIECE)
     with open(inside.file, "rb") as file:
         file.seek(inside.start)
-        data = file.read(piece)
-        file.seek(inside.start + size - piece)
-        data += file.read(piece)
-    return f"{size}:{hashlib.sha256(data).hexdigest()}"
+        data = file.read(size)
+        file.seek(inside.start + inside.size - size)
+        data += file.read(size)
+    return f"{inside.size}:{hashlib.sha256(data).hexdigest()}"
+
+
+def _copies(clips: list[dict]) -> list[list[dict]]:
+    """Group the clips that are the same file, and take their digests away."""
+    copies = defaultdict(list)
+    for entry in clips:
+        if "digest" in entry:
+            copies[entry.pop("digest")].append(entry)
+    return [entries for entries in copies.values() if len(entries) > 1]
+
+
+def _in_several_parts(clips: list[dict]) -> bool:
+    return len({entry["part"] for entry in clips}) > 1
 
 
 def _part(part: str, names: list[str], clips: list[dict], config: CheckConfig, full_shot: bool) -> dict:
-    """Numbers of one part, and the reasons why episodes cannot be drawn (or classes not be learned) from it."""
-    counts = dict.fromkeys(names, 0)
+    """Count one part, and say why episodes cannot be drawn from it (or classes not be learned)."""
     mine = [entry for entry in clips if entry["part"] == part]
     good = [entry for entry in mine if "reason" not in entry]
+    counts = dict.fromkeys(names, 0)
     for entry in good:
         counts[entry["class"]] += 1
-    needed, way = config.shot + config.queries, 2 if part == "val" else config.way
+    needed = config.shot + config.queries
+    way = 2 if part == "val" else config.way
     use = f"{config.shot} shot and {config.queries} queries"
     if full_shot:
         needed, way, use = 1, 2, "full-shot classification"
-    few = {name: count for name, count in counts.items() if count < needed}
     reasons = []
     if len(names) < way:
         reasons.append(f"Part '{part}' has too few classes for {way}-way episodes: {len(names)}; choose a smaller way.")
+    few = [f"{name} ({count})" for name, count in counts.items() if count < needed]
     if few:
-        listed = ", ".join(f"{name} ({count})" for name, count in list(few.items())[:SHOWN])
-        listed += f" and {len(few) - SHOWN} more" * (len(few) > SHOWN)
+        listed = ", ".join(few[:SHOWN]) + (f" and {len(few) - SHOWN} more" if len(few) > SHOWN else "")
         reasons.append(
             f"Part '{part}' has classes with fewer than the {needed} readable clips of {use}: {listed}; add clips, or "
             "leave these classes out of the split."
         )
-    lengths = [entry["frames"] for entry in good] or [0]
+    lengths = [entry["frames"] for entry in good]
     return {
         "classes": counts,
         "clips": len(mine),
         "bad": len(mine) - len(good),
-        "short": sum(length < config.frames for length in lengths) if good else 0,
-        "frames": [min(lengths), int(statistics.median(lengths)), max(lengths)],
+        "short": sum(length < config.frames for length in lengths),
+        "frames": [min(lengths), int(statistics.median(lengths)), max(lengths)] if lengths else [0, 0, 0],
         "reasons": reasons,
     }
 
 
-def _unnamed(found: dict, named: set[str]) -> list[str]:
-    left = sorted(set(found) - named)
-    return [f"{len(left)} classes of the data are in no part of the split: {', '.join(left[:SHOWN])}."] if left else []
-
-
 def show(report: dict, frames: int) -> None:
-    """Print a report of :func:`d2st.commands.check_data.check`; ``frames`` is what a clip is read with."""
+    """Print a report of :func:`check`; ``frames`` is what a clip is read with."""
     console = plain_console()
     decoded = "every frame" if report["full"] else "first frames"
     table = plain_table(title=f"{printable(report['data'])}: {decoded} decoded")
-    for column in (
-        "part",
-        "classes",
-        "clips",
-        "unreadable",
-        f"under {frames} frames",
-        "frames",
-        "smallest class",
-    ):
-        table.add_column(column, justify="left" if column in ("part", "smallest class") else "right")
+    table.add_column("part")
+    for title in ("classes", "clips", "unreadable", f"under {frames} frames", "frames"):
+        table.add_column(title, justify="right")
+    table.add_column("smallest class")
     for part, found in report["parts"].items():
         small = min(found["classes"], key=found["classes"].get)
-        low, middle, high = found["frames"]
-        numbers = [len(found["classes"]), found["clips"], found["bad"], found["short"], f"{low} / {middle} / {high}"]
+        lengths = " / ".join(map(str, found["frames"]))
+        numbers = [len(found["classes"]), found["clips"], found["bad"], found["short"], lengths]
         table.add_row(printable(part), *map(str, numbers), printable(f"{small} ({found['classes'][small]})"))
     console.print(table)
     findings = {
@@ -197,8 +197,10 @@ def show(report: dict, frames: int) -> None:
         "left out": report["notes"],
     }
     for title, lines in findings.items():
-        for line in [f"{title} ({len(lines)})", *(f"  {line}" for line in lines[:SHOWN])] if lines else []:
-            console.print(printable(line), highlight=False)
-    for reason in [*report.get("protocol", ()), *report["reasons"]]:
-        console.print(reason, highlight=False)
+        if lines:
+            console.print(f"{title} ({len(lines)})", highlight=False)
+        for line in lines[:SHOWN]:
+            console.print(printable(f"  {line}"), highlight=False)
+    for sentence in [*report.get("protocol", ()), *report["reasons"]]:
+        console.print(sentence, highlight=False)
     console.print("usable" if report["usable"] else "not usable")
