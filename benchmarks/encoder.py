@@ -5,7 +5,8 @@
 
 The frozen backbone's "step" back-propagates to its input, which is what any adapter at its first block must do.
 "frozen" is the backbone as d2st.adapt leaves it, with layers that keep less for the backward pass
-(src/d2st/layers/frozen.py); "ordinary" is the same with timm's own layers. "without_..." is the adapted backbone with the ordinary graph in place of
+(src/d2st/layers/frozen.py); "ordinary" is the same with timm's own layers. "without_..." is the adapted backbone with
+the ordinary graph in place of
 one of the adapters' memory-saving layers, or of all three.
 
 The encoders alternate, so that other load on the machine hits all of them; the ratio of CPU seconds is the figure that

@@ -111,7 +111,7 @@ def test_evaluation_and_prediction_give_no_numbers_for_a_damaged_backbone(small,
     damaged = copy.deepcopy(encoder)
     with torch.no_grad():
         next(damaged.backbone.parameters()).view(-1)[0] = NAN
-    monkeypatch.setattr("d2st.commands.evaluate.build_encoder", lambda config: (damaged, 4))
+    monkeypatch.setattr("d2st.commands.evaluate.create_encoder", lambda config: (damaged, 4))
     with pytest.raises(D2STError, match="are not finite in fp32"):
         evaluate(EvalConfig(**dataset.options(small, way=3, shot=1, out=str(tmp_path))))
     assert not list(tmp_path.iterdir())  # neither result nor cache

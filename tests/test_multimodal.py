@@ -145,7 +145,7 @@ def test_of_equally_good_exponents_the_middle_one_is_taken() -> None:
 def test_one_head_or_several_need_the_same_names(small_folder, clip) -> None:
     encoder = d2st.adapt(small_clip.BACKBONE, d2st.NoneConfig(), frames=2, pretrained=clip, image_size=32)
     told = heads.TextConfig("small", str(clip))
-    head, trained = choice.build_head("zero-shot", encoder, 2, weights=clip)
+    head, trained = choice.load_or_create_head("zero-shot", encoder, 2, weights=clip)
     assert trained and choice.name_features(head, encoder, ["a", "b"], told).shape == (2, small_clip.JOINT)
     assert head.text == told
-    assert choice.name_features(choice.build_head("otam", encoder, 2)[0], encoder, ["a"], told) is None
+    assert choice.name_features(choice.load_or_create_head("otam", encoder, 2)[0], encoder, ["a"], told) is None

@@ -20,7 +20,7 @@ from d2st.commands import cli
 from d2st.data.benchmarks import load
 from d2st.data.rendered import LOOKS, RenderConfig, split
 from d2st.errors import D2STError
-from d2st.factory.encoder import build_encoder
+from d2st.factory.encoder import create_encoder
 from d2st.heads import HEADS
 from d2st.reproduce import ReproduceConfig, paper, reproduce
 from d2st.reproduce import mini as small_version
@@ -420,7 +420,7 @@ def test_every_cell_of_the_small_version_can_be_built(parsed, tmp_path):
                 continue
             assert cli.main(list(run.train)) == 0
             config = parsed.pop()
-            encoder, frames = build_encoder(config)
+            encoder, frames = create_encoder(config)
             assert encoder(torch.zeros(1, frames, 3, 64, 64)).shape == (1, frames, 192), cell.name
             assert config.head.name in HEADS and encoder.trainable_parameters()
 

@@ -1,45 +1,87 @@
 """Few-shot action recognition by adapter tuning.
 
-Names are imported when first used, so that ``import d2st`` and ``d2st --help`` are quick.
+Names are imported when first used, so that ``import d2st`` and ``d2st --help`` are quick. Type checkers and editors
+read the imports below; a test holds that they are the same.
 """
 
-import importlib
+from typing import TYPE_CHECKING
+
+from .utils.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from . import adapters, data, heads, official, text, visualize
+    from .adapters import (
+        AdapterConfig,
+        AIMConfig,
+        D2STConfig,
+        DiSTConfig,
+        DSTConfig,
+        DualPathConfig,
+        FullConfig,
+        NoneConfig,
+        STConfig,
+        VanillaConfig,
+    )
+    from .classifiers.few_shot import FewShotClassifier
+    from .classifiers.prediction import Prediction
+    from .classifiers.video import VideoClassifier
+    from .data.benchmarks import list_benchmarks
+    from .data.datasets import ClipSet, open_dataset
+    from .data.episodes import EpisodeSampler
+    from .encoder import VideoEncoder, adapt, load
+    from .errors import D2STError
+    from .factory.encoder import list_adapters
+    from .factory.heads import create_head, list_heads
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "adapt": "encoder",
-    "VideoEncoder": "encoder",
-    "load": "encoder",
-    "AdapterConfig": "adapters",
-    "NoneConfig": "adapters",
-    "FullConfig": "adapters",
-    "VanillaConfig": "adapters",
-    "STConfig": "adapters",
-    "DSTConfig": "adapters",
-    "D2STConfig": "adapters",
-    "AIMConfig": "adapters",
-    "DualPathConfig": "adapters",
-    "DiSTConfig": "adapters",
-    "VideoClassifier": "classifiers.video",
-    "FewShotClassifier": "classifiers.few_shot",
-    "D2STError": "errors",
-}
-_MODULES = ("adapters", "data", "heads", "official", "text")
+__all__ = [
+    "AIMConfig",
+    "AdapterConfig",
+    "ClipSet",
+    "D2STConfig",
+    "D2STError",
+    "DSTConfig",
+    "DiSTConfig",
+    "DualPathConfig",
+    "EpisodeSampler",
+    "FewShotClassifier",
+    "FullConfig",
+    "NoneConfig",
+    "Prediction",
+    "STConfig",
+    "VanillaConfig",
+    "VideoClassifier",
+    "VideoEncoder",
+    "adapt",
+    "adapters",
+    "create_head",
+    "data",
+    "heads",
+    "list_adapters",
+    "list_benchmarks",
+    "list_heads",
+    "load",
+    "official",
+    "open_dataset",
+    "text",
+    "visualize",
+]
 
-__all__ = [*_HOME, *_MODULES]
-
-
-def __getattr__(name: str):
-    if name in _HOME:
-        value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
-    elif name in _MODULES:
-        value = importlib.import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module 'd2st' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "adapters": [name for name in __all__ if name.endswith("Config")],
+        "classifiers.few_shot": ["FewShotClassifier"],
+        "classifiers.prediction": ["Prediction"],
+        "classifiers.video": ["VideoClassifier"],
+        "data.benchmarks": ["list_benchmarks"],
+        "data.datasets": ["ClipSet", "open_dataset"],
+        "data.episodes": ["EpisodeSampler"],
+        "encoder": ["VideoEncoder", "adapt", "load"],
+        "errors": ["D2STError"],
+        "factory.encoder": ["list_adapters"],
+        "factory.heads": ["create_head", "list_heads"],
+    },
+    modules=["adapters", "data", "heads", "official", "text", "visualize"],
+)

@@ -8,8 +8,8 @@ from typing import TypeVar
 from ..data.clip_reading import choose, with_reading
 from ..data.datasets import open_dataset
 from ..errors import D2STError
-from ..factory.encoder import build_encoder
-from ..factory.heads import build_head, tell_untrained
+from ..factory.encoder import create_encoder
+from ..factory.heads import load_or_create_head, tell_untrained
 from ..utils.console import tell
 from ..utils.device import pick_device
 from .few_shot import FewShotClassifier
@@ -45,9 +45,11 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         return classifier.to(device), SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
     clips = None if is_file else open_dataset(config.support)  # refuses before anything is built
-    encoder, _ = build_encoder(config)
+    encoder, _ = create_encoder(config)
     reading = choose(config, encoder)
-    head, trained = build_head(config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights)
+    head, trained = load_or_create_head(
+        config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
+    )
     if not trained:
         tell_untrained(head)
     options["calibration"] = config.calibration or find_calibration(config.adapter_path, encoder, head, reading)

@@ -18,7 +18,7 @@ from ..data.datasets import ClipSet, open_dataset
 from ..data.video.open import Video, read_any
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
-from ..factory.heads import build_head, name_features, tell_untrained
+from ..factory.heads import load_or_create_head, name_features, tell_untrained
 from ..features.encode import Features, encode_batch, encode_clips
 from ..features.fingerprint import Origin
 from ..heads import Head, HeadSpec, TextConfig, head_file
@@ -83,7 +83,7 @@ class FewShotClassifier:
         )
         self.encoder = encoder.eval()
         if not isinstance(head, Head):
-            head, trained = build_head(head, encoder, self.frames)
+            head, trained = load_or_create_head(head, encoder, self.frames)
             if not trained:
                 tell_untrained(head)
         self.head = head.to(self.device).eval()
@@ -411,7 +411,7 @@ class FewShotClassifier:
         files = SUPPORT, CALIBRATION, ADAPTER_CONFIG, ADAPTER_WEIGHTS, head_file.CONFIG, head_file.WEIGHTS
         folder = find(source, *files, revision=revision)
         encoder = load(folder, backbone=backbone, weights=weights)
-        head, _ = build_head(None, encoder, encoder.frames, saved=folder)
+        head, _ = load_or_create_head(None, encoder, encoder.frames, saved=folder)
         if calibration is None and (folder / CALIBRATION).exists():
             calibration = folder / CALIBRATION
         options = {"precision": precision, "reject_rate": reject_rate, "calibration": calibration}

@@ -17,8 +17,8 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..evaluation.episodes import best_mixing, score, search_mixing
 from ..evaluation.open_set import OpenScores, score_open, summarize_open, unseen_classes
-from ..factory.encoder import build_encoder
-from ..factory.heads import build_head, build_heads, name_features, tell_untrained
+from ..factory.encoder import create_encoder
+from ..factory.heads import create_heads, load_or_create_head, name_features, tell_untrained
 from ..features.cache import cached_features
 from ..features.encode import Features, encode_clips
 from ..features.fingerprint import Origin, digest
@@ -56,7 +56,7 @@ def evaluate(config: EvalConfig) -> dict:
     for shot in shots:  # refuses a split with too few clips before anything is encoded
         EpisodeSampler(clips.labels, config.way, shot, **protocol)
     torch.manual_seed(config.seed)  # of what is untrained
-    encoder, _ = build_encoder(config)
+    encoder, _ = create_encoder(config)
     reading = choose(config, encoder)
     config = with_reading(config, reading)
     encoder.to(fabric.device)
@@ -117,13 +117,13 @@ def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSe
     """Build the heads to evaluate; of ``--heads`` those that cannot be are named with the reason."""
     saved = {"saved": config.adapter_path, "weights": config.weights}
     if config.heads is None:
-        head, trained = build_head(config.head, encoder, frames, **saved)
+        head, trained = load_or_create_head(config.head, encoder, frames, **saved)
         if not trained:
             tell_untrained(head)
         heads, left_out = [head], {}
     else:
         named = {"classes": clips.classes, "text": config.text}
-        heads, left_out = build_heads(config.heads, config.head, encoder, frames, **saved, **named)
+        heads, left_out = create_heads(config.heads, config.head, encoder, frames, **saved, **named)
     if config.search_mixing and not any(head.mixes_names for head in heads):
         raise D2STError("Only the head clip-fsar has a mixing exponent to search; give --head clip-fsar.")
     return heads, left_out

@@ -10,7 +10,7 @@ from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import choose, with_reading
 from ..encoder import VideoEncoder
 from ..export import describe, import_onnx, translate
-from ..factory.encoder import build_encoder
+from ..factory.encoder import create_encoder
 from ..heads import HeadSpec
 from ..heads.head_file import saved_spec
 from ..heads.spec import DEFAULT
@@ -41,7 +41,7 @@ def export(config: ExportConfig) -> dict:
         encoder, head = classifier.encoder, classifier.head.spec
         reading, classes = classifier.reading, classifier.classes
     else:
-        encoder, _ = build_encoder(config)
+        encoder, _ = create_encoder(config)
         head, reading, classes = _head(config), choose(config, encoder), ()
     config = with_reading(config, reading)
     about = describe(encoder, reading) | {"classes": list(classes), "head": plain(head)}

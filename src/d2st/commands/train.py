@@ -12,8 +12,8 @@ from ..data.episodes import EpisodeSampler
 from ..data.loaders import EpisodeClips
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..factory.encoder import build_encoder
-from ..factory.heads import build_head, name_features
+from ..factory.encoder import create_encoder
+from ..factory.heads import load_or_create_head, name_features
 from ..training import optim
 from ..training.episodic import EpisodicLoss, EpisodicValidation
 from ..training.loop import run
@@ -51,9 +51,9 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     torch.manual_seed(config.seed)
     given = encoder
     if encoder is None:
-        encoder, _ = build_encoder(config)
+        encoder, _ = create_encoder(config)
     frames = config.frames or encoder.frames
-    head, _ = build_head(config.head, encoder, frames, len(clips.classes), config.adapter_path, config.weights)
+    head, _ = load_or_create_head(config.head, encoder, frames, len(clips.classes), config.adapter_path, config.weights)
     text = name_features(head, encoder, clips.classes, config.text)
     config = replace(config, head=head.spec)  # from here on, and in what is written, with every option of it
     if not encoder.trainable_parameters() and not head.trainable_parameters():

@@ -9,7 +9,7 @@ from ..data.clip_reading import ClipReading, tell_apart
 from ..data.datasets import ClipSet, open_division, parts_of
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..factory.encoder import build_encoder
+from ..factory.encoder import create_encoder
 from ..text.names import encode_names
 from ..training import optim
 from ..training.classification import ClassificationLoss, ClassificationValidation
@@ -49,7 +49,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     torch.manual_seed(config.seed)
     given = encoder
     if encoder is None:
-        encoder, _ = build_encoder(config)
+        encoder, _ = create_encoder(config)
     frames = config.frames or encoder.frames
     chosen = ("crop", "area", "short_side", "flip", "rand_augment", "magnitude", "erasing")
     transform = encoder.preprocessing.classification_transform(**{name: getattr(config, name) for name in chosen})

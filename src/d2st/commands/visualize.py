@@ -14,8 +14,8 @@ from ..data.store import is_store
 from ..data.video.open import reader
 from ..data.walk import clips_in, is_frame_folder
 from ..errors import D2STError
-from ..factory.encoder import build_encoder
-from ..factory.heads import build_head, tell_untrained
+from ..factory.encoder import create_encoder
+from ..factory.heads import load_or_create_head, tell_untrained
 from ..heads import bi_mhm, frame_distances
 from ..utils.console import say, tell_unreadable
 from ..utils.device import pick_device
@@ -45,10 +45,12 @@ def visualize(config: VisualizeConfig) -> dict:
     """
     _check(config)
     torch.manual_seed(config.seed)
-    encoder, _ = build_encoder(config)
+    encoder, _ = create_encoder(config)
     reading = choose(config, encoder)
     config = with_reading(config, reading)
-    head, trained = build_head(config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights)
+    head, trained = load_or_create_head(
+        config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
+    )
     encoder.to(pick_device(config.device))
     classifier = FewShotClassifier(
         encoder,

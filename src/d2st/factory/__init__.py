@@ -1,1 +1,1 @@
-"""Encoders, heads and transforms from the options that a command was given."""
+"""Create encoders and heads by name, or as options describe them."""

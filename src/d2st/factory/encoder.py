@@ -1,27 +1,20 @@
-"""Build the encoder that a config describes."""
+"""Create the encoder that options describe."""
 
-from typing import Protocol
-
-from ..adapters import AdapterConfig
+from ..adapters import SYSTEMS
 from ..encoder import VideoEncoder, adapt, load
 from ..errors import D2STError
+from .options import ModelOptions
 
 DEFAULT_BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"  # of the paper's ViT results
 
 
-class EncoderOptions(Protocol):
-    """The fields that ``build_encoder`` reads from a verb's config."""
-
-    backbone: str | None
-    weights: str | None
-    image_size: int | None
-    frames: int | None
-    adapter: AdapterConfig
-    adapter_path: str | None
+def list_adapters() -> list[str]:
+    """List the names of adapter systems, as ``d2st.adapt(model, name)`` takes them."""
+    return sorted(SYSTEMS)
 
 
-def build_encoder(options: EncoderOptions) -> tuple[VideoEncoder, int]:
-    """The encoder that a config describes, on the CPU, and the number of frames T that clips get.
+def create_encoder(options: ModelOptions) -> tuple[VideoEncoder, int]:
+    """Create an encoder on the CPU; also give the number of frames T that clips get.
 
     With ``adapter_path`` the saved adapter says which backbone, adapter and image size; ``backbone`` and
     ``image_size`` may repeat them, ``weights`` names the backbone's weight file where one was used, and ``frames``
@@ -32,17 +25,7 @@ def build_encoder(options: EncoderOptions) -> tuple[VideoEncoder, int]:
     """
     if options.adapter_path:
         encoder = load(options.adapter_path, weights=options.weights)
-        size = options.image_size
-        asked = {
-            "backbone": (options.backbone, encoder.backbone_name),
-            "image size": (None if size is None else (size, size), tuple(encoder.image_size)),
-        }
-        for what, (given, saved) in asked.items():
-            if given is not None and given != saved:
-                raise D2STError(
-                    f"The adapter in '{options.adapter_path}' was trained with {what} {saved}, not {given}; "
-                    f"leave the option out, or train an adapter for it."
-                )
+        _refuse_other(options, encoder)
         return encoder, options.frames or encoder.frames
     frames = options.frames or 8
     encoder = adapt(
@@ -53,3 +36,17 @@ def build_encoder(options: EncoderOptions) -> tuple[VideoEncoder, int]:
         image_size=options.image_size,
     )
     return encoder, frames
+
+
+def _refuse_other(options: ModelOptions, encoder: VideoEncoder) -> None:
+    """Refuse a backbone or an image size that a saved adapter does not have."""
+    side = options.image_size
+    for name, given, saved in (
+        ("backbone", options.backbone, encoder.backbone_name),
+        ("image size", side and (side, side), tuple(encoder.image_size)),
+    ):
+        if given is not None and given != saved:
+            raise D2STError(
+                f"The adapter in '{options.adapter_path}' was trained with {name} {saved}, not {given}; leave the "
+                f"option out, or train an adapter for it."
+            )

@@ -1,4 +1,4 @@
-"""Which head a verb works with: the one asked for, the one saved with an adapter, or several to compare."""
+"""Create matching heads: by name, as one saved with an adapter, or several to compare."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,15 +8,58 @@ from torch import Tensor
 from .. import heads
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..heads import Head, HeadSpec, TextConfig
-from ..heads import head_file as head_files
+from ..heads import Head, HeadSpec, TextConfig, head_file
 from ..heads.spec import DEFAULT
 from ..text.names import encode_names, visual_projection
 from ..utils.console import tell
 from ..utils.hub import find
 
 
-def build_head(
+def list_heads() -> list[str]:
+    """List the names of matching heads."""
+    return sorted(heads.HEADS)
+
+
+def create_head(
+    name: str,
+    encoder: VideoEncoder | None = None,
+    *,
+    frames: int | None = None,
+    classes: int | None = None,
+    weights: str | Path | None = None,
+    **options: object,
+) -> Head:
+    """Create a matching head by its name, in eval mode on the CPU.
+
+    Args:
+        name: one of :func:`list_heads`.
+        encoder: whose features it takes; what a head must know of them is filled in.
+        frames: T of a clip; None is the encoder's.
+        classes: of the training part, where it will be trained.
+        weights: file of the backbone's weights, where a head needs CLIP's projection and they were not downloaded.
+        **options: the head's own, see its class.
+
+    Raises:
+        D2STError: unknown head or option, one that it cannot do without, or a head that does not fit the encoder.
+    """
+    known = heads.options_of(name)
+    facts: dict[str, object] = {"frames": frames, "classes": classes}
+    projection = None
+    if encoder is not None:
+        facts["frames"] = frames or encoder.frames
+        facts["features"] = encoder.map_channels if heads.HEADS[name].needs_maps else encoder.num_features
+        if "joint" in known:
+            projection = visual_projection(encoder, weights)
+    if projection is not None:
+        facts["joint"] = projection.out_features
+    filled = {key: facts[key] for key in heads.FILLED if key in known and facts.get(key) is not None}
+    head = heads.build(name, **{**filled, **options}).eval()
+    if projection is not None:
+        head.projection.set(projection)
+    return head
+
+
+def load_or_create_head(
     head: HeadSpec | str | None,
     encoder: VideoEncoder,
     frames: int,
@@ -24,46 +67,38 @@ def build_head(
     saved: str | Path | None = None,
     weights: str | Path | None = None,
 ) -> tuple[Head, bool]:
-    """The head that a config describes, in eval mode on the CPU, and whether it is trained or has nothing to train.
+    """Load the head that was trained with an adapter, or create the one that is asked for.
 
     Args:
         head: name, or name and options; None is the saved one, or Bi-MHM.
-        encoder: whose features it takes.
-        frames: T of a clip.
-        classes: of the training part, where it will be trained.
+        encoder, frames, classes, weights: as for :func:`create_head`.
         saved: folder (or Hub id) of a trained adapter. A head of the same name that was trained with it is taken, with
             its own options where none are given; another name means another head.
-        weights: file of the backbone's weights, where a head needs CLIP's projection and they were not downloaded.
+
+    Returns:
+        The head, in eval mode on the CPU, and whether it is trained or has nothing to train.
 
     Raises:
-        D2STError: unknown head or option, a head that does not fit the encoder, or a saved one that cannot be read.
+        D2STError: as for :func:`create_head`; or a saved head that cannot be read.
     """
     if isinstance(head, str):
         head = HeadSpec(head)
-    there = head_files.saved_spec(find(saved, head_files.CONFIG, head_files.WEIGHTS)) if saved else None
+    there = head_file.saved_spec(find(saved, head_file.CONFIG, head_file.WEIGHTS)) if saved else None
     if there and (head is None or head.name == there.name):
-        own = dict(head.options) if head else {}
+        options = dict(head.options) if head else {}
         if classes and there.options.get("classes"):  # its classifier was of another training part
-            own.setdefault("classes", classes)
-        return heads.load(saved, **own), True
+            options.setdefault("classes", classes)
+        return heads.load(saved, **options), True
     head = head or HeadSpec(DEFAULT)
-    known = heads.options_of(head.name)
-    width = encoder.map_channels if heads.HEADS[head.name].needs_maps else encoder.num_features
-    values = {"features": width, "frames": frames, "classes": classes}
-    projection = visual_projection(encoder, weights) if "joint" in known else None
-    if projection is not None:
-        values["joint"] = projection.out_features
-    filled = {key: values[key] for key in heads.FILLED if key in known and values[key] is not None}
-    built = heads.build(head.name, **{**filled, **head.options}).eval()
-    if projection is not None:
-        built.projection.set(projection)
-    return built, not built.trainable_parameters()
+    facts = {"frames": frames, "classes": classes, "weights": weights}
+    created = create_head(head.name, encoder, **{**facts, **head.options})
+    return created, not created.trainable_parameters()
 
 
 def name_features(
     head: Head, encoder: VideoEncoder, classes: Sequence[str], text: TextConfig | None = None
 ) -> Tensor | None:
-    """(classes, D') features of names for a head that uses text, None for the others.
+    """Encode names of classes for a head that uses text, (classes, D'); None for the others.
 
     Args:
         head: keeps how it was told the names; what it was trained with stands where ``text`` leaves it open.
@@ -72,7 +107,7 @@ def name_features(
         text: how names become features.
 
     Raises:
-        D2STError: the text tower or a name cannot be had.
+        D2STError: the text encoder or a name is missing.
     """
     if not head.needs_text:
         return None
@@ -88,7 +123,7 @@ def tell_untrained(head: Head) -> None:
     )
 
 
-def build_heads(
+def create_heads(
     names: Sequence[str] | str,
     head: HeadSpec | str | None,
     encoder: VideoEncoder,
@@ -98,36 +133,35 @@ def build_heads(
     classes: Sequence[str],
     text: TextConfig,
 ) -> tuple[list[Head], dict[str, str]]:
-    """Several heads to compare.
+    """Load or create several heads to compare.
 
     Args:
         names: of heads, or "all"; a text holds them with commas between.
         head: its options hold for the head of its name, the others have their defaults or the saved ones.
-        encoder, frames, saved, weights: as for :func:`build_head`.
-        classes, text: as for :func:`name_features`; a head whose names cannot be had is left out.
+        encoder, frames, saved, weights: as for :func:`load_or_create_head`.
+        classes, text: as for :func:`name_features`; a head that cannot get its names is left out.
 
     Returns:
         The heads that can be compared, and the names of the others with the reason.
 
     Raises:
-        D2STError: as for :func:`build_head`; or no head is left.
+        D2STError: as for :func:`load_or_create_head`; or no head is left.
     """
-    own = head if isinstance(head, HeadSpec) else None
     names = names.split(",") if isinstance(names, str) else names
     names = list(heads.HEADS) if list(names) == ["all"] else list(dict.fromkeys(names))
     chosen, left_out = [], {}
     for name in names:
-        spec = own if own and own.name == name else name
+        spec = head if isinstance(head, HeadSpec) and head.name == name else name
         try:
-            built, trained = build_head(spec, encoder, frames, saved=saved, weights=weights)
-            name_features(built, encoder, classes, text)
+            created, trained = load_or_create_head(spec, encoder, frames, saved=saved, weights=weights)
+            name_features(created, encoder, classes, text)
         except D2STError as error:
-            if not (name in heads.HEADS and heads.HEADS[name].needs_text):
+            if name not in heads.HEADS or not heads.HEADS[name].needs_text:
                 raise
             left_out[name] = str(error)
             continue
         if trained:
-            chosen.append(built)
+            chosen.append(created)
         else:
             left_out[name] = "not trained"
     if not chosen:

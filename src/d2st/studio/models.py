@@ -12,8 +12,8 @@ from ..classifiers.rejector import CalibrationFile, find_calibration
 from ..data.clip_reading import ClipReading, choose
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..factory.encoder import build_encoder
-from ..factory.heads import build_head, tell_untrained
+from ..factory.encoder import create_encoder
+from ..factory.heads import load_or_create_head, tell_untrained
 from ..heads import Head
 from ..utils.device import pick_device
 from . import StudioConfig
@@ -99,9 +99,9 @@ class ModelCache:
     def _load(self, name: str) -> LoadedModel:
         path = self.paths[name]
         config = replace(self.config, adapter_path=path)
-        encoder, _ = build_encoder(config)
+        encoder, _ = create_encoder(config)
         reading = choose(config, encoder)
-        head, trained = build_head(config.head, encoder, reading.frames, saved=path, weights=config.weights)
+        head, trained = load_or_create_head(config.head, encoder, reading.frames, saved=path, weights=config.weights)
         if not trained:
             tell_untrained(head)
         about = f"{encoder.config.name} adapters on {encoder.backbone_name}"

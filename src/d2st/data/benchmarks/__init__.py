@@ -47,6 +47,11 @@ class Benchmark:
         return not self.counts
 
 
+def list_benchmarks() -> list[str]:
+    """List the names of the benchmarks that are known."""
+    return sorted(NAMES)
+
+
 def load(name: str) -> Benchmark:
     """A benchmark by name.
 
