@@ -19,7 +19,7 @@ from d2st.commands.evaluate import EvalConfig, evaluate
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
 from d2st.evaluation.episodes import score
-from d2st.evaluation.open_set import OpenScores, answers, reliability, score_open, summarize_open
+from d2st.evaluation.open_set import OpenScores, rates, reliability, score_open, summarize_open
 from d2st.utils.statistics import auroc
 
 few = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
@@ -108,7 +108,7 @@ def test_what_becomes_of_the_queries() -> None:
     unknown = torch.tensor([[2.5, -1.0], [0.0, 0.0]]).double()
     logits = torch.eye(2).double()[torch.tensor([[0, 0, 1, 0], [0, 0, 1, 1]])]
     scores = OpenScores(known, unknown, logits, torch.zeros(2, 2, 2).double(), torch.tensor([0, 0, 1, 1]), None)
-    found = answers(scores, torch.tensor([2.0, 2.0]))
+    found = rates(scores, torch.tensor([2.0, 2.0]))
     assert [found[k]["mean"] for k in ("kept", "right", "rejected", "accuracy")] == [6 / 8, 5 / 8, 3 / 4, 11 / 16]
     result = summarize_open(scores, 0.25)
     assert result["auroc"]["mean"] == (6 / 8 + 8 / 8) / 2

@@ -27,7 +27,7 @@ from ..utils.console import say
 from ..utils.device import pick_device
 from ..utils.distributed import launch
 from ..utils.provenance import plain, write_result
-from ..utils.statistics import mean_interval
+from ..utils.statistics import estimate
 from .evaluation_output import print_result, record
 from .options import EvalConfig
 
@@ -196,11 +196,7 @@ def _score(
             }
             if sampler.shot in first:
                 difference = scores.accuracies - first[sampler.shot]  # of the same episodes: narrower than both
-                result["difference"] = {
-                    "to": heads[0].spec.name,
-                    "mean": float(difference.mean()),
-                    "interval": mean_interval(difference),
-                }
+                result["difference"] = {"to": heads[0].spec.name, **estimate(difference)}
             first.setdefault(sampler.shot, scores.accuracies)
             if config.search_mixing and head.mixes_names:
                 found = search_mixing(embedded, sampler, head, config.episodes, text, device)

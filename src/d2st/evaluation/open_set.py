@@ -9,7 +9,7 @@ from ..classifiers.open_set import Calibration, class_offsets, fit_held_out, fit
 from ..data.episodes import EpisodeSampler
 from ..heads import Head
 from ..utils.finite import check_logits
-from ..utils.statistics import auroc, calibration_error, mean_interval
+from ..utils.statistics import auroc, calibration_error, estimate
 from .episodes import batches
 
 
@@ -60,25 +60,27 @@ def score_open(
         clips, sampler, head, episodes, device, text: as for ``episodes.score``.
         reject_rate: for the thresholds that are fitted to the support sets.
     """
-    count, parts, fitted = len(sampler.query_labels), [], []
+    scores, logits, fitted = [], [], []
     for part, _, (support, labels, query, way, names) in batches(clips, sampler, head, episodes, device, text):
-        logits = head.match(support, labels, query, way, names).float().cpu()  # (E, Q + U, way)
-        check_logits(logits, "episode", first=part.start)
-        offsets = logits.new_zeros(len(logits), way)
+        own = head.match(support, labels, query, way, names).float().cpu()  # (E, Q + U, way)
+        check_logits(own, "episode", first=part.start)
+        offsets = own.new_zeros(len(own), way)
         if sampler.shot > 1:
             held = hold_out(head, support, labels, way, names).cpu()
             offsets = class_offsets(held)
             found = fit_held_out(held, reject_rate)
             fitted.append([found.threshold, found.slope, found.intercept, found.temperature])
-        scores = fit_score(logits, offsets)  # (E, Q + U)
-        parts.append((scores[:, :count], scores[:, count:], logits[:, :count], logits[:, count:]))
-    joined = [torch.cat(part).double() for part in zip(*parts, strict=True)]
-    support = Calibration(*(torch.cat(part) for part in zip(*fitted, strict=True))) if fitted else None
-    return OpenScores(*joined, torch.from_numpy(sampler.query_labels), support)
+        scores.append(fit_score(own, offsets))
+        logits.append(own)
+    count = len(sampler.query_labels)
+    known, unknown = torch.cat(scores).double().tensor_split([count], 1)  # (E, Q), (E, U)
+    known_logits, unknown_logits = torch.cat(logits).double().tensor_split([count], 1)
+    support = Calibration(*map(torch.cat, zip(*fitted, strict=True))) if fitted else None
+    return OpenScores(known, unknown, known_logits, unknown_logits, torch.from_numpy(sampler.query_labels), support)
 
 
 def summarize_open(scores: OpenScores, reject_rate: float, saved: Calibration | None = None) -> dict:
-    """Scores as JSON.
+    """Summarize scores as JSON can hold it.
 
     Args:
         scores: of the episodes.
@@ -86,28 +88,28 @@ def summarize_open(scores: OpenScores, reject_rate: float, saved: Calibration | 
         saved: a calibration that was fitted elsewhere.
 
     Returns:
-        AUROC by episode, and for each threshold what becomes of the queries, see :func:`answers`: ``fixed`` takes it
+        AUROC by episode, and for each threshold what becomes of the queries, see :func:`rates`: ``fixed`` takes it
         from these very queries, so that exactly that share is rejected, ``support`` fits one to each support set (two
         shots or more), ``calibration`` takes the saved one.
     """
-    areas = auroc(scores.known, scores.unknown)
+    areas = auroc(scores.known, scores.unknown)  # (E,)
     fixed = torch.quantile(scores.known.flatten(), reject_rate)
     result = {
         "queries": scores.known.shape[1],
         "unseen_queries": scores.unknown.shape[1],
-        "auroc": _mean(areas),
+        "auroc": estimate(areas),
         "reject_rate": reject_rate,
-        "fixed": answers(scores, fixed.expand(len(areas))),
+        "fixed": rates(scores, fixed.expand(len(areas))),
     }
     for name, found in {"support": scores.support, "calibration": saved}.items():
         if found is not None:
             threshold = found.threshold.expand(len(areas))
-            result[name] = answers(scores, threshold) | reliability(scores, found)
+            result[name] = rates(scores, threshold) | reliability(scores, found)
     return result
 
 
-def answers(scores: OpenScores, threshold: Tensor) -> dict:
-    """What becomes of the queries with thresholds (E,); shares of 0..1 with their intervals over the episodes.
+def rates(scores: OpenScores, threshold: Tensor) -> dict:
+    """Count what becomes of the queries with thresholds (E,): shares of 0..1 with their intervals over the episodes.
 
     ``kept``: of the known classes' queries, those not answered "unknown"; ``right``: those that got their own class;
     ``rejected``: of the others, those answered "unknown"; ``accuracy``: the mean of ``right`` and ``rejected``.
@@ -116,8 +118,9 @@ def answers(scores: OpenScores, threshold: Tensor) -> dict:
     kept = scores.known >= threshold.unsqueeze(-1)
     right = (kept & scores.right).double().mean(1)
     rejected = (scores.unknown < threshold.unsqueeze(-1)).double().mean(1)
-    shares = {"kept": kept.double().mean(1), "right": right, "rejected": rejected, "accuracy": (right + rejected) / 2}
-    return {name: _mean(share) for name, share in shares.items()} | {"kept_low": shares["kept"].quantile(0.1).item()}
+    kept = kept.double().mean(1)
+    shares = {"kept": kept, "right": right, "rejected": rejected, "accuracy": (right + rejected) / 2}
+    return {name: estimate(share) for name, share in shares.items()} | {"kept_low": kept.quantile(0.1).item()}
 
 
 def reliability(scores: OpenScores, found: Calibration) -> dict:
@@ -130,9 +133,3 @@ def reliability(scores: OpenScores, found: Calibration) -> dict:
     right = torch.cat([scores.right.double().flatten(), torch.zeros_like(unknown)])
     weight = torch.cat([torch.full_like(part, 0.5 / len(part)) for part in (known, unknown)])
     return calibration_error(torch.cat([known, unknown]), right, weight)
-
-
-def _mean(values: Tensor) -> dict:
-    """Mean of one value an episode, and its 95 % interval's half width."""
-    values = values.double().numpy()
-    return {"mean": float(values.mean()), "interval": mean_interval(values)}

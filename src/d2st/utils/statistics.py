@@ -27,6 +27,12 @@ def mean_interval(values: np.ndarray) -> float | None:
     return float(Z * values.std(ddof=1) / np.sqrt(len(values)))
 
 
+def estimate(values: np.ndarray | Tensor) -> dict:
+    """Mean of n values and the half width of its 95 % interval, as JSON can hold them."""
+    values = np.asarray(values, np.float64)
+    return {"mean": float(values.mean()), "interval": mean_interval(values)}
+
+
 def share_interval(right: int, count: int) -> float | None:
     """Half width of the 95 % interval of a share: from it to the farther end of Wilson's interval.
 
