@@ -12,7 +12,7 @@ import d2st
 from d2st import heads
 from d2st.errors import D2STError
 from d2st.heads.hyrsm import temporal_coherence
-from d2st.heads.positions import position_code
+from d2st.heads.transformer import position_code
 
 
 @pytest.mark.parametrize("name", goldens.find("hyrsm*"))

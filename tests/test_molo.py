@@ -15,7 +15,7 @@ from torch import nn
 import d2st
 from d2st import heads
 from d2st.errors import D2STError
-from d2st.heads.motion import MotionDecoder
+from d2st.heads.molo import MotionDecoder
 
 WIDTH, GRID, PIXELS = 16, (2, 3), (64, 96)  # 32 pixels a cell, as in the release
 

@@ -273,7 +273,7 @@ def test_framesets_and_their_codes(name):
         if kind.startswith("images"):
             frames = int(kind.removeprefix("images"))
             video = tensors[f"in/clip{frames}"].transpose(1, 2)
-            passage = dualpath.DualPassage(64, frames, video.shape[3:], d2st.DualPathConfig(antialias=antialias))
+            passage = dualpath.DualFrameFeatures(64, frames, video.shape[3:], d2st.DualPathConfig(antialias=antialias))
             images = passage.images(video)
             check(images, expected, 1e-6, key)
         elif kind == "tpe":

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import d2st
 from d2st import heads
-from d2st.heads import tuples
+from d2st.heads import trx as tuples
 
 
 def from_golden(case: str, dtype: torch.dtype) -> tuple[heads.Head, dict, dict[str, torch.Tensor]]:

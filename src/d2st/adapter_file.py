@@ -105,7 +105,7 @@ def refuse_other_shapes(
         backbone = inspect(model, image_size)
         with torch.device("meta"):
             parts = {f"{one.key}.": one.adapter for one in config.insertions(backbone, frames)}
-            parts[PASSAGE] = config.passage(backbone, frames)
+            parts[PASSAGE] = config.frame_features(backbone, frames)
     except (D2STError, RuntimeError, NotImplementedError):
         return  # adapt says it, too; or a system from elsewhere looks at its tensors
     features = parts[PASSAGE].num_features

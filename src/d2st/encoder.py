@@ -13,9 +13,9 @@ from .adapter_file import PASSAGE, TRAINED
 from .adapters import SYSTEMS, AdapterConfig, D2STConfig
 from .backbones import build as backbones
 from .backbones.build import ImageSize
-from .backbones.fingerprint import apart
-from .backbones.hooks import Clip, carries_adapters, insert, remove
-from .backbones.restore import Before, unchanged_on_error
+from .backbones.fingerprint import difference
+from .backbones.hooks import ClipShape, carries_adapters, insert, remove
+from .backbones.restore import Snapshot, unchanged_on_error
 from .backbones.sites import Backbone, inspect
 from .data.clip_reading import ClipReading, Transforms
 from .data.preprocessing import Preprocessing
@@ -152,10 +152,10 @@ def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights:
         model = backbones.build(spec["name"], pretrained, size, config.keeps_classifier)
     adapter_file.refuse_other_shapes(folder, model, config, frames, size, spec)
     encoder = adapt(model, config, frames=frames, image_size=size)
-    difference = apart(spec, encoder.backbone, encoder.trained_names)
-    if difference:
+    differs = difference(spec, encoder.backbone, encoder.trained_names)
+    if differs:
         raise D2STError(
-            f"The adapter in {source} was trained on {spec['name'] or spec['class']} {difference}. Pass the weights "
+            f"The adapter in {source} was trained on {spec['name'] or spec['class']} {differs}. Pass the weights "
             "it was trained with (weights=, --weights)."
         )
     encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
@@ -195,11 +195,11 @@ class VideoEncoder(nn.Module):
         self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
         self.checkpointing, self.restored = False, False
-        self.clip = Clip(frames, self.image_size)
+        self.clip = ClipShape(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
-        self.passage = config.passage(backbone, frames)
-        self.before = Before.of(self.backbone, () if config.tunes_backbone else self.trained_names)
+        self.passage = config.frame_features(backbone, frames)
+        self.before = Snapshot.of(self.backbone, () if config.tunes_backbone else self.trained_names)
         backbones.freeze(self.backbone, self.trained_names)
         if not config.tunes_backbone:
             lean(self.backbone)
@@ -363,7 +363,7 @@ class VideoEncoder(nn.Module):
             ordinary(self.backbone)
         if self.checkpointing:
             self.set_grad_checkpointing(False)
-        self.before.bring_back(self.backbone)
+        self.before.restore(self.backbone)
         self.restored = True
         return self.backbone
 

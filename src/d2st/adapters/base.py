@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
-from ..backbones.features import Passage
+from ..backbones.features import FrameFeatures
 from ..backbones.hooks import Insertion
 from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
@@ -60,9 +60,9 @@ class AdapterConfig:
         """Names of the backbone's own parameters that train along."""
         return []
 
-    def passage(self, backbone: Backbone, frames: int) -> Passage:
+    def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """How a clip passes through the backbone: frame by frame, unless the system has a way of its own."""
-        return Passage(backbone.num_features)
+        return FrameFeatures(backbone.num_features)
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Full-shot classifier, called with the encoder and clips (B, T, 3, H, W), that gives logits (B, classes).

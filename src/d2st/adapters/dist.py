@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones.features import Passage, block_tokens
+from ..backbones.features import FrameFeatures, MaplessFeatures, block_tokens
 from ..backbones.sites import Backbone
 from ..errors import D2STError
 from ..utils.config import option
@@ -66,7 +66,7 @@ class DiSTConfig(AdapterConfig):
 
     classifies_by_text: ClassVar[bool] = True
 
-    def passage(self, backbone: Backbone, frames: int) -> Passage:
+    def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """The networks beside the backbone."""
         site, kind = backbone.sites[0], type(backbone.model).__name__
         patch = getattr(getattr(backbone.model, "patch_embed", None), "patch_size", None)
@@ -80,7 +80,7 @@ class DiSTConfig(AdapterConfig):
                 f"DiSTConfig: {frames} frames are not a multiple of stride={self.stride}. Give frames=16 as released, "
                 f"or another stride."
             )
-        return DiSTPassage(self, backbone, frames, tuple(patch))
+        return DiSTFrameFeatures(self, backbone, frames, tuple(patch))
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Cosine similarity to given text features (released)."""
@@ -96,7 +96,7 @@ class DiSTConfig(AdapterConfig):
         return TextClassifier(classes)
 
 
-class DiSTPassage(Passage):
+class DiSTFrameFeatures(MaplessFeatures):
     """(B, T, 3, H, W) -> (B, T / stride, E) or (B, 1, E)."""
 
     def __init__(self, config: DiSTConfig, backbone: Backbone, frames: int, patch: tuple[int, int]):

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones.features import Passage
+from ..backbones.features import FrameFeatures, MaplessFeatures
 from ..backbones.hooks import Insertion
 from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
@@ -93,7 +93,7 @@ class DualPathConfig(AdapterConfig):
         """Class token and position table."""
         return trained_tokens(backbone, self.train_class_token, False) + ["pos_embed"] * self.train_positions
 
-    def passage(self, backbone: Backbone, frames: int) -> Passage:
+    def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """Framesets and frames in, their features side by side out."""
         features, head = backbone.num_features, backbone.model.get_classifier()
         if self.projection:
@@ -105,7 +105,7 @@ class DualPathConfig(AdapterConfig):
                     f"timm.create_model(name, num_classes=512) for CLIP ViT-B."
                 )
             features = head.out_features
-        return DualPassage(features, frames, backbone.image_size, self)
+        return DualFrameFeatures(features, frames, backbone.image_size, self)
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Two layers on the features of framesets and frames, each averaged (released)."""
@@ -189,7 +189,7 @@ class FramesetPositions(nn.Module):
         return torch.cat([x[:, :count] + change, x[:, count:]], dim=1)
 
 
-class DualPassage(Passage):
+class DualFrameFeatures(MaplessFeatures):
     """(B, T, 3, H, W) -> framesets and frames -> (B, spatial_frames, 2D)."""
 
     def __init__(self, features: int, frames: int, image_size: tuple[int, int], config: DualPathConfig):

@@ -4,8 +4,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from ..backbones.features import Passage
-from ..backbones.hooks import Clip
+from ..backbones.features import FrameFeatures
+from ..backbones.hooks import ClipShape
 
 
 class Encoder(Protocol):
@@ -20,8 +20,8 @@ class Encoder(Protocol):
     """
 
     backbone: nn.Module
-    passage: Passage
-    clip: Clip
+    passage: FrameFeatures
+    clip: ClipShape
     num_features: int
     has_tokens: bool
 

@@ -1,4 +1,4 @@
-"""Building the frozen image model: by timm name, from a local weight file, or one that ships with d2st."""
+"""Build the frozen image model: by timm name, from a local weight file, or one that ships with d2st."""
 
 import sys
 from pathlib import Path
@@ -20,7 +20,7 @@ ImageSize = int | tuple[int, int] | None
 def build(
     name: str, pretrained: bool | str | Path = True, image_size: ImageSize = None, classifier: bool = False
 ) -> nn.Module:
-    """A timm image model, without its classifier unless that is asked for.
+    """Build a timm image model, without its classifier unless that is asked for.
 
     Args:
         name: a timm name ("vit_base_patch16_clip_quickgelu_224.openai") or one that ships with d2st ("d2st_stills").
@@ -31,7 +31,7 @@ def build(
             projection.
 
     Raises:
-        D2STError: unknown name, weights that cannot be had, do not fit or are not finite.
+        D2STError: unknown name, weights that cannot be downloaded or read, do not fit or are not finite.
     """
     shipped = SHIPPED.get(name)
     kwargs = {} if classifier else {"num_classes": 0}
@@ -79,7 +79,7 @@ def load_weights(model: nn.Module, file: Path) -> None:
         adjust = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         state = adjust(state, model) if adjust else state
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except Exception as error:  # unpickling, headers, shapes: all of it is the file's fault
+    except Exception as error:  # unpickling, headers, shapes: the file is damaged or another's
         raise D2STError(f"weights={str(file)!r} cannot be read into {type(model).__name__}: {error}") from error
     classifier = model.pretrained_cfg.get("classifier") or ()
     heads = tuple(f"{head}." for head in ([classifier] if isinstance(classifier, str) else classifier))
@@ -87,8 +87,8 @@ def load_weights(model: nn.Module, file: Path) -> None:
     if missing or unexpected:
         raise D2STError(
             f"weights={str(file)!r} do not fit {type(model).__name__}: missing keys {missing[:5]} ({len(missing)} "
-            "in all), "
-            f"unexpected keys {unexpected[:5]} ({len(unexpected)} in all). Name the timm model that the file is for."
+            f"in all), unexpected keys {unexpected[:5]} ({len(unexpected)} in all). Name the timm model that the file "
+            "is for."
         )
 
 
@@ -133,15 +133,14 @@ def check_size(model: nn.Module, size: tuple[int, int]) -> None:
 
 
 def nominal_size(model: nn.Module, image_size: ImageSize = None) -> tuple[int, int]:
-    """(H, W) in pixels: what was asked for, else the model's own size, else 224."""
+    """Return (H, W) in pixels: what was asked for, else the model's own size, else 224."""
     if image_size is not None:
         return (image_size, image_size) if isinstance(image_size, int) else image_size
     own = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    return (
-        tuple(own)
-        if own
-        else tuple((getattr(model, "pretrained_cfg", None) or {}).get("input_size", (3, 224, 224))[1:])
-    )
+    if own:
+        return tuple(own)
+    pretrained_cfg = getattr(model, "pretrained_cfg", None) or {}
+    return tuple(pretrained_cfg.get("input_size", (3, 224, 224))[1:])
 
 
 def freeze(model: nn.Module, trained: tuple[str, ...]) -> None:
@@ -157,12 +156,12 @@ def _has_fixed_size(architecture: str) -> bool:
 
 def _download_hint(name: str, error: Exception) -> str:
     cfg = timm.get_pretrained_cfg(name)
-    where = (
-        f"model.safetensors of {cfg.hf_hub_id} on the Hugging Face Hub" if cfg and cfg.hf_hub_id else "its weight file"
-    )
+    where = "its weight file"
+    if cfg and cfg.hf_hub_id:
+        where = f"model.safetensors of {cfg.hf_hub_id} on the Hugging Face Hub"
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
     return (
         f"The weights of {name!r} could not be downloaded ({reason}). Fetch {where} on a machine with a network "
-        "and pass "
-        f"it: pretrained='model.safetensors' (--weights model.safetensors), or pretrained=False for random weights."
+        f"and pass it: pretrained='model.safetensors' (--weights model.safetensors), or pretrained=False for random "
+        f"weights."
     )

@@ -1,4 +1,4 @@
-"""The way of a clip through the backbone: which images it is shown, and what is read from them."""
+"""Show a backbone the frames of clips, and read features and maps from it."""
 
 import torch
 from torch import Tensor, nn
@@ -6,11 +6,11 @@ from torch import Tensor, nn
 from ..errors import D2STError
 
 
-class Passage(nn.Module):
-    """Every frame is an image, and its feature is what the backbone gives just before its classifier.
+class FrameFeatures(nn.Module):
+    """Read one feature a frame: what the backbone gives just before its classifier.
 
-    A system with a way of its own (framesets, side networks) derives from this class; its config's ``passage`` builds
-    it. Parameters of a passage train like those of adapters.
+    An adapter with images or features of its own (framesets, side networks) derives from this class; its config's
+    ``frame_features`` builds it. Its parameters train like those of adapters.
 
     Args:
         num_features: D of the features it gives.
@@ -21,11 +21,11 @@ class Passage(nn.Module):
         self.num_features = num_features
 
     def images(self, video: Tensor) -> Tensor:
-        """Images that the backbone sees of each clip: (B, T, 3, H, W) -> (B, I, 3, H, W)."""
+        """Return the images that the backbone sees of each clip: (B, T, 3, H, W) -> (B, I, 3, H, W)."""
         return video
 
     def forward(self, model: nn.Module, images: Tensor, video: Tensor) -> Tensor:
-        """Features of clips.
+        """Read the features of clips.
 
         Args:
             model: the backbone, with its adapters hooked in.
@@ -33,32 +33,38 @@ class Passage(nn.Module):
             video: the clips themselves, (B, T, 3, H, W).
 
         Returns:
-            (B, T', D), a feature for each frame that the system tells apart.
+            (B, T', D), a feature for each frame, or for each group of frames.
         """
         x = model.forward_head(model.forward_features(images.flatten(0, 1)), pre_logits=True)  # (B*I, D)
         return x.unflatten(0, images.shape[:2])
 
     def features_and_maps(self, model: nn.Module, images: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Features of clips and the maps that they were pooled from; arguments as for :meth:`forward`.
+        """Read features and the maps that they were pooled from; arguments as for :meth:`forward`.
 
         Returns:
             (B, T, D) features and (B, T, D', H, W) maps, see :func:`as_maps`.
 
         Raises:
-            D2STError: a system whose features do not come from one map each, or a backbone without maps.
+            D2STError: features that do not come from one map each, or a backbone without maps.
         """
-        if type(self) is not Passage:
-            raise D2STError(
-                f"{type(self).__name__} reads features of its own and has no map for each frame. For a head that needs "
-                f"maps (molo) take an adapter that leaves the backbone's features as they are, such as d2st."
-            )
         x = model.forward_features(images.flatten(0, 1))
         features, maps = model.forward_head(x, pre_logits=True), as_maps(model, x, tuple(images.shape[-2:]))
         return features.unflatten(0, images.shape[:2]), maps.unflatten(0, images.shape[:2])
 
 
+class MaplessFeatures(FrameFeatures):
+    """Base of features that are not pooled from one map a frame."""
+
+    def features_and_maps(self, model: nn.Module, images: Tensor, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Refuse, for there are no maps."""
+        raise D2STError(
+            f"{type(self).__name__} reads features of its own and has no map for each frame. For a head that needs "
+            f"maps (molo) take an adapter that leaves the backbone's features as they are, such as d2st."
+        )
+
+
 def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
-    """What a timm model's ``forward_features`` gives as maps, without a copy.
+    """View what a timm model's ``forward_features`` gives as maps, without a copy.
 
     Args:
         model: the model.
@@ -85,7 +91,7 @@ def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def block_tokens(model: nn.Module, images: Tensor, last: int | None = None) -> list[Tensor]:
-    """What a ViT's blocks give, before its last norm.
+    """Return what a ViT's blocks give, before its last norm.
 
     Args:
         model: a ViT, with or without adapters.

@@ -1,4 +1,4 @@
-"""A digest of a backbone's frozen weights, by which an adapter knows its own, in whatever precision they come."""
+"""Digest a backbone's frozen weights, by which an adapter knows its own, in whatever precision they come."""
 
 import hashlib
 
@@ -11,14 +11,15 @@ _HALVES = torch.bfloat16, torch.float16
 
 
 def fingerprint(backbone: nn.Module, trained: tuple[str, ...] = (), dtype: torch.dtype | None = None) -> str:
-    """SHA-256 over names, shapes and values of a backbone's frozen tensors.
+    """Return the SHA-256 over names, shapes and values of a backbone's frozen tensors.
 
     Args:
         backbone: the model.
         trained: names of tensors that are left out.
         dtype: precision that values are rounded to; None is the model's own. float64 counts as float32.
     """
-    dtype, digest = dtype or precision_of(backbone, trained), hashlib.sha256()
+    dtype = dtype or precision_of(backbone, trained)
+    digest = hashlib.sha256()
     for name, tensor in _frozen(backbone, trained):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         rounded = tensor.detach().to("cpu", dtype)
@@ -27,20 +28,20 @@ def fingerprint(backbone: nn.Module, trained: tuple[str, ...] = (), dtype: torch
 
 
 def precision_of(backbone: nn.Module, trained: tuple[str, ...] = ()) -> torch.dtype:
-    """The lowest precision of the frozen tensors: bfloat16, float16 or, of all others, float32."""
+    """Return the lowest precision of the frozen tensors: bfloat16, float16 or, of all others, float32."""
     found = {tensor.dtype for _, tensor in _frozen(backbone, trained)}
     return next((half for half in _HALVES if half in found), torch.float32)
 
 
 def record(backbone: nn.Module, trained: tuple[str, ...] = ()) -> dict:
-    """What an adapter file says of the weights: precision, fingerprint, and those of the same weights rounded."""
+    """Describe the weights for an adapter file: precision, fingerprint, and those of the same weights rounded."""
     own = precision_of(backbone, trained)
     rounded = {_name(half): fingerprint(backbone, trained, half) for half in _HALVES} if own == torch.float32 else {}
     return {"dtype": _name(own), "fingerprint": fingerprint(backbone, trained, own), "rounded": rounded}
 
 
-def apart(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) -> str | None:
-    """What sets a backbone's weights apart from those that a file speaks of, compared at the lower precision of both.
+def difference(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) -> str | None:
+    """Compare a backbone's weights with those that a file describes, at the lower precision of both.
 
     Args:
         saved: what :func:`record` gave; without a "dtype" as d2st wrote it before, of float32.
@@ -48,7 +49,7 @@ def apart(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) -> st
         trained: names of tensors that are left out.
 
     Returns:
-        A clause for an error message; None for the same weights.
+        A clause for an error message that says how they differ; None for the same weights.
     """
     wanted, own = saved.get("dtype", "float32"), _name(precision_of(backbone, trained))
     if wanted == own or own == "float32":  # a model in float32 is rounded to what the file has

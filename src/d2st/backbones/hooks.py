@@ -1,4 +1,4 @@
-"""Running adapters inside a backbone whose code stays as it is.
+"""Run adapters inside a backbone whose code stays as it is.
 
 Adapters live outside the backbone. A hook on one of its modules hands an adapter what passes there as tokens
 (B, T, N, C) and puts the result back in the layout that the backbone uses, so that one adapter serves token models
@@ -41,8 +41,8 @@ class Insertion(NamedTuple):
     uses: str | None = None
 
 
-class Clip:
-    """What the hooks of one encoder share: the shape of the clips now passing through, set at each forward.
+class ClipShape:
+    """Hold what the hooks of one encoder share: the shape of the clips now passing through, set at each forward.
 
     Each thread has its own. Blocks that are computed again in a backward pass, which may run in a thread of autograd's,
     see the shape that was set last. Compiled code would be guarded against a change of an attribute that outlives a
@@ -64,27 +64,29 @@ class Clip:
         self._thread = threading.local()
 
     @property
-    def here(self) -> "Clip | threading.local":
-        """What belongs to this thread; a compiler traces one at a time, and makes constants of what it finds."""
+    def here(self) -> "ClipShape | threading.local":
+        """Return what belongs to this thread; a compiler traces one at a time, and makes constants of what it finds."""
         return self if torch.compiler.is_compiling() else self._thread
 
     @property
     def now(self) -> tuple[int, tuple[int, int]]:
-        """The shape of the clips now passing through."""
+        """Return the shape of the clips now passing through."""
         if self.traced is not None:
             return self.traced
         return self.shape if torch.compiler.is_compiling() else getattr(self._thread, "shape", self.shape)
 
     @property
     def frames(self) -> int:
+        """Return the images of a clip."""
         return self.now[0]
 
     @property
     def image_size(self) -> tuple[int, int]:
+        """Return (H, W) of an image in pixels."""
         return self.now[1]
 
     def set(self, frames: int, image_size: tuple[int, int]) -> None:
-        """Tell the hooks what comes."""
+        """Set the shape of the clips that come."""
         if torch.compiler.is_compiling():
             self.traced = frames, image_size
         else:
@@ -92,43 +94,47 @@ class Clip:
             self.traced = None
 
     def done(self) -> None:
-        """Tell them that it is through."""
+        """Forget what a compiled call was told."""
         if torch.compiler.is_compiling():
             self.traced = None
 
     def __getstate__(self) -> dict:
-        """Copies and pickles are of no thread, nor hold activations of one."""
+        """Leave out the thread and its activations."""
         return {"nominal": self.nominal, "shape": self.shape}
 
     def __setstate__(self, state: dict) -> None:
-        Clip.__init__(self, state["shape"][0], state["nominal"])
+        ClipShape.__init__(self, state["shape"][0], state["nominal"])
         self.shape = state["shape"]
 
 
 @dataclass
 class Hook:
-    """Runs an adapter on what passes a site."""
+    """Run an adapter on what passes a site."""
 
     adapter: nn.Module
     site: Site
-    clip: Clip
+    clip: ClipShape
     uses: tuple[nn.Module, ...] = ()
     enabled: bool = field(default=True)
 
     def adapt(self, *maps: Tensor) -> Tensor:
-        """Adapter's result for one or two maps in the site's layout, in that layout."""
+        """Return the adapter's result for one or two maps in the site's layout, in that layout."""
         grid = self._grid(maps[0])
         tokens = [self._tokens(x).unflatten(0, (-1, self.clip.frames)) for x in maps]  # (B, T, N, C) each
         y = self.adapter(*tokens, grid, *self.uses).flatten(0, 1)  # (B*T, N, C)
         if self.site.layout == "NCHW":
             return y.transpose(1, 2).unflatten(2, grid)
-        return y.unflatten(1, grid) if self.site.layout == "NHWC" else y
+        if self.site.layout == "NHWC":
+            return y.unflatten(1, grid)
+        return y
 
     def _tokens(self, x: Tensor) -> Tensor:
         """(B*T, ...) in the site's layout -> (B*T, N, C), without a copy."""
         if self.site.layout == "NCHW":
             return x.flatten(2).transpose(1, 2)
-        return x.flatten(1, 2) if self.site.layout == "NHWC" else x
+        if self.site.layout == "NHWC":
+            return x.flatten(1, 2)
+        return x
 
     def _grid(self, x: Tensor) -> tuple[int, int]:
         if self.site.layout == "NCHW":
@@ -150,28 +156,28 @@ class Hook:
 
 
 class OutputHook(Hook):
-    """Adapts the output of the hooked module (a forward hook)."""
+    """Adapt the output of the hooked module (a forward hook)."""
 
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return self.adapt(output) if self.enabled else output
 
 
 class InputHook(Hook):
-    """Adapts the first input of the hooked module (a forward pre-hook)."""
+    """Adapt the first input of the hooked module (a forward pre-hook)."""
 
     def __call__(self, module: nn.Module, args: tuple) -> tuple | None:
         return (self.adapt(args[0]), *args[1:]) if self.enabled else None
 
 
 class AroundHook(Hook):
-    """Adapts the output of the hooked module in sight of its input (a forward hook)."""
+    """Adapt the output of the hooked module, given its input too (a forward hook)."""
 
     def __call__(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor:
         return self.adapt(args[0], output) if self.enabled else output
 
 
 class StreamHook(Hook):
-    """Adapts the residual stream of a block between attention and MLP.
+    """Adapt the residual stream of a block between attention and MLP.
 
     The block adds the attention branch to its input x without a module that could be hooked. So the branch's result y
     becomes ``adapter(x + y) - x``. x is remembered from the norm that it enters to the end of the branch; it is the
@@ -187,7 +193,7 @@ class StreamHook(Hook):
         return self.adapt(x + output) - x if self.enabled else output
 
 
-def insert(model: nn.Module, insertion: Insertion, clip: Clip) -> None:
+def insert(model: nn.Module, insertion: Insertion, clip: ClipShape) -> None:
     """Register the hook of an insertion."""
     _, adapter, site, at, kind, uses = insertion
     module = model.get_submodule(site.module if at is None else at)
@@ -202,7 +208,7 @@ def insert(model: nn.Module, insertion: Insertion, clip: Clip) -> None:
         module.register_forward_hook((OutputHook if kind == "output" else AroundHook)(*parts))
 
 
-def remove(model: nn.Module, clip: Clip) -> None:
+def remove(model: nn.Module, clip: ClipShape) -> None:
     """Take the hooks off that share ``clip``: those of one encoder."""
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
@@ -213,7 +219,7 @@ def remove(model: nn.Module, clip: Clip) -> None:
 
 
 def carries_adapters(model: nn.Module) -> bool:
-    """Whether some module of the model already has hooks of an encoder."""
+    """Say whether some module of the model already has hooks of an encoder."""
     for module in model.modules():
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             if isinstance(getattr(hook, "__self__", hook), Hook):

@@ -1,4 +1,4 @@
-"""A model that is changed in place, and the ways back: at once where that fails, and later where it did not."""
+"""Undo changes of a model in place: at once where they fail, and later from a snapshot."""
 
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
@@ -38,7 +38,7 @@ def unchanged_on_error(model: object) -> Iterator[None]:
 
 
 def _own(module: nn.Module) -> dict[str, tuple[object, dict | None]]:
-    """Name of an attribute -> its value, and what is in it where that is a mapping."""
+    """Map the name of an attribute to its value, and to a copy of what is in it where that is a mapping."""
     return {
         name: (value, dict(value) if type(value) in (dict, OrderedDict) else None)
         for name, value in vars(module).items()
@@ -46,8 +46,8 @@ def _own(module: nn.Module) -> dict[str, tuple[object, dict | None]]:
 
 
 @dataclass
-class Before:
-    """What :func:`d2st.adapt` changes of a model, as it was; by name, so that copies of an encoder can go back too.
+class Snapshot:
+    """Keep what :func:`d2st.adapt` changes of a model; by name, so that copies of an encoder can be restored too.
 
     Args:
         trained: parameter -> whether it trained.
@@ -60,8 +60,8 @@ class Before:
     values: dict[str, Tensor]
 
     @classmethod
-    def of(cls, model: nn.Module, kept: Iterable[str]) -> "Before":
-        """Of a model now, with the values of the parameters ``kept``."""
+    def of(cls, model: nn.Module, kept: Iterable[str]) -> "Snapshot":
+        """Take one of a model now, with the values of the parameters ``kept``."""
         parameters = dict(model.named_parameters())
         return cls(
             {name: parameter.requires_grad for name, parameter in parameters.items()},
@@ -70,8 +70,8 @@ class Before:
         )
 
     @torch.no_grad()
-    def bring_back(self, model: nn.Module) -> None:
-        """Set a model to it; what was put into the model since is left alone."""
+    def restore(self, model: nn.Module) -> None:
+        """Set a model to the snapshot; what was put into the model since is left alone."""
         for name, parameter in model.named_parameters():
             if name in self.values:
                 parameter.copy_(self.values[name])

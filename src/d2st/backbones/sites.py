@@ -1,4 +1,4 @@
-"""Where a timm model can be adapted, and how its feature maps are laid out there."""
+"""Find where a timm model can be adapted, and how its feature maps are laid out there."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -14,7 +14,7 @@ Layout = Literal["NLC", "NCHW", "NHWC"]
 
 @dataclass(frozen=True)
 class Site:
-    """One place of the backbone whose output can be adapted: the end of a block (ViT) or of a stage (CNN).
+    """Describe one place of the backbone whose output can be adapted: the end of a block (ViT) or of a stage (CNN).
 
     Attributes:
         index: position among the sites, from the input on.
@@ -34,13 +34,13 @@ class Site:
 
     @property
     def key(self) -> str:
-        """Name usable in a ModuleDict."""
+        """Return its name, usable in a ModuleDict."""
         return self.module.replace(".", "_")
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """What an adapter system may know about the backbone it goes into.
+    """Describe a backbone to an adapter that goes into it.
 
     Attributes:
         model: the timm model.
@@ -58,7 +58,7 @@ class Backbone:
 
     @property
     def has_tokens(self) -> bool:
-        """True for ViT-like backbones, whose sites give token sequences."""
+        """Say whether it is ViT-like, with sites that give token sequences."""
         return self.sites[0].layout == "NLC"
 
     def require_blocks(self, system: str) -> None:

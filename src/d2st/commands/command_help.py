@@ -7,8 +7,7 @@ from jsonargparse import ArgumentParser
 
 from .. import heads
 from ..adapters import SYSTEMS
-from ..heads import FILLED, HEADS
-from ..heads.spec import DEFAULT
+from ..heads import DEFAULT, FILLED, HEADS
 from .flag_help import as_typed
 from .given import CLASSIFIER, Given
 

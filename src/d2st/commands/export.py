@@ -11,9 +11,8 @@ from ..data.clip_reading import choose, with_reading
 from ..encoder import VideoEncoder
 from ..export import describe, import_onnx, translate
 from ..factory.encoder import create_encoder
-from ..heads import HeadSpec
+from ..heads import DEFAULT, HeadSpec
 from ..heads.head_file import saved_spec
-from ..heads.spec import DEFAULT
 from ..utils.console import say, tell
 from ..utils.files import write_together
 from ..utils.hub import find

@@ -10,9 +10,8 @@ from typing import NamedTuple
 from .. import heads, recipes
 from ..adapters import SYSTEMS
 from ..errors import D2STError
-from ..heads import FILLED, HEADS, HeadSpec
+from ..heads import DEFAULT, FILLED, HEADS, HeadSpec
 from ..heads.head_file import saved_spec
-from ..heads.spec import DEFAULT
 from ..utils.annotations import members, shown
 from ..utils.config import hints_of
 from ..utils.yaml_file import Tree, read_yaml

@@ -8,8 +8,7 @@ from torch import Tensor
 from .. import heads
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..heads import Head, HeadSpec, TextConfig, head_file
-from ..heads.spec import DEFAULT
+from ..heads import DEFAULT, Head, HeadSpec, TextConfig, head_file
 from ..text.names import encode_names, visual_projection
 from ..utils.console import tell
 from ..utils.hub import find

@@ -18,7 +18,7 @@ import torch
 
 from ..data.options import TextConfig
 from ..errors import D2STError
-from .base import EncodedEpisode, Head
+from .base import DEFAULT, FILLED, EncodedEpisode, Head, HeadSpec
 from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
 from .head_file import load, save
@@ -27,7 +27,6 @@ from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
-from .spec import FILLED, HeadSpec
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -113,6 +112,7 @@ def _check_size(name: str, options: Mapping[str, object]) -> None:
 __all__ = [
     "CLIPFSAR",
     "D2ST_MM",
+    "DEFAULT",
     "FILLED",
     "HEADS",
     "OTAM",

@@ -1,6 +1,18 @@
-"""What every matching head is: a per-clip stage, a matching stage, and the loss that trains with it."""
+"""The contract of matching heads: what a head is called with, and what it declares about itself.
 
-from dataclasses import dataclass
+A head is a :class:`Head`. It defines ``match``, and where it has them a per-clip stage ``embed`` and a ``loss`` of its
+own. What it needs of others it says in two places, and nowhere else:
+
+- class flags (``needs_maps``, ``needs_text``, ``needs_video``, ``mixes_names``), see :class:`Head`;
+- names of its constructor's options: those in :data:`FILLED` follow from the encoder, the clips and the training part.
+  Whoever builds a head for an encoder fills them in, users do not type them, and listings of options leave them out.
+
+A head of options ``joint`` or with ``needs_text`` has an attribute ``projection``, a
+:class:`~d2st.heads.zero_shot.JointProjection`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -9,12 +21,44 @@ from torch.nn import functional as F
 
 from ..data.clip_reading import ClipReading
 from ..data.options import TextConfig
-from .spec import HeadSpec
+from ..utils.config import Bounds, check_fields
+
+DEFAULT = "bi-mhm"  # the head where none is given or saved
+FILLED = {
+    "features": "D, width of the frame features, or channels of the maps where the head needs those",
+    "frames": "T of a clip",
+    "classes": "number of training classes; absent where the head is not trained",
+    "joint": "width of CLIP's joint space, where the encoder's features are not in it",
+}
+
+
+@dataclass(frozen=True)
+class HeadSpec:
+    """Name a head and the options that were given; the others are the saved head's, or the head's defaults.
+
+    Args:
+        name: one of ``d2st.heads.HEADS``.
+        options: by the names of its constructor.
+    """
+
+    name: str
+    options: Mapping[str, object] = field(default_factory=dict, metadata={"bounds": Bounds(finite=False)})
+
+    def __post_init__(self) -> None:
+        from . import check_options  # the heads themselves know this class
+
+        check_fields(self)
+        object.__setattr__(self, "options", check_options(self.name, self.options))
+
+    def to_dict(self) -> dict[str, object]:
+        """Return name and options, without those that are filled in."""
+        typed = {key: value for key, value in self.options.items() if key not in FILLED}
+        return {"name": self.name, **typed}
 
 
 @dataclass(frozen=True, eq=False)
 class EncodedEpisode:
-    """Training episodes as a head sees them. Leading dimensions are episodes.
+    """Hold training episodes as a head sees them; leading dimensions are episodes.
 
     Attributes:
         support: (..., S, T, D) frame features, or (..., S, T, D, H, W) maps for heads that need them.
@@ -48,9 +92,9 @@ class Head(nn.Module):
     Attributes:
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
         needs_text: ``match`` wants the features of the class names.
-        mixes_names: ``parts`` tells names and looks apart, and ``mixing`` is the share of the names.
+        mixes_names: ``parts`` gives the shares of names and of looks, and ``mixing`` is the share of the names.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
-        text: how the names were told that a head with ``needs_text`` was trained with; None for the others.
+        text: how names were encoded for the training of a head with ``needs_text``; None for the others.
         reading: how the clips were read that it was trained on; None where it was not trained.
         spec: name and all options that ``d2st.heads.build`` built it from, and a saved head is built from again.
     """
@@ -64,11 +108,11 @@ class Head(nn.Module):
     reading: ClipReading | None = None
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimizer gets; empty for the heads that only measure."""
+        """Return what an optimizer gets; empty for the heads that only measure."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
-        """About the bytes that ``match`` works on at once for an episode; evaluation takes as many as are cheap.
+        """Estimate the bytes that ``match`` works on at once for an episode; evaluation takes as many as are cheap.
 
         Args:
             clip: (T', D') an embedded clip.
@@ -79,7 +123,7 @@ class Head(nn.Module):
         return (support + queries) * clip.nbytes
 
     def embed(self, clips: Tensor) -> Tensor:
-        """The part that sees one clip at a time, so that evaluation does it once a clip and not once an episode.
+        """See one clip at a time; evaluation does it once a clip and not once an episode.
 
         Args:
             clips: (..., T, D) frame features, or (..., T, D, H, W) maps.
@@ -92,7 +136,7 @@ class Head(nn.Module):
     def match(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
-        """Logits (..., Q, way) of embedded clips; arguments as for ``forward``."""
+        """Return logits (..., Q, way) of embedded clips; arguments as for ``forward``."""
         raise NotImplementedError
 
     def forward(
@@ -116,19 +160,19 @@ class Head(nn.Module):
         return self.match(self.embed(support), labels, self.embed(query), way, text)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
-        """Training loss, a scalar, and the logits (..., Q, way); here the mean cross entropy of the queries."""
+        """Return the training loss and the logits (..., Q, way); here the mean cross entropy of the queries."""
         text = None if episode.text is None else episode.text[episode.classes]  # (..., way, D')
         logits = self(episode.support, episode.labels, episode.query, episode.way, text)
         return episode_cross_entropy(logits, episode.targets), logits
 
 
 def episode_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean cross entropy of logits (..., Q, way) against targets (Q,) or (..., Q)."""
+    """Return the mean cross entropy of logits (..., Q, way) against targets (Q,) or (..., Q)."""
     return F.cross_entropy(logits.flatten(0, -2), targets.expand(logits.shape[:-1]).flatten())
 
 
 def base_class_cross_entropy(support: Tensor, query: Tensor, episode: EncodedEpisode) -> Tensor:
-    """Mean cross entropy over the training classes of every frame of the support and query clips.
+    """Return the mean cross entropy over the training classes of every frame of the support and query clips.
 
     Args:
         support: (..., S, T, classes) logits; T is 1 where a clip has one.

@@ -16,10 +16,10 @@ from ..utils.config import checked_options
 from ..utils.limits import ATTENTION_HEADS, BELOW_ONE, DEPTH, NOT_NEGATIVE, POSITIVE, SHARE, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .joint import JointProjection, check_text
 from .matching import Cosine, check_labels, class_prototypes, cosines, frame_distances, shut_out
 from .otam import Directions, otam, otam_both
 from .transformer import TemporalTransformer
+from .zero_shot import JointProjection, check_text
 
 # What D2ST-Adapter-MM changes: D2ST's own matching, and the prototype before the text as CLIP-FSAR's 5-shot configs
 # have it. The paper does not say how it decides; its numbers on Kinetics are out of reach without the names.

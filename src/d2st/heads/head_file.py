@@ -15,8 +15,7 @@ from ..utils.finite import some
 from ..utils.hub import find
 from ..utils.tensor_file import read_shapes, read_tensors
 from ..utils.versioned_json import read_versioned, told
-from .base import Head
-from .spec import HeadSpec
+from .base import Head, HeadSpec
 
 CONFIG, WEIGHTS = "head_config.json", "head_model.safetensors"
 FORMAT = 1

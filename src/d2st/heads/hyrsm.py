@@ -11,10 +11,17 @@ from ..utils.config import checked_options
 from ..utils.limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
-from .matching import Shots, check_features, class_prototypes, class_shares, frame_distances, shut_out, without_clips
-from .positions import ScaleAndPosition
-from .precision import full_precision
-from .transformer import Attention
+from .matching import (
+    Shots,
+    check_features,
+    class_prototypes,
+    class_shares,
+    frame_distances,
+    full_precision,
+    shut_out,
+    without_clips,
+)
+from .transformer import Attention, ScaleAndPosition
 
 
 class HyRSM(Head):

@@ -9,8 +9,7 @@ from torch import Tensor
 from ..utils.config import checked_options
 from ..utils.limits import POSITIVE
 from .base import Head
-from .matching import Cosine, Shots, class_distances, frame_distances
-from .precision import full_precision
+from .matching import Cosine, Shots, class_distances, frame_distances, full_precision
 
 Directions = Literal["both", "single"]
 

@@ -7,8 +7,7 @@ from torch import Tensor
 from ..utils.config import checked_options
 from ..utils.limits import POSITIVE
 from .base import Head
-from .matching import Cosine, Shots, class_distances, cosines
-from .precision import full_precision
+from .matching import Cosine, Shots, class_distances, cosines, full_precision
 
 Metric = Literal["cosine", "euclidean"]
 

@@ -2,13 +2,84 @@
 
 from typing import ClassVar
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import POSITIVE, WIDTH
 from .base import Head
-from .joint import JointProjection, check_text
-from .matching import cosines, shut_out
+from .matching import check_features, cosines, shut_out
+
+
+class JointProjection(nn.Module):
+    """CLIP's visual projection, which the backbone of an encoder leaves out: D -> D', frozen, saved with its head.
+
+    Args:
+        head: name of the head, for what is said.
+        features: D.
+        joint: D'; None is for features that are in the joint space already.
+        trained: whether it is trained.
+    """
+
+    def __init__(self, head: str, features: int, joint: int | None = None, trained: bool = False) -> None:
+        super().__init__()
+        self.head, self.features, self.width, self.linear = head, features, joint or features, None
+        if joint:
+            self.linear = nn.Linear(features, joint).requires_grad_(trained)
+            nn.init.constant_(self.linear.weight, float("nan"))  # nothing that could pass for a projection
+        self._given = joint is None
+
+    def set(self, projection: nn.Linear) -> None:
+        """Take a projection's weights.
+
+        Raises:
+            D2STError: it has another shape, or there is no place for one.
+        """
+        if self.linear is None or projection.weight.shape != self.linear.weight.shape:
+            own = "none" if self.linear is None else f"{self.linear.in_features} -> {self.linear.out_features}"
+            raise D2STError(
+                f"The head '{self.head}' has a place for a projection {own}, and was given "
+                f"{projection.in_features} -> {projection.out_features}; build it with these as features and joint."
+            )
+        with torch.no_grad():
+            self.linear.weight.copy_(projection.weight)
+            self.linear.bias.zero_() if projection.bias is None else self.linear.bias.copy_(projection.bias)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """(..., D) -> (..., D').
+
+        Raises:
+            D2STError: clips of another width, or the projection was never given.
+        """
+        check_features(self.head, self.features, clips)
+        if not self._given:  # until it is there: asking a GPU at every call would wait for it
+            if self.linear.weight[0, 0].isnan():
+                raise D2STError(
+                    f"The head '{self.head}' has no visual projection yet: give it CLIP's "
+                    "(head.projection.set(d2st.text.visual_projection(encoder))), or load the weights saved with it."
+                )
+            self._given = True
+        return clips if self.linear is None else self.linear(clips)
+
+
+def check_text(head: str, text: Tensor | None, width: int) -> Tensor:
+    """The names' features, if they are there and lie in the clips' space.
+
+    Raises:
+        D2STError: if not.
+    """
+    if text is None:
+        raise D2STError(
+            f"The head '{head}' needs the features of the classes' names: pass text=, of shape (way, D'); "
+            "d2st.text.encode_names makes them."
+        )
+    if text.shape[-1] != width:
+        raise D2STError(
+            f"The names' features have width {text.shape[-1]}, the clips' in CLIP's joint space {width}; take the text "
+            "tower of the backbone's own CLIP, and give the head its visual projection (joint)."
+        )
+    return text
 
 
 class ZeroShot(Head):
