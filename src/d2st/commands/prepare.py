@@ -14,15 +14,7 @@ def prepare(config: PrepareConfig) -> dict:
     Raises:
         D2STError: settings or data are unusable, or another run works on the store.
     """
-    report = write_store(
-        config.data,
-        config.out,
-        config.split,
-        config,
-        workers=config.workers,
-        on_error=config.on_error,
-        replace=config.replace,
-    )
+    report = write_store(config.data, config.out, config.split, config)
     made = f"{report['written']} written now, {report['kept']} kept, {len(report['bad'])} unreadable"
     if report["removed"]:
         made += f", {report['removed']} that are gone or were made otherwise removed"

@@ -74,13 +74,6 @@ class PrepareConfig(StoreOptions, DataOptions):
         "split",
         help="split file or a benchmark's name; only its classes are prepared. None takes all classes",
     )
-    workers: int | None = option(None, "processes; None for one a CPU core, 0 for none besides this one", **WORKERS)
-    on_error: Literal["skip", "fail"] = option(
-        "skip", "skip lists videos that cannot be read in report.json and goes on; fail stops at the first"
-    )
-    replace: bool = option(
-        False, "a finished store of other data, or of clips that are not asked for now, may be replaced"
-    )
 
 
 @dataclass(frozen=True)

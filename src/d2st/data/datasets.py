@@ -1,5 +1,6 @@
 """Open a dataset: clips with labels, from videos or from a frame store alike."""
 
+import os
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from .sampling import Sampler
 from .splits import Parts, Source, apply_split
 from .store import StoreLookup, is_store, list_store
 from .video.open import read_clip
-from .walk import exists, is_flow_folder, is_frame_folder, nfc, walk
+from .walk import is_flow_folder, is_frame_folder, nfc, walk
 
 
 class DataWarning(UserWarning):
@@ -190,7 +191,7 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
         D2STError: something is not there, cannot be read, or contradicts itself.
     """
     data = Path(data)
-    if exists(data) and data.is_file() and is_archive(data):
+    if os.path.isfile(data) and is_archive(data):
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
     if isinstance(split, str) and split in benchmarks.NAMES:
         benchmark = benchmarks.load(split)
@@ -200,10 +201,10 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
     if is_store(data):
         store = StoreLookup(data)
         source = Source(lambda: list_store(data), store.find, store.names)
-    elif exists(data) and data.is_file():
+    elif os.path.isfile(data):
         find = Folder(data.parent).find
         source = Source(lambda: read_list(data, find), find)
-    elif exists(data) and data.is_dir():
+    elif os.path.isdir(data):
         divided = scan_parts(data) if shared and split is None else None
         if divided:
             return divided, divided.parts
@@ -225,7 +226,7 @@ def query_files(query: Iterable[str | Path]) -> list[Path]:
     """
     files = []
     for path in map(Path, query):
-        if not exists(path):
+        if not os.path.exists(path):
             raise D2STError(f"The query '{path}' does not exist.")
         if not path.is_dir() or is_frame_folder(path):
             files.append(path)

@@ -93,7 +93,7 @@ class Folder:
         return self._folders[path]
 
     def _inside(self, above: Path, name: str) -> Path | None:
-        if is_folder(above / name):
+        if os.path.isdir(above / name):
             return above / name
         for entry in self._entries(above):
             if nfc(entry.name) == nfc(name) and is_folder(entry):

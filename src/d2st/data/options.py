@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from ..utils.config import Checked, option
-from ..utils.limits import CLIPS, COUNT, FRAMES, RATIO, SHARE, SIDE
+from ..utils.limits import CLIPS, COUNT, FRAMES, RATIO, SHARE, SIDE, WORKERS
 
 Sampling = Literal["uniform", "rate50", "rate35", "stride", "tsn"]
 Transforms = Literal["plain", "released"]
@@ -146,7 +146,7 @@ class TextConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions(Checked):
-    """Pictures of a frame store"""
+    """How a frame store is made"""
 
     short_side: int = option(
         256,
@@ -158,3 +158,10 @@ class StoreOptions(Checked):
         "jpeg", "jpeg, or lossless (WebP; two to three times the space and the reading time)"
     )
     quality: int = option(95, "of JPEG, 1 to 100", least=1, most=100)
+    workers: int | None = option(None, "processes; None for one a CPU core, 0 for none besides this one", **WORKERS)
+    on_error: Literal["skip", "fail"] = option(
+        "skip", "skip lists videos that cannot be read in report.json and goes on; fail stops at the first"
+    )
+    replace: bool = option(
+        False, "a finished store of other data, or of clips that are not asked for now, may be replaced"
+    )

@@ -1,6 +1,7 @@
 """Apply a split: which classes, or which clips, are for training, validation and test, and the checks on both."""
 
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from . import benchmarks
 from .class_folders import PARTS, Listing
 from .lists import read_list, short
 from .lookup import NameLookup
-from .walk import exists, nfc
+from .walk import nfc
 
 LISTS = (".txt", ".csv", ".tsv", ".list")
 Parts = dict[str, list[str]]  # part -> its classes
@@ -58,7 +59,7 @@ def apply_split(source: Source, split: Path | None, shared: bool = False) -> tup
     if split is None:
         listing = source.listing()
         parts = listing.parts
-    elif exists(split) and split.is_dir():
+    elif os.path.isdir(split):
         files = _list_files(split)
         listing, parts = _look_up(source, lambda find: _read_lists(files, find, shared))
     elif split.suffix.lower() in LISTS:
@@ -251,7 +252,7 @@ def _without_clips(empty: list[str], part: str, listing: Listing) -> D2STError:
 
 
 def _require(file: Path) -> Path:
-    if exists(file) and file.is_file():
+    if os.path.isfile(file):
         return file
     raise D2STError(
         f"Split '{short(str(file), 500)}' does not exist; {benchmarks.meant(str(file)[:200])}give a YAML file, a list "

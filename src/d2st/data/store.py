@@ -8,6 +8,7 @@ are until its own index takes their place (:mod:`d2st.data.store_writer`).
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -19,7 +20,7 @@ from .class_folders import PARTS, Listing
 from .lookup import Lookup, NameLookup
 from .pack.shard import member_path, shard_file
 from .video import frame_file
-from .walk import Found, exists
+from .walk import Found
 
 VERSION = 1
 LOCK = "clips.lock"
@@ -31,10 +32,10 @@ _REVISION = re.compile(r"[0-9a-f]{12}")
 
 def is_store(folder: Path) -> bool:
     """Tell whether a folder is a frame store, finished or not."""
-    if not exists(folder):
-        return False
-    files = (folder / "clips").is_dir() or (folder / "shards").is_dir()
-    return (folder / LOCK).is_file() or (files and (folder / "index.json").is_file())
+    if os.path.isfile(folder / LOCK):
+        return True
+    has_files = os.path.isdir(folder / "clips") or os.path.isdir(folder / "shards")
+    return has_files and os.path.isfile(folder / "index.json")
 
 
 def clip_file(store: Path, id: str, made: dict[str, str] | None = None) -> Path:
@@ -84,7 +85,12 @@ def read_index(store: Path) -> dict:
         remedy=f"it is damaged, so {AGAIN}",
         most=_LARGEST,
     )
-    wrong = _wrong_parts(index["parts"]) or _wrong_reasons(index["bad"]) or wrong_clips(index["clips"])
+    parts, bad = index["parts"], index["bad"]
+    wrong = wrong_clips(index["clips"])
+    if not isinstance(parts, dict) or parts.keys() - set(PARTS) or not all(map(_are_texts, parts.values())):
+        wrong = "its parts are no lists of class names"
+    if not isinstance(bad, list) or not all(isinstance(entry, dict) and _is_text(entry.get("reason")) for entry in bad):
+        wrong = "its unreadable clips are no list of reasons"
     if wrong:
         raise D2STError(f"The index of frame store '{store}' is damaged ({wrong}); {AGAIN}.")
     return index
@@ -145,21 +151,6 @@ class StoreLookup:
         return Lookup(self._files)
 
 
-def _wrong_parts(parts: object) -> str:
-    """Say what is wrong with the parts of an index; empty where nothing is."""
-    if not isinstance(parts, dict) or parts.keys() - set(PARTS):
-        return "its parts are none"
-    for names in parts.values():
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            return "a part is no list of class names"
-    return ""
-
-
-def _wrong_reasons(bad: object) -> str:
-    right = isinstance(bad, list) and all(isinstance(e, dict) and isinstance(e.get("reason"), str) for e in bad)
-    return "" if right else "its unreadable clips are no list of reasons"
-
-
 def wrong_clips(clips: object) -> str:
     """Say what is wrong with the entries of clips; empty where nothing is."""
     if not isinstance(clips, list):
@@ -180,6 +171,10 @@ def wrong_clips(clips: object) -> str:
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(map(_is_text, values))
 
 
 def _is_count(value: object) -> bool:

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
 
 import torch
 
@@ -33,15 +32,7 @@ from .video.open import iter_frames, probe, reader, state
 from .video.reader import VideoError, VideoWarning
 
 
-def write_store(
-    data: str | Path,
-    out: str | Path,
-    split: str | Path | None,
-    pictures: StoreOptions,
-    workers: int | None = None,
-    on_error: Literal["skip", "fail"] = "skip",
-    replace: bool = False,
-) -> dict:
+def write_store(data: str | Path, out: str | Path, split: str | Path | None, options: StoreOptions) -> dict:
     """Decode every clip of a dataset once into a frame store.
 
     Safe to kill at any moment and to run again: finished clips are kept if their video and the settings are the same.
@@ -52,10 +43,7 @@ def write_store(
         data: folder of class folders, list file, or the folder that the list files in ``split`` start from.
         out: folder of the store.
         split: split file or a benchmark's name; only its classes are prepared. None: all.
-        pictures: how they are made.
-        workers: processes; None for one a CPU core, 0 for none besides this one.
-        on_error: "skip" lists videos that cannot be read in report.json and goes on; "fail" stops at the first.
-        replace: a finished store of other data, or of clips that are not asked for now, may be replaced.
+        options: how it is made.
 
     Returns:
         The report, also written to ``out/report.json``: numbers of clips written and kept, ``bad`` clips with reasons,
@@ -63,7 +51,7 @@ def write_store(
 
     Raises:
         D2STError: settings or data are unusable, another run works on the store, it was made from other data, no video
-            can be read, or one cannot be read and ``on_error`` is "fail".
+            can be read, or one cannot be read and the options say "fail".
     """
     out = Path(out)
     if is_store(Path(data)):
@@ -74,25 +62,25 @@ def write_store(
     if not jobs:
         raise D2STError(f"None of the clips of '{data}' is there. {' '.join(listing.problems_of(None))}")
     source = source_of(data, split)
-    refuse_other(out, source, (id for _, id, _ in jobs), replace)
+    refuse_other(out, source, (id for _, id, _ in jobs), options.replace)
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))  # one process may have all the long videos
     with locked(out, fabric, "clips"):
         with _full_disk(out):
-            done = _work(fabric, _Job(out, pictures), jobs, workers, on_error)
+            done = _work(fabric, out, jobs, options)
         report = None
         if fabric.is_global_zero:
             clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
             report = _report(out, clips, done, listing)
-            report["removed"] = write_index(out, source, _settings(pictures), clips, report["bad"], listing, parts)
+            report["removed"] = write_index(out, source, _settings(options), clips, report["bad"], listing, parts)
             write_json(out / "report.json", report)
         return fabric.broadcast(report)
 
 
-def _settings(pictures: StoreOptions) -> dict[str, str]:
+def _settings(options: StoreOptions) -> dict[str, str]:
     """What the index and each clip's file say of how the pictures were made."""
-    settings = {"short_side": str(pictures.short_side), "format": pictures.format}
-    if pictures.format == "jpeg":
-        settings["quality"] = str(pictures.quality)
+    settings = {"short_side": str(options.short_side), "format": options.format}
+    if options.format == "jpeg":
+        settings["quality"] = str(options.quality)
     return settings
 
 
@@ -108,15 +96,15 @@ def _full_disk(out: Path) -> Iterator[None]:
         raise
 
 
-def _work(fabric, job: "_Job", jobs: list, workers: int | None, on_error: str) -> dict[str, list[dict]]:
+def _work(fabric, out: Path, jobs: list, options: StoreOptions) -> dict[str, list[dict]]:
     """Prepare the clips; status -> entries, of all processes."""
     mine = [jobs[i] for i in share(fabric, len(jobs))]
     done: dict[str, list[dict]] = {"written": [], "kept": [], "bad": []}
     with progress("Preparing", len(mine), "clips") as advance, lost_workers():
-        for entry in run_jobs(job, mine, workers):
+        for entry in run_jobs(_Job(out, options), mine, options.workers):
             done[entry.pop("status")].append(entry)
             advance(1, f"{len(done['bad'])} bad" if done["bad"] else "")
-            if done["bad"] and on_error == "fail":
+            if done["bad"] and options.on_error == "fail":
                 reason = done["bad"][0]["reason"]
                 raise D2STError(f"{reason} Repair or remove it, or pass --on-error skip; finished clips are kept.")
     with lost_processes(fabric, "Start prepare again: finished clips are kept."):
@@ -147,9 +135,9 @@ class _Job:
     A file that was made otherwise stays where it is, because the store's index may name it; the new one lies beside it.
     """
 
-    def __init__(self, out: Path, pictures: StoreOptions) -> None:
+    def __init__(self, out: Path, options: StoreOptions) -> None:
         self.out = out
-        self.pictures = pictures
+        self.options = options
 
     def __call__(self, job: tuple[str, str, Path]) -> dict:
         name, id, path = job
@@ -162,7 +150,7 @@ class _Job:
     def _prepare(self, id: str, path: Path) -> dict:
         with clip_errors(path):
             size, time = state(path)
-        made = _settings(self.pictures) | {"size": str(size), "mtime_ns": str(time)}
+        made = _settings(self.options) | {"size": str(size), "mtime_ns": str(time)}
         first, other = clip_file(self.out, id), clip_file(self.out, id, made)
         for file in (first, other):
             told = _kept(file, made)
@@ -179,9 +167,9 @@ class _Job:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", VideoWarning)
             info = probe(path)
-            frames = iter_frames(path, self.pictures.short_side)
-            options = self.pictures.format, self.pictures.quality
-            with frame_file.Compressed(path, frames, *options, file.parent) as compressed:
+            frames = iter_frames(path, self.options.short_side)
+            format, quality = self.options.format, self.options.quality
+            with frame_file.Compressed(path, frames, format, quality, file.parent) as compressed:
                 told = [str(warning.message) for warning in caught]
                 about = compressed.about | made | {"fps": repr(info.fps), "warnings": json.dumps(told)}
                 compressed.write(file, about | {"promised": str(info.frames)})

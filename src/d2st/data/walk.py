@@ -32,19 +32,11 @@ def stem(path: str) -> str:
     return before if extension.lower() in EXTENSIONS else path
 
 
-def exists(path: Path) -> bool:
-    """Tell whether a path is there; False for one that is none, as with a null byte or thousands of letters."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
-
-
-def is_folder(entry: os.DirEntry | Path) -> bool:
-    """Tell whether this is a folder, or a link to one; False for a link to itself and for an impossible name."""
+def is_folder(entry: os.DirEntry) -> bool:
+    """Tell whether this is a folder, or a link to one."""
     try:
         return entry.is_dir()
-    except (OSError, ValueError):
+    except OSError:  # a link to itself
         return False
 
 

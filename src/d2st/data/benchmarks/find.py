@@ -1,5 +1,6 @@
 """Find the clips of a benchmark below a folder, however they lie there, and say what differs from the published one."""
 
+import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +11,7 @@ from ...errors import D2STError
 from .. import archives
 from ..class_folders import Listing
 from ..lookup import NameLookup, rank, youtube_id
-from ..walk import Found, Tree, exists, is_flow_folder, walk
+from ..walk import Found, Tree, is_flow_folder, walk
 from . import Benchmark, key
 from .labels import FILES, Label, annotations, labeler
 from .official_lists import official_lists, take_list
@@ -32,7 +33,7 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
         D2STError: the folder holds no clips at all, no clip of a full-shot benchmark, or its lists or annotations
             contradict themselves.
     """
-    if not exists(root) or not root.is_dir():
+    if not os.path.isdir(root):
         raise D2STError(f"Data '{root}' is no folder; give the one that holds the videos of {benchmark.title}.")
     tree = walk(root, skip=is_flow_folder)
     packed = [file.path for file in tree.others if archives.is_archive(Path(file.file))]
