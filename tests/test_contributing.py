@@ -9,6 +9,7 @@ import test_head_contract as contract
 
 import d2st
 from d2st import heads
+from d2st.data import benchmarks, open_dataset
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 ROOT = Path(d2st.__file__).parent
@@ -47,3 +48,14 @@ def test_the_head_of_the_page_is_held_to_the_contract(head):
     contract.test_order_of_support_and_names_of_classes_do_not_matter(head)
     contract.test_a_query_s_logits_do_not_depend_on_the_others(head)
     contract.test_loss_is_a_scalar_whose_gradient_reaches_everything(head)
+
+
+def test_the_benchmark_of_the_page_is_opened_by_its_name(monkeypatch, tmp_path):
+    (tmp_path / "kitchen.yaml").write_text(recipe("Add a dataset"))
+    monkeypatch.setattr(benchmarks, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(benchmarks, "NAMES", (*benchmarks.NAMES, "kitchen"))
+    for clip in ("chop/a.mp4", "chop/b.mp4", "pour/c.mp4", "stir/d.mp4"):
+        (tmp_path / "clips" / clip).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "clips" / clip).write_bytes(b"x")
+    clips = open_dataset(tmp_path / "clips", "kitchen", "train")
+    assert clips.classes == ("chop", "pour") and clips.labels.tolist() == [0, 0, 1]
