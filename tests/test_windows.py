@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2st.data import sampling as frames
-from d2st.spotting.windows import Ring, cut, ladder
+from d2st.spotting.windows import FrameBuffer, cut, ladder
 
 LENGTHS = st.lists(st.floats(0.1, 5), min_size=1, max_size=3, unique_by=lambda length: round(length, 3))
 STRIDE, COUNT = st.floats(0.1, 1), st.integers(1, 9)
@@ -56,18 +56,18 @@ def test_a_window_is_sampled_as_a_clip_is(fps, length, count, total):
 
 @given(LENGTHS, STRIDE, st.integers(5, 30))
 def test_no_more_frames_are_kept_than_the_longest_window_needs(lengths, stride, fps):
-    ring = Ring()
-    for _ in cut(stream([i / fps for i in range(40 * fps)]), lengths, stride, 4, 1 / fps, ring):
+    buffer = FrameBuffer()
+    for _ in cut(stream([i / fps for i in range(40 * fps)]), lengths, stride, 4, 1 / fps, buffer):
         pass
-    assert ring.longest <= (1 + stride) * max(lengths) * fps + 3
+    assert buffer.longest <= (1 + stride) * max(lengths) * fps + 3
 
 
 def test_memory_does_not_grow_with_the_longest_window():
     fps, lengths, stride, count = 30, [4.0, 37.0, 100.0, 333.3], 0.25, 8
     times = [i / fps for i in range(600 * fps)]
-    ring, end = Ring(), times[-1] + 1 / fps
-    windows = list(cut(stream(times), lengths, stride, count, 1 / fps, ring))
-    assert ring.longest < 800  # of 12,500 in the longest window
+    buffer, end = FrameBuffer(), times[-1] + 1 / fps
+    windows = list(cut(stream(times), lengths, stride, count, 1 / fps, buffer))
+    assert buffer.longest < 800  # of 12,500 in the longest window
     last = 0
     for window in windows:
         expected, found = naive(times, window.start, window.end, count), window.frames[:, 0].tolist()

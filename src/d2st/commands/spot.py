@@ -1,8 +1,6 @@
-"""``d2st spot``: where in a long video the actions of a support folder happen."""
+"""Run ``d2st spot``: find where in a long video the actions of a support folder happen."""
 
-import json
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,20 +12,29 @@ from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import read_as
 from ..data.video.stream import VideoStream, open_stream
 from ..errors import D2STError
-from ..spotting.segments import Segment, count_found, find_segments, of_classes, read_events, tell, window_scores
+from ..spotting.segments import (
+    Segment,
+    count_found,
+    find_segments,
+    found_sentence,
+    of_classes,
+    read_events,
+    window_scores,
+)
 from ..spotting.timeline import timeline
 from ..spotting.windows import lengths_for, watch
-from ..utils import console
-from ..utils.console import plain_console, plain_table, printable
+from ..utils.console import plain_console, tell, tell_unreadable
 from ..utils.files import write_png
 from ..utils.progress import clock, video_progress
 from ..utils.provenance import write_result
 from ..utils.signals import Stop
-from ..utils.tables import TableWriter
+from ..utils.tables import Format, TableWriter, print_rows
 from .options import SpotConfig
 
+_COLUMNS = ("start", "end", "label", "score")
 
-class Windows:
+
+class WindowLog:
     """Windows and their logits, also written to ``windows.csv`` as they come, so that a crash leaves what was computed.
 
     The file of a run before stays until there is a window to write.
@@ -39,23 +46,28 @@ class Windows:
     """
 
     def __init__(self, classes: Sequence[str], out: str | Path | None) -> None:
-        self.classes, self.count, self.until = tuple(classes), 0, 0.0
-        self._spans, self._logits, self._file = [np.empty((0, 2))], [np.empty((0, len(classes)), np.float32)], None
+        self.classes = tuple(classes)
+        self.count = 0
+        self.until = 0.0
+        self._spans = [np.empty((0, 2))]
+        self._logits = [np.empty((0, len(classes)), np.float32)]
         self._path = Path(out) / "windows.csv" if out else None
+        self._file = None
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, spans: np.ndarray, logits: np.ndarray) -> None:
-        """Windows (B, 2) in seconds, and their logits (B, way)."""
+        """Take windows (B, 2) in seconds, and their logits (B, way)."""
         self._spans.append(spans)
         self._logits.append(logits)
-        self.count, self.until = self.count + len(spans), max(self.until, float(spans[:, 1].max()))
+        self.count += len(spans)
+        self.until = max(self.until, float(spans[:, 1].max()))
         if self._path:
             self._write(spans, logits)
 
     def _write(self, spans: np.ndarray, logits: np.ndarray) -> None:
-        first = self._file is None
         temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.tmp")
+        first = self._file is None
         if first:
             self._file = temporary.open("w", newline="", encoding="utf-8")
             self._writer = TableWriter(self._file)
@@ -67,11 +79,11 @@ class Windows:
             os.replace(temporary, self._path)
 
     def arrays(self) -> tuple[np.ndarray, np.ndarray]:
-        """(N, 2) and (N, way)."""
+        """Give all spans (N, 2) and logits (N, way)."""
         return np.concatenate(self._spans), np.concatenate(self._logits)
 
     def close(self) -> None:
-        """Nothing more is added."""
+        """Close the file; nothing more is added."""
         if self._file:
             self._file.close()
 
@@ -85,7 +97,8 @@ def spot(config: SpotConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, a class is left without examples, or the video cannot be read.
     """
-    _check(config)
+    if not config.video:
+        raise D2STError("Say which video to search: d2st spot SUPPORT VIDEO, or --video FILE.")
     events = read_events(config.events) if config.events else []
     with open_stream(config.video, config.workers) as video:  # refused before anything is encoded
         classifier, support, config = create_classifier(config)
@@ -95,86 +108,84 @@ def spot(config: SpotConfig) -> dict:
                 f"Windows are read uniformly and the support clips with sampling {classifier.sampling}; "
                 f"--sampling uniform reads both alike."
             )
-        lengths = lengths_for(support.clips) if config.lengths is None else _given(config.lengths)
+        lengths = lengths_for(support.clips) if config.lengths is None else config.lengths
+        lengths = lengths if isinstance(lengths, tuple) else (lengths,)
         config = replace(config, lengths=lengths, gap=min(lengths) / 2 if config.gap is None else config.gap)
-        windows, failure, stopped = Windows(classifier.classes, config.out), None, False
-        try:
-            stopped = _watch(classifier, video, config, windows)
-        except (Exception, KeyboardInterrupt) as error:
-            if not windows.count:
-                raise
-            failure = error  # after what was computed is written
-        finally:
-            windows.close()
-    if not windows.count:
-        raise KeyboardInterrupt
-    complete = failure is None and not stopped
+        windows = WindowLog(classifier.classes, config.out)
+        complete, failure = _watch(classifier, video, config, windows)
     notes += video.tally.sentences()
     if not complete:
         whole = f" of {clock(video.duration)}" if video.duration else ""
         notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
-    result = {"complete": complete, "watched": round(windows.until, 3), "windows": windows.count}
-    result |= {"frames": asdict(video.tally), "unreadable": list(support.unreadable), "notes": notes}
-    result |= read_as(classifier.reading, classifier.encoder)
-    result = _conclude(config, classifier, windows, events, result)
+    result = {
+        "complete": complete,
+        "watched": round(windows.until, 3),
+        "windows": windows.count,
+        "frames": asdict(video.tally),
+        "unreadable": list(support.unreadable),
+        "notes": notes,
+        **read_as(classifier.reading, classifier.encoder),
+    }
+    _conclude(config, classifier, windows, events, result)
     if failure:
         raise failure
     return result
 
 
-def _watch(classifier: FewShotClassifier, video: VideoStream, config: SpotConfig, windows: Windows) -> bool:
-    """Fill the windows; True where a signal ended it before the video did."""
-    with Stop() as stop, video_progress("watch", video.duration) as reach:
+def _watch(
+    classifier: FewShotClassifier, video: VideoStream, config: SpotConfig, windows: WindowLog
+) -> tuple[bool, BaseException | None]:
+    """Fill the windows.
 
-        def frames() -> Iterator[tuple[float, np.ndarray]]:
-            for time, picture in video:
-                if stop.signal:
-                    return
-                reach(time)
-                yield time, picture
+    Returns:
+        Whether the video was watched to its end, and the error to raise after what was computed is written.
+    """
 
-        for seen in watch(classifier, frames(), video.fps, config.lengths, config.stride, config.batch_size):
-            windows.add(seen.spans, seen.logits)
-        return bool(stop.signal)
+    def frames() -> Iterator[tuple[float, np.ndarray]]:
+        for time, picture in video:
+            if stop.signal:
+                return
+            reach(time)
+            yield time, picture
+
+    try:
+        with Stop() as stop, video_progress("watch", video.duration) as reach:
+            for seen in watch(classifier, frames(), video.fps, config.lengths, config.stride, config.batch_size):
+                windows.add(seen.spans, seen.logits)
+    except (Exception, KeyboardInterrupt) as error:
+        if not windows.count:
+            raise
+        return False, error
+    finally:
+        windows.close()
+    if not windows.count:
+        raise KeyboardInterrupt
+    return not stop.signal, None
 
 
 def _conclude(
-    config: SpotConfig,
-    classifier: FewShotClassifier,
-    windows: Windows,
-    events: list[Segment],
-    result: dict,
-) -> dict:
+    config: SpotConfig, classifier: FewShotClassifier, windows: WindowLog, events: list[Segment], result: dict
+) -> None:
     """Find the segments and count them against the events; write, draw and print what was found, in this order."""
     spans, logits = windows.arrays()
     scores = window_scores(classifier.rejector, logits, config.contrast)
     segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
-    result = result | {"segments": [record(segment) for segment in segments]}
+    result["segments"] = [record(segment) for segment in segments]
     if events:
         result["events"] = count_found(segments, [event for event in events if event.start < windows.until])
-        result["notes"] = [*result["notes"], tell(result["events"])]
+        result["notes"].append(found_sentence(result["events"]))
     if config.out:
-        write_result(Path(config.out) / "spot.json", config, result)
-        drawn = timeline(spans, scores, windows.classes, segments, config.threshold, events)
-        write_png(Path(config.out) / "timeline.png", drawn)
+        out = Path(config.out)
+        write_result(out / "spot.json", config, result)
+        write_png(out / "timeline.png", timeline(spans, scores, windows.classes, segments, config.threshold, events))
     print_segments(segments, config.format)
     for note in result["notes"]:
-        console.tell(note)
-    console.tell_unreadable(result["unreadable"])
-    return result
-
-
-def _check(config: SpotConfig) -> None:
-    if not config.video:
-        raise D2STError("Say which video to search: d2st spot SUPPORT VIDEO, or --video FILE.")
-
-
-def _given(lengths: tuple[float, ...] | float) -> tuple[float, ...]:
-    return lengths if isinstance(lengths, tuple) else (lengths,)
+        tell(note)
+    tell_unreadable(result["unreadable"])
 
 
 def record(segment: Segment) -> dict:
-    """A segment as JSON holds it; times in seconds."""
+    """Give a segment as JSON holds it; times in seconds."""
     return {
         "start": round(segment.start, 3),
         "end": round(segment.end, 3),
@@ -183,20 +194,15 @@ def record(segment: Segment) -> dict:
     }
 
 
-def print_segments(segments: Sequence[Segment], format: str) -> None:
-    """Segments on stdout: a table, JSON lines or CSV."""
-    if format == "jsonl":
-        for segment in segments:
-            print(json.dumps(record(segment)))
-    elif format == "csv":
-        writer = TableWriter(sys.stdout)
-        writer.row(["start", "end", "label", "score"])
-        for found in map(record, segments):
-            writer.row([found["start"], found["end"], found["label"]], [found["score"]])
-    elif not segments:
+def print_segments(segments: Sequence[Segment], format: Format) -> None:
+    """Print segments on stdout: a table, JSON lines or CSV."""
+    if format == "table" and not segments:
         plain_console().print("None of the actions was found.")
-    else:
-        table = plain_table("start", "end", "label", "score")
-        for segment in segments:
-            table.add_row(clock(segment.start), clock(segment.end), printable(segment.label), f"{segment.score:.3f}")
-        plain_console().print(table)
+        return
+    records = [record(segment) for segment in segments]
+    print_rows(
+        format,
+        records=records,
+        csv=(_COLUMNS, (([found["start"], found["end"], found["label"]], [found["score"]]) for found in records)),
+        table=(_COLUMNS, ((clock(s.start), clock(s.end), s.label, f"{s.score:.3f}") for s in segments)),
+    )

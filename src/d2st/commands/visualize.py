@@ -1,17 +1,21 @@
-"""``d2st visualize``: where the adapters look in a clip, and which of its frames match those of examples."""
+"""Run ``d2st visualize``: draw where the adapters look in a clip, and which of its frames match those of examples."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
+from torch import Tensor
 
 from ..adapters import D2STConfig
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import choose, read_as, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
+from ..data.splits import LISTS
 from ..data.store import is_store
-from ..data.video.open import reader
+from ..data.transforms import View
+from ..data.video.open import read_clip
 from ..data.walk import clips_in, is_frame_folder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
@@ -23,7 +27,7 @@ from ..utils.files import write_png
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..visualize import point_figures, sheet
-from ..visualize.alignment import align, alignment_figure
+from ..visualize.alignment import Alignment, align, alignment_figure
 from ..visualize.clip_points import ClipPoints, clip_points, points_record
 from .options import VisualizeConfig
 
@@ -45,39 +49,28 @@ def visualize(config: VisualizeConfig) -> dict:
     """
     _check(config)
     torch.manual_seed(config.seed)
-    encoder, _ = create_encoder(config)
-    reading = choose(config, encoder)
-    config = with_reading(config, reading)
-    head, trained = load_or_create_head(
-        config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
-    )
-    encoder.to(pick_device(config.device))
-    classifier = FewShotClassifier(
-        encoder,
-        head,
-        frames=reading.frames,
-        sampling=reading.sampling,
-        transforms=reading.transforms,
-        precision=config.precision,
-        text=config.text,
-    )
-    clip = _Clip(classifier, config.query)
-    points = clip_points(encoder, clip.frames, config.token, config.precision, reading.transforms)
+    classifier, head_is_trained, config = _create_classifier(config)
+    encoder, head = classifier.encoder, classifier.head
+    clip = SampledClip.read(config.query, classifier)
+    points = clip_points(encoder, clip.frames, config.token, config.precision, config.transforms)
     if not points.pathways and not config.support:
         raise D2STError(_NO_POINTS.format(encoder.config.name))
-    out, files, result = Path(config.out), [], {"clip": clip.record(points)}
+    out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
+    files = []
+    result = {"clip": clip.record(points.view)}
     if config.support:  # first, because it can be refused
-        if not trained:
+        if not head_is_trained:
             tell_untrained(head)
-        result["alignment"] = match_support(classifier, points, config, out / "alignment.png")
+        result["alignment"], figure = _match_support(classifier, points, config)
+        write_png(out / "alignment.png", figure)
         files.append("alignment.png")
     if points.pathways:
-        files += _draw(points, clip, config, out)
+        files += _draw_points(points, clip, config, out)
         result |= points_record(points)
     else:
         say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
-    result |= read_as(reading, encoder)
+    result |= read_as(classifier.reading, encoder)
     result["files"] = [*files, "visualize.json"]
     write_result(out / "visualize.json", replace(config, head=head.spec), result)
     say(f"Written to {out}: {', '.join(result['files'])}")
@@ -95,42 +88,80 @@ def _check(config: VisualizeConfig) -> None:
         raise D2STError(_NO_POINTS.format(config.adapter.name))
 
 
-class _Clip:
+def _create_classifier(config: VisualizeConfig) -> tuple[FewShotClassifier, bool, VisualizeConfig]:
+    """Create a classifier without classes; tells whether its head needs no training, and how clips are read."""
+    encoder, _ = create_encoder(config)
+    reading = choose(config, encoder)
+    head, trained = load_or_create_head(
+        config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
+    )
+    classifier = FewShotClassifier(
+        encoder.to(pick_device(config.device)),
+        head,
+        frames=reading.frames,
+        sampling=reading.sampling,
+        transforms=reading.transforms,
+        precision=config.precision,
+        text=config.text,
+    )
+    return classifier, trained, with_reading(config, reading)
+
+
+@dataclass(frozen=True, eq=False)
+class SampledClip:
     """The clip that is looked into, and which of its frames were read.
 
     Attributes:
+        path: of the clip.
         frames: uint8 (T, 3, H, W).
         indices: (T,) in the video.
         length, fps: of the video.
     """
 
-    def __init__(self, classifier: FewShotClassifier, path: str) -> None:
-        def sample(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
-            self.indices, self.length, self.fps = classifier.sample(length, fps, rng), length, fps
-            return self.indices
+    path: str
+    frames: Tensor
+    indices: np.ndarray
+    length: int
+    fps: float
 
-        self.path = path
-        self.frames = reader(path).read_clip(path, sample)
+    @classmethod
+    def read(cls, path: str, classifier: FewShotClassifier) -> "SampledClip":
+        """Read the frames that a classifier samples."""
+        found = {}
+
+        def sample(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
+            found.update(indices=classifier.sample(length, fps, rng), length=length, fps=fps)
+            return found["indices"]
+
+        frames = read_clip(path, sample)
+        return cls(path, frames, **found)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, float]:
-        """More pictures of the clip (L, H, W, 3), where they lie between the frames that were sampled, and how many to
-        play a second: about as the clip does."""
-        first, last = int(self.indices[0]), int(self.indices[-1])
-        count = min(last - first + 1, MOMENTS, BYTES // self.frames[0].numel())
-        if len(self.frames) < 2 or count <= len(self.frames) or (np.diff(self.indices) <= 0).any():
-            return self.frames.permute(0, 2, 3, 1).numpy(), np.arange(len(self.frames)), 2.0
-        chosen = np.linspace(first, last, count).round().astype(np.int64)
-        pictures = reader(self.path).read_clip(self.path, lambda length, fps, rng: chosen)
-        times = np.interp(chosen, self.indices, np.arange(len(self.indices)))
-        rate = count * self.fps / (last - first + 1) if self.fps else 8.0
-        return pictures.permute(0, 2, 3, 1).numpy(), times, float(np.clip(rate, 4, 15))
+        """Read more pictures of the clip, for an animation.
 
-    def record(self, points: ClipPoints) -> dict:
-        height, width = points.view.picture
-        top, left, bottom, right = (round(edge, 3) for edge in points.view.window)
+        Returns:
+            The pictures (L, H, W, 3), where they lie between the frames that were sampled, and how many to play a
+            second: about as the clip does.
+        """
+        first, last = int(self.indices[0]), int(self.indices[-1])
+        span = last - first + 1
+        count = min(span, MOMENTS, BYTES // self.frames[0].numel())
+        rising = (np.diff(self.indices) > 0).all()
+        if len(self.frames) < 2 or count <= len(self.frames) or not rising:
+            return _pictures(self.frames), np.arange(len(self.frames)), 2.0
+        chosen = np.linspace(first, last, count).round().astype(np.int64)
+        pictures = _pictures(read_clip(self.path, lambda length, fps, rng: chosen))
+        times = np.interp(chosen, self.indices, np.arange(len(self.indices)))
+        rate = count * self.fps / span if self.fps else 8.0
+        return pictures, times, float(np.clip(rate, 4, 15))
+
+    def record(self, view: View) -> dict:
+        """Give the clip as JSON holds it, with the part of its pictures that the model sees."""
+        height, width = view.picture
+        top, left, bottom, right = (round(edge, 3) for edge in view.window)
         return {
             "path": str(self.path),
-            "frames": [int(i) for i in self.indices],
+            "frames": [int(index) for index in self.indices],
             "length": self.length,
             "fps": self.fps,
             "width": width,
@@ -139,47 +170,37 @@ class _Clip:
         }
 
 
-def _draw(points: ClipPoints, clip: _Clip, config: VisualizeConfig, out: Path) -> list[str]:
-    """Every picture of points; gives the files' names."""
-    name, files = "/".join(Path(clip.path).resolve().parts[-2:]), []
-    total = len(points.sites) + 2 + (points.token is not None)
-    with progress("draw", total, "pictures") as advance:
+def _draw_points(points: ClipPoints, clip: SampledClip, config: VisualizeConfig, out: Path) -> list[str]:
+    """Write every picture of points; gives the files' names."""
+    title = "/".join(Path(clip.path).resolve().parts[-2:])
+    files = []
+    with progress("draw", len(points.sites) + 2 + (points.token is not None), "pictures") as advance:
 
-        def save(figure, file: str) -> None:
+        def save(figure: Figure, file: str) -> None:
             write_png(out / file, figure)
             files.append(file)
             advance(1)
 
-        save(point_figures.important_points(points, config.top, name), "important.png")
+        save(point_figures.important_points(points, config.top, title), "important.png")
         if points.token is not None:
-            save(point_figures.token_points(points, config.token_top, name), "token.png")
+            save(point_figures.token_points(points, config.token_top, title), "token.png")
         (out / "points").mkdir(exist_ok=True)
         for number, site in enumerate(points.sites):
             entries = [entry for entry in points.pathways if entry.site == site]
-            save(point_figures.shifted_points(points, entries, name), f"points/{number:02d}-{site}.png")
+            save(point_figures.shifted_points(points, entries, title), f"points/{number:02d}-{site}.png")
         pictures, times, rate = clip.moments()
         moving = list(point_figures.moments(points, pictures, times, config.top))
         sheet.write_gif(out / "important.gif", moving, rate)
         sheet.write_mp4(out / "important.mp4", moving, rate)
-        files += ["important.gif", "important.mp4"]
         advance(1)
-    return files
+    return [*files, "important.gif", "important.mp4"]
 
 
-LISTS = {".txt", ".csv", ".tsv", ".list"}
-
-
-def match_support(classifier: FewShotClassifier, points: ClipPoints, config: VisualizeConfig, path: Path) -> dict:
-    """Draw which frames of a clip match those of examples; examples that cannot be read are told and passed over.
-
-    Args:
-        classifier: without classes; gets those of the support.
-        points: what was read of the clip.
-        config: with the ``query`` and the ``support``.
-        path: PNG to write.
+def _match_support(classifier: FewShotClassifier, points: ClipPoints, config: VisualizeConfig) -> tuple[dict, Figure]:
+    """Match the frames of the query with those of examples; examples that cannot be read are told and passed over.
 
     Returns:
-        The alignment as JSON can hold it.
+        The alignment as JSON can hold it, and drawn.
 
     Raises:
         D2STError: the support is none, or no example of a class can be read.
@@ -193,24 +214,29 @@ def match_support(classifier: FewShotClassifier, points: ClipPoints, config: Vis
         label, scores = prediction.label, prediction.scores
     examples, query = classifier.support[label].frames, points.features  # (K, T', D), (T', D)
     alignment = align(classifier.head, examples.mean(0), query)
-    own = [clip for clip in support.clips.clips if support.clips.classes[clip.label] == label]
+    own = [clip.path for clip in support.clips.clips if support.clips.classes[clip.label] == label]
     nearest = own[int(bi_mhm(frame_distances(examples, query[None])[0]).argmin())]
-    of_class = f"mean of {len(own)}, here {nearest.path.name}" if len(own) > 1 else nearest.path.name
-    pictures = reader(nearest.path).read_clip(nearest.path, classifier.sample).permute(0, 2, 3, 1).numpy()
+    shown = f"mean of {len(own)}, here {nearest.name}" if len(own) > 1 else nearest.name
+    pictures = _pictures(read_clip(nearest, classifier.sample))
     figure = alignment_figure(
         _middles(points.frames, len(query)),
         _middles(pictures, len(query)),
         alignment,
-        (Path(config.query).name, f"{label}: {of_class}"),
+        (Path(config.query).name, f"{label}: {shown}"),
     )
-    write_png(path, figure)
-    return {
+    record = {
         "head": classifier.head.spec.name,
         "label": label,
         "scores": scores,
-        "examples": [str(clip.path) for clip in own],
-        "shown": str(nearest.path),
+        "examples": [str(path) for path in own],
+        "shown": str(nearest),
         "unreadable": list(support.unreadable),
+    }
+    return record | _alignment_record(alignment), figure
+
+
+def _alignment_record(alignment: Alignment) -> dict:
+    return {
         "rule": alignment.rule,
         "of_query": alignment.of_query,
         "of_support": alignment.of_support,
@@ -219,7 +245,7 @@ def match_support(classifier: FewShotClassifier, points: ClipPoints, config: Vis
 
 
 def support_clips(path: Path) -> ClipSet:
-    """A clip, a folder of clips of one class, or what ``open_dataset`` opens.
+    """Open a clip, a folder of clips of one class, or what ``open_dataset`` opens.
 
     Raises:
         D2STError: nothing of that.
@@ -236,6 +262,11 @@ def support_clips(path: Path) -> ClipSet:
     return ClipSet((name,), tuple(Clip(clip, 0, str(clip)) for clip in clips))
 
 
+def _pictures(frames: Tensor) -> np.ndarray:
+    """(T, 3, H, W) to (T, H, W, 3)."""
+    return frames.permute(0, 2, 3, 1).numpy()
+
+
 def _middles(pictures: np.ndarray, count: int) -> np.ndarray:
-    """A picture for each of ``count`` features, the middle one of its frames, where a system has fewer than frames."""
+    """Pick a picture for each of ``count`` features, the middle one of its frames, where a system has fewer."""
     return pictures[(2 * np.arange(count) + 1) * len(pictures) // (2 * count)]

@@ -19,8 +19,15 @@ from ..data.lists import not_utf8, read_text, short
 from ..data.walk import nfc
 from ..errors import D2STError
 
+# Chosen on rendered videos of validation classes (docs/spot.md): the height above the video's median, in robust
+# standard deviations, at which a window is as likely to stand out as not.
+HEIGHT = 2.0
+YEAR = 366 * 86400  # seconds
+_COLUMNS = ["start", "end", "label"]
+_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]*)?|\.[0-9]+")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, order=True)
 class Segment:
     """A stretch of a video in which a class was found.
 
@@ -37,6 +44,35 @@ class Segment:
     score: float
 
 
+def window_scores(rejector: Rejector, logits: np.ndarray, contrast: float) -> np.ndarray:
+    """Score windows: the share of each class, times how much the window stands out; 0 for those that are unknown.
+
+    Args:
+        rejector: of the support set; it says which windows are unknown, as ``predict`` does.
+        logits: (N, way) of all windows of a video.
+        contrast: exponent of the second factor; 0 leaves it out.
+
+    Returns:
+        (N, way) in 0..1.
+    """
+    known = torch.from_numpy(logits)
+    _, unknown = rejector(known)
+    scores = rejector.probabilities(known).masked_fill(unknown.unsqueeze(-1), 0).numpy()
+    return scores if contrast == 0 else scores * standing_out(logits) ** contrast
+
+
+def standing_out(logits: np.ndarray) -> np.ndarray:
+    """Measure how clearly logits (N, way) rise above what is usual for their class in this video, (N, way) in 0..1.
+
+    The sigmoid of the height above the class's median, less ``HEIGHT``, in units of 1.48 times the median absolute
+    deviation over all classes, which is the standard deviation where logits are normal.
+    """
+    logits = logits.astype(np.float64)
+    above = logits - np.median(logits, axis=0)
+    spread = 1.4826 * np.median(np.abs(above))
+    return 1 / (1 + np.exp(np.clip(HEIGHT - above / max(spread, 1e-12), -50, 50)))
+
+
 def find_segments(
     spans: np.ndarray,
     scores: np.ndarray,
@@ -45,7 +81,7 @@ def find_segments(
     overlap: float = 0.3,
     gap: float = 0.0,
 ) -> list[Segment]:
-    """Non-maximum suppression over windows of all lengths, then merging of neighbors of one class.
+    """Suppress all but the best of windows that overlap, and merge neighbors of one class.
 
     A window stands for its best class where that scores above 0 and at least ``threshold``. The best window of all is
     taken, the windows that overlap it by more than ``overlap`` are dropped, and so on. What is left of one class and
@@ -63,83 +99,39 @@ def find_segments(
         Segments in the order of time.
     """
     best, labels = scores.max(1), scores.argmax(1)
-    kept: list[int] = []
     candidates = np.flatnonzero((best >= threshold) & (best > 0))
     candidates = candidates[np.argsort(-best[candidates], kind="stable")]
+    kept = []
     while len(candidates):
         first, rest = candidates[0], candidates[1:]
-        kept.append(int(first))
+        start, end = map(float, spans[first])
+        kept.append(Segment(start, end, classes[labels[first]], float(best[first])))
         candidates = rest[iou(spans[first], spans[rest]) <= overlap]
-    return merge([Segment(*map(float, spans[i]), classes[labels[i]], float(best[i])) for i in kept], gap)
+    return merge(kept, gap)
 
 
 def merge(segments: Sequence[Segment], gap: float = 0.0) -> list[Segment]:
-    """Segments in the order of time; those of one class at most ``gap`` seconds apart are one, with the best score."""
-    done: list[Segment] = []
-    last: dict[str, int] = {}
-    for segment in sorted(segments, key=_order):
-        i = last.get(segment.label)
-        if i is not None and segment.start <= done[i].end + gap:
-            old = done[i]
-            done[i] = Segment(old.start, max(old.end, segment.end), old.label, max(old.score, segment.score))
+    """Sort segments by time; those of one class at most ``gap`` seconds apart become one, with the best score."""
+    merged: dict[str, list[Segment]] = {}
+    for segment in sorted(segments):
+        own = merged.setdefault(segment.label, [])
+        if own and segment.start <= own[-1].end + gap:
+            last = own[-1]
+            own[-1] = replace(last, end=max(last.end, segment.end), score=max(last.score, segment.score))
         else:
-            last[segment.label] = len(done)
-            done.append(segment)
-    return sorted(done, key=_order)
-
-
-def _order(segment: Segment) -> tuple[float, float, str]:
-    return segment.start, segment.end, segment.label
+            own.append(segment)
+    return sorted(segment for own in merged.values() for segment in own)
 
 
 def iou(span: np.ndarray, spans: np.ndarray) -> np.ndarray:
     """Intersection over union of one span (2,) with others (N, 2), (N,) in 0..1."""
-    start, end = np.moveaxis(spans, -1, 0)
+    start, end = spans[:, 0], spans[:, 1]
     inside = np.clip(np.minimum(end, span[1]) - np.maximum(start, span[0]), 0, None)
     return inside / np.maximum((end - start) + (span[1] - span[0]) - inside, 1e-12)
 
 
-# Chosen on rendered videos of validation classes (docs/spot.md): the height above the video's median, in robust
-# standard deviations, at which a window is as likely to stand out as not.
-HEIGHT = 2.0
-
-
-def window_scores(rejector: Rejector, logits: np.ndarray, contrast: float) -> np.ndarray:
-    """Scores of windows: the share of each class, times how much the window stands out; 0 for those that are unknown.
-
-    Args:
-        rejector: of the support set; it says which windows are unknown, as ``predict`` does.
-        logits: (N, way) of all windows of a video.
-        contrast: exponent of the second factor; 0 leaves it out.
-
-    Returns:
-        (N, way) in 0..1.
-    """
-    known = torch.from_numpy(logits)
-    _, unknown = rejector(known)
-    scores = rejector.probabilities(known).masked_fill(unknown.unsqueeze(-1), 0).numpy()
-    return scores if contrast == 0 else scores * standing_out(logits) ** contrast
-
-
-def standing_out(logits: np.ndarray) -> np.ndarray:
-    """How clearly logits (N, way) rise above what is usual for their class in this video, (N, way) in 0..1.
-
-    The sigmoid of the height above the class's median, less ``HEIGHT``, in units of 1.48 times the median absolute
-    deviation over all classes, which is the standard deviation where logits are normal.
-    """
-    logits = logits.astype(np.float64)
-    above = logits - np.median(logits, axis=0)
-    spread = 1.4826 * np.median(np.abs(above))
-    return 1 / (1 + np.exp(np.clip(HEIGHT - above / max(spread, 1e-12), -50, 50)))
-
-
-_COLUMNS = ["start", "end", "label"]
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]*)?|\.[0-9]+")
-_YEAR = 366 * 86400
-
-
 def read_events(path: str | Path) -> list[Segment]:
-    """Events of a CSV file with the columns start, end and label; times are seconds, mm:ss or h:mm:ss.
+    """Read events from a CSV file with the columns start, end and label; times are seconds, mm:ss or h:mm:ss.
 
     Raises:
         D2STError: the file is not there, a column is missing, or a line cannot be used; it names the line.
@@ -148,8 +140,10 @@ def read_events(path: str | Path) -> list[Segment]:
     text = read_text(Path(path), where)
     if not_utf8(text):
         raise D2STError(f"{where} are not in UTF-8; save the file as UTF-8 text.")
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    lines = [(number, line) for number, line in lines if not line.lstrip().startswith("#")]
+    lines = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip() and not line.lstrip().startswith("#"):
+            lines.append((number, line))
     header = lines[0][1] if lines else ""
     delimiter = max(",;\t", key=header.count)
     names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
@@ -160,29 +154,45 @@ def read_events(path: str | Path) -> list[Segment]:
             f"and is: {short(header)}"
         )
     places = [names.index(name) for name in _COLUMNS]
-    return sorted((_event(line, delimiter, places, path, number) for number, line in lines[1:]), key=_start)
+    events = []
+    for number, line in lines[1:]:
+        try:
+            events.append(_event(line, delimiter, places))
+        except (IndexError, ValueError, csv.Error) as error:
+            reason = "it has too few cells" if isinstance(error, IndexError) else error
+            raise D2STError(
+                f"Line {number} of the events in '{path}' cannot be used ({reason}); it needs start, end and label, "
+                f"such as 12.5,14,wave or 00:12.5,00:14,wave."
+            ) from error
+    return sorted(events, key=lambda event: event.start)
 
 
-def _start(event: Segment) -> float:
-    return event.start
+def _event(line: str, delimiter: str, places: Sequence[int]) -> Segment:
+    cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
+    start, end, label = (cells[place].strip() for place in places)
+    if not label:
+        raise ValueError("its label is empty")
+    event = Segment(seconds(start), seconds(end), label, 1.0)
+    if not event.start < event.end:
+        raise ValueError("it must end after it starts")
+    return event
 
 
-def of_classes(events: Sequence[Segment], classes: Sequence[str]) -> tuple[list[Segment], list[str]]:
-    """Events of some classes, and a sentence about the others, if there are any.
+def seconds(text: str) -> float:
+    """Read a time as h:mm:ss, mm:ss or seconds, each with or without decimals.
 
     Raises:
-        D2STError: there are events and none is of these classes.
+        ValueError: it is none, or longer than a year.
     """
-    spelled = {nfc(name): name for name in classes} | {name: name for name in classes}
-    events = [
-        replace(event, label=spelled.get(event.label, spelled.get(nfc(event.label), event.label))) for event in events
-    ]
-    known = [event for event in events if event.label in classes]
-    strange = ", ".join(sorted({event.label for event in events} - set(classes)))
-    if events and not known:
-        raise D2STError(f"The events name {strange}; the support set holds none of these, but {', '.join(classes)}.")
-    left_out = f"Events of {strange} are left out: the support set does not hold them."
-    return known, [left_out] if strange else []
+    parts = text.strip().split(":")
+    if len(parts) > 3 or not all(_NUMBER.fullmatch(part) for part in parts):
+        raise ValueError(f"'{short(text.strip())}' is no time")
+    value = 0.0
+    for part in parts:
+        value = 60 * value + float(part)
+    if value > YEAR:
+        raise ValueError(f"'{short(text.strip())}' is longer than a year")
+    return value
 
 
 def write_events(path: Path, events: Sequence[Segment]) -> None:
@@ -193,8 +203,28 @@ def write_events(path: Path, events: Sequence[Segment]) -> None:
         writer.writerows([f"{event.start:.3f}", f"{event.end:.3f}", event.label] for event in events)
 
 
+def of_classes(events: Sequence[Segment], classes: Sequence[str]) -> tuple[list[Segment], list[str]]:
+    """Pick the events of some classes; gives a sentence about the others too, if there are any.
+
+    Raises:
+        D2STError: there are events and none is of these classes.
+    """
+    spelled = {nfc(name): name for name in classes} | {name: name for name in classes}
+    known, others = [], set()
+    for event in events:
+        label = spelled.get(event.label, spelled.get(nfc(event.label)))
+        if label is None:
+            others.add(event.label)
+        else:
+            known.append(replace(event, label=label))
+    named = ", ".join(sorted(others))
+    if events and not known:
+        raise D2STError(f"The events name {named}; the support set holds none of these, but {', '.join(classes)}.")
+    return known, [f"Events of {named} are left out: the support set does not hold them."] if others else []
+
+
 def count_found(segments: Sequence[Segment], events: Sequence[Segment], least: float = 0.5) -> dict[str, float | None]:
-    """Precision and recall of segments against events.
+    """Count precision and recall of segments against events.
 
     Segments are taken in the order of their scores; each finds the event of its class that it overlaps most, of those
     not found yet, if their intersection over union is ``least`` or more.
@@ -221,43 +251,9 @@ def count_found(segments: Sequence[Segment], events: Sequence[Segment], least: f
     }
 
 
-def tell(found: dict) -> str:
-    """What :func:`count_found` gave, as a sentence."""
+def found_sentence(found: dict) -> str:
+    """Say in a sentence what :func:`count_found` gave."""
     return (
         f"Right are {found['right']} of {found['segments']} segments; found are {found['right']} of {found['events']} "
         f"events (intersection over union 0.5 or more)."
     )
-
-
-def _event(line: str, delimiter: str, places: list[int], path: str | Path, number: int) -> Segment:
-    try:
-        cells = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True))
-        start, end, label = (cells[place].strip() for place in places)
-        if not label:
-            raise ValueError("its label is empty")
-        if not 0 <= seconds(start) < seconds(end):
-            raise ValueError("it must end after it starts")
-        return Segment(seconds(start), seconds(end), label, 1.0)
-    except (IndexError, ValueError, csv.Error) as error:
-        reason = "it has too few cells" if isinstance(error, IndexError) else error
-        raise D2STError(
-            f"Line {number} of the events in '{path}' cannot be used ({reason}); it needs start, end and label, such "
-            f"as 12.5,14,wave or 00:12.5,00:14,wave."
-        ) from error
-
-
-def seconds(text: str) -> float:
-    """Seconds of a time as h:mm:ss, mm:ss or seconds, each with or without decimals.
-
-    Raises:
-        ValueError: It is none, or longer than a year.
-    """
-    parts = text.strip().split(":")
-    if len(parts) > 3 or not all(_NUMBER.fullmatch(part) for part in parts):
-        raise ValueError(f"'{short(text.strip())}' is no time")
-    value = 0.0
-    for part in parts:
-        value = 60 * value + float(part)
-    if value > _YEAR:
-        raise ValueError(f"'{short(text.strip())}' is longer than a year")
-    return value

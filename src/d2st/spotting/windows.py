@@ -26,7 +26,7 @@ _EPSILON = 1e-6
 
 
 def lengths_for(clips: ClipSet | None) -> tuple[float, ...]:
-    """Lengths of windows, in seconds, that suit actions as long as the clips of a support set.
+    """Choose lengths of windows, in seconds, that suit actions as long as the clips of a support set.
 
     Raises:
         D2STError: there are no clips, or nothing says how long they are.
@@ -48,8 +48,11 @@ def _duration(clip: Clip) -> float | None:
 
 
 def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:
-    """Lengths of windows for actions of some lengths: a geometric series from ``shortest / margin`` to ``longest *
-    margin`` with steps of ``ratio`` at most, in seconds."""
+    """Choose lengths of windows, in seconds, for actions of some lengths.
+
+    Returns:
+        A geometric series from ``shortest / margin`` to ``longest * margin`` with steps of ``ratio`` at most.
+    """
     low, high = shortest / margin, longest * margin
     steps = max(1, ceil(log(high / low) / log(ratio) - 1e-9))
     return tuple(round(low * (high / low) ** (k / steps), 3) for k in range(steps + 1))
@@ -70,7 +73,7 @@ class Window:
     frames: Tensor
 
 
-class Ring:
+class FrameBuffer:
     """The frames that windows may still ask for.
 
     Args:
@@ -81,8 +84,11 @@ class Ring:
     """
 
     def __init__(self, most: int = 512) -> None:
-        self.most, self._limit, self._times, self._frames = most, most, [], []
+        self.most = most
         self.longest = 0
+        self._limit = most
+        self._times: list[float] = []
+        self._frames: list[Tensor] = []
 
     def append(self, time: float, frame: Tensor) -> None:
         """Take the next frame; times rise."""
@@ -91,7 +97,7 @@ class Ring:
         self.longest = max(self.longest, len(self._times))
 
     def at(self, time: float) -> Tensor:
-        """The frame that is shown at a moment; the first where none is yet."""
+        """Give the frame that is shown at a moment; the first where none is yet."""
         return self._frames[self._index(time)]
 
     def forget(self, time: float) -> None:
@@ -109,7 +115,8 @@ class Ring:
 
         Only a long window asks for what is long ago, and it does so at moments that lie far apart.
         """
-        asked, last = {self._index(moment) for moment in moments}, self._times[-1]
+        asked = {self._index(moment) for moment in moments}
+        last = self._times[-1]
         kept, newer = [], float("inf")
         for i in reversed(range(len(self._times))):
             time = self._times[i]
@@ -117,44 +124,51 @@ class Ring:
                 kept.append(i)
                 newer = time
         kept.reverse()
-        self._times, self._frames = [self._times[i] for i in kept], [self._frames[i] for i in kept]
+        self._times = [self._times[i] for i in kept]
+        self._frames = [self._frames[i] for i in kept]
         self._limit = max(self.most, 2 * len(kept))
 
     def _index(self, time: float) -> int:
         return max(0, bisect_right(self._times, time + _EPSILON) - 1)
 
 
-class _Ruler:
-    """Starts of the windows of one length: origin, origin + step, ..."""
+class _Grid:
+    """Windows of one length at origin, origin + step, ...; those before ``number`` have been given."""
 
     def __init__(self, origin: float, length: float, stride: float) -> None:
-        self.origin, self.length, self.step, self.number = origin, length, length * stride, 0
+        self.origin, self.length, self.step = origin, length, length * stride
+        self.number = 0
 
-    @property
-    def start(self) -> float:
-        return self.origin + self.number * self.step
+    def start(self, number: int) -> float:
+        """Give the start of a window."""
+        return self.origin + number * self.step
 
     @property
     def before(self) -> float:
         """Start of the window before, which the last window of all cannot precede."""
-        return self.origin + max(0, self.number - 1) * self.step
+        return self.start(max(0, self.number - 1))
 
-    def open(self, now: float) -> Iterator[tuple[float, float]]:
-        """Windows that have begun by ``now`` and not been given."""
+    def begun(self, now: float) -> Iterator[tuple[float, float]]:
+        """Give the windows that have begun by ``now`` and were not given as due."""
         number = self.number
-        while self.origin + number * self.step <= now + _EPSILON:
-            start = self.origin + number * self.step
-            yield start, start + self.length
+        while self.start(number) <= now + _EPSILON:
+            yield self.start(number), self.start(number) + self.length
             number += 1
 
     def due(self, now: float, last: float) -> Iterator[tuple[float, float]]:
-        """Windows that end by ``now``, but for those that begin after the frame of ``last``: they show it alone."""
-        while self.start + self.length <= now + _EPSILON:
-            if self.start > last + _EPSILON:
+        """Give windows that end by ``now``, but for those that show the frame of ``last`` alone."""
+        while self.start(self.number) + self.length <= now + _EPSILON:
+            if self.start(self.number) > last + _EPSILON:
                 self.number = max(self.number, floor((now - self.length - self.origin) / self.step))
-            if self.start <= last + _EPSILON:
-                yield self.start, self.start + self.length
+            start = self.start(self.number)
+            if start <= last + _EPSILON:
+                yield start, start + self.length
             self.number += 1
+
+    def closing(self, end: float, shown: float) -> float | None:
+        """Give the start of the window that ends with the video, where one is needed to show all of it."""
+        covered = self.before + self.length if self.number else self.origin
+        return max(self.origin, end - self.length) if end - covered > shown / 2 else None
 
 
 def cut(
@@ -163,9 +177,9 @@ def cut(
     stride: float,
     count: int,
     shown: float,
-    ring: Ring | None = None,
+    buffer: FrameBuffer | None = None,
 ) -> Iterator[Window]:
-    """Windows over timed frames, as soon as they are complete.
+    """Cut windows out of timed frames, each as soon as it is complete.
 
     Windows of each length start at the first frame and every ``stride * length`` after it; the last one ends with the
     video (and is the whole video where that is shorter). Stretches in which a single frame stands still for longer than
@@ -179,44 +193,44 @@ def cut(
         stride: from a window to the next, as a share of its length.
         count: T, frames of a window.
         shown: how long the last frame is shown, in seconds.
-        ring: to look into from outside.
+        buffer: to look into from outside.
     """
-    ring, rulers, last = ring or Ring(), None, 0.0
+    buffer = buffer or FrameBuffer()
+    grids: list[_Grid] = []
+    last = 0.0
 
     def moments(start: float, end: float) -> list[float]:
         return [start + (k + 0.5) * (end - start) / count for k in range(count)]
 
     def window(start: float, end: float) -> Window:
-        return Window(start, end, torch.stack([ring.at(moment) for moment in moments(start, end)]))
+        return Window(start, end, torch.stack([buffer.at(moment) for moment in moments(start, end)]))
 
     for time, frame in frames:
-        if rulers is None:
-            rulers = [_Ruler(time, length, stride) for length in sorted(set(lengths))]
-        for ruler in rulers:
-            for span in ruler.due(time, last):
+        if not grids:
+            grids = [_Grid(time, length, stride) for length in sorted(set(lengths))]
+        for grid in grids:
+            for span in grid.due(time, last):
                 yield window(*span)
-        ring.append(time, frame)
-        ring.forget(min(ruler.before for ruler in rulers))
-        if ring.crowded:
-            ring.thin(moment for ruler in rulers for span in ruler.open(time) for moment in moments(*span))
+        buffer.append(time, frame)
+        buffer.forget(min(grid.before for grid in grids))
+        if buffer.crowded:
+            buffer.thin(moment for grid in grids for span in grid.begun(time) for moment in moments(*span))
         last = time
-    if rulers is None:
-        return
-    end, closing = last + shown, {}
-    for ruler in rulers:
-        spans = list(ruler.due(end, last))
-        for span in spans:
+    end = last + shown
+    closing: dict[float, None] = {}  # starts, each once
+    for grid in grids:
+        for span in grid.due(end, last):
             yield window(*span)
-        uncovered = end - (ruler.before + ruler.length if ruler.number else ruler.origin)
-        if uncovered > shown / 2:
-            closing[max(ruler.origin, end - ruler.length)] = end
-    for span in closing.items():
-        yield window(*span)
+        start = grid.closing(end, shown)
+        if start is not None:
+            closing[start] = None
+    for start in closing:
+        yield window(start, end)
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What a batch of windows shows.
+    """A batch of windows that a classifier has seen.
 
     Attributes:
         spans: (B, 2) starts and ends in seconds.
