@@ -21,6 +21,7 @@ from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
 from d2st.data.batches import ClipBatches
+from d2st.data.clip_reading import ClipReading
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.loaders import EpisodeClips
@@ -31,7 +32,7 @@ from d2st.data.video import reader as video
 from d2st.data.video import truncation as ends
 from d2st.data.video.reader import VideoError, VideoWarning
 from d2st.data.video.stream import open_stream
-from d2st.evaluation.classification import ReadViews, Views
+from d2st.evaluation.classification import ReadViews
 from d2st.features.encode import ReadFrames
 from d2st.features.runner import _Views
 from d2st.spotting.windows import lengths_for
@@ -439,7 +440,7 @@ def test_one_clip_never_stops_the_others(tmp_path, monkeypatch, workers):
     views = _Views(ReadFrames(found, sample, lambda clip: clip), range(len(found)), 1)
     read = [views[i] for i in range(len(views))]
     assert [isinstance(entry, str) for entry in read] == [clip.path.name == "bad.mp4" for clip in found.clips]
-    scored = _Views(ReadViews(found, Views("uniform"), 2, lambda clip: clip[None]), range(len(found)), 1)
+    scored = _Views(ReadViews(found, ClipReading(2), 1, lambda clip: clip[None]), range(len(found)), 1)
     assert ["29 is not" in entry for entry in map(str, (scored[i] for i in range(len(found))))] == [
         clip.path.name == "bad.mp4" for clip in found.clips
     ]

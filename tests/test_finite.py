@@ -13,12 +13,13 @@ from d2st import heads
 from d2st.classifiers.few_shot import FewShotClassifier
 from d2st.classifiers.video import VideoClassifier
 from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.data.clip_reading import ClipReading
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.sampling import build
 from d2st.data.transforms import eval_transform
 from d2st.errors import D2STError
-from d2st.evaluation.classification import Views, answer
+from d2st.evaluation.classification import classify
 from d2st.evaluation.episodes import score
 from d2st.evaluation.open_set import score_open
 from d2st.features.encode import encode_clips
@@ -169,11 +170,11 @@ def test_episodes_whose_logits_are_nan_are_not_scored():
 def test_a_classifier_with_damaged_weights_answers_nothing(encoder, clips):
     model = VideoClassifier(copy.deepcopy(encoder), 4, clips.classes)
     fabric = launch(torch.device("cpu"))
-    assert answer(fabric, model, clips, 4, Views("uniform")).scores.shape == (20, 4)
+    assert classify(fabric, model, clips, ClipReading(4)).scores.shape == (20, 4)
     with torch.no_grad():
         next(model.head.parameters()).fill_(INF)
     with pytest.raises(D2STError, match=r"The scores of 8 clips 'blue/0\.mp4', .* are not finite"):
-        answer(fabric, model, clips, 4, Views("uniform"))
+        classify(fabric, model, clips, ClipReading(4))
 
 
 def test_backbone_weights_that_are_not_finite_are_refused(small, tmp_path):

@@ -143,8 +143,10 @@ def test_views_are_averaged(small, run):
     """Several views by the command equal their mean by hand."""
     from d2st.data import sampling as frames
     from d2st.data.augment import CropsTransform
+    from d2st.data.clip_reading import ClipReading
     from d2st.data.datasets import open_division
-    from d2st.evaluation.classification import Views, answer
+    from d2st.data.options import ViewOptions
+    from d2st.evaluation.classification import classify
     from d2st.utils.distributed import launch
 
     model = d2st.VideoClassifier.from_pretrained(run / "best", weights=small / "weights.safetensors")
@@ -153,8 +155,9 @@ def test_views_are_averaged(small, run):
     encoder.image_size = (32, 24)  # so that crops differ
     transform = CropsTransform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation, 2)
     fabric = launch(torch.device("cpu"))
+    reading = ClipReading(4, "tsn")
     for average in ("probabilities", "logits"):
-        found = answer(fabric, model, clips, 4, Views("tsn", views=3, crops=2, average=average), batch_size=4)
+        found = classify(fabric, model, clips, reading, ViewOptions(views=3, crops=2, average=average), batch_size=4)
         logits = []
         for view in range(3):
             rule = frames.build("tsn", 4, view=view, views=3)

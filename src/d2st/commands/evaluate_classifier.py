@@ -4,10 +4,11 @@ import json
 from collections import Counter
 from pathlib import Path
 
+from ..classifiers.options import TrainedClassifierOptions
 from ..classifiers.video import VideoClassifier
 from ..data.datasets import ClipSet, open_division, parts_of
 from ..errors import D2STError
-from ..evaluation.classification import Answers, Views, answer
+from ..evaluation.classification import Answers, classify
 from ..utils.console import say
 from ..utils.device import pick_device
 from ..utils.distributed import launch
@@ -31,24 +32,15 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     Raises:
         D2STError: an option, the data or the model cannot be used.
     """
-    if not config.adapter_path:
-        raise D2STError("Say which classifier: --adapter FOLDER, such as best/ of a run of d2st train --head linear.")
+    check_given(config)
     fabric = launch(pick_device(config.device))
-    model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights)
+    model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
     parts = parts_of(config.data, config.split)
     part = config.part or next((name for name in ("test", "val") if name in parts), "train")
     clips = open_division(config.data, config.split, part, model.names)
     reading = model.reading(config.frames, config.sampling, config.stride, config.precision)
-    answers = answer(
-        fabric,
-        model.to(fabric.device),
-        clips,
-        reading.frames,
-        Views(reading.sampling, reading.stride, config.views, config.crops, config.average),
-        batch_size=config.batch_size,
-        workers=config.workers,
-        precision=config.precision,
-    )
+    loading = {"batch_size": config.batch_size, "workers": config.workers}
+    answers = classify(fabric, model, clips, reading, config, **loading)
     result = {
         **record(part if parts else "all", model.encoder, reading, clips, answers),
         "head": "linear",
@@ -63,6 +55,12 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     if path:
         say(f"Written to {path}; every clip's answer is in {path.with_name('answers.jsonl')}.")
     return result
+
+
+def check_given(config: TrainedClassifierOptions) -> None:
+    """Refuse options that name no classifier."""
+    if not config.adapter_path:
+        raise D2STError("Say which classifier: --adapter FOLDER, such as best/ of a run of d2st train --head linear.")
 
 
 def summarize(answers: Answers, clips: ClipSet) -> dict:

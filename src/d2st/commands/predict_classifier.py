@@ -5,14 +5,14 @@ from pathlib import Path
 
 from ..classifiers.video import VideoClassifier
 from ..data.clip_reading import read_as
-from ..errors import D2STError
-from ..evaluation.classification import Views, answer
+from ..evaluation.classification import classify
 from ..utils.console import tell_unreadable
 from ..utils.device import pick_device
 from ..utils.distributed import launch
 from ..utils.provenance import write_result
 from ..utils.tables import print_rows
 from .classifier_options import FullShotPredictConfig
+from .evaluate_classifier import check_given
 from .predict import check_readable, likeliest_rows, query_clips
 
 
@@ -26,22 +26,13 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, there is no classifier, or no clip can be read.
     """
-    if not config.adapter_path:
-        raise D2STError("Say which classifier: --adapter FOLDER, such as best/ of a run of d2st train --head linear.")
+    check_given(config)
     clips = query_clips(config.query)
     fabric = launch(pick_device(config.device))
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
     reading = model.reading(config.frames, config.sampling, config.stride, config.precision)
-    answers = answer(
-        fabric,
-        model,
-        replace(clips, classes=model.names),
-        reading.frames,
-        Views(reading.sampling, reading.stride, config.views, config.crops, config.average),
-        batch_size=config.batch_size,
-        workers=config.workers,
-        precision=config.precision,
-    )
+    loading = {"batch_size": config.batch_size, "workers": config.workers}
+    answers = classify(fabric, model, replace(clips, classes=model.names), reading, config, **loading)
     check_readable(answers.bad, clips)
     predictions = []
     for clip, classes, scores in zip(answers.clips, answers.top, answers.scores, strict=True):

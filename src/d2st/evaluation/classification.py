@@ -1,7 +1,7 @@
-"""What a classifier answers for every clip of a set, each read in several views."""
+"""Classify every clip of a set, each read in several views."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,11 +10,11 @@ from torch import Tensor
 from ..classifiers.video import VideoClassifier
 from ..data import sampling as frame_rules
 from ..data.augment import CropsTransform
+from ..data.clip_reading import ClipReading
 from ..data.datasets import ClipSet
+from ..data.options import ViewOptions
 from ..features.runner import run_clips
-from ..utils.config import Checked, option
-from ..utils.device import Precision, check_loading
-from ..utils.limits import COUNT, FRAMES
+from ..utils.device import check_loading
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -43,54 +43,32 @@ class Answers:
         return (self.top[:, :k] == labels[self.clips, None]).any(1)
 
 
-@dataclass(frozen=True)
-class Views(Checked):
-    """How a test clip is read.
-
-    Args:
-        sampling: rule for its frames.
-        stride: of the rule "stride".
-        views: times that it is read, at other frames.
-        crops: cuts of every picture, along its longer side.
-        average: what is averaged over views and crops, probabilities or logits.
-    """
-
-    sampling: str
-    stride: frame_rules.Stride = option(16, **FRAMES)
-    views: int = option(1, **COUNT)
-    crops: int = option(1, **COUNT)
-    average: Literal["probabilities", "logits"] = "probabilities"
-
-
 class ReadViews:
     """Read (views * crops, T, 3, h, w) of a clip; the frames of all views are read at once."""
 
-    def __init__(self, clips: ClipSet, how: Views, frames: int, transform: CropsTransform) -> None:
-        self.clips, self.how, self.transform = clips, how, transform
-        self.rules = [
-            frame_rules.build(how.sampling, frames, stride=how.stride, view=view, views=how.views)
-            for view in range(how.views)
-        ]
+    def __init__(self, clips: ClipSet, reading: ClipReading, views: int, transform: CropsTransform) -> None:
+        self.clips, self.transform = clips, transform
+        rule = {"stride": reading.stride, "views": views}
+        self.rules = [frame_rules.build(reading.sampling, reading.frames, view=view, **rule) for view in range(views)]
 
     def __call__(self, clip: int, view: int = 0) -> Tensor:
         read = self.clips.read(clip, self._frames)  # (V * T, 3, H, W)
         crops = self.transform(read)  # (C, V * T, 3, h, w)
-        return crops.unflatten(1, (self.how.views, -1)).transpose(0, 1).flatten(0, 1)  # (V * C, T, 3, h, w)
+        return crops.unflatten(1, (len(self.rules), -1)).transpose(0, 1).flatten(0, 1)  # (V * C, T, 3, h, w)
 
     def _frames(self, length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
         return np.concatenate([rule(length, fps, None) for rule in self.rules])  # (V * T,)
 
 
-def answer(
+def classify(
     fabric: "Fabric",
     model: VideoClassifier,
     clips: ClipSet,
-    frames: int,
-    how: Views,
+    reading: ClipReading,
+    views: ViewOptions | None = None,
     *,
     batch_size: int = 8,
     workers: int = 0,
-    precision: Precision = "fp32",
 ) -> Answers:
     """Classify the clips of a set; processes share them, and each gets all answers.
 
@@ -98,25 +76,25 @@ def answer(
         fabric: launched.
         model: on its device; left in the mode that it was in.
         clips: the set.
-        frames: T.
-        how: views of a clip.
+        reading: frames of a clip and their rule, and the precision of the forward pass.
+        views: how often each clip is read, and what is averaged; None is once.
         batch_size: views in a forward pass.
         workers: processes that read clips.
-        precision: of the forward pass.
 
     Raises:
         D2STError: a setting that does not exist, scores that are not finite, or a process that was lost.
     """
     check_loading(workers, batch_size)
+    views = views or ViewOptions()
     found = run_clips(
         model,
-        lambda video: [_scores(model, video, how, batch_size)],
+        lambda video: [_scores(model, video, views.average, batch_size)],
         clips,
-        ReadViews(clips, how, frames, model.encoder.preprocessing.crops_transform(how.crops)),
+        ReadViews(clips, reading, views.views, model.encoder.preprocessing.crops_transform(views.crops)),
         fabric=fabric,
-        batch_size=max(1, batch_size // (how.views * how.crops)),
+        batch_size=max(1, batch_size // (views.views * views.crops)),
         workers=workers,
-        precision=precision,
+        precision=reading.precision or "fp32",
         action="classify",
         outputs="scores",
     )
@@ -127,11 +105,11 @@ def answer(
     return Answers(found.clips, top.numpy(), scores.numpy(), found.bad)
 
 
-def _scores(model: VideoClassifier, video: Tensor, how: Views, batch_size: int) -> Tensor:
+def _scores(model: VideoClassifier, video: Tensor, average: str, batch_size: int) -> Tensor:
     """(B, V, T, 3, H, W) -> (B, classes), the mean over V views and crops."""
     views = video.flatten(0, 1).split(batch_size)
     logits = torch.cat([model(part).float() for part in views])  # (B * V, classes)
     logits = logits.unflatten(0, video.shape[:2])  # (B, V, classes)
-    if how.average == "logits":
+    if average == "logits":
         return logits.mean(1).softmax(1)
     return logits.softmax(2).mean(1)

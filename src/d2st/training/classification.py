@@ -9,10 +9,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from ..classifiers.video import VideoClassifier
+from ..data.clip_reading import ClipReading
 from ..data.datasets import ClipSet
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..evaluation.classification import Views, answer
+from ..evaluation.classification import classify
 from ..utils.device import Precision
 from ..utils.statistics import share_interval
 
@@ -105,9 +106,8 @@ class ClassificationValidation:
     ) -> None:
         self.model = model
         self.clips = clips
-        self.frames = frames
-        self.views = Views(model.sampling, model.stride)
-        self.loading = {"batch_size": batch_size, "workers": workers, "precision": precision}
+        self.reading = ClipReading(frames, model.sampling, stride=model.stride, precision=precision)
+        self.loading = {"batch_size": batch_size, "workers": workers}
         self.title = f"{len(clips)} validation clips"
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
@@ -116,7 +116,7 @@ class ClassificationValidation:
         Raises:
             D2STError: no clip can be read.
         """
-        answers = answer(fabric, self.model, self.clips, self.frames, self.views, **self.loading)
+        answers = classify(fabric, self.model, self.clips, self.reading, **self.loading)
         right = answers.right(self.clips.labels)  # (N,)
         if not len(right):
             raise D2STError(f"None of the {len(self.clips)} validation clips can be read; run 'd2st check-data'.")
