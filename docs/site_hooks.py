@@ -5,14 +5,20 @@ Links stay as the repository's web view needs them and are turned here.
 """
 
 import ast
+import dataclasses
+import importlib
+import inspect
 import json
 import re
 from pathlib import Path
 
 from mkdocs.structure.files import File
 
+from d2st.utils.config import groups_of
+
 ROOT = Path(__file__).parent.parent
 PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+OPTIONS = re.compile(r"<!-- options: ([\w.]+)\.(\w+) -->")
 LINK = re.compile(r"(\]\()([^)#\s:]+)((?:#[^)\s]*)?\))")
 
 
@@ -28,8 +34,23 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-    """Links from docs/ to the root's files lead to their pages."""
+    """Links from docs/ to the root's files lead to their pages; a comment that names a config becomes its options."""
+    markdown = OPTIONS.sub(lambda match: options(match[1], match[2]), markdown)
     return markdown if page.file.generated_by else turned(markdown, "docs/")
+
+
+def options(module: str, name: str) -> str:
+    """A config's fields with their types, defaults and help, by groups."""
+    config = getattr(importlib.import_module(module), name)
+    lines = [f"## {module}.{name}", "", (config.__doc__ or "").partition("\n\n")[0], ""]
+    for heading, fields in groups_of(config).items():
+        lines += [f"**{heading}**", ""]
+        for field in fields:
+            kind = field.type if isinstance(field.type, str) else inspect.formatannotation(field.type)
+            default = "" if field.default is dataclasses.MISSING else f", {field.default!r}"
+            lines.append(f"- `{field.name}` (`{kind}{default}`): {field.metadata['help']}.")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def on_page_content(html, page, config, files):

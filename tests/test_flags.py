@@ -1,7 +1,6 @@
 """Flags and config files: the same settings in the same way, values as typed, flags over files."""
 
 import dataclasses
-import importlib
 import json
 import random
 
@@ -10,31 +9,19 @@ import yaml
 
 from d2st import D2STConfig, D2STError, NoneConfig, STConfig, heads
 from d2st.classifiers.video import is_classifier
-from d2st.commands import cli, flags
+from d2st.commands.parser import asks_for_classifier, parse
 from d2st.commands.print_config import config_text
+from d2st.commands.registry import COMMANDS, load
 from d2st.heads import HeadSpec, TextConfig
 from d2st.utils.config import hints_of
 from d2st.utils.provenance import config_dict
 
-
-def classes():
-    """Verb -> its config class, also of the classifiers' verbs."""
-    found = {}
-    for name, verb in cli.VERBS.items():
-        for module, config in ((verb.module, verb.config), *([verb.classifier[:2]] if verb.classifier else [])):
-            found[name, config] = getattr(importlib.import_module(f"d2st.{module}"), config)
-    return found
+CLASSES = {name: load(command.config) for name, command in COMMANDS.items()}
 
 
-CLASSES = classes()
-KEYS = [pytest.param(*key, id="-".join(key)) for key in CLASSES]
-
-
-def read(verb, *arguments, config=None):
-    """The config that a verb makes of its arguments."""
-    way = cli.VERBS[verb]
-    cls = CLASSES[verb, config or way.config]
-    return cls(**flags.settings(verb, "", cls, [str(word) for word in arguments], "", way.positional, way.alone))
+def read(command, *arguments):
+    """The config that a command makes of its arguments."""
+    return parse(command, [str(word) for word in arguments])
 
 
 @pytest.fixture
@@ -47,7 +34,7 @@ def written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "expected"),
+    ("command", "arguments", "expected"),
     [
         ("predict", ["--query", "001", "002"], {"query": ("001", "002")}),
         ("predict", ["--query", "001"], {"query": "001"}),
@@ -96,13 +83,13 @@ def written(tmp_path):
         }),
     ],
 )  # fmt: skip
-def test_flags_are_taken_as_typed(verb, arguments, expected):
-    config = read(verb, *arguments)
+def test_flags_are_taken_as_typed(command, arguments, expected):
+    config = read(command, *arguments)
     assert {key: getattr(config, key) for key in expected} == expected
 
 
 @pytest.mark.parametrize(
-    ("verb", "arguments", "said"),
+    ("command", "arguments", "said"),
     [
         ("predict", ["--query", "-x.mp4"], "--query=-x.mp4"),
         ("predict", ["--query"], "--query needs a value"),
@@ -127,9 +114,9 @@ def test_flags_are_taken_as_typed(verb, arguments, expected):
         ("eval", ["--data", "x", "--adapter", "a/b", "--adapter.ratio", "1"], "leave out --adapter.ratio"),
     ],
 )
-def test_flags_that_cannot_be_used_are_a_sentence(verb, arguments, said):
+def test_flags_that_cannot_be_used_are_a_sentence(command, arguments, said):
     with pytest.raises(D2STError, match=said):
-        read(verb, *arguments)
+        read(command, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -236,16 +223,16 @@ def test_files_and_flags_say_whether_it_is_a_classifier(written, tmp_path):
         (["--config", written(f"adapter: {tmp_path}\n", "path.yaml")], is_classifier(tmp_path)),
         (["--config", written("head: null\n", "null.yaml")], False),
     ):
-        assert flags.for_classifier([str(word) for word in arguments]) == expected, arguments
+        assert asks_for_classifier([str(word) for word in arguments]) == expected, arguments
 
 
 def required(cls):
     return {field.name: "001" for field in dataclasses.fields(cls) if field.default is field.default_factory}
 
 
-@pytest.mark.parametrize(("verb", "config"), KEYS)
-def test_what_print_config_prints_is_read_back_to_the_same(verb, config, written):
-    cls = CLASSES[verb, config]
+@pytest.mark.parametrize("command", COMMANDS)
+def test_what_print_config_prints_is_read_back_to_the_same(command, written):
+    cls = CLASSES[command]
     hints = hints_of(cls)
     variants = [{}]
     if "adapter" in hints:
@@ -257,15 +244,15 @@ def test_what_print_config_prints_is_read_back_to_the_same(verb, config, written
     for more in variants:
         made = cls(**required(cls), **more)
         text = config_text(made)
-        assert read(verb, "--config", written(text), config=config) == made, text
+        assert read(command, "--config", written(text)) == made, text
         run = written(json.dumps(config_dict(made)), "config.json")
-        assert read(verb, "--config", run, config=config) == made, "the config.json of a run is a config too"
+        assert read(command, "--config", run) == made, "the config.json of a run is a config too"
 
 
-@pytest.mark.parametrize(("verb", "config"), KEYS)
-def test_any_value_of_any_setting_is_taken_or_refused_with_a_sentence(verb, config, written):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_any_value_of_any_setting_is_taken_or_refused_with_a_sentence(command, written):
     """From Python, and from YAML: whatever stands there, there is a config or a D2STError."""
-    cls = CLASSES[verb, config]
+    cls = CLASSES[command]
     wrong = [None, True, -1, 0, 10**30, 0.5, float("nan"), float("-inf"), "", "x", "2020-99-99", b"x", [], ["x"], {}]
     wrong += [{"name": "st", "ratio": "x"}, {"name": []}, [[1]], object(), "null", "1,2", "[1", "~"]
     draw = random.Random(0)
@@ -279,7 +266,7 @@ def test_any_value_of_any_setting_is_taken_or_refused_with_a_sentence(verb, conf
                 assert len(str(error)) < 600
         for value in draw.sample([v for v in wrong if not isinstance(v, bytes) and type(v) is not object], 6):
             try:
-                read(verb, "--config", written({**required(cls), field.name: value}), config=config)
+                read(command, "--config", written({**required(cls), field.name: value}))
             except D2STError as error:
                 assert len(str(error)) < 700
     assert accepted

@@ -118,11 +118,11 @@ def test_predict_from_the_command_line(small, run, tmp_path, capsys, monkeypatch
 def test_wrong_flags_are_told_with_the_help_that_lists_the_right_ones(small, run, capsys):
     flags = ["--data", str(small / "data"), "--adapter", str(run / "best")]
     for typed, said in (
-        (["eval", *flags, "--shot", "1"], "d2st eval --head linear --help"),
-        (["train", "--head", "linear", *flags, "--way", "5"], "d2st train --head linear --help"),
-        (["train", *flags, "--head", "line"], "train, eval and predict also take linear"),
+        (["eval", *flags, "--shot", "1"], "d2st eval-classifier --help"),
+        (["train", "--head", "linear", *flags, "--way", "5"], "d2st train-classifier --help"),
+        (["train", *flags, "--head", "line"], "linear makes a classifier: d2st train-classifier"),
         (["eval", *flags[:2], "--head", "linear"], "Say which classifier: --adapter FOLDER"),
-        (["predict", "--support", "x", "--query", "x", "--head", "linear"], "d2st predict --head linear --help"),
+        (["predict", "--support", "x", "--query", "x", "--head", "linear"], "d2st predict-classifier --help"),
     ):
         assert cli.main(typed) == 2
         assert said in capsys.readouterr().err

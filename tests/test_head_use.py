@@ -12,8 +12,9 @@ from torch import nn
 
 import d2st
 from d2st import heads
-from d2st.commands import cli, evaluate, flags
+from d2st.commands import cli, evaluate
 from d2st.commands.evaluate import EvalConfig
+from d2st.commands.parser import parse
 from d2st.commands.predict import PredictConfig, predict
 from d2st.commands.train import TrainConfig, train
 from d2st.data.episodes import EpisodeSampler
@@ -321,7 +322,7 @@ def small_model(folder) -> dict:
 
 
 def read(*arguments) -> HeadSpec | None:
-    return flags.settings("eval", "", EvalConfig, ["--data", "x", *arguments])["head"]
+    return parse("eval", ["--data", "x", *arguments]).head
 
 
 def test_heads_on_the_command_line(tmp_path) -> None:
@@ -337,11 +338,11 @@ def test_heads_on_the_command_line(tmp_path) -> None:
         assert read("--config", str(file), "--head", "bi-mhm") == HeadSpec("bi-mhm")
     file.write_text(yaml.safe_dump({"head": {"name": "otam", "smoothing": 0.2}}))
     assert read("--config", str(file), "--head.cosine", "eps") == HeadSpec("otam", {"smoothing": 0.2, "cosine": "eps"})
-    assert flags.settings("eval", "", EvalConfig, ["--data", "x", "--heads", "otam", "bi-mhm"])["heads"] == (
+    assert parse("eval", ["--data", "x", "--heads", "otam", "bi-mhm"]).heads == (
         "otam",
         "bi-mhm",
     )
-    assert flags.settings("eval", "", EvalConfig, ["--data", "x", "--heads", "all"])["heads"] == "all"
+    assert parse("eval", ["--data", "x", "--heads", "all"]).heads == "all"
 
 
 @pytest.mark.parametrize(

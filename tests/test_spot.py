@@ -107,7 +107,7 @@ def test_an_interrupted_run_keeps_what_it_found(small, folder, tmp_path, monkeyp
     result = spot(
         config(small, folder, threshold=0, contrast=0, out=str(tmp_path / "out"), events=str(folder / "events.csv"))
     )
-    assert not result["complete"] and 1.5 < result["watched"] < 3.6 and cli.VERBS["spot"].exit_code(result) == 130
+    assert not result["complete"] and 1.5 < result["watched"] < 3.6 and cli.COMMANDS["spot"].exit_code(result) == 130
     assert result["segments"][0]["label"] == "pink" and "only the first" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "spot.json").read_text())["segments"] == result["segments"]
 

@@ -3,6 +3,7 @@
 Their help is shown without importing PyTorch: adapters and heads are named here, and looked up where a config is made.
 """
 
+import sys
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +15,22 @@ from ..utils.limits import FRAMES, SIDE
 if TYPE_CHECKING:
     from ..adapters import AdapterConfig
     from ..heads import HeadSpec
+
+
+ADAPTERS = ("none", "full", "vanilla", "st", "dst", "d2st", "aim", "dualpath", "dist")
+HEADS = ("bi-mhm", "clip-fsar", "hyrsm", "molo", "otam", "prototype", "trx", "zero-shot")
+
+
+def adapter_names() -> list[str]:
+    """Names of the adapters; also of those that a program has added itself."""
+    adapters = sys.modules.get("d2st.adapters")
+    return list(adapters.SYSTEMS if adapters else ADAPTERS)
+
+
+def head_names() -> list[str]:
+    """Names of the matching heads; also of those that a program has added itself."""
+    heads = sys.modules.get("d2st.heads")
+    return list(heads.HEADS if heads else HEADS)
 
 
 def default_adapter(name: str) -> "AdapterConfig":

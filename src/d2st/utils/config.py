@@ -99,6 +99,23 @@ def reuse(group: type, name: str, default: object = dataclasses.MISSING, help: s
     return dataclasses.field(default=default, metadata=metadata, kw_only=field.kw_only)
 
 
+def groups_of(cls: type) -> dict[str, list[dataclasses.Field]]:
+    """Sort the fields of a config by the groups that it inherits, under the first lines of their docstrings.
+
+    Its own come first. A field that several declare is of the group furthest from the config.
+    """
+    owners = {}
+    for base in cls.__mro__:
+        owners |= dict.fromkeys(vars(base).get("__annotations__", ()), base)
+    groups = {}
+    for base in cls.__mro__:
+        heading = "More" if base is cls else (base.__doc__ or "").partition("\n")[0]
+        own = [field for field in dataclasses.fields(cls) if owners.get(field.name) is base]
+        if own:
+            groups[heading] = own + groups.get(heading, [])
+    return groups
+
+
 def check_fields(config: object) -> None:
     """Check every field of a dataclass, for its ``__post_init__``; lists become tuples, NumPy's numbers Python's.
 

@@ -13,8 +13,8 @@ _NONE = ("null", "~")
 _NOT = object()
 
 
-def typed(raw: Tree, hint: object, null_word: bool = False) -> object:
-    """A value of an annotation's type; what fits none is given back as it is, for the config's own check to refuse.
+def parse_value(raw: Tree, hint: object, null_word: bool = False) -> object:
+    """Make a value of an annotation's type; what fits none is given back as it is, for the config to refuse.
 
     Text is never taken for something else where the annotation takes text: ``001`` stays a name, and a comma makes a
     list only where the annotation has a list and no text.
