@@ -79,7 +79,7 @@ def outline(encoder: Encoder) -> dict:
 
 
 def saved_reading(folder: Path) -> ClipReading | None:
-    """How clips are read for the adapter in a local folder; None where there is none.
+    """Read how clips are read for the adapter in a local folder; None where there is none.
 
     Raises:
         D2STError: its config cannot be read.
@@ -87,9 +87,14 @@ def saved_reading(folder: Path) -> ClipReading | None:
     if not (folder / CONFIG).is_file():
         return None
     saved = read_config(folder)
-    if saved.get("reading"):
-        return ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
-    return ClipReading(saved["frames"])
+    return reading_of(saved, folder) or ClipReading(saved["frames"])
+
+
+def reading_of(saved: dict, folder: Path) -> ClipReading | None:
+    """Take the reading out of a folder's config; None where it does not say one."""
+    if not saved["reading"]:
+        return None
+    return ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
 
 
 def refuse_other_shapes(

@@ -1,4 +1,4 @@
-"""The way from a frozen image model to a video encoder: :func:`adapt`, :class:`VideoEncoder`, :func:`load`."""
+"""Make a video encoder of a frozen image model: :func:`adapt`, :class:`VideoEncoder`, :func:`load`."""
 
 import warnings
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from .errors import D2STError
 from .layers.frozen import lean, ordinary
 from .utils.config import Bounds, checked
 from .utils.hub import find
+from .utils.hub_model import CardFacts, HubModel
 from .utils.limits import FRAMES, SIDE
 
 
@@ -71,11 +72,11 @@ def adapt(
         )
     name, source = "", None
     if isinstance(model, str):
-        name, source = model, pretrained if isinstance(pretrained, bool) else Path(pretrained).name
+        name = model
+        source = pretrained if isinstance(pretrained, bool) else Path(pretrained).name
         model = backbones.build(name, pretrained, image_size, config.keeps_classifier)
-        for note in model.pretrained_cfg.get("notes") or ():
-            if pretrained is True and "quickgelu" in note.lower() and "quickgelu" not in name:
-                warnings.warn(f"{name}: {note} (e.g. {name.replace('_clip_', '_clip_quickgelu_', 1)}).", stacklevel=2)
+        if pretrained is True:
+            _warn_of_quickgelu(name, model)
     with unchanged_on_error(model):
         if not name and image_size is not None:
             backbones.resize(model, backbones.nominal_size(model, image_size))
@@ -84,8 +85,18 @@ def adapt(
         return encoder.to(next(model.parameters())).eval()
 
 
+def _warn_of_quickgelu(name: str, model: nn.Module) -> None:
+    """Warn of weights that were trained with another activation than the model of this name has, as timm notes."""
+    if "quickgelu" in name:
+        return
+    for note in model.pretrained_cfg.get("notes") or ():
+        if "quickgelu" in note.lower():
+            better = name.replace("_clip_", "_clip_quickgelu_", 1)
+            warnings.warn(f"{name}: {note} (e.g. {better}).", stacklevel=3)
+
+
 def _config(config: object) -> AdapterConfig:
-    """The config that is meant by an instance, a class, a name or None."""
+    """Make a config of an instance, a class, a name or None."""
     if config is None:
         return D2STConfig()
     if isinstance(config, type) and issubclass(config, AdapterConfig):
@@ -121,52 +132,53 @@ def load(
             left as it was.
     """
     folder = find(source, adapter_file.CONFIG, adapter_file.WEIGHTS, revision=revision)
-    with unchanged_on_error(backbone):
-        return _load(source, folder, backbone, weights)
-
-
-def _load(source: str | Path, folder: Path, backbone: nn.Module | None, weights: str | Path | None) -> "VideoEncoder":
     saved = adapter_file.read_config(folder)
     spec = saved["backbone"]
+    name = spec["name"] or spec["class"]
     config = adapter_file.config_from_dict(saved["adapter"], f"{adapter_file.CONFIG} in {folder}")
-    if backbone is None and not spec["name"]:
-        raise D2STError(
-            f"The adapter in {source} was trained on a {spec['class']} that was not built by name. "
-            f"Build it again with its weights and pass it: d2st.load({str(source)!r}, backbone=model)."
-        )
-    if backbone is None and weights is None and spec["weights"] is not True:
-        origin = f"from the file {spec['weights']!r}" if spec["weights"] else "drawn at random"
-        raise D2STError(
-            f"The adapter in {source} was trained on {spec['name']} with weights {origin}. Pass that file "
-            f"(weights=, --weights), or the model itself (backbone=)."
-        )
-    pretrained = True if weights is None else weights
-    if backbone is not None and type(backbone).__name__ != spec["class"]:
+    if backbone is None:
+        _refuse_without_weights(source, spec, weights)
+    elif type(backbone).__name__ != spec["class"]:
         raise D2STError(
             f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}); it cannot go onto a "
             f"{type(backbone).__name__}. Pass the kind of backbone that it was made for."
         )
     frames, size = saved["laid_out"] or saved["frames"], saved["image_size"]
-    model = backbone
-    if model is None:
-        model = backbones.build(spec["name"], pretrained, size, config.keeps_classifier)
-    adapter_file.refuse_other_shapes(folder, model, config, frames, size, spec)
-    encoder = adapt(model, config, frames=frames, image_size=size)
-    differs = difference(spec, encoder.backbone, encoder.trained_names)
-    if differs:
-        raise D2STError(
-            f"The adapter in {source} was trained on {spec['name'] or spec['class']} {differs}. Pass the weights "
-            "it was trained with (weights=, --weights)."
-        )
-    encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
+    with unchanged_on_error(backbone):
+        model = backbone
+        if model is None:
+            model = backbones.build(spec["name"], weights or True, size, config.keeps_classifier)
+        adapter_file.refuse_other_shapes(folder, model, config, frames, size, spec)
+        encoder = adapt(model, config, frames=frames, image_size=size)
+        different = difference(spec, encoder.backbone, encoder.trained_names)
+        if different:
+            raise D2STError(
+                f"The adapter in {source} was trained on {name} {different}. Pass the weights it was trained with "
+                "(weights=, --weights)."
+            )
+        encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
+        reading = adapter_file.reading_of(saved, folder)
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
-    encoder.frames = saved["frames"]
-    if saved["reading"]:
-        encoder.reading = ClipReading.from_dict(saved["reading"], f"reading in {folder / adapter_file.CONFIG}")
+    encoder.frames, encoder.reading = saved["frames"], reading
     return encoder
 
 
-class VideoEncoder(nn.Module):
+def _refuse_without_weights(source: str | Path, spec: dict, weights: str | Path | None) -> None:
+    """Refuse to build a backbone whose name or weights an adapter file does not give."""
+    if not spec["name"]:
+        raise D2STError(
+            f"The adapter in {source} was trained on a {spec['class']} that was not built by name. "
+            f"Build it again with its weights and pass it: d2st.load({str(source)!r}, backbone=model)."
+        )
+    if weights is None and spec["weights"] is not True:
+        origin = f"from the file {spec['weights']!r}" if spec["weights"] else "drawn at random"
+        raise D2STError(
+            f"The adapter in {source} was trained on {spec['name']} with weights {origin}. Pass that file "
+            f"(weights=, --weights), or the model itself (backbone=)."
+        )
+
+
+class VideoEncoder(nn.Module, HubModel):
     """A frozen image backbone with video adapters: (B, T, 3, H, W) -> (B, T, D), one feature a frame.
 
     The feature of a frame is what timm gives just before its classifier. Build it with :func:`adapt`.
@@ -434,6 +446,31 @@ class VideoEncoder(nn.Module):
         )
         return {"trainable": trainable, "total": total, "share": trainable / total}
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def _save_pretrained(self, folder: Path) -> None:
         """Write the adapter alone: ``adapter_config.json`` and ``adapter_model.safetensors``."""
-        return adapter_file.save(self, Path(folder))
+        adapter_file.save(self, folder)
+
+    def card_facts(self) -> CardFacts:
+        """Adapter and backbone."""
+        trainable, total = self.parameter_count()
+        about = {
+            "adapter": self.config.label,
+            "backbone": self.backbone_name or type(self.backbone).__name__,
+            "frames of a clip": self.frames,
+            "pixels": "x".join(map(str, self.image_size)),
+            "trained parameters": f"{trainable:,} of {total:,}",
+        }
+        if self.reading:
+            about["clips are read with"] = self.reading
+        published = self.weights_source is True and not self.backbone_name.startswith("d2st_")
+        return CardFacts(
+            f"{self.config.label} on {about['backbone']}",
+            about,
+            'encoder = d2st.load("hub:{repo}")\nfeatures = encoder(video)  # (B, T, 3, H, W) -> (B, T, D)',
+            f"timm/{self.backbone_name}" if published else None,
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **options: object) -> "VideoEncoder":
+        """Rebuild an encoder from an adapter file; see :func:`load`."""
+        return load(source, **options)

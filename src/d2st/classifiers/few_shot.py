@@ -26,6 +26,7 @@ from ..utils.config import checked
 from ..utils.device import Precision, autocast
 from ..utils.finite import check_finite, check_logits
 from ..utils.hub import find
+from ..utils.hub_model import CardFacts, HubModel
 from .open_set import check_rate
 from .prediction import Prediction, check_name, explain
 from .rejector import CALIBRATION, NEVER, CalibrationFile, Rejector, fit_rejector
@@ -36,7 +37,7 @@ SUPPORT = "support.safetensors"
 _logger = logging.getLogger(__name__)
 
 
-class FewShotClassifier:
+class FewShotClassifier(HubModel):
     """Recognizes classes from example clips; classes come and go without encoding anything twice.
 
     Args:
@@ -373,15 +374,22 @@ class FewShotClassifier:
         self.names = dict(saved.names)
         return self
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def _save_pretrained(self, folder: Path) -> None:
         """Write adapter, head, encoded support and calibration; the backbone is named, not copied."""
-        folder = heads.save(self.head, self.encoder.save_pretrained(folder))
+        heads.save(self.head, self.encoder.save_pretrained(folder))
         if self.calibration:
             self.calibration.write(folder)
         else:
             (folder / CALIBRATION).unlink(missing_ok=True)  # of another model that was here
         self.save_support(folder / SUPPORT)
-        return folder
+
+    def card_facts(self) -> CardFacts:
+        """Encoder, head and classes."""
+        facts = self.encoder.card_facts()
+        examples = ", ".join(f"{name} ({len(clips.frames)})" for name, clips in self.support.items())
+        about = {**facts.about, "head": self.head.spec.name, "classes (examples)": examples or "none yet"}
+        usage = 'classifier = d2st.FewShotClassifier.from_pretrained("hub:{repo}")\nclassifier.predict("clip.mp4")'
+        return CardFacts(f"Few-shot classifier: {facts.title}", about, usage, facts.base_model)
 
     @classmethod
     def from_pretrained(

@@ -15,6 +15,7 @@ from ..errors import D2STError
 from ..utils.config import Bounds, Checked, build, checked, option
 from ..utils.files import write_json, write_safetensors
 from ..utils.hub import find
+from ..utils.hub_model import CardFacts, HubModel
 from ..utils.limits import FRAMES
 from ..utils.tensor_file import read_tensors
 from ..utils.versioned_json import read_versioned
@@ -25,7 +26,7 @@ COPY = "copy the folder again"
 TEXT = "text"  # features of class names, where a system's classifier compares with them
 
 
-class VideoClassifier(nn.Module):
+class VideoClassifier(nn.Module, HubModel):
     """Clips to class logits, (B, T, 3, H, W) -> (B, classes), in the order of the encoder's adapter system.
 
     Args:
@@ -82,7 +83,7 @@ class VideoClassifier(nn.Module):
         """What an optimizer gets: the encoder's trained parameters and the classifier's."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
-    def save_pretrained(self, folder: str | Path) -> Path:
+    def _save_pretrained(self, folder: Path) -> None:
         """Write the adapter's files, ``classifier_config.json`` and ``classifier_model.safetensors`` into a folder.
 
         Raises:
@@ -90,12 +91,17 @@ class VideoClassifier(nn.Module):
         """
         if self.names is None:
             raise D2STError("A VideoClassifier without names of its classes cannot be saved; give names=[...].")
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         write_safetensors(folder / WEIGHTS, dict(self.head.named_buffers()) | self.head.state_dict())
         about = {"format": FORMAT, "d2st_version": __version__, "classes": list(self.names)}
         write_json(folder / CONFIG, about | {"sampling": self.sampling, "stride": self.stride})
-        return self.encoder.save_pretrained(folder)
+        self.encoder.save_pretrained(folder)
+
+    def card_facts(self) -> CardFacts:
+        """Encoder and classes."""
+        facts = self.encoder.card_facts()
+        about = {**facts.about, "classes": ", ".join(self.names or ())}
+        usage = 'model = d2st.VideoClassifier.from_pretrained("hub:{repo}")\nlogits = model(video)  # (B, T, 3, H, W)'
+        return CardFacts(f"Video classifier: {facts.title}", about, usage, facts.base_model)
 
     @classmethod
     def from_pretrained(

@@ -16,7 +16,14 @@ from torch import nn
 from ..utils.provenance import PACKAGES
 
 # Code of these is what their versions say. Other packages of the environment may be somebody's own, and be edited.
-_BY_VERSION = {"torch", "torchvision", "timm", "numpy", "lightning_fabric"} | sys.stdlib_module_names - {"__main__"}
+_BY_VERSION = {
+    "torch",
+    "torchvision",
+    "timm",
+    "numpy",
+    "lightning_fabric",
+    "huggingface_hub",
+} | sys.stdlib_module_names - {"__main__"}
 _INSTALLED = tuple(sysconfig.get_paths()[kind] for kind in ("stdlib", "purelib", "platlib"))
 _SIMPLE = (bool, int, float, str, bytes, type(None))
 
