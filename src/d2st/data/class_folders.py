@@ -49,12 +49,26 @@ class Listing:
             return dict(self.clips[name])
         return {id: path for id, path in self.clips[name].items() if self.assigned.get(id, part) == part}
 
+    def add(self, other: "Listing", part: str | None) -> None:
+        """Take over clips, problems and notes of another listing; they are assigned to ``part``, if it is one."""
+        for name, clips in other.clips.items():
+            self.clips.setdefault(name, {}).update(clips)
+            if part:
+                self.assigned |= dict.fromkeys(clips, part)
+        self.problems += other.problems
+        self.notes += other.notes
+        self.missing += other.missing
 
-def scan_folder(root: Path) -> Listing:
+
+def scan_folder(root: Path, above: str = "") -> Listing:
     """Find the clips of a folder ``class/clip.ext`` or, as extracted frames, ``class/clip/00001.jpg``.
 
     Deeper folders belong to their class. Hidden files, files without a video extension and files beside the class
     folders are left out and noted. Links are followed, each folder once.
+
+    Args:
+        root: the folder.
+        above: what the clips' ids begin with.
 
     Raises:
         D2STError: there is no class folder with a video file.
@@ -76,7 +90,7 @@ def scan_folder(root: Path) -> Listing:
         found.problems += tree.problems
         notes += tree.notes
         if tree.clips:
-            found.clips[entry.name] = {f"{entry.name}/{clip.id}": clip.path for clip in tree.clips}
+            found.clips[entry.name] = {f"{above}{entry.name}/{clip.id}": clip.path for clip in tree.clips}
         else:
             found.notes.append(_without_clips(folder))
     if not found.clips:
@@ -103,16 +117,10 @@ def scan_parts(root: Path) -> Listing | None:
         return None
     merged = Listing()
     for part in PARTS:
-        if part not in folders:
-            continue
-        found = scan_folder(folders[part])
-        merged.parts[part] = list(found.clips)
-        for name, clips in found.clips.items():
-            own = {f"{folders[part].name}/{id}": path for id, path in clips.items()}
-            merged.clips.setdefault(name, {}).update(own)
-            merged.assigned |= dict.fromkeys(own, part)
-        merged.notes += found.notes
-        merged.problems += found.problems
+        if part in folders:
+            found = scan_folder(folders[part], above=f"{folders[part].name}/")
+            merged.parts[part] = list(found.clips)
+            merged.add(found, part)
     return merged
 
 

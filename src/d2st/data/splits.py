@@ -188,15 +188,11 @@ def _read_lists(files: dict[str, Path], find: Find, shared: bool) -> tuple[Listi
         if set(found.parts) - {part}:
             raise D2STError(f"List '{file}' is given for '{part}' and holds lines of '{', '.join(found.parts)}'.")
         parts[part] = list(found.clips)
-        for name, clips in found.clips.items():
+        for clips in found.clips.values():
             for path, target in clips.items():
                 if owner.setdefault(target, part) != part:
                     raise D2STError(f"Clip '{path}' is listed for '{owner[target]}' and for '{part}'; keep it in one.")
-            merged.clips.setdefault(name, {}).update(clips)
-            if shared:
-                merged.assigned |= dict.fromkeys(clips, part)
-        merged.problems += found.problems
-        merged.missing += found.missing
+        merged.add(found, part if shared else None)
     return merged, parts
 
 

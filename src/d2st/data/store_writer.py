@@ -206,14 +206,9 @@ def source_of(data: str | Path, split: str | Path | None) -> dict[str, str | Non
 
 
 def refuse_strangers(out: Path, what: str) -> None:
-    """Refuse a folder that holds files of others; one that a run was killed in as it began is none.
+    """Refuse a folder that holds anything else than a store; ``what`` says it, such as "is no frame store".
 
-    Args:
-        out: the folder, which need not be there.
-        what: is wrong with it then, such as "is no frame store".
-
-    Raises:
-        D2STError: it is a file, or holds anything else than a store.
+    One that is not there, or that a run was killed in as it began, is taken.
     """
     if not out.exists() or is_store(out):
         return
@@ -226,16 +221,13 @@ def _is_empty(folder: Path) -> bool:
 
 
 def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], replace: bool) -> None:
-    """Refuse to make a finished store from something else than it was made from.
+    """Refuse to make a finished store from other data, or without some of its clips, unless it may be replaced.
 
     Args:
         out: folder of the store.
         source: of the new run, see :func:`source_of`.
         ids: clips of the new run.
         replace: whether the user said that the store may go.
-
-    Raises:
-        D2STError: the data are others, or other clips of them, and some of the store's are not among these.
     """
     if replace:
         return
@@ -291,7 +283,7 @@ def write_index(
         out: folder of the store.
         source: what it is made from, see :func:`source_of`.
         settings: how it is made.
-        clips: its entries, with ids, classes and places; those that have one get their part.
+        clips: entries with ids, classes and places; their parts are added.
         bad: clips that could not be read, with reasons.
         listing: of the dataset.
         parts: of the dataset; classes without clips are left out.

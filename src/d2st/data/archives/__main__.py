@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ...utils.console import say, tell
 from ...utils.program import program
+from ..walk import walk
 from . import FOREIGN, advice, is_archive, piece
 from .unpack import LIMITS, Limits, unpack
 
@@ -34,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _unpack(given: argparse.Namespace) -> int:
     limits = Limits(ratio=given.most_times, files=given.most_files)
-    found = sorted(p for p in given.data.rglob("*") if p.is_file()) if given.data.is_dir() else [given.data]
+    found = [file.path for file in walk(given.data).others] if given.data.is_dir() else [given.data]
     groups: dict[str, list[Path]] = defaultdict(list)
     for path in filter(is_archive, found):
         cut = piece(path)

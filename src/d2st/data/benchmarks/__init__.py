@@ -1,4 +1,4 @@
-"""The named benchmarks: which classes are for training, validation and test, and how many clips each published one has.
+"""Name the benchmarks: which classes are for training, validation and test, and how many clips each has as published.
 
 Facts about each stand in a YAML file here. Where the clips lie on a disk is found by :mod:`d2st.data.benchmarks.find`.
 """
@@ -21,15 +21,15 @@ class Benchmark:
     """One benchmark.
 
     Args:
-        name: As users type it.
-        title: As papers write it.
-        videos: The data set that its clips come from: "ssv2", "kinetics", "hmdb51" or "ucf101".
-        classes: Part -> class names, in the order of their numbers in the official lists. Parts of a few-shot benchmark
+        name: as users type it.
+        title: as papers write it.
+        videos: the data set that its clips come from: "ssv2", "kinetics", "hmdb51" or "ucf101".
+        classes: part -> class names, in the order of their numbers in the official lists. Parts of a few-shot benchmark
             share no class, parts of a full-shot one have the same.
-        counts: Part -> class -> published number of clips; empty for full-shot benchmarks.
-        sets: Part -> the set of ``videos`` that its clips come from, where it matters.
-        sizes: Part -> published number of clips of a full-shot benchmark, where there is one.
-        chosen: Whether the official lists choose some clips of each class; else a class has all of its clips.
+        counts: part -> class -> published number of clips; empty for full-shot benchmarks.
+        sets: part -> the set of ``videos`` that its clips come from, where it matters.
+        sizes: part -> published number of clips of a full-shot benchmark, where there is one.
+        chosen: whether the official lists choose some clips of each class; else a class has all of its clips.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Benchmark:
 
     @property
     def full_shot(self) -> bool:
-        """Whether all parts have the same classes."""
+        """Tell whether all parts have the same classes."""
         return not self.counts
 
 
@@ -53,14 +53,14 @@ def list_benchmarks() -> list[str]:
 
 
 def load(name: str) -> Benchmark:
-    """A benchmark by name.
+    """Load a benchmark by name.
 
     Args:
         name: "ssv2-full", "ssv2-small", "kinetics100", "hmdb51" or "ucf101" (few-shot), "kinetics400" or "ssv2"
             (full-shot).
 
     Raises:
-        D2STError: If there is no such benchmark.
+        D2STError: there is no such benchmark.
     """
     import yaml
 
@@ -69,23 +69,28 @@ def load(name: str) -> Benchmark:
     text = (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
     # BaseLoader keeps every class name a string.
     facts = yaml.load(text, Loader=yaml.BaseLoader)
-    common = {"name": name, "title": facts["title"], "videos": facts["videos"], "sets": facts.get("sets", {})}
+    sets = facts.get("sets", {})
+    counts, sizes = {}, {}
     if isinstance(facts["classes"], list):
+        classes = {part: list(facts["classes"]) for part in sets}
         sizes = {part: int(size) for part, size in facts.get("clips", {}).items()}
-        return Benchmark(classes={part: list(facts["classes"]) for part in common["sets"]}, sizes=sizes, **common)
-    counts = {part: {name: int(n) for name, n in found.items()} for part, found in facts["classes"].items()}
-    return Benchmark(
-        classes={part: list(found) for part, found in counts.items()}, counts=counts, chosen="chosen" in facts, **common
-    )
+    else:
+        classes = {part: list(names) for part, names in facts["classes"].items()}
+        for part, names in facts["classes"].items():
+            counts[part] = {name: int(count) for name, count in names.items()}
+    chosen = "chosen" in facts
+    return Benchmark(name, facts["title"], facts["videos"], classes, counts, sets, sizes, chosen)
 
 
 def key(name: str) -> str:
-    """What all spellings of a class name share: "Brush Hair", "brush_hair" and "BrushHair" give "brushhair"."""
+    """Reduce a class name to what its spellings share: "Brush Hair", "brush_hair" and "BrushHair" give "brushhair"."""
     return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFC", name).casefold())
 
 
 def meant(name: str) -> str:
-    """What someone who mistyped a benchmark's name is asked, to stand in a sentence; empty where nothing is near."""
+    """Ask whether another benchmark was meant, within a sentence; empty where no name is near."""
     names = {key(known): known for known in NAMES}
     close = [key(name)] if key(name) in names else get_close_matches(key(name), names, n=2)
-    return f"did you mean {' or '.join(repr(names[found]) for found in close)}? Else " if close else ""
+    if not close:
+        return ""
+    return f"did you mean {' or '.join(repr(names[found]) for found in close)}? Else "

@@ -36,15 +36,7 @@ def official_lists(benchmark: Benchmark, texts: list[Path]) -> tuple[dict[str, P
 def take_list(
     listing: Listing, benchmark: Benchmark, part: str, path: Path, find: Callable[[str], Path | None]
 ) -> None:
-    """Give the classes of a part the clips of an official list, and no others.
-
-    Args:
-        listing: that is changed.
-        benchmark: of the list.
-        part: of the list.
-        path: the list.
-        find: looks its lines up.
-    """
+    """Give the classes of a part in the listing the clips of an official list, looked up by ``find``, and no others."""
     names = benchmark.classes[part]
     found = read_list(path, find)
     spelled = {key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
