@@ -20,12 +20,11 @@ from PIL import Image
 from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
-from d2st.data.batches import ClipBatches
 from d2st.data.clip_reading import ClipReading
 from d2st.data.datasets import open_dataset
 from d2st.data.episodes import EpisodeSampler
-from d2st.data.loaders import EpisodeClips
-from d2st.data.video import container, faults, gathering, packets
+from d2st.data.loaders import ClipBatches, EpisodeClips
+from d2st.data.video import container, errors, packets, pictures
 from d2st.data.video import interlaced as fields
 from d2st.data.video import open as readers
 from d2st.data.video import reader as video
@@ -281,12 +280,12 @@ def test_large_pictures_are_shrunk_and_larger_ones_refused(tmp_path):
     ],
 )
 def test_no_side_is_shrunk_below_what_models_see(size, expected):
-    assert container.shrunk(*size) == expected
+    assert pictures.shrunk(*size) == expected
 
 
 def test_a_clip_of_too_many_pictures_is_refused(tmp_path, monkeypatch):
     path = clips.write(tmp_path / "a.mp4", frames=5)
-    monkeypatch.setattr(gathering, "MAX_BYTES", 4 * clips.WIDTH * clips.HEIGHT * 3)
+    monkeypatch.setattr(pictures, "MAX_BYTES", 4 * clips.WIDTH * clips.HEIGHT * 3)
     assert len(video.read(path, range(4))) == 4
     with pytest.raises(VideoError, match=r"5 frames of 128 x 96 are .* GiB, and at most .* are read at once; ask for"):
         video.read(path, range(5))
@@ -394,7 +393,7 @@ def test_interruptions_and_faults_of_the_machine_are_no_fault_of_a_clip():
     import av
 
     for error in (KeyboardInterrupt(), OSError(errno.ENOSPC, "x"), av.error.OSError(errno.EMFILE, "x", "a.mp4")):
-        with pytest.raises((KeyboardInterrupt, OSError)) as caught, faults.clip_errors("a.mp4"):
+        with pytest.raises((KeyboardInterrupt, OSError)) as caught, errors.clip_errors("a.mp4"):
             raise error
         assert not isinstance(caught.value, VideoError)
         assert getattr(pickle.loads(pickle.dumps(caught.value)), "errno", None) == getattr(error, "errno", None)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from test_datasets import _ids, _touch
 
 from d2st.commands.check_data import CheckConfig, check
-from d2st.data.batches import Shuffled
 from d2st.data.datasets import open_dataset, open_division, parts_of
+from d2st.data.loaders import Shuffled
 from d2st.data.splits import divide
 from d2st.errors import D2STError
 

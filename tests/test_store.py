@@ -288,7 +288,8 @@ def test_a_clip_is_written_as_it_comes(tmp_path, monkeypatch):
     assert tensors["offsets"].shape == (41,) and tensors["frames"].shape == (tensors["offsets"][-1],)
     assert clips.numbers(frame_file.read_clip(tmp_path / "a.frames", lambda *_: np.arange(40))) == made
     assert [clips.number(picture) for picture in frame_file.iter_frames(tmp_path / "a.frames")] == made
-    assert frame_file.measures(tmp_path / "a.frames") == (40, 25.0)
+    about = frame_file.probe(tmp_path / "a.frames")
+    assert (about.frames, about.fps) == (40, 25.0)
 
     class Full:
         def write(self, data):

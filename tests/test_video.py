@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from d2st.data import sampling as frames
-from d2st.data.video import container, packets
+from d2st.data.video import container, packets, pictures
 from d2st.data.video import reader as video
 from d2st.errors import D2STError
 
@@ -296,7 +296,7 @@ def test_one_decoding_thread(folder, kind):
     before = len(os.listdir("/proc/self/task"))
     with container.open_video(path) as (opened, stream):
         for frame in container.decode(path, stream, container.scan_packets(path, opened, stream).packets):
-            container.upright(frame, (256, 192))
+            pictures.upright(frame, (256, 192))
             assert len(os.listdir("/proc/self/task")) <= before
 
 

@@ -11,9 +11,9 @@ from ..data import benchmarks
 from ..data.benchmarks.published import protocol
 from ..data.datasets import list_clips
 from ..data.pack.shard import Span, span
-from ..data.video import frame_file, frame_folder
-from ..data.video.faults import VideoError, VideoWarning, clip_errors
-from ..data.video.open import iter_frames, probe, reader
+from ..data.video import frame_folder
+from ..data.video.errors import VideoError, VideoWarning, clip_errors
+from ..data.video.open import iter_frames, probe
 from ..utils.console import plain_console, plain_table, printable
 from ..utils.files import write_json
 from ..utils.progress import progress
@@ -100,12 +100,8 @@ class _Look:
 
     def _frames(self, path: Path) -> tuple[int, tuple[str, ...]]:
         """Count the frames; and say what is wrong with the file although it can be read."""
-        if reader(path) is frame_file:
-            length, notes = frame_file.measures(path)[0], ()
-            frame_file.read_clip(path, lambda n, fps, rng: range(1))
-        else:
-            info = probe(path)
-            length, notes = info.frames, info.notes
+        info = probe(path)
+        length, notes = info.frames, info.notes
         if self.full:
             length = sum(1 for _ in iter_frames(path))
         return length, notes

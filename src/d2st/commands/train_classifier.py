@@ -4,9 +4,9 @@ import torch
 
 from ..classifiers.video import VideoClassifier
 from ..data import sampling as frame_rules
-from ..data.batches import ClipBatches
 from ..data.clip_reading import ClipReading, tell_apart
 from ..data.datasets import ClipSet, open_division, parts_of
+from ..data.loaders import ClipBatches
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder

@@ -27,9 +27,8 @@ from .pack.shard import file_of
 from .splits import Parts
 from .store import LOCK, VERSION, clip_file, is_clip_file, is_store, place_of, read_index
 from .video import frame_file
-from .video.faults import clip_errors
-from .video.open import iter_frames, probe, reader, state
-from .video.reader import VideoError, VideoWarning
+from .video.errors import VideoError, VideoWarning, clip_errors
+from .video.open import iter_frames, probe, state
 
 
 def write_store(data: str | Path, out: str | Path, split: str | Path | None, options: StoreOptions) -> dict:
@@ -156,7 +155,7 @@ class _Job:
             told = _kept(file, made)
             if told is not None:
                 return _place(file, first) | {"status": "kept", "warnings": told}
-        if reader(path) is frame_file:
+        if frame_file.is_frame_file(path):
             raise VideoError(path, "it is a file of a frame store, and no video")
         file = first if frame_file.read_metadata(first) is None else other
         return _place(file, first) | {"status": "written", "warnings": self._write(path, file, made)}

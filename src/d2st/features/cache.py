@@ -10,8 +10,8 @@ import torch
 
 from ..data.datasets import ClipSet
 from ..data.pack.shard import file_of
+from ..data.video.errors import VideoError
 from ..data.video.open import state
-from ..data.video.reader import VideoError
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import Head

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ..data.datasets import ClipSet
-from ..data.video.reader import VideoError
+from ..data.video.errors import VideoError
 from ..utils.device import Precision, autocast, check_loading
 from ..utils.distributed import gather, lost_processes, share
 from ..utils.finite import check_finite

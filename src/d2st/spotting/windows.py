@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.datasets import Clip, ClipSet
-from ..data.video.faults import VideoError
+from ..data.video.errors import VideoError
 from ..data.video.open import duration
 from ..errors import D2STError
 

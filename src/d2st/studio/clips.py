@@ -16,7 +16,8 @@ import numpy as np
 from torch import Tensor
 
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.video.reader import VideoError, VideoWarning, read_clip
+from ..data.video.errors import VideoError, VideoWarning
+from ..data.video.reader import read_clip
 from ..errors import D2STError
 
 LONG = 4.0  # seconds between two frames that are looked at, from which a clip is called long

@@ -11,8 +11,8 @@ from ..backbones.fingerprint import fingerprint
 from ..data.clip_reading import ClipReading
 from ..data.datasets import Clip, ClipSet
 from ..data.pack.shard import span
+from ..data.video.errors import VideoError
 from ..data.video.open import state
-from ..data.video.reader import VideoError
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..utils.versioned_json import read_versioned

@@ -1,9 +1,9 @@
-"""One clip of a frame store: all its frames in one safetensors file, each compressed alone so that any can be read.
+"""Read and write one clip of a frame store: all its frames in one safetensors file, each compressed alone.
 
 Tensors: ``frames``, the compressed frames one after another as bytes, and ``offsets`` of shape (length + 1,) into them.
 The metadata hold length (and the length that the video's packets promised, where fewer frames decode), fps, height,
-width, how the frames were made, warnings, and size and modification time of the video, by which a changed video is
-found out.
+width, how the frames were made, warnings, and size and modification time of the video, by which a change of it is
+detected.
 """
 
 import copy
@@ -24,9 +24,9 @@ from ...errors import D2STError
 from ...utils.files import write_atomic
 from ..pack.shard import SafetensorsMember, span
 from ..sampling import Sampler
-from .container import check_size
-from .faults import VideoError, clip_errors, of_machine, why
-from .gathering import Gathered
+from .errors import VideoError, clip_errors, of_machine, why
+from .pictures import FrameBuffer, check_size
+from .reader import VideoInfo
 
 SUFFIX = ".frames"
 
@@ -39,17 +39,17 @@ FORMATS = {
 
 
 class Compressed:
-    """Compressed pictures of one clip on their way into its file; memory is one of them.
+    """Compress the pictures of one clip on their way into its file; memory is one of them.
 
     Args:
-        source: The clip that they come from.
+        source: the clip that they come from.
         pictures: uint8 RGB (H, W, 3), taken one by one.
-        format: Of ``FORMATS``.
-        quality: Of JPEG.
-        folder: That is written to; a nameless file in it holds the pictures until all are there.
+        format: of ``FORMATS``.
+        quality: of JPEG.
+        folder: that is written to; a nameless file in it holds the pictures until all are there.
 
     Raises:
-        VideoError: If the clip cannot be read, or the format does not take its pictures.
+        VideoError: the clip cannot be read, or the format does not take its pictures.
     """
 
     def __init__(self, source: Path, pictures: Iterable[np.ndarray], format: str, quality: int, folder: Path) -> None:
@@ -80,8 +80,8 @@ class Compressed:
         """Write the clip's file in one step, as safetensors.
 
         Args:
-            path: Of the file.
-            about: What it says about itself.
+            path: of the file.
+            about: what it says about itself.
         """
         offsets = np.array(self._offsets, "<i8").tobytes()
         ends = len(offsets), len(offsets) + self._offsets[-1]
@@ -106,7 +106,7 @@ class Compressed:
 
 
 def read_metadata(path: Path) -> dict[str, str] | None:
-    """What a file says about itself; None where it is missing or damaged."""
+    """Return what a file says about itself; None where it is missing or damaged."""
     try:
         with _open(path) as file:
             return file.metadata() or {}
@@ -114,30 +114,32 @@ def read_metadata(path: Path) -> dict[str, str] | None:
         return None
 
 
-def measures(path: Path) -> tuple[int, float]:
-    """Frames of a clip and their rate in frames a second, 0 where it is not known.
+def is_frame_file(path: str | os.PathLike) -> bool:
+    """Say whether a path is that of a frame store's file, by its name."""
+    return os.path.splitext(path)[1] == SUFFIX
 
-    Raises:
-        VideoError: If the file is missing or damaged.
-    """
-    with clip_errors(path), _told(path), _open(path) as file:
-        about, frames = file.metadata(), len(file.get_tensor("offsets")) - 1
-        fps = float(about["fps"])
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+    """Check what a file says about itself and decode its first frame; see :func:`d2st.data.video.reader.probe`."""
+    with clip_errors(path), _with_remedy(path), _open(path) as file:
+        about, offsets = file.metadata(), file.get_tensor("offsets")
+        frames, fps = len(offsets) - 1, float(about["fps"])
         if frames < 1 or int(about["length"]) != frames or not 0 <= fps < float("inf"):
             raise ValueError(f"it tells of {about['length'][:20]} frames at {about['fps'][:20]} a second")
-        return frames, fps
+        _, first = next(_pictures(path, file, offsets, [0]))
+        return VideoInfo(frames, fps, *first.shape[:2], 0, about.get("format", ""), "rgb24")
 
 
 def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
-    """Frames that a sampler picks, as :func:`d2st.data.video.reader.read_clip` gives them from the video.
+    """Read the frames that a sampler picks, as :func:`d2st.data.video.reader.read_clip` gives them from the video.
 
     Returns:
         uint8 RGB frames of shape (T, 3, H, W).
 
     Raises:
-        VideoError: If the file is missing or damaged.
+        VideoError: the file is missing or damaged.
     """
-    with clip_errors(path), _told(path), _open(path) as file:
+    with clip_errors(path), _with_remedy(path), _open(path) as file:
         about, offsets = file.metadata(), file.get_tensor("offsets")
         length = len(offsets) - 1
         # A video that holds fewer frames than its packets promised is sampled again only where one that is missing is
@@ -149,15 +151,15 @@ def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator
             indices = np.asarray(sample(length, fps, again))
         if len(indices) == 0 or indices.min() < 0 or indices.max() >= length:
             raise VideoError(path, f"frames {[int(i) for i in indices]} were asked for and it has {length}")
-        pictures = Gathered(path, indices)
+        pictures = FrameBuffer(path, indices)
         for i, picture in _pictures(path, file, offsets, np.unique(indices).tolist()):
             pictures.put(i, picture)
     return pictures.clip()
 
 
 def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
-    """Every frame as uint8 RGB (H, W, 3), in the size it has; see :func:`d2st.data.video.reader.iter_frames`."""
-    with clip_errors(path), _told(path), _open(path) as file:
+    """Yield every frame as uint8 RGB (H, W, 3), in the size it has; see :func:`d2st.data.video.reader.iter_frames`."""
+    with clip_errors(path), _with_remedy(path), _open(path) as file:
         offsets = file.get_tensor("offsets")
         for _, picture in _pictures(path, file, offsets, range(len(offsets) - 1)):
             yield picture
@@ -175,8 +177,8 @@ def _pictures(path, file, offsets: np.ndarray, wanted: Iterable[int]) -> Iterato
 
 
 @contextmanager
-def _told(path: str | os.PathLike) -> Iterator[None]:
-    """Say of a file that cannot be read what to do about it."""
+def _with_remedy(path: str | os.PathLike) -> Iterator[None]:
+    """Name the remedy in the error of a file that cannot be read."""
     try:
         yield
     except FileNotFoundError as error:
@@ -191,7 +193,7 @@ def _told(path: str | os.PathLike) -> Iterator[None]:
 
 
 def _open(path: str | os.PathLike):
-    """The tensors of a file, or of a member of a shard."""
+    """Open the tensors of a file, or of a member of a shard."""
     from safetensors import safe_open
 
     inside = span(path)

@@ -19,9 +19,8 @@ from PIL import Image, ImageOps
 
 from ..sampling import Sampler
 from ..walk import PICTURE
-from .container import check_size, on_black, shrunk
-from .faults import VideoError, clip_errors, of_machine, why
-from .gathering import Gathered
+from .errors import VideoError, clip_errors, of_machine, why
+from .pictures import FrameBuffer, check_size, on_black, shrunk
 from .reader import VideoInfo
 
 _ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
@@ -29,10 +28,10 @@ _DECIMAL = re.compile(r"\d+\.")
 
 
 def frame_files(folder: str | os.PathLike) -> list[Path]:
-    """The pictures of a clip in their order.
+    """List the pictures of a clip in their order.
 
     Raises:
-        VideoError: If the folder cannot be read, holds no numbered picture, several series of them, or two of a number.
+        VideoError: the folder cannot be read, holds no numbered picture, several series of them, or two of a number.
     """
     series = defaultdict(list)
     try:
@@ -60,7 +59,7 @@ def frame_files(folder: str | os.PathLike) -> list[Path]:
 
 
 def state(folder: str | os.PathLike) -> tuple[int, int]:
-    """Bytes of all pictures and the newest modification time in ns, by which a changed clip is found out."""
+    """Return bytes of all pictures and the newest modification time in ns, by which a change is detected."""
     found = [os.stat(path) for path in frame_files(folder)]
     return sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
 
@@ -74,13 +73,13 @@ def probe(folder: str | os.PathLike) -> VideoInfo:
 
 
 def read_clip(folder: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
-    """Frames that a sampler picks; see :func:`d2st.data.video.reader.read_clip`.
+    """Read the frames that a sampler picks; see :func:`d2st.data.video.reader.read_clip`.
 
     Returns:
         uint8 RGB frames of shape (T, 3, H, W).
 
     Raises:
-        VideoError: If a picture cannot be read or an index is outside the clip.
+        VideoError: a picture cannot be read or an index is outside the clip.
     """
     with clip_errors(folder):
         files = frame_files(folder)
@@ -89,23 +88,23 @@ def read_clip(folder: str | os.PathLike, sample: Sampler, rng: np.random.Generat
             raise VideoError(folder, f"frames {[int(i) for i in indices]} were asked for and it has {len(files)}")
         wanted = np.unique(indices).tolist()
         needed = wanted if wanted[0] == 0 else [0, *wanted]  # the first gives the size
-        pictures = Gathered(folder, indices)
+        pictures = FrameBuffer(folder, indices)
         for i, picture in zip(needed, _pictures(folder, [files[i] for i in needed]), strict=True):
             pictures.put(i, picture)
     return pictures.clip()
 
 
 def iter_frames(folder: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
-    """Every frame as uint8 RGB (H, W, 3), shrunk to a short side; see :func:`d2st.data.video.reader.iter_frames`."""
+    """Yield every frame (H, W, 3), shrunk to a short side; see :func:`d2st.data.video.reader.iter_frames`."""
     with clip_errors(folder):
         yield from _pictures(folder, frame_files(folder), short_side)
 
 
 def read_picture(folder: str | os.PathLike, file: Path) -> np.ndarray:
-    """One frame of a folder as uint8 RGB (H, W, 3).
+    """Read one frame of a folder as uint8 RGB (H, W, 3).
 
     Raises:
-        VideoError: If it cannot be read.
+        VideoError: it cannot be read.
     """
     return next(_pictures(folder, [file]))
 
@@ -127,7 +126,9 @@ def _pictures(folder, files: Iterable[Path], short_side: int | None = None) -> I
             size, least = shrunk(*picture.size), min(picture.size)
             if short_side and min(size) > short_side:
                 size = tuple(max(short_side, round(n * short_side / least)) for n in picture.size)
-        yield np.asarray(picture if picture.size == size else _resized(picture, size))
+        if picture.size != size:
+            picture = _resized(picture, size)
+        yield np.asarray(picture)
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
@@ -136,7 +137,7 @@ def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 
 def _rgb(file: Image.Image) -> Image.Image:
-    """An open picture upright, in 8-bit RGB, on black where it is transparent."""
+    """Turn an open picture upright, into 8-bit RGB, on black where it is transparent."""
     turned = ImageOps.exif_transpose(file)
     if turned.mode.startswith(("I", "F")):  # grey of 16 bits (older Pillow: of 32, with the same numbers)
         deep = np.asarray(turned, np.float64).clip(0, 65535)

@@ -1,4 +1,4 @@
-"""Field-coded video: which packets hold the second field of a frame, so that a pair counts as one.
+"""Find the packets that hold the second field of a frame in field-coded video, so that a pair counts as one.
 
 Interlaced H.264 and MPEG-2 may code the two fields of a frame as pictures of their own, and transport streams
 (camcorders, broadcasts) carry each in a packet of its own.
@@ -10,15 +10,15 @@ _HIGH = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}  # profil
 
 
 class Fields:
-    """Pairs the fields of a stream; call it with the packets in their order.
+    """Pair the fields of a stream; call it with the packets in their order.
 
     Args:
         codec: FFmpeg's name of the decoder.
-        extradata: The decoder's.
+        extradata: the decoder's.
 
     Attributes:
-        single: Packets that hold one field.
-        paired: How many of them complete the frame of the one before.
+        single: packets that hold one field.
+        paired: how many of them complete the frame of the one before.
     """
 
     def __init__(self, codec: str, extradata: bytes | None) -> None:
@@ -27,7 +27,7 @@ class Fields:
         self._first, self.single, self.paired = None, 0, 0
 
     def __call__(self, packet) -> bool:
-        """Whether a packet completes the frame of the one before."""
+        """Say whether a packet completes the frame of the one before."""
         found = self._look.fields(bytes(packet)) if self._look and self._look.may_have else ()
         if len(found) != 1:  # a frame, or both of its fields
             self._first = None
@@ -40,7 +40,7 @@ class Fields:
 
 
 class _MPEG2:
-    """picture_structure of ISO 13818-2, section 6.2.3.1. Two fields follow each other, and need no number."""
+    """Read picture_structure of ISO 13818-2, section 6.2.3.1. Two fields follow each other, and need no number."""
 
     may_have = True
 
@@ -48,7 +48,7 @@ class _MPEG2:
         pass
 
     def fields(self, data: bytes) -> set[tuple[int, int]]:
-        """(number of the frame, parity) of the fields in a packet; none for whole frames."""
+        """Return (number of the frame, parity) of the fields in a packet; none for whole frames."""
         found, at = set(), data.find(b"\0\0\1\xb5")
         while at >= 0 and at + 7 <= len(data):
             structure = data[at + 6] & 3
@@ -59,7 +59,7 @@ class _MPEG2:
 
 
 class _H264:
-    """frame_num and bottom_field_flag of ITU-T H.264, section 7.3.3."""
+    """Read frame_num and bottom_field_flag of ITU-T H.264, section 7.3.3."""
 
     def __init__(self, extradata: bytes) -> None:
         self.prefix = length_prefix("h264", extradata)
@@ -72,11 +72,11 @@ class _H264:
 
     @property
     def may_have(self) -> bool:
-        """Beside a container's own parameter sets there are none in the packets."""
+        """Say whether packets may hold fields: beside a container's own parameter sets there are none in them."""
         return bool(self.header or not self.prefix)
 
     def fields(self, data: bytes) -> set[tuple[int, int]]:
-        """(number of the frame, parity) of the fields in a packet; none for whole frames."""
+        """Return (number of the frame, parity) of the fields in a packet; none for whole frames."""
         found = set()
         for unit in units(data, self.prefix):
             kind = unit[0] & 31
@@ -84,7 +84,8 @@ class _H264:
                 self._sequence(unit)
             elif kind in (1, 5) and self.header:
                 bits = _Bits(unit[1:24])
-                bits.number(), bits.number(), bits.number()  # first_mb_in_slice, slice_type, pic_parameter_set_id
+                for _ in range(3):  # first_mb_in_slice, slice_type, pic_parameter_set_id
+                    bits.number()
                 if self.header[1]:
                     bits.take(2)
                 frame = bits.take(self.header[0])
@@ -93,7 +94,7 @@ class _H264:
         return found
 
     def _sequence(self, unit: bytes) -> None:
-        """What a sequence parameter set says of its slices (section 7.3.2.1.1)."""
+        """Read what a sequence parameter set says of its slices (section 7.3.2.1.1)."""
         if len(unit) < 4:
             return
         bits, profile, plane = _Bits(unit[4:]), unit[1], False
@@ -120,13 +121,13 @@ class _H264:
 
 
 def length_prefix(codec: str, extradata: bytes) -> int:
-    """Bytes of the length before each NAL unit; 0 where start codes separate them."""
+    """Return the bytes of the length before each NAL unit; 0 where start codes separate them."""
     at = {"h264": 4, "hevc": 21}[codec]
     return (extradata[at] & 3) + 1 if len(extradata) > at + 1 and extradata[0] == 1 else 0
 
 
 def units(data: bytes, prefix: int) -> Iterator[bytes]:
-    """The first bytes of the NAL units of a packet of H.264 or HEVC; short ones, such as parameter sets, whole."""
+    """Yield the first bytes of the NAL units of a packet of H.264 or HEVC; short ones (parameter sets) whole."""
     at = 0 if prefix else data.find(b"\0\0\1") + 3
     while prefix <= at + prefix < len(data) and (prefix or at > 2):
         length = int.from_bytes(data[at : at + prefix], "big") if prefix else len(data)
@@ -137,7 +138,7 @@ def units(data: bytes, prefix: int) -> Iterator[bytes]:
 
 
 class _Bits:
-    """Bits of a unit without its emulation prevention; zeros after its end."""
+    """Read bits of a unit without its emulation prevention; zeros after its end."""
 
     def __init__(self, data: bytes) -> None:
         plain = data.replace(b"\0\0\3", b"\0\0")
@@ -151,7 +152,7 @@ class _Bits:
         return self.value >> self.left & (1 << count) - 1
 
     def number(self) -> int:
-        """An Exp-Golomb number without its sign."""
+        """Take an Exp-Golomb number without its sign."""
         zeros = 0
         while self.left and zeros < 32 and not self.take(1):
             zeros += 1

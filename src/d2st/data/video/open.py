@@ -1,9 +1,9 @@
-"""Which module reads a clip: a video file, a folder of extracted frames, or a file of a frame store."""
+"""Read a clip of any kind: a video file, a folder of extracted frames, or a file of a frame store."""
 
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,25 +11,36 @@ from torch import Tensor
 
 from ...errors import D2STError
 from ..sampling import Sampler
-from . import frame_file
-from . import frame_folder as pictures
-from . import reader as video
-from .faults import clip_errors
+from . import frame_file, frame_folder
+from . import reader as video_file
+from .errors import clip_errors
 from .reader import VideoInfo
 
 Video = str | Path | Tensor  # a clip as people give it, see ``read_any``
 
 
-def reader(path: str | os.PathLike) -> ModuleType:
-    """The module whose ``read_clip(path, sample, rng)`` reads a clip and whose ``iter_frames(path)`` goes through it;
-    those of raw clips also probe."""
+class Reader(Protocol):
+    """Read clips of one kind; the modules ``reader``, ``frame_folder`` and ``frame_file`` do."""
+
+    def probe(self, path: str | os.PathLike) -> VideoInfo:
+        """Describe a clip and decode its first frame; see :func:`d2st.data.video.reader.probe`."""
+
+    def read_clip(self, path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> Tensor:
+        """Return uint8 RGB frames (T, 3, H, W) that a sampler picks; see :func:`d2st.data.video.reader.read_clip`."""
+
+    def iter_frames(self, path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
+        """Yield every frame (H, W, 3); see :func:`d2st.data.video.reader.iter_frames`."""
+
+
+def reader(path: str | os.PathLike) -> Reader:
+    """Return the reader for a path, by what it is and by its name."""
     if os.path.isdir(path):
-        return pictures
-    return frame_file if os.path.splitext(path)[1] == frame_file.SUFFIX else video
+        return frame_folder
+    return frame_file if frame_file.is_frame_file(path) else video_file
 
 
 def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> Tensor:
-    """Frames of a clip of any kind that a sampler picks.
+    """Read the frames of a clip of any kind that a sampler picks.
 
     Returns:
         uint8 RGB frames of shape (T, 3, H, W).
@@ -42,27 +53,19 @@ def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
-    """What a raw clip holds; see :func:`d2st.data.video.reader.probe`.
-
-    Raises:
-        VideoError: it cannot be read, whatever the reason.
-    """
+    """Describe a clip of any kind and decode its first frame; raises as :func:`read_clip`."""
     with clip_errors(path):
         return reader(path).probe(path)
 
 
 def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
-    """Every frame of a clip of any kind; see :func:`d2st.data.video.reader.iter_frames`.
-
-    Raises:
-        VideoError: it cannot be read, whatever the reason.
-    """
+    """Yield every frame of a clip of any kind; raises as :func:`read_clip`."""
     with clip_errors(path):
         yield from reader(path).iter_frames(path, short_side)
 
 
 def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """A clip as an encoder takes it, float (T, 3, h, w).
+    """Read a clip as an encoder takes it, float (T, 3, h, w).
 
     Args:
         clip: a path; uint8 RGB frames (L, 3, H, W) of any length, from which T are sampled; or float frames
@@ -85,26 +88,22 @@ def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]
 
 
 def state(path: str | os.PathLike) -> tuple[int, int]:
-    """Bytes and modification time in ns of a clip, by which a changed one is found out.
+    """Return bytes and modification time in ns of a clip, by which a change of it is detected.
 
     Raises:
         OSError, VideoError: it is not there.
     """
     if os.path.isdir(path):
-        return pictures.state(path)
+        return frame_folder.state(path)
     status = os.stat(path)
     return status.st_size, status.st_mtime_ns
 
 
 def duration(path: str | os.PathLike) -> float | None:
-    """Seconds of a clip; None where its frame rate is not known.
+    """Return the seconds of a clip; None where its frame rate is not known.
 
     Raises:
         VideoError: it cannot be read.
     """
-    if reader(path) is frame_file:
-        frames, fps = frame_file.measures(Path(path))
-    else:
-        about = probe(path)
-        frames, fps = about.frames, about.fps
-    return frames / fps if frames and fps else None
+    about = probe(path)
+    return about.frames / about.fps if about.frames and about.fps else None

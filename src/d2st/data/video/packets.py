@@ -1,4 +1,4 @@
-"""What the packets of a video stream prove before decoding: how many frames, and where decoding can start."""
+"""Scan the packets of a video stream: how many frames they hold, and where decoding can start."""
 
 from bisect import bisect_right
 from collections.abc import Callable
@@ -21,20 +21,20 @@ _KEPT = 64 << 20
 
 @dataclass(frozen=True)
 class Scan:
-    """Packets of one stream in decode order.
+    """Describe the packets of one stream, in decode order.
 
     Args:
-        packets: All packets that hold data; None where they are too large to be kept.
-        frames: How many frames they hold; hidden reference pictures (VP8, VP9), packets cut off by an edit list and
+        packets: all packets that hold data; None where they are too large to be kept.
+        frames: how many frames they hold; hidden reference pictures (VP8, VP9), packets cut off by an edit list and
             second fields are none.
-        times: Presentation times of the shown packets, sorted; empty where there are no usable ones.
+        times: presentation times of the shown packets, sorted; empty where there are no usable ones.
         starts: (packet, frame) numbers from which decoding gives exactly frame, frame + 1, ...
-        sure: Nothing says that fewer frames will decode. A stream that begins between key frames, holds half frames, or
+        sure: nothing says that fewer frames will decode. A stream that begins between key frames, holds half frames, or
             of which the container misses something, is not sure.
         begins: (whether decoding surely gives all frames from the first on, time of the first frame). It does not where
             the first key frame is one from which a broadcast or a camcorder's part begins, with frames that refer to
             what came before.
-        rate: Frames a second by their times, of field-coded streams, whose header may count fields; else 0.
+        rate: frames a second by their times, of field-coded streams, whose header may count fields; else 0.
     """
 
     packets: list | None
@@ -93,17 +93,17 @@ def scan(container, stream) -> Scan:
 
 
 def shown_by(stream) -> Callable[..., bool]:
-    """Whether a packet with data gives a frame: not hidden reference pictures, nor what an edit list cuts off."""
+    """Return a test whether a packet gives a frame: no hidden reference pictures, nothing cut off by an edit list."""
     hidden = {"vp8": _vp8_hidden, "vp9": _vp9_hidden}.get(stream.codec_context.name, lambda packet: False)
     return lambda packet: not (packet.is_discard or hidden(packet))
 
 
 def plan(found: Scan, wanted: np.ndarray) -> list[tuple[int, int, list[int]]]:
-    """Stretches to decode for some frames.
+    """Plan the stretches to decode for some frames.
 
     Args:
-        found: The packets.
-        wanted: Frame indices of shape (n,), sorted and unique.
+        found: the packets.
+        wanted: frame indices of shape (n,), sorted and unique.
 
     Returns:
         (first packet, frame that it gives, wanted frames) of each stretch. One stretch from (0, 0) where nothing can be
@@ -121,7 +121,7 @@ def plan(found: Scan, wanted: np.ndarray) -> list[tuple[int, int, list[int]]]:
 
 
 def _restarts(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]:
-    """A test whether a key packet resets the decoder, so that nothing after it refers to anything before it.
+    """Return a test whether a key packet resets the decoder, so that nothing after it refers to anything before it.
 
     Containers also mark recovery points and intra pictures as key, from which decoding is not exact.
     """
@@ -141,7 +141,7 @@ def _restarts(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]:
 
 
 def _begins(codec: str, extradata: bytes, data: bytes) -> bool:
-    """Whether nothing that is shown after a first packet refers to anything before it."""
+    """Say whether nothing that is shown after a first packet refers to anything before it."""
     if codec == "h264":
         return 5 in {unit[0] & 31 for unit in units(data, length_prefix(codec, extradata))}
     if codec == "hevc":
@@ -153,7 +153,7 @@ def _begins(codec: str, extradata: bytes, data: bytes) -> bool:
 
 
 def _slices(data: bytes, prefix: int, kind: Callable[[int], int], kinds: range) -> set[int]:
-    """Types of the coded slices in a length-prefixed H.264 or HEVC packet (ITU-T H.264 table 7-1, H.265 table 7-1)."""
+    """Return the types of the coded slices in a length-prefixed packet (ITU-T H.264 table 7-1, H.265 table 7-1)."""
     found, at = set(), 0
     while at + prefix < len(data):
         found.add(kind(data[at + prefix]))
@@ -162,12 +162,12 @@ def _slices(data: bytes, prefix: int, kind: Callable[[int], int], kinds: range) 
 
 
 def _vp8_hidden(packet) -> bool:
-    """show_frame of RFC 6386, section 9.1."""
+    """Read show_frame of RFC 6386, section 9.1."""
     return not memoryview(packet)[0] >> 4 & 1
 
 
 def _vp9_hidden(packet) -> bool:
-    """show_existing_frame and show_frame of the VP9 bitstream specification, section 6.2; a superframe shows one."""
+    """Read show_existing_frame and show_frame of VP9 (its specification, section 6.2); a superframe shows one."""
     data = memoryview(packet)
     superframe = data[-1] >> 5 == 0b110
     first = data[0] << 1 if data[0] >> 4 == 0b1011 else data[0]  # profile 3 has one more bit

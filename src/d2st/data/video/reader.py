@@ -32,20 +32,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from .container import (
-    decode,
-    frame_rate,
-    open_video,
-    orientation,
-    packets_from,
-    scan_packets,
-    shrunk,
-    stored_size,
-    upright,
-)
-from .faults import VideoError, VideoWarning, clip_errors
-from .gathering import Gathered
+from .container import decode, frame_rate, open_video, packets_from, scan_packets, stored_size
+from .errors import VideoError, VideoWarning, clip_errors
 from .packets import Scan, plan
+from .pictures import FrameBuffer, orientation, shrunk, upright
 from .truncation import missing_bytes
 
 # Missing frames for which the last one stands in, and how many there must be for each.
@@ -54,17 +44,17 @@ _REPEATS, _FOR_EACH = 3, 3
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds.
+    """Describe a clip.
 
     Args:
-        frames: Length by packet scan, or by decoding where the packets do not tell it; at least 1.
-        fps: Average frame rate in frames a second, 0 where the container does not tell.
-        height: Rows of the upright picture, as it is read.
-        width: Columns of the upright picture, as it is read.
-        rotation: Counter-clockwise turn that makes the stored picture upright: 0, 90, 180 or 270 degrees.
-        codec: FFmpeg's name of the decoder.
+        frames: length by packet scan, or by decoding where the packets do not tell it; at least 1.
+        fps: average frame rate in frames a second, 0 where the container does not tell.
+        height: rows of the upright picture, as it is read.
+        width: columns of the upright picture, as it is read.
+        rotation: counter-clockwise turn that makes the stored picture upright: 0, 90, 180 or 270 degrees.
+        codec: FFmpeg's name of the decoder; of pictures their format.
         pixel_format: FFmpeg's name of the stored pixel format.
-        notes: What is wrong with the file although it can be read, in whole sentences.
+        notes: what is wrong with the file although it can be read, in whole sentences.
     """
 
     frames: int
@@ -81,7 +71,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     """Scan a file and decode its first frame.
 
     Raises:
-        VideoError: If the file is missing, no video, holds no frames, or its first frame does not decode.
+        VideoError: the file is missing, no video, holds no frames, or its first frame does not decode.
     """
     with clip_errors(path), open_video(path) as (container, stream):
         found = scan_packets(path, container, stream)
@@ -95,13 +85,13 @@ def probe(path: str | os.PathLike) -> VideoInfo:
 
 
 def read(path: str | os.PathLike, indices: Iterable[int]) -> torch.Tensor:
-    """Frames by index, in the order asked for, repeats included.
+    """Read frames by index, in the order asked for, repeats included.
 
     Returns:
         uint8 RGB frames of shape (T, 3, H, W), upright; in memory frame by frame as (H, W, 3).
 
     Raises:
-        VideoError: If the file cannot be read or an index is outside the clip.
+        VideoError: the file cannot be read or an index is outside the clip.
     """
     fixed = np.asarray(list(indices), dtype=np.int64)
     return read_clip(path, lambda length, fps, rng: fixed)
@@ -118,7 +108,7 @@ def read_clip(
     (:func:`d2st.data.video.packets.plan`). Memory is the frames asked for, and the compressed file up to 64 MiB.
 
     Args:
-        path: A video file.
+        path: a video file.
         sample: ``sample(length, fps, rng)`` gives frame indices of shape (T,) in 0..length-1.
         rng: Handed to the sampler; None asks for its deterministic rule.
 
@@ -126,7 +116,7 @@ def read_clip(
         uint8 RGB frames of shape (T, 3, H, W), upright.
 
     Raises:
-        VideoError: If the file cannot be read or an index is outside the clip.
+        VideoError: the file cannot be read or an index is outside the clip.
     """
     with clip_errors(path), open_video(path) as (container, stream):
         found, size = scan_packets(path, container, stream), shrunk(*stored_size(stream))
@@ -151,18 +141,18 @@ def read_clip(
 
 
 def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
-    """Every frame of a file, as :func:`read` gives them, one at a time.
+    """Yield every frame of a file, as :func:`read` gives them, one at a time.
 
     Args:
-        path: A video file.
-        short_side: Pictures whose short side is longer are shrunk to it (bicubic, while colors are converted).
+        path: a video file.
+        short_side: pictures whose short side is longer are shrunk to it (bicubic, while colors are converted).
 
     Yields:
         uint8 RGB pictures of shape (H, W, 3): all that decode, from which :func:`read_clip` samples, and up to three
         repeats of the last where it repeats it too.
 
     Raises:
-        VideoError: If the file cannot be read.
+        VideoError: the file cannot be read.
     """
     with clip_errors(path), open_video(path) as (container, stream):
         found = scan_packets(path, container, stream)
@@ -188,14 +178,14 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
 
 
 class _Ended(Exception):
-    """The stream ended before the frames that were asked for."""
+    """Say that the stream ended before the frames that were asked for."""
 
     def __init__(self, decoded: int) -> None:
         self.decoded = decoded
 
 
 def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]:
-    """Frames of a clip, and what is wrong with the file."""
+    """Return the frames of a clip, and what is wrong with the file."""
     missing = missing_bytes(path, container.format.name)
     if container.format.name == "avi" and 0 < stream.frames <= found.frames:
         missing = 0  # its writer got the size wrong
@@ -217,12 +207,13 @@ def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]
 
 
 def _first_time(path) -> int | None:
-    """The time of the first frame that decodes."""
+    """Return the time of the first frame that decodes."""
     with open_video(path) as (container, stream):
         return next(decode(path, stream, (packet for packet in container.demux(stream) if packet.size))).pts
 
 
 def _within(path, indices: np.ndarray, length: int) -> np.ndarray:
+    """Refuse indices outside the clip."""
     indices = np.asarray(indices)
     if len(indices) == 0 or indices.min() < 0 or indices.max() >= length:
         raise VideoError(path, f"frames {[int(i) for i in indices]} were asked for and it has {length}")
@@ -230,10 +221,10 @@ def _within(path, indices: np.ndarray, length: int) -> np.ndarray:
 
 
 def _pictures(path, stream, found: Scan, size: tuple[int, int], indices: np.ndarray) -> torch.Tensor:
-    """Frames (T, 3, H, W) by index.
+    """Read frames (T, 3, H, W) by index.
 
     Raises:
-        _Ended: If there are fewer.
+        _Ended: there are fewer.
     """
     wanted = np.unique(indices)
     stretches = plan(found, wanted)
@@ -248,7 +239,8 @@ def _pictures(path, stream, found: Scan, size: tuple[int, int], indices: np.ndar
 
 def _pick(path, stream, found: Scan, stretches, size, indices) -> torch.Tensor | None:
     """Decode stretches to frames (T, 3, H, W); None where a skip did not land where it should."""
-    pictures, damaged, skips = Gathered(path, indices), 0, len(stretches) > 1 or stretches[0][0] > 0
+    pictures, damaged = FrameBuffer(path, indices), 0
+    skips = len(stretches) > 1 or stretches[0][0] > 0
     for start, index, targets in stretches:
         stream.codec_context.flush_buffers()
         wanted, end = set(targets), targets[-1] + 1
@@ -270,7 +262,7 @@ def _pick(path, stream, found: Scan, stretches, size, indices) -> torch.Tensor |
 
 
 def _repeats(decoded: int, promised: int) -> bool:
-    """Whether so few frames are missing that the last one is repeated for them."""
+    """Say whether so few frames are missing that the last one is repeated for them."""
     return promised - decoded <= min(_REPEATS, decoded // _FOR_EACH)
 
 

@@ -1,7 +1,7 @@
-"""A long video as a stream: one decode pass, every frame with its time, and damage that is counted and not fatal.
+"""Read a long video as a stream: one decode pass, every frame with its time, damage counted and not fatal.
 
 :mod:`d2st.data.video.reader` refuses a clip that does not decode, because a clip is worth little and its label much. An
-hour of video is the other way round: what can be decoded is read, and what could not is told at the end.
+hour of video is the other way round: what can be decoded is read, and what cannot is reported at the end.
 
 Times are what a player shows: presentation timestamps from the start of the file, at whatever rate they come. A frame
 without a usable one lies between its neighbors (:mod:`d2st.data.video.timestamps`). Which stream is read, how
@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..walk import is_frame_folder
-from . import frame_folder as pictures
-from .container import frame_rate, open_video, shrunk, upright
-from .faults import VideoError, clip_errors, why
+from . import frame_folder
+from .container import frame_rate, open_video
+from .errors import VideoError, clip_errors, why
 from .interlaced import Fields
 from .packets import shown_by
+from .pictures import shrunk, upright
 from .timestamps import rising
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ _RETRIES = 8  # reads that may fail one after another before the rest of a file 
 
 @dataclass
 class Tally:
-    """What was met on the way so far.
+    """Count what was met on the way so far.
 
     Attributes:
         frames: decoded.
@@ -56,7 +57,7 @@ class Tally:
     assumed_rate: float = 0.0
 
     def sentences(self) -> list[str]:
-        """What a user should know; empty for a sound file."""
+        """Describe it to a user; empty for a sound file."""
         found = []
         if self.undecodable:
             whole = self.frames + self.undecodable
@@ -75,7 +76,7 @@ class Tally:
 
 
 class VideoStream:
-    """An open video, read once from start to end.
+    """Read an open video once from start to end.
 
     Attributes:
         fps: average frame rate, in frames a second.
@@ -91,7 +92,7 @@ class VideoStream:
         self.tally = Tally()
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Times in seconds, rising, and upright uint8 RGB pictures (H, W, 3), in whatever size they come.
+        """Yield times in seconds, rising, and upright uint8 RGB pictures (H, W, 3), in whatever size they come.
 
         Raises:
             VideoError: not a single frame decodes.
@@ -144,26 +145,26 @@ class VideoStream:
 
 
 class FrameStream:
-    """A folder of extracted frames as :class:`VideoStream` gives a video; frames that cannot be read are counted.
+    """Read a folder of extracted frames as :class:`VideoStream` does a video; frames that cannot be read are counted.
 
     Attributes:
         fps, duration, tally: as of a video; the rate is assumed.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path, self._files = path, pictures.frame_files(path)
+        self.path, self._files = path, frame_folder.frame_files(path)
         self.fps, self.tally = _ASSUMED_RATE, Tally(assumed_rate=_ASSUMED_RATE)
         self.duration: float | None = len(self._files) / self.fps
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:
-        """Times in seconds and uint8 RGB pictures (H, W, 3).
+        """Yield times in seconds and uint8 RGB pictures (H, W, 3).
 
         Raises:
             VideoError: not a single frame can be read.
         """
         for i, file in enumerate(self._files):
             try:
-                picture = pictures.read_picture(self.path, file)
+                picture = frame_folder.read_picture(self.path, file)
             except VideoError:
                 self.tally.undecodable += 1
                 continue
@@ -194,4 +195,4 @@ def open_stream(path: str | os.PathLike, threads: int = 1) -> Iterator[VideoStre
             if threads > 1:
                 stream.thread_type = "AUTO"
             video = VideoStream(path, container, stream)
-        yield video  # outside: what happens to the reader is not the file's fault
+        yield video  # outside: errors of who reads have nothing to do with the file

@@ -1,4 +1,4 @@
-"""Rising times for frames whose timestamps need not rise: some are missing, twice there, or step back."""
+"""Give rising times to frames whose timestamps need not rise: some are missing, twice there, or step back."""
 
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -13,7 +13,7 @@ _NUDGE = 1e-3  # of an average frame, by which times rise where good timestamps 
 
 
 class Timed(NamedTuple):
-    """A frame with its time.
+    """Hold a frame with its time.
 
     Attributes:
         time: in seconds from the start, rising.
@@ -45,7 +45,7 @@ def rising(stamps: Iterable[tuple[Stamp, Frame]], step: float, start: float = 0.
 
 
 class _Clock:
-    """Time so far.
+    """Keep the time so far.
 
     Attributes:
         last: highest timestamp since time began or was shifted; None before the first.

@@ -1,4 +1,4 @@
-"""Whether a file ends before its container says so: interrupted copies and downloads."""
+"""Find files that end before their container says so: interrupted copies and downloads."""
 
 import os
 from collections.abc import Callable
@@ -10,10 +10,10 @@ _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # File Prop
 
 
 def missing_bytes(path: str | os.PathLike, format: str) -> int:
-    """Bytes that should follow the end of a file, by the sizes that its container gives; 0 where nothing tells.
+    """Count the bytes that should follow the end of a file, by the sizes in its container; 0 where it has none.
 
     Args:
-        path: A video file, or a member of a shard.
+        path: a video file, or a member of a shard.
         format: FFmpeg's name of the container.
     """
     rules = {"mov": _boxes, "matroska": _segment, "avi": _riff, "asf": _asf, "flv": _tags}
@@ -35,7 +35,7 @@ def missing_bytes(path: str | os.PathLike, format: str) -> int:
 
 
 def _unwritten(read: Callable[[int, int], bytes], size: int) -> int:
-    """Zeros at the end of a file, for which a download took space and got no more; a few are none."""
+    """Count the zeros at the end of a file, for which a download took space and got no more; a few are none."""
     at = size
     while at > 0 and not any(read(max(0, at - _BLOCK), min(at, _BLOCK))):
         at -= _BLOCK
@@ -43,7 +43,7 @@ def _unwritten(read: Callable[[int, int], bytes], size: int) -> int:
 
 
 def _boxes(read: Callable[[int, int], bytes], size: int) -> int:
-    """Where the last box of an MP4 or QuickTime file ends (ISO 14496-12, section 4.2)."""
+    """Return where the last box of an MP4 or QuickTime file ends (ISO 14496-12, section 4.2)."""
     at = 0
     while at + 8 <= size:
         head = read(at, 16)
@@ -57,7 +57,7 @@ def _boxes(read: Callable[[int, int], bytes], size: int) -> int:
 
 
 def _segment(read: Callable[[int, int], bytes], size: int) -> int:
-    """Where the segment of a Matroska or WebM file ends; a recording of unknown size ends anywhere (RFC 8794)."""
+    """Return where the segment of a Matroska or WebM file ends; one of unknown size ends anywhere (RFC 8794)."""
     at = 0
     for _ in range(4):  # the header, the segment, and filling between them
         name, length = _number(read(at, 8), keep=True), 0
@@ -78,7 +78,7 @@ def _segment(read: Callable[[int, int], bytes], size: int) -> int:
 
 
 def _number(data: bytes, keep: bool) -> tuple[int, int] | None:
-    """An EBML number and its bytes; ``keep`` leaves the marker of its length in, as names have it."""
+    """Read an EBML number and its bytes; ``keep`` leaves the marker of its length in, as names have it."""
     if not data or not data[0]:
         return None
     width = 9 - data[0].bit_length()
@@ -89,7 +89,7 @@ def _number(data: bytes, keep: bool) -> tuple[int, int] | None:
 
 
 def _riff(read: Callable[[int, int], bytes], size: int) -> int:
-    """Where the last RIFF chunk of an AVI ends; one whose writer was stopped has no size."""
+    """Return where the last RIFF chunk of an AVI ends; one whose writer was stopped has no size."""
     at = 0
     while at + 8 <= size:
         head = read(at, 8)
@@ -101,7 +101,7 @@ def _riff(read: Callable[[int, int], bytes], size: int) -> int:
 
 
 def _tags(read: Callable[[int, int], bytes], size: int) -> int:
-    """Where the last tag of an FLV ends (Adobe's specification, annex E.3)."""
+    """Return where the last tag of an FLV ends (Adobe's specification, annex E.3)."""
     at = int.from_bytes(read(5, 4), "big") + 4
     while at + 11 <= size:
         at += 11 + int.from_bytes(read(at + 1, 3), "big") + 4
@@ -109,7 +109,7 @@ def _tags(read: Callable[[int, int], bytes], size: int) -> int:
 
 
 def _asf(read: Callable[[int, int], bytes], size: int) -> int:
-    """The size that a WMV's header gives, unless it was a broadcast."""
+    """Return the size that a WMV's header gives, unless it was a broadcast."""
     end, at = int.from_bytes(read(16, 8), "little"), 30
     while at + 24 <= min(end, size):
         head = read(at, 24 + 68)

@@ -1,4 +1,4 @@
-"""What can be wrong with one clip: whatever reading it raises becomes one :class:`VideoError`."""
+"""Errors of one clip: whatever reading it raises becomes one :class:`VideoError`."""
 
 import errno
 import os
@@ -7,13 +7,13 @@ from contextlib import contextmanager
 
 from ...errors import D2STError
 
-# A full disk and too many open files are no clip's fault: the next clip would "fail" as well, and a store or a training
-# would leave out clips that are whole.
+# A full disk and too many open files have nothing to do with a clip: the next one would "fail" as well, and a store or
+# a training would leave out whole clips.
 _MACHINE = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC), errno.EMFILE, errno.ENFILE}
 
 
 class VideoError(D2STError):
-    """A clip that cannot be read. The message names the file and the reason."""
+    """Say that a clip cannot be read; the message names the file and the reason."""
 
     def __init__(self, path: str | os.PathLike, reason: str) -> None:
         super().__init__(f"Video '{os.fspath(path)}' cannot be read: {reason}.")
@@ -25,12 +25,12 @@ class VideoError(D2STError):
 
 
 class VideoWarning(UserWarning):
-    """A clip that was read although something in it is damaged."""
+    """Say that a clip was read although something in it is damaged."""
 
 
 @contextmanager
 def clip_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Make what the libraries raise inside, of whatever type, the :class:`VideoError` of one clip.
+    """Turn what the libraries raise inside, of whatever type, into the :class:`VideoError` of one clip.
 
     A stranger's file finds corners of FFmpeg, PyAV, Pillow and safetensors that nobody foresaw, and one clip must not
     stop the others. Our own sentences, interruptions and faults of the machine (a full disk, too many open files) pass.
@@ -50,12 +50,12 @@ def clip_errors(path: str | os.PathLike) -> Iterator[None]:
 
 
 def of_machine(error: Exception) -> bool:
-    """Whether an error says something of the machine and nothing of the clip."""
+    """Say whether an error comes from the machine and not from the clip."""
     return isinstance(error, OSError) and error.errno in _MACHINE
 
 
 def why(error: Exception) -> str:
-    """FFmpeg's or the system's own words."""
+    """Return FFmpeg's or the system's own words."""
     if isinstance(error, PermissionError):
         return "there is no permission to read it"
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).rstrip(".")
