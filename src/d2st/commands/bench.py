@@ -1,24 +1,25 @@
-"""``d2st bench``: parameters, FLOPs, time and memory of every adapter on this machine, beside the frozen backbone."""
+"""Run ``d2st bench``: measure parameters, FLOPs, time and memory of every adapter, beside the frozen backbone."""
 
 import os
 import platform
 import statistics
 from collections.abc import Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from rich import box
+from torch import Tensor
 
 from ..adapters import SYSTEMS, AdapterConfig, NoneConfig
 from ..backbones import build as backbones
 from ..encoder import VideoEncoder, adapt
 from ..errors import D2STError
-from ..evaluation import cost as measure
+from ..evaluation import cost
 from ..factory.encoder import DEFAULT_BACKBONE
 from ..utils.console import plain_console, plain_table, say
-from ..utils.device import pick_device
+from ..utils.device import pick_device, torch_threads
 from ..utils.files import write_png
+from ..utils.options import Precision
 from ..utils.progress import progress
 from ..utils.provenance import config_dict, write_result
 from ..utils.report import Report
@@ -32,6 +33,7 @@ VARIANTS = {
     "dualpath": [{"tiles": 2}],
     "dist": [{"stride": 1}],
 }
+TASKS = {"forward": cost.forward, "step": cost.step}
 
 
 def bench(config: BenchConfig) -> dict:
@@ -46,14 +48,17 @@ def bench(config: BenchConfig) -> dict:
     Raises:
         D2STError: an option cannot be used.
     """
-    systems, device = _systems(config), pick_device(config.device)
+    systems = _systems(config)
+    device = pick_device(config.device)
     folders = (config.results,) if isinstance(config.results, str) else config.results or ()
     if folders and not config.out:
         raise D2STError("--results are drawn into the folder --out: name one.")
     panels = collect(folders) if folders else {}
-    with _threads(config.threads):
+    with torch_threads(config.threads):
         encoders, refused = _encoders(config, systems, device)
-        rows = _measure(config, encoders, device)
+        torch.manual_seed(config.seed)
+        video = torch.randn(config.clips, config.frames, 3, *encoders[0].image_size).to(device)
+        rows = _measure(encoders, video, config.precision, config.repeats)
         result = {"machine": _machine(device), "adapters": rows, "refused": refused}
     path = write_files(config, result, panels) if config.out else None
     print_table(config, result)
@@ -63,27 +68,28 @@ def bench(config: BenchConfig) -> dict:
 
 
 def _systems(config: BenchConfig) -> list[AdapterConfig]:
-    """What is measured, the frozen backbone first."""
-    names = config.adapters if config.adapters is not None else tuple(SYSTEMS)
-    names = [name for part in ([names] if isinstance(names, str) else names) for name in part.split(",")]
-    unknown = [name for name in names if name not in SYSTEMS]
-    if unknown:
-        raise D2STError(f"--adapters {unknown[0]!r} is not one of {', '.join(SYSTEMS)}.")
-    chosen = [SYSTEMS[name](**settings) for name in names for settings in ({}, *VARIANTS.get(name, ()))]
-    return list(dict.fromkeys([NoneConfig(), *chosen, config.adapter]))
+    """List what is measured, the frozen backbone first."""
+    given = config.adapters if config.adapters is not None else tuple(SYSTEMS)
+    names = ",".join([given] if isinstance(given, str) else given).split(",")
+    systems = [NoneConfig()]
+    for name in names:
+        if name not in SYSTEMS:
+            raise D2STError(f"--adapters {name!r} is not one of {', '.join(SYSTEMS)}.")
+        systems += [SYSTEMS[name](**settings) for settings in ({}, *VARIANTS.get(name, ()))]
+    return list(dict.fromkeys([*systems, config.adapter]))
 
 
 def _encoders(
     config: BenchConfig, systems: Sequence[AdapterConfig], device: torch.device
 ) -> tuple[list[VideoEncoder], list[dict]]:
-    """An encoder for each system that fits the backbone, on weights that they share; and what does not fit."""
+    """Build an encoder for each system that fits the backbone, on shared weights; and say what does not fit."""
     torch.manual_seed(config.seed)
     name = config.backbone or DEFAULT_BACKBONE
     backbone = backbones.build(name, config.weights or False, config.image_size).to(device)
     encoders, refused = [], []
     for system in systems:
         try:
-            twin = measure.twin(backbone)
+            twin = cost.twin(backbone)
             encoders.append(adapt(twin, system, frames=config.frames, image_size=config.image_size))
         except D2STError as error:
             if system == NoneConfig():
@@ -92,47 +98,47 @@ def _encoders(
     return encoders, refused
 
 
-def _measure(config: BenchConfig, encoders: Sequence[VideoEncoder], device: torch.device) -> list[dict]:
-    torch.manual_seed(config.seed)
-    video = torch.randn(config.clips, config.frames, 3, *encoders[0].image_size).to(device)
-    tasks = {"forward": measure.forward, "step": measure.step}
+def _measure(encoders: Sequence[VideoEncoder], video: Tensor, precision: Precision, repeats: int) -> list[dict]:
+    """Measure encoders, the frozen backbone first, on clips (B, T, 3, H, W): what bench.json holds of each."""
     rows = []
-    with progress("measuring", len(encoders) * (1 + config.repeats), "adapters") as advance:
+    runs = {(i, task): [] for i in range(len(encoders)) for task in TASKS}
+    with progress("measuring", len(encoders) * (1 + repeats), "adapters") as advance:
         for encoder in encoders:
-            trainable, total = encoder.parameter_count()
-            flops = measure.count_flops(encoder, video)
-            rows.append(
-                {
-                    "adapter": encoder.config.label,
-                    "config": config_dict(encoder.config),
-                    "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
-                    "forward": {"flops": flops[0]},
-                    "step": {"flops": flops[1], "peak_bytes": measure.peak_memory(encoder, video, config.precision)},
-                }
-            )
-            measure.seconds(measure.forward, encoder, video, config.precision)  # a warm-up, like the two before it
+            rows.append(_count(encoder, video, precision))
+            cost.seconds(cost.forward, encoder, video, precision)  # a warm-up, like the two before it
             advance(1, encoder.config.label)
-        runs = {(i, name): [] for i in range(len(encoders)) for name in tasks}
-        for _ in range(config.repeats):
+        for _ in range(repeats):
             for i, encoder in enumerate(encoders):
-                for name, task in tasks.items():
-                    pair = [measure.seconds(task, e, video, config.precision) for e in (encoders[0], encoder)]
+                for name, task in TASKS.items():
+                    pair = [cost.seconds(task, each, video, precision) for each in (encoders[0], encoder)]
                     runs[i, name].append(pair)
                 advance(1, encoder.config.label)
-    for i, row in enumerate(rows):
-        for name in tasks:
-            part, base = row[name], rows[0][name]
-            for key in tuple(part):
-                part[f"{key}_ratio"] = part[key] / base[key]
-            if config.repeats:
-                part |= _times(runs[i, name])
+    for name in TASKS:
+        frozen = dict(rows[0][name])
+        for i, row in enumerate(rows):
+            row[name] |= {f"{key}_ratio": row[name][key] / value for key, value in frozen.items()}
+            if repeats:
+                row[name] |= _times(runs[i, name])
     return rows
 
 
-def _times(pairs: Sequence[tuple[measure.Seconds, measure.Seconds]]) -> dict:
-    """Figures from pairs of runs: the frozen backbone's and then the adapter's."""
+def _count(encoder: VideoEncoder, video: Tensor, precision: Precision) -> dict:
+    """Count what needs no clock."""
+    trainable, total = encoder.parameter_count()
+    forward_flops, step_flops = cost.count_flops(encoder, video)
+    return {
+        "adapter": encoder.config.label,
+        "config": config_dict(encoder.config),
+        "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
+        "forward": {"flops": forward_flops},
+        "step": {"flops": step_flops, "peak_bytes": cost.peak_memory(encoder, video, precision)},
+    }
+
+
+def _times(pairs: Sequence[tuple[cost.Seconds, cost.Seconds]]) -> dict:
+    """Summarize pairs of runs: the frozen backbone's and then the adapter's."""
     times = {}
-    for clock in measure.Seconds._fields:
+    for clock in cost.Seconds._fields:
         own = [getattr(run, clock) for _, run in pairs]
         ratios = [getattr(run, clock) / max(getattr(frozen, clock), 1e-9) for frozen, run in pairs]
         times[clock] = {"seconds": min(own), "ratio": statistics.median(ratios), "runs": own, "ratios": ratios}
@@ -143,16 +149,6 @@ def _machine(device: torch.device) -> dict:
     cpu = {"processors": os.cpu_count(), "threads": torch.get_num_threads()}
     kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
     return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else kind, **cpu}
-
-
-@contextmanager
-def _threads(count: int | None):
-    before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def print_table(config: BenchConfig, result: dict) -> None:
@@ -185,17 +181,22 @@ def write_files(config: BenchConfig, result: dict, panels: dict[str, list[Point]
 
 
 def _table(rows: Sequence[dict], clocks: dict[str, str]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: the frozen backbone's own figures, and the others' as multiples of them.
+    """Lay out header and lines: the frozen backbone's own figures, and the others' as multiples of them.
 
-    ``clocks`` are those that were timed and are to be shown, with the headings of their columns.
+    Args:
+        rows: the adapters, the frozen backbone first.
+        clocks: those that were timed and are to be shown, with the headings of their columns.
     """
     header = ["adapter", "tunable", "%"]
-    header += [f"{task} {what}" for task in ("forward", "step") for what in ("FLOPs", *clocks.values())] + ["memory"]
+    for task in TASKS:
+        header += [f"{task} {what}" for what in ("FLOPs", *clocks.values())]
+    header.append("memory")
     lines = []
     for row in rows:
-        parameters, frozen = row["parameters"], row is rows[0]
+        parameters = row["parameters"]
+        frozen = row is rows[0]
         line = [row["adapter"], f"{parameters['trainable']:,}", f"{100 * parameters['share']:.2f}"]
-        for task in ("forward", "step"):
+        for task in TASKS:
             part = row[task]
             line.append(f"{part['flops'] / 1e9:.3g} G" if frozen else f"{part['flops_ratio']:.3f}×")
             for clock in clocks:
@@ -207,7 +208,7 @@ def _table(rows: Sequence[dict], clocks: dict[str, str]) -> tuple[list[str], lis
 
 
 def _notes(config: BenchConfig, result: dict) -> list[str]:
-    """What was measured, and what was not."""
+    """Say what was measured, and what was not."""
     clips = "a clip" if config.clips == 1 else f"{config.clips} clips"
     machine = result["machine"]
     text = (

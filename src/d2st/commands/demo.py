@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from .. import __version__, heads
 from ..adapters import D2STConfig, NoneConfig
@@ -19,6 +18,7 @@ from ..encoder import adapt, load
 from ..errors import D2STError
 from ..evaluation.episodes import score
 from ..features.encode import encode_clips
+from ..utils.device import torch_threads
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..utils.report import percent
@@ -45,12 +45,8 @@ def demo(config: DemoConfig) -> dict:
         raise D2STError(
             f"The demo's way is {config.way}, but there are {most} motions to test on; give {most} or fewer."
         )
-    threads = torch.get_num_threads()
-    torch.set_num_threads(config.threads)
-    try:
+    with torch_threads(config.threads):
         return _demo(config, Path(config.out))
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _demo(config: DemoConfig, out: Path) -> dict:

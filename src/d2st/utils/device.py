@@ -1,6 +1,7 @@
 """Pick the device and the precision that a config asks for."""
 
 import contextlib
+from collections.abc import Iterator
 
 import torch
 
@@ -54,3 +55,14 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if precision not in DTYPES:
         raise D2STError(f"There is no precision '{precision}'; choose fp32, bf16 or fp16.")
     return torch.autocast(device.type, DTYPES[precision])
+
+
+@contextlib.contextmanager
+def torch_threads(count: int | None) -> Iterator[None]:
+    """Let PyTorch compute with a number of CPU threads; None is its own choice."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
