@@ -1,4 +1,4 @@
-"""``--print-config``: a verb's settings as a file that ``--config`` reads back to the same."""
+"""``--print-config``: a command's settings as a file that ``--config`` reads back to the same."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,6 +7,7 @@ import yaml
 
 from ..adapter_file import saved_reading
 from ..heads import HeadSpec
+from ..utils.config import groups_of
 from ..utils.provenance import config_dict, plain
 
 
@@ -14,11 +15,12 @@ def config_text(config: object, saved: HeadSpec | None = None) -> str:
     """A config as YAML.
 
     Args:
-        config: of a verb.
+        config: of a command.
         saved: the head that is saved with the adapter; a comment tells it where the config leaves the head open. So
             does one for how clips are read.
     """
-    content = config_dict(config)
+    values = config_dict(config)
+    content = {field.name: values[field.name] for group in groups_of(type(config)).values() for field in group}
     text = _with_reading(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), content)
     if saved is None or content.get("head", "") is not None:
         return text

@@ -9,49 +9,15 @@ import dataclasses
 import difflib
 import functools
 import inspect
-import math
-import numbers
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from ..errors import D2STError
-from .annotations import UNIONS, allowed, did_you_mean, members, shown
+from .annotations import WRONG, allowed, convert, did_you_mean, members, numbers_in, shown
+from .limits import Bounds, is_finite
 
 T = TypeVar("T")
-_WRONG = object()  # what a value becomes that an annotation does not allow
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """What every number in a value must be: above ``above``, ``least`` or more, ``most`` or less, below ``below``."""
-
-    above: float | None = None
-    least: float | None = None
-    most: float | None = None
-    below: float | None = None
-    finite: bool = True
-
-    def allow(self, number: float) -> bool:
-        """Whether a number is within; one that is not finite never is, unless ``finite`` is off."""
-        return (
-            (not self.finite or _is_finite(number))
-            and (self.above is None or number > self.above)
-            and (self.least is None or number >= self.least)
-            and (self.most is None or number <= self.most)
-            and (self.below is None or number < self.below)
-        )
-
-    def __str__(self) -> str:
-        if self.least is not None and self.most is not None:
-            return f" from {self.least} to {self.most}"
-        words = {"above": "above", "least": "of at least", "most": "at most", "below": "below"}
-        said = [f"{word} {getattr(self, name)}" for name, word in words.items() if getattr(self, name) is not None]
-        return f" {' and '.join(said)}" if said else ""
-
-
 FINITE = Bounds()
 
 
@@ -163,10 +129,10 @@ def checked(owner: str, name: str, value: object, hint: object, bounds: Bounds =
     Raises:
         D2STError: the value is another one.
     """
-    result = _convert(value, hint)
-    if result is not _WRONG and all(map(bounds.allow, _numbers(result))):
+    result = convert(value, hint)
+    if result is not WRONG and all(bounds.allow(number) for number in numbers_in(result)):
         return result
-    said = allowed(hint, bounds, all(map(_is_finite, _numbers(value))))
+    said = allowed(hint, bounds, all(is_finite(number) for number in numbers_in(value)))
     raise D2STError(f"{owner}: {name}={shown(value)} must be {said}.{did_you_mean(value, hint)}")
 
 
@@ -270,76 +236,3 @@ def _has_no_default(field: dataclasses.Field) -> bool:
 def _nested(value: object, hint: object, where: str) -> object:
     inner = next((kind for kind in members(hint) if dataclasses.is_dataclass(kind)), None)
     return build(inner, value, where) if inner and isinstance(value, Mapping) else value
-
-
-def _convert(value: object, hint: object) -> object:
-    """A value as an annotation has it, or ``_WRONG``."""
-    origin = get_origin(hint)
-    if origin in UNIONS:
-        results = (_convert(value, member) for member in get_args(hint))
-        return next((result for result in results if result is not _WRONG), _WRONG)
-    if origin is Literal:
-        value = int(value) if _is_whole(value) else value
-        return next((known for known in get_args(hint) if type(known) is type(value) and known == value), _WRONG)
-    if origin is tuple or hint is tuple:
-        return _convert_items(value, get_args(hint))
-    if hint is type(None) or hint is None:
-        return value if value is None else _WRONG
-    if hint is bool:
-        kind = type(value)
-        of_numpy = kind.__module__ == "numpy" and kind.__name__ in ("bool_", "bool")
-        return bool(value) if kind is bool or of_numpy else _WRONG
-    if hint is int:
-        return int(value) if _is_whole(value) else _WRONG
-    if hint is float:
-        return _as_float(value)
-    if hint is Path:
-        return Path(value) if isinstance(value, str | os.PathLike) and "\0" not in os.fspath(value) else _WRONG
-    if hint is str:
-        value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        return value if isinstance(value, str) and "\0" not in value else _WRONG
-    if origin in (dict, Mapping) and get_args(hint) and isinstance(value, origin):
-        names, values = get_args(hint)
-        made = {_convert(key, names): _convert(item, values) for key, item in value.items()}
-        return _WRONG if any(one is _WRONG for one in (*made, *made.values())) else made
-    kind = origin or hint
-    return value if not isinstance(kind, type) or isinstance(value, kind) else _WRONG
-
-
-def _convert_items(value: object, kinds: tuple) -> object:
-    if not isinstance(value, Sequence) or isinstance(value, str | bytes | bytearray):
-        return _WRONG
-    if not kinds:
-        return tuple(value)
-    if kinds[-1] is Ellipsis:
-        kinds = kinds[:1] * len(value)
-    if len(kinds) != len(value):
-        return _WRONG
-    items = tuple(_convert(item, kind) for item, kind in zip(value, kinds, strict=True))
-    return _WRONG if any(item is _WRONG for item in items) else items
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
-
-
-def _is_finite(number: float) -> bool:
-    return isinstance(number, int) or math.isfinite(number)
-
-
-def _as_float(value: object) -> object:
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        return _WRONG
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _numbers(value: object) -> Iterator[float]:
-    """Every number in a value and its tuples or lists."""
-    if isinstance(value, list | tuple | Mapping):
-        for item in value.values() if isinstance(value, Mapping) else value:
-            yield from _numbers(item)
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        yield value

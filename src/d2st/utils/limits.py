@@ -1,8 +1,45 @@
-"""Bounds that several configs share, as keywords of :func:`option` and :class:`Bounds` of :mod:`d2st.utils.config`.
+"""Bounds of numbers, and those that several configs share, as keywords of :class:`Bounds` and of ``config.option``.
 
-The upper ones are far above all sensible use. They are there so that a slip of the keyboard, or a file of somebody
-else's, is a sentence and not a machine without memory.
+The upper ones of these are far above all sensible use. They are there so that a slip of the keyboard, or a file of
+somebody else's, is a sentence and not a machine without memory.
 """
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What every number in a value must be: above ``above``, ``least`` or more, ``most`` or less, below ``below``."""
+
+    above: float | None = None
+    least: float | None = None
+    most: float | None = None
+    below: float | None = None
+    finite: bool = True
+
+    def allow(self, number: float) -> bool:
+        """Whether a number is within; one that is not finite never is, unless ``finite`` is off."""
+        return (
+            (not self.finite or is_finite(number))
+            and (self.above is None or number > self.above)
+            and (self.least is None or number >= self.least)
+            and (self.most is None or number <= self.most)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        if self.least is not None and self.most is not None:
+            return f" from {self.least} to {self.most}"
+        words = {"above": "above", "least": "of at least", "most": "at most", "below": "below"}
+        said = [f"{word} {getattr(self, name)}" for name, word in words.items() if getattr(self, name) is not None]
+        return f" {' and '.join(said)}" if said else ""
+
+
+def is_finite(number: float) -> bool:
+    """Whether a number is neither infinite nor NaN; a whole number may have any size."""
+    return isinstance(number, int) or math.isfinite(number)
+
 
 SIDE = {"least": 1, "most": 4096}  # of a picture, in pixels
 FRAMES = {"least": 1, "most": 4096}  # of a clip
