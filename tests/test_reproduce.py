@@ -212,7 +212,7 @@ def test_tables_show_what_is_there_and_what_is_missing(tmp_path, monkeypatch, ca
     (tmp_path / "ssv2").mkdir()
     (tmp_path / "kinetics").mkdir()
     monkeypatch.setattr("d2st.reproduce._refuse_incomplete", lambda *_: None)
-    monkeypatch.setattr("d2st.reproduce.run._commands", lambda run, *_: "no videos here")
+    monkeypatch.setattr("d2st.reproduce.run._run_commands", lambda run, *_: "no videos here")
     config = ReproduceConfig("4", data=str(tmp_path), out=str(tmp_path), seeds=(1, 2, 3))
     runs = {
         c: [run_of(c, "released", s, tmp_path / "ssv2", tmp_path) for s in (1, 2, 3)] for c in EVERY if c.table == "4"
@@ -480,5 +480,5 @@ def test_the_small_version_from_clips_to_report(tmp_path, monkeypatch):
     text = (tmp_path / "mini.md").read_text()
     assert "By family" not in text, "these looks are no motions"
     assert "| D2ST-Adapter | 57.0 |" in text and "How far offsets move" in text
-    monkeypatch.setattr("d2st.reproduce.run._commands", lambda *_: pytest.fail("a cell was run twice"))
+    monkeypatch.setattr("d2st.reproduce.run._run_commands", lambda *_: pytest.fail("a cell was run twice"))
     assert reproduce(config)["tables"] == done["tables"]

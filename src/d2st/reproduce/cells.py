@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -43,8 +43,12 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """As ``--only`` matches it."""
+        """The name that ``--only`` matches."""
         return f"{self.table}/{self.row}/{self.column}"
+
+    def at(self, **setting: object) -> "Cell":
+        """The cell with another setting."""
+        return replace(self, setting=self.setting | setting)
 
     def is_in(self, result: dict) -> bool:
         """Whether one of the results of a test is this cell's."""
@@ -103,7 +107,7 @@ def distinct(runs: Mapping[Cell, Sequence[Run]]) -> list[Run]:
 
 
 def chosen(found: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
-    """Cells whose name holds one of the patterns (``*`` and ``?`` stand for anything); all where there are none.
+    """Choose the cells whose name holds one of the patterns, in which ``*`` and ``?`` stand for anything; all without any.
 
     A pattern that is the name of a table, or begins with it and a slash, is of that table: "1/D2ST" is not "11/D2ST".
 
@@ -160,7 +164,7 @@ def run_of(cell: Cell, variant: str, seed: int, data: Path, out: Path, common: t
 
 
 def run_name(dataset: str, backbone: str, method: str, flags: dict, seed: int, *more: str) -> str:
-    """The relative folder of a run, the same for the same training."""
+    """Name the relative folder of a run, the same for the same training."""
     parts = []
     for key, value in flags.items():
         text = f"{key.removeprefix('adapter.')}.{value}".lower()
@@ -169,8 +173,11 @@ def run_name(dataset: str, backbone: str, method: str, flags: dict, seed: int, *
 
 
 def flag_list(flags: dict[str, object]) -> list[str]:
-    """``{"adapter.ratio": 0.5}`` as command line arguments."""
-    return [text for key, value in flags.items() for text in (f"--{key.replace('_', '-')}", str(value))]
+    """Write ``{"adapter.ratio": 0.5}`` as command line arguments."""
+    arguments = []
+    for key, value in flags.items():
+        arguments += [f"--{key.replace('_', '-')}", str(value)]
+    return arguments
 
 
 def _merged(*parts: dict) -> dict:
@@ -187,5 +194,5 @@ def _matches(cell: Cell, pattern: str, tables: set[str]) -> bool:
 
 
 def _recipe(*names: str) -> str:
-    """The first recipe that there is: for this kind of data, for this variant, or the one for all."""
+    """Find the first recipe that there is: for this kind of data, for this variant, or the one for all."""
     return next(f"recipes/{name}.yaml" for name in names if (recipes.FOLDER / f"{name}.yaml").exists())

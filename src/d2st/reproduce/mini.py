@@ -1,30 +1,26 @@
 """Run the small version: the paper's ablations on the rendered benchmark, with a backbone of the package."""
 
-import dataclasses
 import functools
 import os
 import shlex
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import yaml
 
 from .. import __version__
 from ..commands.demo import BACKBONE
 from ..commands.prepare import PrepareConfig, prepare
+from ..commands.tool_options import ReproduceConfig
 from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
 from ..utils.progress import progress
 from ..utils.provenance import provenance, read_result, read_results, write_result
 from .cells import Cell, Run, cells, chosen, distinct, flag_list, run_name
 from .mini_report import report
 from .offsets import measure
-from .run import RESULT, counted, execute
+from .run import RESULT, count_commands, execute
 from .table import values_of
-
-if TYPE_CHECKING:
-    from . import ReproduceConfig
 
 CLASSES = {"motions": MOTIONS, "looks": LOOKS}
 METHODS = {"d2st": "d2st-released", "vanilla": "vanilla-released", "dst": "dst-released"}  # others have one recipe
@@ -48,11 +44,11 @@ def _plan() -> dict:
     return yaml.safe_load((Path(__file__).parent / "mini.yaml").read_text(encoding="utf-8"))
 
 
-def mini(config: "ReproduceConfig") -> dict:
+def mini(config: ReproduceConfig) -> dict:
     """Run the small version; see :func:`d2st.reproduce.reproduce`."""
-    every, leads = tables()
+    all_tables, leads = tables()
     asked = [pattern.lower().split("/")[0] for pattern in config.patterns]
-    every = [table for table in every if table.get("default", True) or table["table"] in asked]
+    every = [table for table in all_tables if table.get("default", True) or table["table"] in asked]
     found = chosen([cell for table in every for cell in cells(table)], config.patterns)
     out = Path(config.out)
     runs = _runs(every, found, config)
@@ -60,13 +56,13 @@ def mini(config: "ReproduceConfig") -> dict:
     if config.dry_run:
         for run in once:
             print("\n".join(run.lines) + "\n")
-        print(f"# {counted(once)}; this verb renders and prepares {out / 'data'} before them")
+        print(f"# {count_commands(once)}; this verb renders and prepares {out / 'data'} before them")
         return {"tables": {}, "failed": {}}
     for kind in sorted({cell.setting["dataset"] for cell in found}):
         _prepare_data(kind, out / "data" / kind, config.lanes or LANES)
     failed = execute(once, out, config.lanes or LANES, config.threads or THREADS)
     values = {cell.name: values_of(cell, runs[cell], out)[0] for cell in found}
-    five_shot = {cell.name: _five_shot(cell, runs[cell], out) for cell in found}
+    five_shot = {cell.name: values_of(cell.at(shot=5), runs[cell], out)[0] for cell in found}
     families = {cell.row: _by_family(runs[cell], out) for cell in found if cell.table == "4"}
     offsets = {}
     for cell in found:
@@ -83,8 +79,8 @@ def mini(config: "ReproduceConfig") -> dict:
     return {"tables": {"mini": numbers["cells"]}, "failed": failed}
 
 
-def _runs(every: Sequence[dict], found: Sequence[Cell], config: "ReproduceConfig") -> dict[Cell, list[Run]]:
-    """The runs of each cell: one a seed, as many as its table wants; one where nothing is trained."""
+def _runs(every: Sequence[dict], found: Sequence[Cell], config: ReproduceConfig) -> dict[Cell, list[Run]]:
+    """Build the runs of each cell: one a seed, as many as its table wants; one where nothing is trained."""
     seeds = config.seed_list((0, 1, 2))
     most = {table["table"]: table.get("seeds", len(seeds)) for table in every}
     runs = {}
@@ -94,7 +90,7 @@ def _runs(every: Sequence[dict], found: Sequence[Cell], config: "ReproduceConfig
     return runs
 
 
-def mini_run(cell: Cell, seed: int, config: "ReproduceConfig") -> Run:
+def mini_run(cell: Cell, seed: int, config: ReproduceConfig) -> Run:
     """Build the training and the test of a cell of the small version."""
     out, setting, plan = Path(config.out), cell.setting, _plan()
     dataset, method = setting["dataset"], setting["method"]
@@ -137,12 +133,8 @@ def _prepare_data(kind: str, folder: Path, workers: int) -> None:
     prepare(PrepareConfig(data=str(clips), out=str(store), workers=workers, replace=True))
 
 
-def _five_shot(cell: Cell, runs: list[Run], out: Path) -> dict[int, float]:
-    return values_of(dataclasses.replace(cell, setting=cell.setting | {"shot": 5}), runs, out)[0]
-
-
 def _by_family(runs: list[Run], out: Path) -> dict[str, list[float]]:
-    """1-shot accuracies in percent of each seed, by family of motions."""
+    """Average the 1-shot accuracies of each seed by family of motions, in percent."""
     family = {motion.name: motion.family for motion in MOTIONS}
     found = defaultdict(list)
     for run in runs:
@@ -160,8 +152,8 @@ def _by_family(runs: list[Run], out: Path) -> dict[str, list[float]]:
     return dict(found)
 
 
-def _facts(config: "ReproduceConfig", seconds: dict[str, float]) -> str:
-    """How the numbers were made."""
+def _facts(config: ReproduceConfig, seconds: dict[str, float]) -> str:
+    """Say how the numbers were made."""
     made = provenance(config)
     command = shlex.join(["d2st", *shlex.split(made["command"])[1:]])
     commit = made["git"]["commit"][:10] if made["git"] else "installed"
@@ -173,7 +165,7 @@ def _facts(config: "ReproduceConfig", seconds: dict[str, float]) -> str:
 
 
 def _seconds(runs: list[Run], out: Path) -> dict[str, float]:
-    """Seconds of each training, by name."""
+    """Read the seconds of each training, by name."""
     found = {}
     for run in runs:
         path = out / run.name / "train.json"

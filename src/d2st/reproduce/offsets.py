@@ -1,23 +1,22 @@
-"""How far the reference points of a trained D²ST adapter move."""
+"""Measure how far the reference points of a trained D²ST adapter move."""
 
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading
 from ..data.datasets import open_dataset
 from ..encoder import VideoEncoder, adapt, load
 from ..layers.deformable_attention import ShiftedPoints
-from ..visualize.points import sampled_points
-
-AXES = ("time", "height", "width")
+from ..visualize.points import PathwayPoints, sampled_points
 
 
 def measure(adapters: list[Path], data: dict[str, Path], backbone: str, clips: int = 44) -> dict[str, list[dict]]:
-    """Mean |offset| in cells of the feature map, over test clips, before training and after.
+    """Measure the mean |offset| in cells of the feature map, over test clips, before training and after.
 
     Args:
         adapters: folders of trained adapters, one a seed; their means are averaged.
@@ -33,41 +32,40 @@ def measure(adapters: list[Path], data: dict[str, Path], backbone: str, clips: i
     encoders = [load(folder) for folder in adapters]
     torch.manual_seed(0)
     untrained = adapt(backbone, encoders[0].config)
-    trained = [_of(encoder, data, clips) for encoder in encoders]
+    trained = [_measured(encoder, data, clips) for encoder in encoders]
     merged = []
     for same in zip(*trained, strict=True):
         means = {key: np.mean([entry[key] for entry in same], axis=0).round(3).tolist() for key in ("moved", "shared")}
         merged.append({**same[0], **means})
-    return {"untrained": _of(untrained, data, clips), "trained": merged}
+    return {"untrained": _measured(untrained, data, clips), "trained": merged}
 
 
 @torch.no_grad()
-def _of(encoder: VideoEncoder, data: dict[str, Path], count: int) -> list[dict]:
+def _measured(encoder: VideoEncoder, data: dict[str, Path], count: int) -> list[dict]:
     clips = open_dataset(data["data"], data["split"], "test")
     reading = ClipReading.of(encoder)
     sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
     transform = encoder.transform(transforms=reading.transforms)
-    offsets, about = defaultdict(list), {}
+    offsets, examples = defaultdict(list), {}
     for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int):
         for points in sampled_points(encoder, transform(clips.read(int(index), sample)))[0]:
             key = points.site, points.pathway
-            about[key] = points
+            examples[key] = points
             offsets[key].append(points.shifted - points.resting)  # (G, n, 3)
-    found = []
-    for (site, pathway), of_clips in offsets.items():
-        stacked, points = torch.stack(of_clips), about[site, pathway]  # (clips, G, n, 3)
-        density = [len(points.resting[:, axis].unique()) for axis in range(3)]
-        reach = [
-            min(1, ShiftedPoints.REACH / n) * (length - 1) / 2 for n, length in zip(density, points.volume, strict=True)
-        ]
-        found.append(
-            {
-                "site": site,
-                "pathway": pathway,
-                "volume": list(points.volume),
-                "moved": stacked.abs().mean((0, 1, 2)).numpy().round(3).tolist(),
-                "shared": stacked.mean(0).abs().mean((0, 1)).numpy().round(3).tolist(),
-                "reach": [round(value, 3) for value in reach],
-            }
-        )
-    return found
+    return [_describe(examples[key], torch.stack(of_clips)) for key, of_clips in offsets.items()]
+
+
+def _describe(points: PathwayPoints, offsets: Tensor) -> dict:
+    """Summarize the offsets (clips, G, n, 3) of one adapter's pathway."""
+    reach = []
+    for axis, length in enumerate(points.volume):
+        density = len(points.resting[:, axis].unique())
+        reach.append(round(min(1, ShiftedPoints.REACH / density) * (length - 1) / 2, 3))
+    return {
+        "site": points.site,
+        "pathway": points.pathway,
+        "volume": list(points.volume),
+        "moved": offsets.abs().mean((0, 1, 2)).numpy().round(3).tolist(),
+        "shared": offsets.mean(0).abs().mean((0, 1)).numpy().round(3).tolist(),
+        "reach": reach,
+    }

@@ -26,15 +26,15 @@ PATHS = {"--split", "--adapter"}  # a name, or a path that ends in one
 
 
 def finished(run: Run, out: Path) -> bool:
-    """Whether the test of a run is there, on whatever machine it was done.
+    """Say whether the test of a run is there, on whatever machine it was done.
 
     Raises:
         D2STError: the folder holds a run of other commands.
     """
     folder = out / run.name
     if (folder / COMMANDS).exists():
-        there = _commands_of(folder / COMMANDS)
-        if [_meant(line) for line in there] != [_meant(line) for line in run.lines]:
+        there = _read_commands(folder / COMMANDS)
+        if [_without_places(line) for line in there] != [_without_places(line) for line in run.lines]:
             raise D2STError(
                 f"{folder} holds a run of other commands ({folder / COMMANDS}); give another --out, or remove that "
                 f"folder."
@@ -42,8 +42,8 @@ def finished(run: Run, out: Path) -> bool:
     return (folder / RESULT).exists()
 
 
-def _commands_of(file: Path) -> list[str]:
-    """The command lines that a folder says were run in it."""
+def _read_commands(file: Path) -> list[str]:
+    """Read the command lines that were run in a folder."""
     what, remedy = "record of commands", "give another --out, or remove its folder"
     lines = parse(read_bytes(file, what=what, remedy=remedy), f"The {what} '{file}'", remedy)
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
@@ -51,13 +51,13 @@ def _commands_of(file: Path) -> list[str]:
     return lines
 
 
-def counted(runs: Sequence[Run]) -> str:
-    """How many commands runs are: "Trainings: 96, tests: 98"."""
+def count_commands(runs: Sequence[Run]) -> str:
+    """Count the commands of runs: "Trainings: 96, tests: 98"."""
     return f"Trainings: {sum(run.train is not None for run in runs)}, tests: {len(runs)}"
 
 
-def _meant(line: str) -> list[str]:
-    """A command line less what does not change its result."""
+def _without_places(line: str) -> list[str]:
+    """Split a command line, and leave out what does not change its result."""
     try:
         words = shlex.split(line)
     except ValueError:  # an open quote: no line that was written here
@@ -67,7 +67,7 @@ def _meant(line: str) -> list[str]:
 
 
 def execute(runs: Sequence[Run], out: Path, lanes: int = 1, threads: int | None = None) -> dict[str, str]:
-    """Do what is left of the runs.
+    """Execute what is left of the runs.
 
     Args:
         runs: each at most once.
@@ -82,7 +82,7 @@ def execute(runs: Sequence[Run], out: Path, lanes: int = 1, threads: int | None 
         SystemExit: after SIGINT or SIGTERM; trainings that were under way have saved their state.
     """
     left = [run for run in runs if not finished(run, out)]
-    print(f"{counted(runs)}; done before: {len(runs) - len(left)}.", flush=True)
+    print(f"{count_commands(runs)}; done before: {len(runs) - len(left)}.", flush=True)
     failed: dict[str, str] = {}
     lock, begun = threading.Lock(), time.monotonic()
     with Stop() as stop, ThreadPoolExecutor(lanes) as pool:
@@ -91,17 +91,17 @@ def execute(runs: Sequence[Run], out: Path, lanes: int = 1, threads: int | None 
             if stop.signal:
                 return
             start = time.monotonic()
-            wrong = _commands(run, out / run.name, threads, stop)
+            failure = _run_commands(run, out / run.name, threads, stop)
             if stop.signal:
                 return
-            if not wrong and not (out / run.name / RESULT).exists():
-                wrong = f"its test left no {RESULT}"
+            if not failure and not (out / run.name / RESULT).exists():
+                failure = f"its test left no {RESULT}"
             with lock:
-                if wrong:
-                    failed[run.name] = wrong
-                done = f"failed: {wrong} ({out / run.name / LOG})" if wrong else _told(out / run.name)
-                spent = time.monotonic() - start, (time.monotonic() - begun) / 60
-                print(f"{run.name}: {done}, {spent[0]:.0f} s ({spent[1]:.0f} min in all)", flush=True)
+                if failure:
+                    failed[run.name] = failure
+                done = f"failed: {failure} ({out / run.name / LOG})" if failure else _accuracies(out / run.name)
+                seconds, minutes = time.monotonic() - start, (time.monotonic() - begun) / 60
+                print(f"{run.name}: {done}, {seconds:.0f} s ({minutes:.0f} min in all)", flush=True)
 
         for future in [pool.submit(work, run) for run in left]:
             future.result()
@@ -111,11 +111,13 @@ def execute(runs: Sequence[Run], out: Path, lanes: int = 1, threads: int | None 
     return failed
 
 
-def _commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> str:
-    """Run the commands of a run; gives the last line of one that failed."""
+def _run_commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> str:
+    """Run the commands of a run; returns the last line of one that failed."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / COMMANDS, run.lines)
-    environment = os.environ | {CHILD: "1"} | ({"OMP_NUM_THREADS": str(threads)} if threads else {})
+    environment = os.environ | {CHILD: "1"}
+    if threads:
+        environment["OMP_NUM_THREADS"] = str(threads)
     _wait(run, folder, stop)
     for command in (run.train, run.test):
         if command is None or stop.signal:
@@ -143,16 +145,16 @@ def _commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> str:
 
 
 def _wait(run: Run, folder: Path, stop: Stop) -> None:
-    """Let a training come to its end that an earlier start left in the folder, or that another one began."""
-    told = False
+    """Wait for the end of a training that an earlier start left in the folder, or that another one began."""
+    if is_held(folder, LOCK):
+        print(f"{run.name}: a training is at work in {folder}; waiting for its end.", flush=True)
     while not stop.signal and is_held(folder, LOCK):
-        if not told:
-            print(f"{run.name}: a training is at work in {folder}; waiting for its end.", flush=True)
-        told = True
         time.sleep(0.5)
 
 
-def _told(folder: Path) -> str:
-    results = read_results(folder / RESULT)["results"]
-    named = [(f"{r['shot']}-shot" if "shot" in r else f"Acc@{r['top']}", r["accuracy"]) for r in results]
-    return ", ".join(f"{name} {100 * accuracy:.1f} %" for name, accuracy in named)
+def _accuracies(folder: Path) -> str:
+    named = []
+    for result in read_results(folder / RESULT)["results"]:
+        name = f"{result['shot']}-shot" if "shot" in result else f"Acc@{result['top']}"
+        named.append(f"{name} {100 * result['accuracy']:.1f} %")
+    return ", ".join(named)
