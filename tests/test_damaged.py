@@ -77,7 +77,7 @@ def test_folders_of_runs(tmp_path, tally):
         folder.metrics.write_bytes(content + b"\n" + content)
         tally(folder.open, config)
         folder.trim("episode", 8)
-        folder.lock.close()
+        folder.lock.lock.release()
 
 
 def test_results(tmp_path, tally):

@@ -200,7 +200,7 @@ def test_damaged_metrics_and_configurations_are_survived_or_told(tmp_path) -> No
     assert folder.metrics.read_bytes() == whole + again
     folder.trim("episode", 8, owed=True)
     assert folder.metrics.read_bytes() == whole
-    folder.lock.close()
+    folder.lock.lock.release()
     for content in (b"[]", b"\xff", b"{", b"[" * 5000):
         folder.config.write_bytes(content)
         with pytest.raises(D2STError, match=r"The configuration of the run .*; give another out, or overwrite it"):

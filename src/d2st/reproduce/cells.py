@@ -107,7 +107,7 @@ def distinct(runs: Mapping[Cell, Sequence[Run]]) -> list[Run]:
 
 
 def chosen(found: Iterable[Cell], only: Iterable[str]) -> list[Cell]:
-    """Choose the cells whose name holds one of the patterns, in which ``*`` and ``?`` stand for anything; all without any.
+    """Choose the cells whose name holds one of the patterns (``*`` and ``?`` stand for anything); all without any.
 
     A pattern that is the name of a table, or begins with it and a slash, is of that table: "1/D2ST" is not "11/D2ST".
 
