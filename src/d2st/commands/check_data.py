@@ -34,10 +34,10 @@ def check(config: CheckConfig) -> dict:
     Raises:
         D2STError: the data or the split cannot be read at all.
     """
-    listing, parts = list_clips(config.data, config.split, shared=config.full_shot)
+    listing = list_clips(config.data, config.split, shared=config.full_shot)
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
     full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
-    parts = parts or {"all": sorted(listing.clips)}
+    parts = listing.parts or {"all": sorted(listing.clips)}
     jobs = []
     for part, names in parts.items():
         for name in names:

@@ -15,11 +15,11 @@ FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
 
 @dataclass
 class Listing:
-    """Clips by class, before any split.
+    """Clips by class, and the classes of each part.
 
     Args:
         clips: class name -> {clip id: file}. Ids are paths relative to the data, unique over all classes.
-        parts: part -> class names, where the listing itself tells (official lists); else empty.
+        parts: part -> class names; empty where nothing divides the data.
         problems: sentences about clips that were lost.
         part_problems: part -> sentences that concern it alone.
         notes: sentences about files that were left out on purpose.
@@ -48,6 +48,11 @@ class Listing:
         if part is None:
             return dict(self.clips[name])
         return {id: path for id, path in self.clips[name].items() if self.assigned.get(id, part) == part}
+
+    def jobs(self) -> list[tuple[str, str, Path]]:
+        """List (class, id, file) of the clips of all parts, or of all clips where there are none."""
+        names = sorted({name for names in self.parts.values() for name in names} or self.clips)
+        return [(name, id, path) for name in names for id, path in sorted(self.clips[name].items())]
 
     def add(self, other: "Listing", part: str | None) -> None:
         """Take over clips, problems and notes of another listing; they are assigned to ``part``, if it is one."""

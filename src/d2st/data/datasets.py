@@ -17,7 +17,7 @@ from .class_folders import PARTS, Listing, scan_folder, scan_parts
 from .lists import read_list, short
 from .lookup import Folder, NameLookup
 from .sampling import Sampler
-from .splits import Parts, Source, apply_split
+from .splits import Source, apply_split
 from .store import StoreLookup, is_store, list_store
 from .video.open import read_clip
 from .walk import is_flow_folder, is_frame_folder, nfc, walk
@@ -109,7 +109,8 @@ def open_dataset(
     """
     if part not in (None, *PARTS):
         raise D2STError(f"There is no part '{part}'; choose train, val or test.")
-    listing, parts = list_clips(data, split)
+    listing = list_clips(data, split)
+    parts = listing.parts
     if part == "val" and not parts:
         raise NoPart(f"'{data}' has no validation part because no split is given; pass a split file.")
     if part and parts and not parts.get(part):
@@ -149,9 +150,8 @@ def open_division(
     Raises:
         D2STError: there is no such part, or it has classes that training has not.
     """
-    listing, parts = list_clips(data, split, shared=True)
-    if not parts:
-        parts = {"train": list(listing.clips)}
+    listing = list_clips(data, split, shared=True)
+    parts = listing.parts or {"train": list(listing.clips)}
     if part not in parts:
         raise D2STError(
             f"'{data}' has no part '{part}', only {', '.join(parts)}; give a split that divides the clips, such as a "
@@ -176,11 +176,11 @@ def open_division(
 
 def parts_of(data: str | Path, split: str | Path | None = None) -> list[str]:
     """Name the parts that a full-shot dataset has; none where nothing divides it."""
-    return list(list_clips(data, split, shared=True)[1])
+    return list(list_clips(data, split, shared=True).parts)
 
 
-def list_clips(data: str | Path, split: str | Path | None, shared: bool = False) -> tuple[Listing, Parts]:
-    """List clips by class, and the class names of each part.
+def list_clips(data: str | Path, split: str | Path | None, shared: bool = False) -> Listing:
+    """List the clips of a dataset by class, and the classes of each part.
 
     Args:
         data: as for :func:`open_dataset`.
@@ -195,8 +195,7 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
     if isinstance(split, str) and split in benchmarks.NAMES:
         benchmark = benchmarks.load(split)
-        listing = apply(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
-        return listing, benchmark.classes
+        return apply(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
     split = None if split is None else Path(split)
     if is_store(data):
         store = StoreLookup(data)
@@ -207,7 +206,7 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
     elif os.path.isdir(data):
         divided = scan_parts(data) if shared and split is None else None
         if divided:
-            return divided, divided.parts
+            return divided
         names = NameLookup(lambda: walk(data, is_flow_folder).clips)
         source = Source(lambda: scan_folder(data), Folder(data).find, names)
     else:

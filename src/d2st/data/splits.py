@@ -18,7 +18,6 @@ from .lookup import NameLookup
 from .walk import nfc
 
 LISTS = (".txt", ".csv", ".tsv", ".list")
-Parts = dict[str, list[str]]  # part -> its classes
 Find = Callable[[str], Path | None]
 _EXPECTED = "expected the keys train, val and test, each with a list of class names"
 _SHARE = re.compile(r"\d+(\.\d+)?%")
@@ -39,7 +38,7 @@ class Source:
     names: NameLookup | None = None
 
 
-def apply_split(source: Source, split: Path | None, shared: bool = False) -> tuple[Listing, Parts]:
+def apply_split(source: Source, split: Path | None, shared: bool = False) -> Listing:
     """Apply a split to data.
 
     Args:
@@ -51,25 +50,24 @@ def apply_split(source: Source, split: Path | None, shared: bool = False) -> tup
             clip is assigned to.
 
     Returns:
-        The clips (from the lists where the split is made of lists) and the class names of each part.
+        The clips, of the lists where the split is made of lists, and their parts.
 
     Raises:
         D2STError: the split cannot be read, names a class that is not there, or has a class in two parts.
     """
     if split is None:
         listing = source.listing()
-        parts = listing.parts
     elif os.path.isdir(split):
         files = _list_files(split)
-        listing, parts = _look_up(source, lambda find: _read_lists(files, find, shared))
+        listing = _look_up(source, lambda find: _read_lists(files, find, shared))
     elif split.suffix.lower() in LISTS:
         _require(split)
-        listing, parts = _look_up(source, lambda find: _read_one(split, find))
+        listing = _look_up(source, lambda find: read_list(split, find))
     else:
-        listing, parts = _apply_yaml(source, _require(split), shared)
-    parts = {part: _as_spelled(names, listing.clips) for part, names in parts.items()}
-    _check(parts, listing, split)
-    return listing, parts
+        listing = _apply_yaml(source, _require(split), shared)
+    listing.parts = {part: _as_spelled(names, listing.clips) for part, names in listing.parts.items()}
+    _check(listing, split)
+    return listing
 
 
 def divide(ids: Sequence[str], percent: dict[str, float]) -> dict[str, str]:
@@ -99,11 +97,13 @@ def divide(ids: Sequence[str], percent: dict[str, float]) -> dict[str, str]:
     return dict(zip(order, owners, strict=True))
 
 
-def _apply_yaml(source: Source, split: Path, shared: bool) -> tuple[Listing, Parts]:
+def _apply_yaml(source: Source, split: Path, shared: bool) -> Listing:
     given = _read_yaml(split)
     texts = {part: text for part, text in given.items() if isinstance(text, str)}
     if not texts:
-        return source.listing(), given
+        listing = source.listing()
+        listing.parts = given
+        return listing
     if len(texts) < len(given):
         raise D2STError(f"Split '{split}' mixes lists of class names with list files; use one kind for all parts.")
     if all(_SHARE.fullmatch(text) for text in texts.values()):
@@ -130,7 +130,7 @@ def _read_yaml(split: Path) -> dict[str, list[str] | str]:
     return parts
 
 
-def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool) -> tuple[Listing, Parts]:
+def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool) -> Listing:
     """Deal every class's clips to the parts."""
     if not shared:
         raise D2STError(
@@ -142,7 +142,8 @@ def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool
         raise D2STError(f"The shares of split '{split}' are {told}; each must be more than 0 and all together 100.")
     for clips in listing.clips.values():
         listing.assigned |= divide(list(clips), percent)
-    return listing, {part: list(listing.clips) for part in percent}
+    listing.parts = {part: list(listing.clips) for part in percent}
+    return listing
 
 
 def _list_files(folder: Path) -> dict[str, Path]:
@@ -159,41 +160,35 @@ def _list_files(folder: Path) -> dict[str, Path]:
     return {part: files[0] for part, files in found.items() if files}
 
 
-def _look_up(source: Source, read: Callable[[Find], tuple[Listing, Parts]]) -> tuple[Listing, Parts]:
+def _look_up(source: Source, read: Callable[[Find], Listing]) -> Listing:
     """Read lists and look their lines up by path; where not one path is there, by name."""
-    listing, parts = read(source.find)
+    listing = read(source.find)
     if source.names is None or any(listing.clips.values()):
-        return listing, parts
-    listing, parts = read(source.names.in_class)
+        return listing
+    listing = read(source.names.in_class)
     found = source.names.found
     if found:
         line, id = next(iter(found.items()))
         listing.notes.append(
             f"No path of the lists is in the data; {len(found)} clips were found by name, such as '{line}' as '{id}'."
         )
-    return listing, parts
+    return listing
 
 
-def _read_one(file: Path, find: Find) -> tuple[Listing, Parts]:
-    listing = read_list(file, find)
-    return listing, listing.parts
-
-
-def _read_lists(files: dict[str, Path], find: Find, shared: bool) -> tuple[Listing, Parts]:
+def _read_lists(files: dict[str, Path], find: Find, shared: bool) -> Listing:
     merged = Listing()
-    parts: Parts = {}
     owner: dict[Path, str] = {}
     for part, file in files.items():
         found = read_list(_require(file), find)
         if set(found.parts) - {part}:
             raise D2STError(f"List '{file}' is given for '{part}' and holds lines of '{', '.join(found.parts)}'.")
-        parts[part] = list(found.clips)
+        merged.parts[part] = list(found.clips)
         for clips in found.clips.values():
             for path, target in clips.items():
                 if owner.setdefault(target, part) != part:
                     raise D2STError(f"Clip '{path}' is listed for '{owner[target]}' and for '{part}'; keep it in one.")
         merged.add(found, part if shared else None)
-    return merged, parts
+    return merged
 
 
 def _as_spelled(names: list[str], known: dict[str, dict]) -> list[str]:
@@ -202,10 +197,10 @@ def _as_spelled(names: list[str], known: dict[str, dict]) -> list[str]:
     return [name if name in known else spelled.get(nfc(name), name) for name in names]
 
 
-def _check(parts: Parts, listing: Listing, split: Path | None) -> None:
+def _check(listing: Listing, split: Path | None) -> None:
     """Refuse parts without classes, classes twice, in two parts, or not in the data, and classes without clips."""
     owner: dict[str, str] = {}
-    for part, names in parts.items():
+    for part, names in listing.parts.items():
         if not names:
             raise D2STError(
                 f"Part '{part}' of split '{split}' names no class; list its classes, or take the part out of the split."

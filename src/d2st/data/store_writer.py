@@ -24,7 +24,6 @@ from .class_folders import Listing
 from .datasets import list_clips
 from .options import StoreOptions
 from .pack.shard import file_of
-from .splits import Parts
 from .store import LOCK, VERSION, clip_file, is_clip_file, is_store, place_of, read_index
 from .video import frame_file
 from .video.errors import VideoError, VideoWarning, clip_errors
@@ -56,8 +55,8 @@ def write_store(data: str | Path, out: str | Path, split: str | Path | None, opt
     if is_store(Path(data)):
         raise D2STError(f"'{data}' is a frame store already; give the videos it was made from.")
     refuse_strangers(out, "is no frame store")
-    listing, parts = list_clips(data, split, shared=True)
-    jobs = jobs_of(listing, parts)
+    listing = list_clips(data, split, shared=True)
+    jobs = listing.jobs()
     if not jobs:
         raise D2STError(f"None of the clips of '{data}' is there. {' '.join(listing.problems_of(None))}")
     source = source_of(data, split)
@@ -70,7 +69,7 @@ def write_store(data: str | Path, out: str | Path, split: str | Path | None, opt
         if fabric.is_global_zero:
             clips = sorted(done["written"] + done["kept"], key=lambda entry: (entry["class"], entry["id"]))
             report = _report(out, clips, done, listing)
-            report["removed"] = write_index(out, source, _settings(options), clips, report["bad"], listing, parts)
+            report["removed"] = write_index(out, source, _settings(options), clips, report["bad"], listing)
             write_json(out / "report.json", report)
         return fabric.broadcast(report)
 
@@ -191,12 +190,6 @@ def _place(file: Path, first: Path) -> dict[str, str]:
     return {} if file == first else {"file": file.stem}
 
 
-def jobs_of(listing: Listing, parts: Parts) -> list[tuple[str, str, Path]]:
-    """List (class, id, file) of the clips of all parts, or of all clips where there are none."""
-    names = sorted({name for part in parts.values() for name in part} or listing.clips)
-    return [(name, id, path) for name in names for id, path in sorted(listing.clips[name].items())]
-
-
 def source_of(data: str | Path, split: str | Path | None) -> dict[str, str | None]:
     """Say what a store is made from, as its index does."""
     if split is not None:
@@ -268,13 +261,7 @@ def locked(out: Path, fabric, inside: str) -> Iterator[None]:
 
 
 def write_index(
-    out: Path,
-    source: dict,
-    settings: dict[str, str],
-    clips: list[dict],
-    bad: list[dict],
-    listing: Listing,
-    parts: Parts,
+    out: Path, source: dict, settings: dict[str, str], clips: list[dict], bad: list[dict], listing: Listing
 ) -> int:
     """Write the index, which makes a store whole, and remove the files that it does not name.
 
@@ -284,8 +271,7 @@ def write_index(
         settings: how it is made.
         clips: entries with ids, classes and places; their parts are added.
         bad: clips that could not be read, with reasons.
-        listing: of the dataset.
-        parts: of the dataset; classes without clips are left out.
+        listing: of the dataset; classes of its parts without clips are left out.
 
     Returns:
         How many clips or shards were removed: of clips that are gone or were made again.
@@ -294,7 +280,8 @@ def write_index(
         if entry["id"] in listing.assigned:
             entry["part"] = listing.assigned[entry["id"]]
     held = {entry["class"] for entry in clips}
-    parts = {part: [name for name in names if name in held] for part, names in parts.items() if held & set(names)}
+    parts = {part: [name for name in names if name in held] for part, names in listing.parts.items()}
+    parts = {part: names for part, names in parts.items() if names}
     index = {"version": VERSION, "source": source, "settings": settings, "clips": clips, "parts": parts, "bad": bad}
     write_json(out / "index.json", index)
     named = {file_of(place_of(out, entry)) for entry in clips}

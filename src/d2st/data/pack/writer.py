@@ -23,7 +23,7 @@ from ...utils.progress import progress
 from ...utils.versioned_json import read_versioned
 from ..datasets import list_clips
 from ..store import wrong_clips
-from ..store_writer import jobs_of, locked, refuse_other, refuse_strangers, source_of, write_index
+from ..store_writer import locked, refuse_other, refuse_strangers, source_of, write_index
 from .shard import Span, shard_file, span
 
 _HEADER = 512  # bytes before each file in a tar
@@ -68,10 +68,10 @@ def pack(
     if shard_mb <= 0:
         raise D2STError(f"A shard needs some megabytes, and shard_mb is {shard_mb:g}; 1024 is the default.")
     refuse_strangers(out, "holds no shards")
-    listing, parts = list_clips(data, split, shared=True)
-    part_of = {name: part for part, names in parts.items() for name in names}
+    listing = list_clips(data, split, shared=True)
+    part_of = {name: part for part, names in listing.parts.items() for name in names}
     sources, bad = [], []
-    for name, id, path in jobs_of(listing, parts):
+    for name, id, path in listing.jobs():
         try:
             sources.append(_source(id, name, listing.assigned.get(id, part_of.get(name, "")), path))
         except OSError as error:
@@ -96,7 +96,7 @@ def pack(
         if fabric.is_global_zero:
             write_json(out / "report.json", report)
             settings = {"format": "shards", "shard_mb": f"{shard_mb:g}"}
-            write_index(out, made_of, settings, clips, report["bad"], listing, parts)
+            write_index(out, made_of, settings, clips, report["bad"], listing)
         fabric.barrier()
     return report
 
