@@ -5,10 +5,11 @@ weights that it was not trained with.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import __version__
 from .adapters import SYSTEMS, AdapterConfig
@@ -53,29 +54,32 @@ def save(encoder: Encoder, folder: Path) -> Path:
 
 
 def describe(encoder: Encoder) -> dict:
-    """What ``adapter_config.json`` says: the system, its fields, the backbone it belongs to, and how clips are read."""
+    """Describe an encoder as ``adapter_config.json`` does: system, fields, backbone, and how clips are read."""
     about = outline(encoder)
     about["backbone"] |= record(encoder.backbone, encoder.trained_names)
     return about
 
 
 def outline(encoder: Encoder) -> dict:
-    """The same without a word on the backbone's weights."""
-    return {
+    """Describe an encoder without a word on the backbone's weights."""
+    about = {
         "format": FORMAT,
         "d2st_version": __version__,
         "adapter": {"name": encoder.config.name, **dataclasses.asdict(encoder.config)},
         "frames": encoder.frames,
-        **({"laid_out": encoder.laid_out} if encoder.laid_out != encoder.frames else {}),
-        **({"reading": encoder.reading.to_dict()} if encoder.reading else {}),
-        "image_size": list(encoder.image_size),
-        "backbone": {
-            "name": encoder.backbone_name,
-            "class": type(encoder.backbone).__name__,
-            "weights": encoder.weights_source,
-            "num_features": encoder.num_features,
-        },
     }
+    if encoder.laid_out != encoder.frames:
+        about["laid_out"] = encoder.laid_out
+    if encoder.reading:
+        about["reading"] = encoder.reading.to_dict()
+    about["image_size"] = list(encoder.image_size)
+    about["backbone"] = {
+        "name": encoder.backbone_name,
+        "class": type(encoder.backbone).__name__,
+        "weights": encoder.weights_source,
+        "num_features": encoder.num_features,
+    }
+    return about
 
 
 def saved_reading(folder: Path) -> ClipReading | None:
@@ -95,6 +99,35 @@ def reading_of(saved: dict, folder: Path) -> ClipReading | None:
     if not saved["reading"]:
         return None
     return ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
+
+
+def check_backbone(source: str | Path, spec: dict, backbone: nn.Module | None, weights: str | Path | None) -> None:
+    """Refuse a backbone of another kind than an adapter's; or, without one, what cannot be built again.
+
+    Args:
+        source: of the adapter.
+        spec: what its config says of the backbone.
+        backbone: that was given.
+        weights: file that was given.
+    """
+    if backbone is not None:
+        if type(backbone).__name__ != spec["class"]:
+            raise D2STError(
+                f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}); it cannot go onto a "
+                f"{type(backbone).__name__}. Pass the kind of backbone that it was made for."
+            )
+        return
+    if not spec["name"]:
+        raise D2STError(
+            f"The adapter in {source} was trained on a {spec['class']} that was not built by name. "
+            f"Build it again with its weights and pass it: d2st.load({str(source)!r}, backbone=model)."
+        )
+    if weights is None and spec["weights"] is not True:
+        origin = f"from the file {spec['weights']!r}" if spec["weights"] else "drawn at random"
+        raise D2STError(
+            f"The adapter in {source} was trained on {spec['name']} with weights {origin}. Pass that file "
+            f"(weights=, --weights), or the model itself (backbone=)."
+        )
 
 
 def refuse_other_shapes(
@@ -119,24 +152,41 @@ def refuse_other_shapes(
             f"The adapter in {folder} belongs to a {spec['class']} with features of {spec['num_features']}, not of "
             f"{features}. Pass the size of backbone that it was made for ({spec['name'] or 'see its maker'})."
         )
-    wanted = {
-        prefix + name: tuple(tensor.shape)
-        for prefix, part in parts.items()
-        for name, tensor in part.state_dict().items()
-    }
-    found = {name: shape for name, shape in found.items() if not name.startswith(TRAINED)}
-    missing, unexpected = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    shapes = sorted(name for name in wanted.keys() & found.keys() if wanted[name] != found[name])
-    if missing or unexpected or shapes:
+    wanted = {}
+    for prefix, part in parts.items():
+        wanted |= part.state_dict(prefix=prefix)
+    adapters = {name: shape for name, shape in found.items() if not name.startswith(TRAINED)}
+    different = different_tensors(wanted, adapters)
+    if different:
         raise D2STError(
             f"The adapter's weights in '{folder}' are not for {type(config).__name__} on {type(model).__name__}, which "
-            f"its config says: missing keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} "
-            f"({len(unexpected)}), other shapes {shapes[:5]} ({len(shapes)}); {COPY}."
+            f"its config says: {different}; {COPY}."
         )
 
 
+def different_tensors(own: Mapping[str, Tensor], found: Mapping[str, object]) -> str:
+    """Name the tensors that are missing, unexpected or of other shapes in what was found; "" if there are none.
+
+    Args:
+        own: tensors that there should be.
+        found: tensors, or their shapes.
+    """
+    missing = sorted(own.keys() - found.keys())
+    unexpected = sorted(found.keys() - own.keys())
+    shapes = []
+    for name in sorted(own.keys() & found.keys()):
+        if tuple(own[name].shape) != tuple(getattr(found[name], "shape", found[name])):
+            shapes.append(name)
+    if not (missing or unexpected or shapes):
+        return ""
+    return (
+        f"missing keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} ({len(unexpected)}), "
+        f"other shapes {shapes[:5]} ({len(shapes)})"
+    )
+
+
 def config_from_dict(fields: dict, where: str = "adapter") -> AdapterConfig:
-    """A config from its JSON form, ``{"name": "d2st", "ratio": 0.25, ...}``.
+    """Make a config of its JSON form, ``{"name": "d2st", "ratio": 0.25, ...}``.
 
     Args:
         fields: the form.
@@ -158,6 +208,7 @@ def config_from_dict(fields: dict, where: str = "adapter") -> AdapterConfig:
 
 
 def read_config(folder: Path) -> dict:
+    """Read ``adapter_config.json`` of a folder; what it does not say is None."""
     if not (folder / CONFIG).exists():
         raise D2STError(f"{folder} holds no {CONFIG}; it is not an adapter written by save_pretrained.")
     needs = "adapter", "frames", "image_size", "backbone"
@@ -167,18 +218,17 @@ def read_config(folder: Path) -> dict:
 
 
 def _typed(where: str, given: object, fields: dict[str, tuple[object, Bounds]]) -> dict:
-    """An object of the file, whose values are what they are meant to be; those that are not known are left as they
-    are.
+    """Check the values of an object of the file; those that are not known are left as they are.
 
     Raises:
         D2STError: no object, or one that lacks a field that may not be None, or has another type in it.
     """
     if not isinstance(given, dict):
         raise D2STError(f"{where} is {told(given)} and not an object; {COPY}.")
-    return given | {
-        name: checked(where, name, given.get(name), hint, bounds) for name, (hint, bounds) in fields.items()
-    }
+    typed = {name: checked(where, name, given.get(name), hint, bounds) for name, (hint, bounds) in fields.items()}
+    return given | typed
 
 
-def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Read ``adapter_model.safetensors`` of a folder."""
     return read_tensors(folder / WEIGHTS, what="adapter's weights", remedy=COPY)[0]

@@ -55,7 +55,7 @@ def adapt(
         DUALPATH and DiST, which read features in their own way).
 
     Raises:
-        D2STError: unknown name, weights that cannot be had or do not fit, a model without usable stages, a system that
+        D2STError: unknown name, weights that are missing or do not fit, a model without usable stages, a system that
             does not fit the backbone. The model is then left as it was.
     """
     config = _config(config)
@@ -134,15 +134,8 @@ def load(
     folder = find(source, adapter_file.CONFIG, adapter_file.WEIGHTS, revision=revision)
     saved = adapter_file.read_config(folder)
     spec = saved["backbone"]
-    name = spec["name"] or spec["class"]
     config = adapter_file.config_from_dict(saved["adapter"], f"{adapter_file.CONFIG} in {folder}")
-    if backbone is None:
-        _refuse_without_weights(source, spec, weights)
-    elif type(backbone).__name__ != spec["class"]:
-        raise D2STError(
-            f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}); it cannot go onto a "
-            f"{type(backbone).__name__}. Pass the kind of backbone that it was made for."
-        )
+    adapter_file.check_backbone(source, spec, backbone, weights)
     frames, size = saved["laid_out"] or saved["frames"], saved["image_size"]
     with unchanged_on_error(backbone):
         model = backbone
@@ -153,29 +146,14 @@ def load(
         different = difference(spec, encoder.backbone, encoder.trained_names)
         if different:
             raise D2STError(
-                f"The adapter in {source} was trained on {name} {different}. Pass the weights it was trained with "
-                "(weights=, --weights)."
+                f"The adapter in {source} was trained on {spec['name'] or spec['class']} {different}. Pass the weights "
+                "it was trained with (weights=, --weights)."
             )
         encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
         reading = adapter_file.reading_of(saved, folder)
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
     encoder.frames, encoder.reading = saved["frames"], reading
     return encoder
-
-
-def _refuse_without_weights(source: str | Path, spec: dict, weights: str | Path | None) -> None:
-    """Refuse to build a backbone whose name or weights an adapter file does not give."""
-    if not spec["name"]:
-        raise D2STError(
-            f"The adapter in {source} was trained on a {spec['class']} that was not built by name. "
-            f"Build it again with its weights and pass it: d2st.load({str(source)!r}, backbone=model)."
-        )
-    if weights is None and spec["weights"] is not True:
-        origin = f"from the file {spec['weights']!r}" if spec["weights"] else "drawn at random"
-        raise D2STError(
-            f"The adapter in {source} was trained on {spec['name']} with weights {origin}. Pass that file "
-            f"(weights=, --weights), or the model itself (backbone=)."
-        )
 
 
 class VideoEncoder(nn.Module, HubModel):
@@ -186,7 +164,7 @@ class VideoEncoder(nn.Module, HubModel):
     Attributes:
         backbone: the timm model, its state-dict keys untouched.
         adapters: everything that was inserted, by site.
-        passage: the way of a clip through the backbone; has parameters in some systems.
+        passage: takes a clip's frames through the backbone; has parameters in some systems.
         config: the adapter system's config.
         frames: T of the clips that it is for, what the adapters are laid out for unless it was trained on others.
         laid_out: T that the adapters are laid out for.
@@ -194,8 +172,8 @@ class VideoEncoder(nn.Module, HubModel):
         image_size: (H, W) in pixels that they are laid out for.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if the backbone has none.
-        mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``; see
-            :meth:`transform`.
+        preprocessing: how the backbone wants its input, from its ``pretrained_cfg``; see :meth:`transform`.
+        mean, std, interpolation, crop_pct: parts of that.
     """
 
     def __init__(self, backbone: Backbone, config: AdapterConfig, frames: int, name: str = "", source=None):
@@ -220,9 +198,9 @@ class VideoEncoder(nn.Module, HubModel):
             self.adapters[insertion.key] = insertion.adapter
             insert(self.backbone, insertion, self.clip)
         cfg = getattr(self.backbone, "pretrained_cfg", None) or {}
-        self.mean = tuple(cfg.get("mean") or (0.485, 0.456, 0.406))
-        self.std = tuple(cfg.get("std") or (0.229, 0.224, 0.225))
-        self.interpolation = cfg.get("interpolation") or "bicubic"
+        self.preprocessing = Preprocessing.of_timm(cfg, self.image_size)
+        self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
+        self.interpolation = self.preprocessing.interpolation
         self.crop_pct = cfg.get("crop_pct") or 1.0
 
     def forward(self, video: Tensor) -> Tensor:
@@ -246,7 +224,7 @@ class VideoEncoder(nn.Module, HubModel):
         return features
 
     def features_and_maps(self, video: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and the maps that they were pooled from, of one pass.
+        """Encode clips to features and the maps that they were pooled from, in one pass.
 
         A map is what the backbone gives before it pools: the last stage of a CNN, the patch tokens of a ViT after its
         last norm (before ``fc_norm``, where it has that one instead).
@@ -268,7 +246,7 @@ class VideoEncoder(nn.Module, HubModel):
         return features_and_maps
 
     def images(self, video: Tensor) -> Tensor:
-        """The images of each clip that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W); tells the hooks."""
+        """Pick the images that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W), and tell the hooks."""
         self._check_whole()
         if not isinstance(video, Tensor):
             raise D2STError(f"A video batch must be a tensor (B, T, 3, H, W), not a {type(video).__name__}.")
@@ -285,11 +263,6 @@ class VideoEncoder(nn.Module, HubModel):
         backbones.check_size(self.backbone, size)
         self.clip.set(images.shape[1], size)
         return images
-
-    @property
-    def preprocessing(self) -> Preprocessing:
-        """The input that the backbone wants."""
-        return Preprocessing(self.image_size, self.mean, self.std, self.interpolation)
 
     def transform(self, train: bool = False, transforms: Transforms | None = None, **options: object) -> ClipTransform:
         """Build the transform that makes frames fit for the encoder: uint8 (T, 3, H, W) -> float (T, 3, h, w).
@@ -332,8 +305,11 @@ class VideoEncoder(nn.Module, HubModel):
         self.reading = reading
 
     def train(self, mode: bool = True) -> "VideoEncoder":
-        """Training mode for the adapters. A frozen backbone stays in eval mode (batch statistics, drop-out); one that
-        is tuned as a whole trains, but for its BatchNorms, which keep their statistics."""
+        """Set training mode for the adapters.
+
+        A frozen backbone stays in eval mode (batch statistics, drop-out); one that is tuned as a whole trains, but for
+        its BatchNorms, which keep their statistics.
+        """
         super().train(mode)
         for module in self.backbone.modules():
             if not self.config.tunes_backbone or isinstance(module, _BatchNorm):
@@ -389,14 +365,11 @@ class VideoEncoder(nn.Module, HubModel):
             raise D2STError("The adapters of this encoder were taken out by restore(): adapt the backbone again.")
 
     def _dtype(self) -> torch.dtype:
-        """What the backbone computes in."""
+        """Return what the backbone computes in."""
         return next(parameter.dtype for parameter in self.backbone.parameters() if parameter.is_floating_point())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VideoEncoder":
-        """As every module. Layouts of images (channels_last) are not for kernels over time, which PyTorch would refuse.
-
-        Those are handed over as a row of numbers.
-        """
+        """Hand kernels over time to ``fn`` as rows of numbers: PyTorch refuses layouts of images for them."""
 
         def over_time(tensor: Tensor) -> Tensor:
             return fn(tensor.flatten()).view(tensor.shape) if tensor.ndim == 5 else fn(tensor)
@@ -404,11 +377,11 @@ class VideoEncoder(nn.Module, HubModel):
         return super()._apply(over_time, recurse)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimizer gets: the adapters, and the backbone's parameters that train along."""
+        """List what an optimizer gets: the adapters, and the backbone's parameters that train along."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def adapter_state_dict(self) -> dict[str, Tensor]:
-        """Every trained tensor and the adapters' buffers: all that an adapter file holds."""
+        """Collect every trained tensor and the adapters' buffers: all that an adapter file holds."""
         self._check_whole()
         own = dict(self.backbone.named_parameters())
         state = self.adapters.state_dict() | self.passage.state_dict(prefix=PASSAGE)
@@ -421,20 +394,18 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: keys or shapes that are not this encoder's, listed.
         """
         own = self.adapter_state_dict()
-        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-        shapes = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
-        if missing or unexpected or shapes:
+        different = adapter_file.different_tensors(own, state)
+        if different:
             raise D2STError(
                 f"These adapter weights are not for {type(self.config).__name__} on {type(self.backbone).__name__}: "
-                f"missing keys {missing[:5]} ({len(missing)}), unexpected keys {unexpected[:5]} ({len(unexpected)}), "
-                f"other shapes {shapes[:5]} ({len(shapes)}). Build the encoder with the config that they belong to."
+                f"{different}. Build the encoder with the config that they belong to."
             )
         with torch.no_grad():
             for key, tensor in own.items():
                 tensor.copy_(state[key])
 
     def parameter_count(self) -> tuple[int, int]:
-        """Number of trainable and of all parameters."""
+        """Count trainable and all parameters."""
         return sum(p.numel() for p in self.trainable_parameters()), sum(p.numel() for p in self.parameters())
 
     def summary(self) -> dict[str, float]:
@@ -453,21 +424,18 @@ class VideoEncoder(nn.Module, HubModel):
     def card_facts(self) -> CardFacts:
         """Adapter and backbone."""
         trainable, total = self.parameter_count()
-        about = {
-            "adapter": self.config.label,
-            "backbone": self.backbone_name or type(self.backbone).__name__,
-            "frames of a clip": self.frames,
-            "pixels": "x".join(map(str, self.image_size)),
-            "trained parameters": f"{trainable:,} of {total:,}",
-        }
-        if self.reading:
-            about["clips are read with"] = self.reading
-        published = self.weights_source is True and not self.backbone_name.startswith("d2st_")
+        backbone = self.backbone_name or type(self.backbone).__name__
+        published = self.weights_source is True and not backbone.startswith("d2st_")
         return CardFacts(
-            f"{self.config.label} on {about['backbone']}",
-            about,
-            'encoder = d2st.load("hub:{repo}")\nfeatures = encoder(video)  # (B, T, 3, H, W) -> (B, T, D)',
-            f"timm/{self.backbone_name}" if published else None,
+            title=f"{self.config.label} on {backbone}",
+            about={
+                "adapter": self.config.label,
+                "backbone": backbone,
+                "clips": self.reading or ClipReading(self.frames, image_size=self.image_size),
+                "trained parameters": f"{trainable:,} of {total:,}",
+            },
+            usage='encoder = d2st.load("hub:{repo}")\nfeatures = encoder(video)  # (B, T, 3, H, W) -> (B, T, D)',
+            base_model=f"timm/{backbone}" if published else None,
         )
 
     @classmethod

@@ -1,7 +1,8 @@
 """The input that an image model wants, and the clip transforms that make it from frames."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from torchvision.transforms import v2
 
@@ -40,6 +41,13 @@ class Preprocessing:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
+
+    @classmethod
+    def of_timm(cls, cfg: Mapping[str, object], size: tuple[int, int]) -> Self:
+        """Take statistics and interpolation from a timm model's ``pretrained_cfg``; ImageNet's where it says none."""
+        mean = tuple(cfg.get("mean") or (0.485, 0.456, 0.406))
+        std = tuple(cfg.get("std") or (0.229, 0.224, 0.225))
+        return cls(size, mean, std, cfg.get("interpolation") or "bicubic")
 
     def eval_transform(self, transforms: Transforms = "plain") -> ClipTransform:
         """Build the deterministic transform, of everything but training."""
