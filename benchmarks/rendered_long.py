@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from d2st.data.rendered.classes import MOTIONS
-from d2st.data.rendered.write import FRAMES_PER_SECOND, RenderConfig, render_clip, write_frames
+from d2st.data.rendered.write import FRAMES_PER_SECOND, RenderConfig, render_clip, write_clip
 from d2st.spotting.segments import Segment
 
 HOLD = 18  # most frames that a scene stands still before and after its motion
@@ -41,7 +41,7 @@ def write_long(
         The events in their order.
     """
     found: list[Segment] = []
-    write_frames(path, _frames(found, events, others, seconds, config, number, share))
+    write_clip(path, _frames(found, events, others, seconds, config, number, share))
     return found
 
 

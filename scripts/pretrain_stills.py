@@ -13,13 +13,13 @@ from pathlib import Path
 
 import timm
 import torch
+from stills import render_still
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from d2st.backbones.assets import SHIPPED
 from d2st.data.rendered.draw import NAMES, TINTS
 from d2st.data.rendered.shapes import FILLS
-from d2st.data.rendered.stills import render_still
 from d2st.training.optim import cosine_schedule
 from d2st.utils.config import Checked, option
 from d2st.utils.files import write_safetensors

@@ -115,7 +115,7 @@ def test_a_backbone_that_is_no_clip_is_refused_with_a_sentence(small_folder, cap
     flags = ["--data", str(small_folder / "data"), "--backbone", "test_resnet", "--image-size", "32", "--device", "cpu"]
     flags += ["--weights", str(small_folder / "weights.safetensors"), "--way", "2", "--shot", "1", "--episodes", "2"]
     assert cli.main(["eval", *flags, "--head", "zero-shot"]) == 2
-    assert "The visual projection of CLIP cannot be had: test_resnet is no CLIP" in capsys.readouterr().err
+    assert "The visual projection of CLIP cannot be loaded: test_resnet is no CLIP" in capsys.readouterr().err
     assert cli.main(["eval", *flags, "--heads", "bi-mhm", "zero-shot"]) == 0
     assert "visual projection" in " ".join(capsys.readouterr().out.split())
 

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import yaml
 from rendered_long import write_long
+from stills import MOST, render_still
 
 from d2st.data.datasets import open_dataset
 from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, render_clip, split, write, write_benchmark, write_clip
 from d2st.data.rendered.draw import CONTRAST, random_background, random_looks
 from d2st.data.rendered.motion import and_back, hops, stop_and_go, zigzag
 from d2st.data.rendered.shapes import COLORS
-from d2st.data.rendered.stills import MOST, render_still
 from d2st.data.sampling import build
 from d2st.data.video.reader import iter_frames, probe
 from d2st.errors import D2STError

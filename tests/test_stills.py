@@ -8,11 +8,11 @@ import pretrain_stills as stills
 import pytest
 import torch
 from safetensors import safe_open
+from stills import MOST, render_still
 
 import d2st
 from d2st.backbones.assets import SHIPPED
 from d2st.backbones.build import ASSETS
-from d2st.data.rendered.stills import MOST, render_still
 
 
 def test_objects_of_a_still_are_where_they_are_said_to_be():

@@ -296,7 +296,7 @@ def test_projections_that_cannot_be_had_are_refused_with_a_sentence(tmp_path: Pa
     with pytest.raises(D2STError, match="drawn at random or from False: pass the CLIP weight file"):
         text.visual_projection(encoder)
     save_file(timm.create_model(BACKBONE, num_classes=0).state_dict(), tmp_path / "bare.safetensors")
-    with pytest.raises(D2STError, match=r"projection of CLIP cannot be had: .*missing keys \['head"):
+    with pytest.raises(D2STError, match=r"projection of CLIP cannot be loaded: .*missing keys \['head"):
         text.visual_projection(encoder, tmp_path / "bare.safetensors")
     by_hand = d2st.adapt(timm.create_model(BACKBONE, num_classes=0), d2st.NoneConfig(), frames=1)
     with pytest.raises(D2STError, match="VisionTransformer was built by hand"):

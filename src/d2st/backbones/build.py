@@ -24,7 +24,7 @@ def build(
 
     Args:
         name: a timm name ("vit_base_patch16_clip_quickgelu_224.openai") or one that ships with d2st ("d2st_stills").
-        pretrained: True for the published weights (timm's download, or the shipped file), False for random ones, or a
+        pretrained: true for the published weights (timm's download, or the shipped file), False for random ones, or a
             local file: safetensors, or a ``.pth`` that is read with ``weights_only``.
         image_size: side or (height, width) of the frames in pixels; position tables are resampled to it.
         classifier: keep the layer that the published weights have behind the features; for CLIP that is its visual

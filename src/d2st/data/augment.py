@@ -1,4 +1,4 @@
-"""Transforms of full-shot classification: training clips by the recipes of its literature, test clips in several crops.
+"""Transform clips for full-shot classification: recipes of its literature in training, several crops in tests.
 
 As in :mod:`d2st.data.transforms`: uint8 (T, 3, H, W) in, the same random choice for all frames of a clip, normalized
 float32 (T, 3, h, w) out.
@@ -29,28 +29,28 @@ def full_shot_transform(
     magnitude: float = 7,
     erasing: float = 0.0,
 ) -> ClipTransform:
-    """Random crop, then what is chosen of flip, RandAugment and erasing.
+    """Build a random crop, then what is chosen of flip, RandAugment and erasing.
 
     RandAugment is torchvision's, used as recipes in timm's notation mean it: ``rand-m7-n4`` is ``rand_augment=4`` draws
     of an operation, each of them done with probability 1/2, at 7/10 of the largest strength. timm's Gaussian
     noise on the strength (``mstd``) is not there.
 
     Args:
-        size: Side of the square, or (height, width).
-        mean: Per channel, in 0..1.
-        std: Per channel, in 0..1.
+        size: side of the square, or (height, width).
+        mean: per channel, in 0..1.
+        std: per channel, in 0..1.
         interpolation: "bicubic", "bilinear" or "nearest".
         crop: "area" cuts a random share of the picture's area in a random aspect ratio of 3/4 to 4/3 and resizes it;
             "short-side" resizes the short side to a random multiple of ``size`` and cuts ``size``.
-        area: Smallest and largest share, in 0..1.
-        short_side: Smallest and largest multiple, at least 1.
-        flip: Mirror half of the clips left to right. Off where left and right matter.
-        rand_augment: Draws of RandAugment; 0 is off.
-        magnitude: Of RandAugment, 0..10.
-        erasing: Probability that a box of the clip, the same in all frames, becomes the mean color.
+        area: smallest and largest share, in 0..1.
+        short_side: smallest and largest multiple, at least 1.
+        flip: mirror half of the clips left to right. Off where left and right matter.
+        rand_augment: draws of RandAugment; 0 is off.
+        magnitude: of RandAugment, 0..10.
+        erasing: probability that a box of the clip, the same in all frames, becomes the mean color.
 
     Raises:
-        D2STError: If a value is out of its range.
+        D2STError: a value is out of its range.
     """
     if crop not in ("area", "short-side"):
         raise D2STError(f"There is no crop '{crop}'; choose area or short-side.")
@@ -87,14 +87,14 @@ class CropsTransform:
     the longer side, from end to end.
 
     Args:
-        size: Side of the square, or (height, width).
-        mean: Per channel, in 0..1.
-        std: Per channel, in 0..1.
+        size: side of the square, or (height, width).
+        mean: per channel, in 0..1.
+        std: per channel, in 0..1.
         interpolation: "bicubic", "bilinear" or "nearest".
-        crops: Number of crops.
+        crops: number of crops.
 
     Raises:
-        D2STError: If there is to be no crop.
+        D2STError: there is to be no crop.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class CropsTransform:
 
 
 def offsets(slack: int, count: int) -> list[int]:
-    """Where ``count`` windows begin that lie at equal distances in a side ``slack`` longer than they are.
+    """Return where ``count`` windows begin that lie at equal distances in a side ``slack`` longer than they are.
 
     The first begins at 0, the last at ``slack``, a single one in the middle.
     """

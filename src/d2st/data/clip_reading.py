@@ -1,4 +1,4 @@
-"""How clips are read: one record, which goes into everything that is made from clips, so that unlike ones never mix."""
+"""Record how clips are read, in everything that is made from clips, so that unlike ones never mix."""
 
 import logging
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _log = logging.getLogger(__name__)
 
 
 class Reader(Protocol):
-    """What clips are read for: an encoder, by the frames that it wants and how it was trained."""
+    """An encoder that clips are read for: the frames that it takes, and how it was trained."""
 
     frames: int
     image_size: tuple[int, int]
@@ -23,7 +23,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class ClipReading(Checked):
-    """How clips are read, and how precisely they are encoded.
+    """Record how clips are read, and how precisely they are encoded.
 
     Args:
         frames: T, frames of a clip.
@@ -45,7 +45,7 @@ class ClipReading(Checked):
 
     @classmethod
     def of(cls, encoder: Reader, **asked: object) -> Self:
-        """The reading for an encoder: as it was trained, or uniform and plain in fp32 if it was not.
+        """Return the reading for an encoder: as it was trained, or uniform and plain in fp32 if it was not.
 
         Args:
             encoder: from ``d2st.adapt`` or ``d2st.load``.
@@ -59,7 +59,7 @@ class ClipReading(Checked):
 
     @classmethod
     def from_dict(cls, content: object, where: str) -> Self:
-        """The record from its JSON form.
+        """Build the record from its JSON form.
 
         Raises:
             D2STError: it is none; the sentence begins with ``where``.
@@ -67,11 +67,11 @@ class ClipReading(Checked):
         return build(cls, content, where)
 
     def to_dict(self) -> dict:
-        """JSON-able form."""
+        """Return a JSON-able form."""
         return asdict(self) | {"image_size": self.image_size and list(self.image_size)}
 
     def apart(self, other: "ClipReading") -> str:
-        """What sets another reading apart from this one, for a sentence: "16 frames a clip; this reads 4 frames a
+        """Say how another reading differs from this one, for a sentence: "16 frames a clip; this reads 4 frames a
         clip". Nothing does ("") where only the precision differs, or what one of them does not know."""
         mine, theirs = self._said(), other._said()
         differ = [key for key in mine if mine[key] and theirs[key] and mine[key] != theirs[key]]
@@ -80,7 +80,7 @@ class ClipReading(Checked):
         return f"{', '.join(mine[key] for key in differ)}; this reads {', '.join(theirs[key] for key in differ)}"
 
     def rounded_apart(self, other: "ClipReading") -> str:
-        """As :meth:`apart`, of the precision alone, which changes numbers by little: "bf16; this is fp32"."""
+        """Say as :meth:`apart` how the precision differs, which changes numbers by little: "bf16; this is fp32"."""
         known = self.precision and other.precision
         return f"{self.precision}; this is {other.precision}" if known and self.precision != other.precision else ""
 
@@ -99,7 +99,7 @@ class ClipReading(Checked):
 
 
 def choose(config: object, encoder: Reader) -> ClipReading:
-    """The reading that a verb's config asks for; what it leaves open is as the encoder was trained.
+    """Return the reading that a command's config asks for; what it leaves open is as the encoder was trained.
 
     Logs where that is not the uniform and plain one, and where it is not what the encoder was trained with.
 
@@ -124,14 +124,14 @@ def choose(config: object, encoder: Reader) -> ClipReading:
 
 
 def with_reading(config: object, reading: ClipReading) -> object:
-    """A verb's config with the reading that was chosen, for what is written."""
+    """Return a command's config with the reading that was chosen, for its result."""
     own = {field.name for field in fields(config)}
     chosen = {name: getattr(reading, name) for name in ("frames", "sampling", "transforms") if name in own}
     return replace(config, **chosen)
 
 
 def read_as(reading: ClipReading, encoder: Reader) -> Mapping[str, object]:
-    """What a result says of how its clips were read, and how those were that the encoder was trained on."""
+    """Describe for a result how its clips were read, and how those were that the encoder was trained on."""
     return {"reading": reading.to_dict(), "trained_reading": encoder.reading and encoder.reading.to_dict()}
 
 

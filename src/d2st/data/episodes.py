@@ -1,4 +1,4 @@
-"""Few-shot episodes drawn from (seed, index) alone, so that who draws them, and when, changes nothing."""
+"""Draw few-shot episodes from (seed, index) alone, so that who draws them, and when, changes nothing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ EPISODE, VIEWS, MODEL, CLIPS = 0, 1, 2, 3
 
 
 def generator(seed: int, index: int, stream: int = EPISODE) -> np.random.Generator:
-    """A counter-based random generator (Philox), a function of its arguments alone.
+    """Return a counter-based random generator (Philox), a function of its arguments alone.
 
     Args:
         seed: of the run.
@@ -25,12 +25,12 @@ def generator(seed: int, index: int, stream: int = EPISODE) -> np.random.Generat
 
 
 def clip_generator(seed: int, index: int, position: int) -> np.random.Generator:
-    """The generator of one clip's own randomness (frames, augmentation) at its position in an episode."""
+    """Return the generator of one clip's own randomness (frames, augmentation) at its position in an episode."""
     return generator(seed, index, CLIPS + position)
 
 
 def torch_seed(rng: np.random.Generator) -> int:
-    """A seed for torch's generators, 0..2**63-1."""
+    """Return a seed for torch's generators, 0..2**63-1."""
     return int(rng.bit_generator.random_raw()) >> 1
 
 
@@ -59,7 +59,7 @@ class Episode:
 
 
 class EpisodeSampler:
-    """Draws episodes of a split: ``draw(index)`` depends on the seed and the index, on nothing drawn before.
+    """Draw episodes of a split: ``draw(index)`` depends on the seed and the index, on nothing drawn before.
 
     Classes are drawn without replacement; of each, a random order of its clips is drawn, of which the first
     ``queries`` are the queries and the next ``shot`` the support. So two samplers that differ in ``shot`` only have
@@ -121,7 +121,7 @@ class EpisodeSampler:
         self.query_labels = np.repeat(np.arange(way), queries)
 
     def draw(self, index: int) -> Episode:
-        """The episode of this index (0, 1, 2, ...)."""
+        """Draw the episode of this index (0, 1, 2, ...)."""
         rng = generator(self.seed, index)
         # Orders come from sorting uniform numbers and not from rng.permutation, whose stream numpy may change.
         drawn = np.argsort(rng.random(self.count), kind="stable")[: self.way + self.unseen]

@@ -1,4 +1,4 @@
-"""Episodes as tensors, the same for any number of loader workers."""
+"""Load episodes, and batches for classification, the same for any number of loader workers."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from .video.errors import VideoError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Loaded:
-    """One episode, or one batch of clips for classification, read.
+    """An episode, or a batch of clips for classification, that was read.
 
     Attributes:
         index: of the episode or batch.
@@ -33,12 +33,12 @@ class Loaded:
     failure: str = ""
 
     def pin_memory(self) -> "Loaded":
-        """Called by the loader where the device is a GPU."""
+        """Pin the tensors; the loader calls this where the device is a GPU."""
         return dataclasses.replace(self, video=self.video.pin_memory(), classes=self.classes.pin_memory())
 
 
 class EpisodeClips(Dataset):
-    """Episodes by index; frames and augmentation come from (seed, index, position in the episode) alone.
+    """Load episodes by index; frames and augmentation come from (seed, index, position in the episode) alone.
 
     A clip that cannot be read is replaced by the next clip of the same class in the order that the episode drew and
     does not use itself, with the same randomness. So what an episode holds depends on which files are readable, and
@@ -99,7 +99,7 @@ class EpisodeClips(Dataset):
 
 
 def seeded(seed: int, transform: ClipTransform, frames: torch.Tensor) -> torch.Tensor:
-    """Transforms draw from torch's CPU generator: lend it a seed and give it back as it was."""
+    """Transform with a seed lent to torch's CPU generator, from which transforms draw; its state is restored."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -123,7 +123,7 @@ class Shuffled:
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __getitem__(self, place: int) -> int:
-        """The clip at a place of the list, 0, 1, 2, ..."""
+        """Return the clip at a place of the list, 0, 1, 2, ..."""
         epoch, within = divmod(place, self.count)
         if epoch != self._epoch:
             # From sorting uniform numbers and not from rng.permutation, whose stream numpy may change.
@@ -133,7 +133,7 @@ class Shuffled:
 
 
 class ClipBatches(Dataset):
-    """Batches by index; which clips, their frames and augmentation come from (seed, index) alone.
+    """Load batches by index; clips, their frames and augmentation come from (seed, index) alone.
 
     A clip that cannot be read is replaced by the next of its class that can, with the same randomness.
 
@@ -161,7 +161,7 @@ class ClipBatches(Dataset):
             return Loaded(index, torch.empty(0), labels, bad, str(error))
 
     def _read(self, place: int, drawn: int, bad: dict[str, str]) -> torch.Tensor:
-        """The clip at a place of the order, or what stands in for it: (T, 3, h, w)."""
+        """Read the clip at a place of the order, or another of its class: (T, 3, h, w)."""
         label = self.clips.labels[drawn]
         of_class = self.clips.by_class[label]
         first = int(np.searchsorted(of_class, drawn))

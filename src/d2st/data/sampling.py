@@ -1,4 +1,4 @@
-"""Which frames of a clip are read: rules that turn a length into T indices.
+"""Choose which frames of a clip are read: rules that turn a length into T indices.
 
 A sampler is called as ``sample(length, fps, rng)`` and gives int64 indices of shape (T,) in 0..length-1. With a
 ``numpy.random.Generator`` it is the training rule; ``rng=None`` asks for the deterministic test rule.
@@ -40,18 +40,18 @@ Stride = int | tuple[int, ...]
 
 
 def build(name: str, frames: int, *, stride: Stride = 16, view: int = 0, views: int = 1) -> Sampler:
-    """A sampler by name.
+    """Build a sampler by name.
 
     Args:
         name: "uniform", "rate50", "rate35", "stride" or "tsn".
         frames: T, at least 1.
-        stride: Of the rule "stride": frames from one to the next; of several, training draws one for each clip and the
+        stride: of the rule "stride": frames from one to the next; of several, training draws one for each clip and the
             test has the first.
-        view: Which of the test rule's views, 0..views-1.
-        views: Number of the test rule's views; the released rules of few-shot data sets have one.
+        view: which of the test rule's views, 0..views-1.
+        views: number of the test rule's views; the released rules of few-shot data sets have one.
 
     Raises:
-        D2STError: If the name is unknown, a number is below 1, or the rule has no several views.
+        D2STError: the name is unknown, a number is below 1, or the rule has no several views.
     """
     rules = {"uniform": uniform, "rate50": rate50, "rate35": rate35, "stride": dense, "tsn": tsn}
     if name not in rules:
@@ -79,7 +79,7 @@ def uniform(
     view: int = 0,
     views: int = 1,
 ) -> np.ndarray:
-    """One frame from each of T equal segments of the clip: floor((k + u) L / T), u uniform in [0, 1) in training.
+    """Take one frame from each of T equal segments: floor((k + u) L / T), u uniform in [0, 1) in training.
 
     In the test u = (v + 1/2) / V for view v of V: 1/2 for a single one. Non-decreasing for any length; segments shorter
     than a frame repeat frames.
@@ -95,7 +95,7 @@ def uniform(
 
 
 def rate50(frames: int, length: int, fps: float = 0.0, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The released rule for sampling rates above 40: window k is [k w, (k + 1) w) with w = floor(L / T).
+    """Follow the released rule for sampling rates above 40: window k is [k w, (k + 1) w) with w = floor(L / T).
 
     The last L mod T frames are never read. Clips shorter than T follow :func:`uniform`.
 
@@ -110,7 +110,7 @@ def rate50(frames: int, length: int, fps: float = 0.0, rng: np.random.Generator 
 
 
 def rate35(frames: int, length: int, fps: float, rng: np.random.Generator | None = None) -> np.ndarray:
-    """The released rule for sampling rate 35: T points between start and start + span - 35.
+    """Follow the released rule for sampling rate 35: T points between start and start + span - 35.
 
     The span is T * 35 * fps / 12 frames, or T * floor(L / T) where the clip is shorter than that; only long clips
     depend on fps, and where it is unknown (0) the clip counts as short.
@@ -137,7 +137,7 @@ def dense(
     views: int = 1,
     strides: tuple[int, ...] = (16,),
 ) -> np.ndarray:
-    """T frames r apart: s + k r, past the end the last frame (ST-Adapter on Kinetics-400).
+    """Take T frames r apart: s + k r, past the end the last frame (ST-Adapter on Kinetics-400).
 
     With slack = max(L - (T - 1) r - 1, 0) the start s is drawn from 0..slack in training. In the test it is
     round(slack v / (V - 1)) for view v of V, and slack // 2 for a single one.
@@ -162,7 +162,7 @@ def tsn(
     view: int = 0,
     views: int = 1,
 ) -> np.ndarray:
-    """One frame between the edges round(k (L - 1) / T) of T segments, both ends among them (ST-Adapter on SSv2).
+    """Take one frame between the edges round(k (L - 1) / T) of T segments, both ends among them (ST-Adapter on SSv2).
 
     Edges are rounded half to even, as by Python's ``round``. The test's single view is the middle, floor((a + b) / 2);
     view v of V is floor((a (2V - 2v - 1) + b (2v + 1)) / 2V).

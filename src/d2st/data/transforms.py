@@ -1,4 +1,4 @@
-"""Clips of bytes to normalized clips: the same random choice for all frames of a clip.
+"""Turn clips of bytes into normalized clips, with the same random choice for all frames of a clip.
 
 Every transform takes uint8 RGB of shape (T, 3, H, W) and gives float32 of shape (T, 3, h, w) with
 ``(x / 255 - mean) / std``. Random ones draw from torch's global generator, so the caller seeds.
@@ -21,7 +21,7 @@ ClipTransform = Callable[[torch.Tensor], torch.Tensor]
 
 @dataclass(frozen=True)
 class View:
-    """Which part of a clip's pictures ``eval_transform`` shows a model; see :func:`eval_view`.
+    """The part of a clip's pictures that ``eval_transform`` shows a model; see :func:`eval_view`.
 
     Points are (..., y, x) in pixels, 0 the center of the first pixel; other coordinates before these two stay.
 
@@ -38,7 +38,7 @@ class View:
     size: tuple[int, int]
 
     def to_picture(self, points: torch.Tensor) -> torch.Tensor:
-        """Points of the model's frames as points of the clip's pictures."""
+        """Map points of the model's frames to points of the clip's pictures."""
         corner, scale = (
             points.new_tensor(self.corner),
             points.new_tensor(self.picture) / points.new_tensor(self.resized),
@@ -57,14 +57,14 @@ class View:
 
     @property
     def window(self) -> tuple[float, float, float, float]:
-        """Edges (top, left, bottom, right) of what the model sees, in pixels of the clip's pictures."""
+        """Return edges (top, left, bottom, right) of what the model sees, in pixels of the clip's pictures."""
         h, w = self.size
         corners = self.to_picture(torch.tensor([[-0.5, -0.5], [h - 0.5, w - 0.5]], dtype=torch.float64))
         return tuple(corners.flatten().tolist())
 
 
 def eval_view(size: int | tuple[int, int], height: int, width: int) -> View:
-    """Where the frames that ``eval_transform(size, ...)`` makes of pictures of ``height`` x ``width`` come from."""
+    """Return the part of ``height`` x ``width`` pictures that ``eval_transform(size, ...)`` shows."""
     size = pair(size)
     resized = _covering(size, height, width)
     # as torchvision's CenterCrop rounds
@@ -78,19 +78,19 @@ def eval_transform(
     """Resize until the picture just covers ``size``, then center crop.
 
     Args:
-        size: Side of the square, or (height, width).
-        mean: Per channel, in 0..1.
-        std: Per channel, in 0..1.
+        size: side of the square, or (height, width).
+        mean: per channel, in 0..1.
+        std: per channel, in 0..1.
         interpolation: "bicubic", "bilinear" or "nearest": the backbone's own.
 
     Raises:
-        D2STError: If the interpolation has another name.
+        D2STError: the interpolation has another name.
     """
     return v2.Compose([fit(size, interpolation), *normalize(mean, std)])
 
 
 def fit(size: int | tuple[int, int], interpolation: str = "bicubic") -> ClipTransform:
-    """The first part of :func:`eval_transform`, for frames that are kept in few bytes: uint8 in and out."""
+    """Build the first part of :func:`eval_transform`, for frames that are kept in few bytes: uint8 in and out."""
     size = pair(size)
     return v2.Compose([_Cover(size, interpolation), v2.CenterCrop(size)])
 
@@ -107,17 +107,17 @@ def train_transform(
     """Resize until the picture covers ``margin * size``, random crop, optional flip and color jitter.
 
     Args:
-        size: Side of the square, or (height, width).
-        mean: Per channel, in 0..1.
-        std: Per channel, in 0..1.
+        size: side of the square, or (height, width).
+        mean: per channel, in 0..1.
+        std: per channel, in 0..1.
         interpolation: "bicubic", "bilinear" or "nearest".
-        flip: Mirror half of the clips left to right. Off where left and right matter.
-        jitter: In 0..1. Brightness, contrast and saturation vary by factors in [1 - jitter, 1 + jitter], hue by up to
+        flip: mirror half of the clips left to right. Off where left and right matter.
+        jitter: in 0..1. Brightness, contrast and saturation vary by factors in [1 - jitter, 1 + jitter], hue by up to
             jitter / 4 of a turn either way. 0 is off.
-        margin: At least 1. 8/7 makes 256 of 224.
+        margin: at least 1. 8/7 makes 256 of 224.
 
     Raises:
-        D2STError: If the interpolation has another name, ``jitter`` is not in 0..1 or ``margin`` is below 1.
+        D2STError: the interpolation has another name, ``jitter`` is not in 0..1 or ``margin`` is below 1.
     """
     if not 0 <= jitter <= 1:
         raise D2STError(f"Color jitter must be between 0 and 1 and is {jitter}; 0 turns it off.")
@@ -150,7 +150,7 @@ def released_support_transform(
 def released_query_transform(
     mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256, flip: bool = True
 ) -> ClipTransform:
-    """Query clips of the released training: flip, resize, random crop, then color jitter with 30 % grey clips.
+    """Build the transform of the released training's query clips: flip, resize, crop, jitter, 30 % grey clips.
 
     The released code flips on every dataset, SSv2 included, where the paper says it does not; ``flip=False`` follows
     the paper.
@@ -186,10 +186,10 @@ def _covering(size: tuple[int, int], height: int, width: int) -> tuple[int, int]
 
 
 def interpolation_mode(name: str) -> InterpolationMode:
-    """torchvision's mode of "bicubic", "bilinear" or "nearest".
+    """Return torchvision's mode of "bicubic", "bilinear" or "nearest".
 
     Raises:
-        D2STError: If there is none of that name.
+        D2STError: there is none of that name.
     """
     modes = {mode.value: mode for mode in (InterpolationMode.BICUBIC, InterpolationMode.BILINEAR)}
     modes["nearest"] = InterpolationMode.NEAREST
@@ -203,7 +203,7 @@ def _released_resize(resize: int) -> list[torch.nn.Module]:
 
 
 def normalize(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
-    """Steps from uint8 to (x / 255 - mean) / std."""
+    """Return steps from uint8 to (x / 255 - mean) / std."""
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
 
 

@@ -46,7 +46,7 @@ MOST_PARAMETERS = 2**29  # two GB
 
 
 def options_of(name: str) -> dict[str, inspect.Parameter]:
-    """The options of a head, in order, as its constructor has them.
+    """Return the options of a head, in order, as its constructor has them.
 
     Raises:
         D2STError: no head has that name.
@@ -59,7 +59,7 @@ def options_of(name: str) -> dict[str, inspect.Parameter]:
 
 
 def check_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
-    """Options of a head as its constructor has them.
+    """Check options of a head, and return them as its constructor has them.
 
     Raises:
         D2STError: no head has that name, it has no such option, or the option no such value.

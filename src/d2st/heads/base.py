@@ -82,7 +82,7 @@ class EncodedEpisode:
 
     @property
     def way(self) -> int:
-        """Classes in an episode."""
+        """Return classes in an episode."""
         return self.classes.shape[-1]
 
 

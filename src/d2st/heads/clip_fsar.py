@@ -37,7 +37,7 @@ class CLIPFSAR(Head):
     """CLIP-FSAR's head; the defaults are those of its released code.
 
     Args:
-        features: D of the frame features; 512 is the joint space of CLIP ViT-B/16.
+        features: d of the frame features; 512 is the joint space of CLIP ViT-B/16.
         joint: D' of CLIP's joint space, if the features are not in it yet: the head then holds CLIP's visual
             projection, frozen, which ``projection.set`` or saved weights bring. None takes features of D' = D.
         metric: ``"otam"`` (CLIP-FSAR) or ``"bi-mhm"`` (D2ST).
@@ -149,7 +149,7 @@ class CLIPFSAR(Head):
     def parts(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """What ``"combine"`` mixes, log shares of names and of looks (..., Q, way); arguments as for ``match``."""
+        """Return what ``"combine"`` mixes, log shares of names and of looks (..., Q, way); see ``match``."""
         text = check_text("clip-fsar", text, self.projection.width)
         plain, seen = query.chunk(2, dim=-2)
         distances = self._distances(support.chunk(2, dim=-2)[0], labels, seen, text, way)
@@ -157,13 +157,13 @@ class CLIPFSAR(Head):
         return self.text_shares(plain, text, labels, way), looks
 
     def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
-        """With what the transformer makes of the support's frames and names; see ``Head.episode_bytes``."""
+        """Add what the transformer makes of the support's frames and names; see ``Head.episode_bytes``."""
         tokens = (way if self.merge == "before" else support) * (len(clip) // 2 + 1)
         inside = tokens * (self.hidden + 5 * clip.shape[-1]) * clip.element_size()
         return inside + super().episode_bytes(clip, support, queries, way)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
-        """Matching loss plus ``text_loss`` times the video-text loss, and the matching logits (..., Q, way)."""
+        """Return the matching loss plus ``text_loss`` times the video-text loss, and the matching logits."""
         names = check_text("clip-fsar", episode.text, self.projection.width)  # (classes, D')
         support, query = self.projection(episode.support), self.projection(episode.query)
         text = names[episode.classes]  # (..., way, D')
@@ -177,7 +177,7 @@ class CLIPFSAR(Head):
         return loss, -distances
 
     def text_shares(self, query: Tensor, text: Tensor, labels: Tensor, way: int | None) -> Tensor:
-        """log softmax over the names, (..., Q, T, D') in the joint space and (..., way, D') -> (..., Q, way)."""
+        """Return the log softmax over names: (..., Q, T, D') in the joint space, (..., way, D') -> (..., Q, way)."""
         return shut_out(self.scale * cosines(query.mean(-2), text, "norm"), labels, way).log_softmax(-1)
 
     def _distances(self, support: Tensor, labels: Tensor, query: Tensor, text: Tensor, way: int | None) -> Tensor:
@@ -200,6 +200,6 @@ class CLIPFSAR(Head):
         return -shut_out(-distances, labels, way)  # (..., Q, way)
 
     def _modulate(self, frames: Tensor, names: Tensor) -> Tensor:
-        """Each clip's frames (..., N, T, D') in sight of its name (..., N, D') -> (..., N, T, D')."""
+        """Let each clip's frames (..., N, T, D') attend to its name (..., N, D') -> (..., N, T, D')."""
         names = names.unsqueeze(-2).expand(*frames.shape[:-2], 1, -1)
         return self.transformer(torch.cat([frames, names], dim=-2))[..., :-1, :]

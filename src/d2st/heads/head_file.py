@@ -1,4 +1,4 @@
-"""Head files, beside the adapter's: ``head_config.json``, and ``head_model.safetensors`` of a head with parameters."""
+"""Save and load heads beside the adapter: ``head_config.json``, and ``head_model.safetensors`` if it has parameters."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -43,7 +43,7 @@ def save(head: Head, folder: str | Path) -> Path:
 
 
 def load(source: str | Path, *, revision: str | None = None, **options: object) -> Head:
-    """Rebuild a saved head, in eval mode.
+    """Load a saved head, in eval mode.
 
     Args:
         source: folder of an adapter that was trained with it, or a Hub repository ("hub:user/name", see
@@ -93,7 +93,7 @@ def load(source: str | Path, *, revision: str | None = None, **options: object) 
 
 
 def saved_spec(folder: Path) -> HeadSpec | None:
-    """The head that a folder holds, with all its options; None if there is none.
+    """Read which head a folder holds, with all its options; None if there is none.
 
     Raises:
         D2STError: the file cannot be read.
@@ -118,7 +118,7 @@ def _read(folder: Path) -> dict:
 
 
 def _tuples(value: object) -> object:
-    """JSON's lists as the tuples that they were."""
+    """Turn JSON's lists into the tuples that they were."""
     return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
 
 

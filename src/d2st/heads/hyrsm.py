@@ -44,7 +44,7 @@ class HyRSM(Head):
         classes: training classes that ``loss`` classifies every frame into as well; 0 does without.
         class_weight: of that loss. In the release 0.15 for SSv2-Small, HMDB51 and UCF101, the default; 0.6 for
             SSv2-Full, 0.4 for Kinetics.
-        temporal_weight: of HyRSM++'s regulariser in ``loss``, 0.05 in its release; 0, the default, is HyRSM.
+        temporal_weight: of HyRSM++'s regularizer in ``loss``, 0.05 in its release; 0, the default, is HyRSM.
         temporal_window: see :func:`temporal_coherence`.
         temporal_balance: see :func:`temporal_coherence`.
         temporal_far: see :func:`temporal_coherence`.
@@ -101,7 +101,7 @@ class HyRSM(Head):
         return self._logits(*self._relate_clips(support, labels, query, way), labels, way)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the queries, of all frames over the training classes, and HyRSM++'s regulariser."""
+        """Return cross entropy of the queries and of frames over the training classes, and HyRSM++'s regularizer."""
         support, query = self._relate_frames(episode.support), self._relate_frames(episode.query)
         clips = self._relate_clips(self._prepare(support), episode.labels, self._prepare(query), episode.way)
         logits = self._logits(*clips, episode.labels, episode.way)
@@ -126,7 +126,7 @@ class HyRSM(Head):
         return torch.cat([frames, self.task_attention.project(clips.mean(-2))], dim=-2)
 
     def _relate_clips(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None) -> tuple[Tensor, Tensor]:
-        """Frames of the support for each query (..., Q, N, T, D), and of the queries (..., Q, T', D)."""
+        """Relate the support to each query (..., Q, N, T, D), and the queries to it (..., Q, T', D)."""
         if self.shots == "prototype":
             support = class_prototypes(support, labels, way)  # (..., N, T + 4, D), N classes or clips
         absent = None if way is None or self.shots == "distance" else without_clips(labels, way)  # (..., N)
@@ -160,11 +160,11 @@ class TaskAttention(nn.Module):
         nn.init.xavier_normal_(self.output.weight)
 
     def project(self, clips: Tensor) -> Tensor:
-        """Clips (..., D) -> (..., 4, D): each itself, and as query, key and value."""
+        """Project clips (..., D) -> (..., 4, D): each itself, and as query, key and value."""
         return torch.stack([clips, self.query(clips), self.key(clips), self.value(clips)], dim=-2)
 
     def forward(self, support: Tensor, query: Tensor, absent: Tensor | None = None) -> Tensor:
-        """Projected (..., N, 4, D), (..., Q, 4, D) -> (..., Q, N + 1, D): the support as each query sees it, and it.
+        """Attend: projected (..., N, 4, D), (..., Q, 4, D) -> (..., Q, N + 1, D): the support for each query, and it.
 
         Nothing attends to what of the support is ``absent``, (N,) or (..., N) bool.
         """
@@ -179,7 +179,7 @@ class TaskAttention(nn.Module):
 
 
 def temporal_coherence(clips: Tensor, window: int = 2, balance: float = 4.0, far: float = 1.0) -> Tensor:
-    """HyRSM++'s regulariser: near frames of a clip should be alike, far ones should differ.
+    """Compute HyRSM++'s regularizer: near frames of a clip should be alike, far ones should differ.
 
     With d the cosine distance of frames i and j, a pair counts ``d / ((i - j)^2 + 1)`` up to ``|i - j| = window``, and
     ``far * relu(m - d)`` beyond, where the margin is ``m = 1 - exp(-(|i - j| - window)^2 / balance)``.

@@ -1,4 +1,4 @@
-"""What frame-matching heads share: class prototypes, the K-shot rules, and cosine distances between frames."""
+"""Match frames: class prototypes, the K-shot rules, and cosine distances between frames."""
 
 import functools
 import math
@@ -42,7 +42,7 @@ Shots = Literal["prototype", "distance"]
 
 @full_precision
 def class_shares(labels: Tensor, clips: int, way: int | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """What each support clip contributes to the mean of each class.
+    """Return what each support clip contributes to the mean of each class.
 
     Args:
         labels: (S,) or (..., S) whole numbers in 0..way-1, in any order; classes may have different numbers of shots.
@@ -64,7 +64,7 @@ def class_shares(labels: Tensor, clips: int, way: int | None = None, dtype: torc
 
 
 def shut_out(logits: Tensor, labels: Tensor, way: int | None) -> Tensor:
-    """Logits of classes that have no support clip become minus infinity: they cannot win, nor take a share.
+    """Set logits of classes without support clip to minus infinity: they cannot win, nor take a share.
 
     Args:
         logits: (..., Q, way).
@@ -77,7 +77,7 @@ def shut_out(logits: Tensor, labels: Tensor, way: int | None) -> Tensor:
 
 
 def without_clips(labels: Tensor, way: int) -> Tensor:
-    """Which of the classes 0..way-1 have no support clip: (S,) or (..., S) -> (way,) or (..., way) bool."""
+    """Find the classes without support clip: (S,) or (..., S) -> (way,) or (..., way) bool."""
     return (labels.unsqueeze(-1) != torch.arange(way, device=labels.device)).all(-2)
 
 
@@ -87,7 +87,7 @@ def check_labels(labels: Tensor, clips: int, way: int | None) -> None:
 
 
 def _members(labels: Tensor, clips: int, way: int | None) -> Tensor:
-    """Which class each clip is of, (..., S, way) of 0 and 1."""
+    """Return which class each clip is of, (..., S, way) of 0 and 1."""
     if labels.shape[-1:] != (clips,) or not clips:
         raise D2STError(
             f"A head needs one label for each of the S clips of a support set; it was given {clips} clips and "
@@ -111,12 +111,12 @@ def _members(labels: Tensor, clips: int, way: int | None) -> Tensor:
 
 
 def _readable(labels: Tensor) -> bool:
-    """Whether reading values costs nothing: on a CPU, outside of compilers and transforms."""
+    """Say whether reading values costs nothing: on a CPU, outside of compilers and transforms."""
     return labels.device.type == "cpu" and type(labels) is Tensor and not transformed()
 
 
 def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Tensor, Tensor]:
-    """The support clips sorted by class, with as many places for each class as the largest has shots.
+    """Sort the support clips by class, with as many places for each class as the largest has shots.
 
     Unless every class has one shot, a GPU is waited for: the number of places depends on the labels. With as many clips
     as classes it is taken to be so on a GPU; classes without clips are for callers on the CPU.
@@ -176,7 +176,7 @@ def class_distances(
     way: int | None = None,
     shots: Shots = "prototype",
 ) -> Tensor:
-    """Distances between queries and classes under a K-shot rule; the two rules are the same for one shot.
+    """Compute distances between queries and classes under a K-shot rule; the two rules are the same for one shot.
 
     Args:
         metric: (..., N, T, D), (..., Q, T', D) -> (..., Q, N), a distance between clips.
@@ -213,7 +213,7 @@ def check_features(head: str, features: int, clips: Tensor) -> None:
 
 @full_precision
 def cosines(x: Tensor, y: Tensor, cosine: Cosine = "norm") -> Tensor:
-    """Cosine of every x and every y.
+    """Compute the cosine of every x and every y.
 
     Args:
         x: (..., M, D).
@@ -239,7 +239,7 @@ def _inverse(norms: Tensor) -> Tensor:
 
 
 def frame_distances(prototypes: Tensor, query: Tensor, cosine: Cosine = "norm") -> Tensor:
-    """Cosine distance, 1 - cos, between every prototype frame and every query frame.
+    """Compute the cosine distance, 1 - cos, between every prototype frame and every query frame.
 
     Args:
         prototypes: (..., C, T, D).

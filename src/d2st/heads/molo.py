@@ -17,7 +17,7 @@ from .transformer import ScaleAndPosition, TemporalTransformer
 
 
 class Motion(nn.Module):
-    """What changes from a frame's map to the next one's.
+    """Compute what changes from a frame's map to the next one's.
 
     Args:
         features: D.
@@ -34,19 +34,19 @@ class Motion(nn.Module):
         self.expand = nn.Conv2d(self.width, features, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Maps (B, T, D, H, W) -> differences (B, T - 1, width, H, W), the next frame convolved once more."""
+        """Subtract maps (B, T, D, H, W) -> (B, T - 1, width, H, W), the next frame convolved once more."""
         x = self.reduce(maps.transpose(1, 2)).transpose(1, 2)  # (B, T, width, H, W)
         after = self.conv(x[:, 1:].flatten(0, 1)).unflatten(0, (len(x), x.shape[1] - 1))
         return after - x[:, :-1]
 
     def pool(self, differences: Tensor) -> Tensor:
-        """Differences (B, T - 1, width, H, W) -> features (B, T - 1, D)."""
+        """Pool differences (B, T - 1, width, H, W) -> features (B, T - 1, D)."""
         x = F.relu(self.expand(differences.flatten(0, 1)))  # (B * (T - 1), D, H, W)
         return x.mean((2, 3)).unflatten(0, differences.shape[:2])
 
 
 class MotionDecoder(nn.Module):
-    """Draws differences of frames from differences of maps; it trains along and is not used for anything else.
+    """Draw differences of frames from differences of maps, in training alone.
 
     Three times enlarged (bilinear), convolved, normalized over the batch, ReLU; then one 1x1 convolution to colors.
 
@@ -178,7 +178,7 @@ class MoLo(Head):
         self.decoder = MotionDecoder(self.motion.width) if self.needs_video else None
 
     def embed(self, clips: Tensor) -> Tensor:
-        """Maps (..., T, D, H, W) -> (..., 2T + 1, D): token and T frames, token and T - 1 motions."""
+        """Embed maps (..., T, D, H, W) -> (..., 2T + 1, D): token and T frames, token and T - 1 motions."""
         return self._embed(clips)[0]
 
     def match(
@@ -188,7 +188,7 @@ class MoLo(Head):
         return shut_out(self._logits(class_prototypes(support, labels, way), query), labels, way)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
-        """Cross entropy of the queries, and what else the options say, see :class:`MoLo`."""
+        """Return the cross entropy of the queries, and what else the options say, see :class:`MoLo`."""
         (support, drawn_support), (query, drawn_query) = self._embed(episode.support), self._embed(episode.query)
         prototypes = class_prototypes(support, episode.labels, episode.way)
         logits = shut_out(self._logits(prototypes, query), episode.labels, episode.way)
@@ -213,7 +213,7 @@ class MoLo(Head):
         return loss, logits
 
     def _embed(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens (..., 2T + 1, D), and the differences (B, T - 1, D / reduction, H, W) that motion was pooled from."""
+        """Return tokens (..., 2T + 1, D), and the differences (B, T - 1, D / reduction, H, W) behind the motion."""
         if clips.ndim < 4 or clips.shape[-3] != self.features:
             raise D2STError(
                 f"The head 'molo' was built for maps (..., T, {self.features}, H, W); these are {tuple(clips.shape)}. "
@@ -242,7 +242,7 @@ class MoLo(Head):
         return -frames - self.motion_weight * motion
 
     def _contrasts(self, prototypes: Tensor, query: Tensor) -> list[Tensor]:
-        """Logits (..., Q, way): frames of each class with the query's token and the reverse; the same for motion."""
+        """Return logits (..., Q, way): frames of a class with the query's token and the reverse; so for motion."""
         logits = []
         scales = self.frame_scale, self.motion_scale
         for ours, theirs, scale in zip(split(prototypes), split(query), scales, strict=True):
@@ -259,5 +259,5 @@ def split(tokens: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def short(tokens: Tensor) -> Tensor:
-    """Without the token."""
+    """Drop the token."""
     return tokens[..., 1:, :]

@@ -16,7 +16,7 @@ Directions = Literal["both", "single"]
 
 @full_precision
 def otam(distances: Tensor, smoothing: float = 0.5) -> Tensor:
-    """Smoothed cost of the best ordered alignment: each column's frame is matched, rows never go back.
+    """Compute the smoothed cost of the best ordered alignment: each column's frame is matched, rows never go back.
 
     The recursion of the reference on a table padded with a free column left and right, with ``softmin(a) =
     -s log sum exp(-a / s)``, not normalized, so that values can be negative. The reference exponentiates costs, which

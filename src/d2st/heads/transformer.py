@@ -34,7 +34,7 @@ class ScaleAndPosition(nn.Module):
 
 
 def position_code(frames: int, like: Tensor) -> Tensor:
-    """The position code of HyRSM's and MoLo's release, (T, D).
+    """Return the position code of HyRSM's and MoLo's release, (T, D).
 
     Channel j has sin (even j) or cos (odd j) of ``p / 10000^(2j / D)``. The usual code has ``2 floor(j / 2)`` for 2j:
     here frequencies fall twice as fast, and the two channels of a pair have different ones.
@@ -47,7 +47,7 @@ def position_code(frames: int, like: Tensor) -> Tensor:
 
 
 def sinusoids(frames: int, exponents: Tensor, like: Tensor) -> Tensor:
-    """sin (even channels) and cos (odd ones) of ``p / 10000^(exponent / D)`` at positions p = 0..T-1, (T, D).
+    """Compute sin (even channels) and cos (odd ones) of ``p / 10000^(exponent / D)`` at positions p = 0..T-1, (T, D).
 
     Args:
         frames: T.

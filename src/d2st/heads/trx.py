@@ -64,7 +64,7 @@ class TupleAttention(nn.Module):
     def forward(
         self, keys: Tensor, values: Tensor, query_keys: Tensor, query_values: Tensor, index: Tensor, valid: Tensor
     ) -> Tensor:
-        """Distances, a chunk of the queries at a time.
+        """Compute distances, a chunk of the queries at a time.
 
         Args:
             keys: (..., S, R, O) parts of the support's.
@@ -95,7 +95,7 @@ class TupleAttention(nn.Module):
     def _weights(
         self, keys: Tensor, norms: Tensor, s: Tensor, query: Tensor, q: Tensor, index: Tensor, valid: Tensor
     ) -> Tensor:
-        """What each query's tuple takes from each row of a class's values, (..., way, Q, n', K R)."""
+        """Return what each query's tuple takes from each row of a class's values, (..., way, Q, n', K R)."""
         check_weight_says_all(self.norm, "The norm of the head 'trx'")
         gain, shift = self.norm.weight, self.norm.bias
         deviation = self._inverse_deviation(query, q) / math.sqrt(len(gain))  # (..., Q, n')
@@ -119,14 +119,14 @@ class TupleAttention(nn.Module):
 
 
 def _linear(layer: nn.Linear, x: Tensor, bias: Tensor) -> Tensor:
-    """What a layer without a bias gives, and a bias; in one step where nothing was done to the layer."""
+    """Apply a layer without a bias, and a bias; in one step where the layer is plain."""
     if transformed() or not is_plain(layer):
         return layer(x) + bias
     return F.linear(x, layer.weight, bias)
 
 
 def _pick(clips: Tensor, index: Tensor, dim: int) -> Tensor:
-    """The clips along a dimension by an index (way, K) or (..., way, K): two dimensions in place of it."""
+    """Pick clips along a dimension by an index (way, K) or (..., way, K): two dimensions in place of it."""
     if index.ndim == 2:
         picked = clips.index_select(dim, index.flatten())
     else:
@@ -153,8 +153,8 @@ class TRX(Head):
     shots, and the distance is ``mean_i |v_i - mean_i|^2`` (equations 3 to 7). Logits are averaged over cardinalities.
 
     Args:
-        features: D of the frame features.
-        width: O of keys and values.
+        features: d of the frame features.
+        width: o of keys and values.
         cardinalities: lengths of the tuples, each at least 1. (2, 3) is TRX's default, and what its paper's results
             are of; D2ST-Adapter's appendix speaks of two to four frames, (2, 3, 4).
         dropout: after the position code, in training.
@@ -186,7 +186,7 @@ class TRX(Head):
     def forward(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
-        """As ``match`` of what ``embed`` gives, without packing it; support and query are projected together."""
+        """Match as ``match`` of what ``embed`` gives, without packing it; support and query are projected together."""
         sides = support.shape[-3], query.shape[-3]
         if support.shape[:-3] + support.shape[-2:] != query.shape[:-3] + query.shape[-2:]:
             return super().forward(support, labels, query, way, text)
@@ -207,7 +207,7 @@ class TRX(Head):
         return self._match(self._split(support), self._split(query), labels, way)
 
     def _parts(self, clips: Tensor) -> list[Tensor]:
-        """Keys and values of each cardinality, (..., w T, O)."""
+        """Return keys and values of each cardinality, (..., w T, O)."""
         check_features("trx", self.features, clips)
         if clips.shape[-2] < max(self.cardinalities):
             raise D2STError(

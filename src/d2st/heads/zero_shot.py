@@ -64,7 +64,7 @@ class JointProjection(nn.Module):
 
 
 def check_text(head: str, text: Tensor | None, width: int) -> Tensor:
-    """The names' features, if they are there and lie in the clips' space.
+    """Return the names' features, if they are there and lie in the clips' space.
 
     Raises:
         D2STError: if not.
@@ -89,7 +89,7 @@ class ZeroShot(Head):
     set all names are classes.
 
     Args:
-        features: D of the frame features; 512 is the joint space of CLIP ViT-B/16.
+        features: d of the frame features; 512 is the joint space of CLIP ViT-B/16.
         joint: D' of CLIP's joint space, if the features are not in it yet, see ``JointProjection``.
         scale: factor of the cosine, CLIP's own at the end of its training.
     """
@@ -108,6 +108,6 @@ class ZeroShot(Head):
     def match(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
-        """Queries (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
+        """Match queries (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
         logits = self.scale * cosines(query.squeeze(-2), check_text("zero-shot", text, self.projection.width))
         return shut_out(logits, labels, way) if labels.numel() else logits

@@ -1,4 +1,4 @@
-"""Reading the weights of the authors' own repositories into d2st's modules.
+"""Read the weights of the authors' own repositories into d2st's modules.
 
 Their layouts stay out of the modules: one file a release says how its keys are named. 1x1x1 convolutions become the
 linear layers that they are.
@@ -78,12 +78,12 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
 
 
 def translate(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st") -> dict[str, Tensor]:
-    """The same tensors under the target's names; a key that has none keeps its own. Arguments as for :func:`load`."""
+    """Rename tensors to the target's names; a key that has none keeps its own. Arguments as for :func:`load`."""
     return dict(_translate(target, state_dict, _release(system)).values())
 
 
 def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) -> dict[str, tuple[str, Tensor]]:
-    """The authors' key -> (ours, tensor)."""
+    """Map the authors' key to (ours, tensor)."""
     encoder = _encoder(target)
     if encoder is not None:
         rules = release.encoder(encoder)
@@ -100,12 +100,12 @@ def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) ->
 
 
 def _encoder(target: nn.Module) -> VideoEncoder | None:
-    """The encoder in a target; None if the target is a single module."""
+    """Return the encoder in a target; None if the target is a single module."""
     return target if isinstance(target, VideoEncoder) else getattr(target, "encoder", None)
 
 
 def _fits(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether a tensor is of our shape, or of one that has more or fewer ones in it: a linear layer as a convolution.
+    """Say whether a tensor has our shape up to ones, as a linear layer's that is stored as a convolution.
 
     A kernel over time is not one over space, although both have the same numbers beside their ones.
     """

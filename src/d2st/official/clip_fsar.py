@@ -23,7 +23,7 @@ _PROJECTION = r"backbone\.(?:proj|attnpool\.c_proj)\."
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Query, key and value in one layer; a ViT's projection (D, D') as a layer, which has a bias with the ResNets."""
+    """Join query, key and value in one layer; make a ViT's projection (D, D') a layer, as the ResNets have."""
     state = out_of_head(state)
     for key in [key for key in state if key.endswith(".to_q.weight")]:
         layer = key.removesuffix("to_q.weight")

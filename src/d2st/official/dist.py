@@ -53,7 +53,7 @@ _SPARE = (
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The CLIP model alone, out of the framework's model that published checkpoints are of."""
+    """Take the CLIP model alone out of the framework's, which published checkpoints are of."""
     return {key.removeprefix("backbone.base_encoder."): tensor for key, tensor in state.items()}
 
 

@@ -21,7 +21,7 @@ _ENCODER: Rules = ((r"head\.(linear[12]\.)", r"head.\1"), (r"(?:visual\.)?", "",
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CLIP's projection (D, E), a matrix without bias, as the linear layer that timm makes of it."""
+    """Make CLIP's projection (D, E), a matrix without bias, the linear layer that timm makes of it."""
     prepared = {}
     for key, tensor in state.items():
         if key in ("proj", "visual.proj"):

@@ -1,4 +1,4 @@
-"""Translating key names: rules from the authors' prefixes to ours, and the rules that several releases share."""
+"""Translate key names: rules from the authors' prefixes to ours, and the rules that several releases share."""
 
 import re
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Rules = tuple[tuple, ...]
 
 
 class Release(NamedTuple):
-    """How the authors of one system lay out their state dict.
+    """The layout of a state dict of one group of authors.
 
     Attributes:
         module: rules for the state dict of a single adapter; empty if the release has none.
@@ -65,7 +65,7 @@ TEMPORAL_TRANSFORMER: Rules = (
 
 
 def rename(key: str, rules: Rules) -> str | None:
-    """The key's name under the rules, None if it has none."""
+    """Return the key's name under the rules, None if it has none."""
     for pattern, replacement, *inner in rules:
         if match := re.match(pattern, key):
             rest = key[match.end() :]
@@ -78,5 +78,5 @@ def rename(key: str, rules: Rules) -> str | None:
 
 
 def out_of_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Without the prefix under which the framework of HyRSM, MoLo and CLIP-FSAR keeps the whole model."""
+    """Take off the prefix under which the framework of HyRSM, MoLo and CLIP-FSAR keeps the whole model."""
     return {key.removeprefix("head."): tensor for key, tensor in state.items()}

@@ -15,7 +15,7 @@ _HEAD: Rules = (
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Linear layers on tuples of w frames, (O, w D), as layers on frames, (w O, D); their biases as one, (2, O)."""
+    """Turn layers on tuples of w frames, (O, w D), into layers on frames, (w O, D); join their biases, (2, O)."""
     prepared = dict(state)
     for key in state:
         if not key.endswith(".k_linear.weight"):

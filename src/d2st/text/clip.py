@@ -1,4 +1,4 @@
-"""CLIP's text tower through open_clip (extra ``mm``): which one belongs to a backbone, its tokens, its features.
+"""Run CLIP's text encoder through open_clip (extra ``mm``): find a backbone's own, tokenize, encode.
 
 Nothing here imports open_clip before it is needed.
 """
@@ -19,7 +19,7 @@ _TEXT_KEYS = ("token_embedding.", "positional_embedding", "transformer.", "ln_fi
 
 
 def clip_name(backbone: str) -> str:
-    """open_clip's name of the CLIP that a timm backbone is the image tower of, "ViT-B-16-quickgelu/openai".
+    """Return open_clip's name of the CLIP whose image encoder is a timm backbone, "ViT-B-16-quickgelu/openai".
 
     Both libraries name the same repository of weights; that is how they are matched.
 
@@ -42,7 +42,7 @@ def clip_name(backbone: str) -> str:
 
 
 def tokenize(texts: Sequence[str], model: str) -> Tensor:
-    """Token ids (N, L) of texts, cut behind the longest; 0 fills the shorter ones."""
+    """Turn texts into token ids (N, L), cut behind the longest; 0 fills the shorter ones."""
     tokens = _open_clip().get_tokenizer(model)(list(texts))  # (N, context)
     long = [text for text, row in zip(texts, tokens, strict=True) if row[-1] != 0]
     if long:
@@ -51,7 +51,7 @@ def tokenize(texts: Sequence[str], model: str) -> Tensor:
 
 
 def build_tower(model: str, tag: str = "", weights: str | Path | None = None) -> nn.Module:
-    """A frozen text tower: token ids (N, L) -> (N, D').
+    """Build a frozen text encoder: token ids (N, L) -> (N, D').
 
     Args:
         model: open_clip's name of the model.
@@ -60,7 +60,7 @@ def build_tower(model: str, tag: str = "", weights: str | Path | None = None) ->
             open_clip and OpenAI name them, or of its text tower alone.
 
     Raises:
-        D2STError: open_clip is missing or does not know the model, the weights cannot be had or do not fit.
+        D2STError: open_clip is missing or does not know the model, the weights cannot be downloaded or do not fit.
     """
     open_clip = _open_clip()
     if model not in open_clip.list_models():
@@ -87,7 +87,7 @@ def build_tower(model: str, tag: str = "", weights: str | Path | None = None) ->
 
 @torch.no_grad()
 def encode_tokens(tower: nn.Module, tokens: Tensor) -> Tensor:
-    """Features (N, D') of token ids (N, L), L at most the tower's.
+    """Encode token ids (N, L), L at most the encoder's, to features (N, D').
 
     Where attention is causal and the feature is that of the end token, what comes behind cannot matter, and any L that
     holds the longest text gives the same features; other towers get their full length.
@@ -107,7 +107,7 @@ def _load(tower: nn.Module, file: Path, model: str) -> None:
         raise D2STError(f"weights='{file}' is not a file; give CLIP's weights as safetensors or .pth.")
     try:
         state = load_state_dict(str(file), weights_only=True)
-    except Exception as error:  # unpickling, headers: all of it is the file's fault
+    except Exception as error:  # unpickling, headers: the file is damaged or no such file
         raise D2STError(
             f"weights='{file}' cannot be read ({' '.join(str(error).split())[:300]}). OpenAI's own .pt files are "
             "programs and are not run; take the same weights as safetensors."

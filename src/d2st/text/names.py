@@ -1,4 +1,4 @@
-"""CLIP's text side (extra ``mm``): features of class names, once for each list of classes.
+"""Encode class names with CLIP's text encoder (extra ``mm``), once for each list of classes.
 
 The text tower is frozen and never part of a model: its features are computed once, kept on disk, and given to the heads
 that use text.
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 def encode_names(
     classes: Sequence[str], backbone: str = "", config: TextConfig | None = None, cache: str | Path | None = None
 ) -> Tensor:
-    """Features of the names of classes in CLIP's joint space, as its text tower gives them: not normalized.
+    """Encode the names of classes in CLIP's joint space, as its text encoder gives them: not normalized.
 
     Several prompts of a class are averaged: their directions, as CLIP's authors do it, at their mean length.
 
@@ -45,7 +45,7 @@ def encode_names(
         (classes, D') float32.
 
     Raises:
-        D2STError: open_clip is not installed, the tower or a name cannot be had, see ``d2st.text.prompts.prompts``.
+        D2STError: open_clip is not installed, the tower or a name cannot be read, see ``d2st.text.prompts.prompts``.
     """
     config = config or TextConfig()
     name, _, tag = (config.model or clip_name(backbone)).partition("/")
@@ -73,7 +73,7 @@ def encode_names(
 
 
 def visual_projection(encoder: VideoEncoder, weights: str | Path | None = None) -> nn.Linear:
-    """CLIP's projection of frame features into the joint space: the classifier that an encoder leaves out.
+    """Load CLIP's projection of frame features into the joint space: the classifier that an encoder leaves out.
 
     Args:
         encoder: on a CLIP backbone that was built by name.
@@ -88,7 +88,7 @@ def visual_projection(encoder: VideoEncoder, weights: str | Path | None = None) 
     name = encoder.backbone_name
     if name and "clip" not in name:  # another backbone's classifier would pass for a projection
         raise D2STError(
-            f"The visual projection of CLIP cannot be had: {name} is no CLIP and shares no space with texts. Name a "
+            f"The visual projection of CLIP cannot be loaded: {name} is no CLIP and shares no space with texts. Name a "
             "CLIP backbone."
         )
     if not name or not (weights or encoder.weights_source is True):
@@ -100,7 +100,7 @@ def visual_projection(encoder: VideoEncoder, weights: str | Path | None = None) 
     try:
         projection = backbones.build(name, weights or True, encoder.image_size, classifier=True).get_classifier()
     except D2STError as error:
-        raise D2STError(f"The visual projection of CLIP cannot be had: {error}") from error
+        raise D2STError(f"The visual projection of CLIP cannot be loaded: {error}") from error
     if not isinstance(projection, nn.Linear):
         raise D2STError(f"The backbone {name} has no visual projection into a space that it shares with text.")
     return projection

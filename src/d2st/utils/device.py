@@ -45,7 +45,7 @@ def check_loading(workers: int, batch_size: int = 1) -> None:
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager:
-    """Mixed precision for a forward pass; ``"fp32"`` does nothing.
+    """Return mixed precision for a forward pass; ``"fp32"`` does nothing.
 
     Raises:
         D2STError: unknown precision.

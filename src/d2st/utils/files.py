@@ -1,4 +1,4 @@
-"""Writing files so that a crash never leaves half of one: in a temporary folder beside it, then moved."""
+"""Write files so that a crash never leaves half of one: in a temporary folder beside it, then moved."""
 
 import errno
 import json
@@ -54,7 +54,7 @@ def move_in(temporary: Path, path: Path) -> None:
 
 @contextmanager
 def write_together(folder: Path) -> Iterator[Path]:
-    """Files that belong together: those in the temporary folder given move to ``folder`` once all are there."""
+    """Write files that belong together: those in the temporary folder given move to ``folder`` once all are there."""
     sweep(folder)
     with temporary_folder(folder, "together") as temporary:
         yield temporary
@@ -64,7 +64,7 @@ def write_together(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
-    """A folder in another one for files that are not finished; where this process is killed, :func:`sweep` finds it.
+    """Make a folder for files that are not finished; where this process is killed, :func:`sweep` finds it.
 
     Args:
         folder: where the files belong.
@@ -142,7 +142,7 @@ def hold(folder: Path, name: str) -> "AcquireReturnProxy":
 
 
 def is_held(folder: Path, name: str) -> bool:
-    """Whether another process has a folder by that lock (:func:`hold`)."""
+    """Say whether another process has a folder by that lock (:func:`hold`)."""
     if not (folder / name).exists():
         return False
     try:
@@ -170,7 +170,7 @@ def clear_leftovers(folder: Path, inside: str = "") -> None:
 
 
 def to_json(content: object, **options: object) -> str:
-    """JSON text; numbers that are not finite, for which JSON has no word, become null."""
+    """Return JSON text; numbers that are not finite, for which JSON has no word, become null."""
     return json.dumps(_finite(content), allow_nan=False, **options)
 
 

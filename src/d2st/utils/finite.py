@@ -1,4 +1,4 @@
-"""Numbers that are none: the sentence for features, logits and weights that are not finite."""
+"""Refuse features, logits and weights that are not finite."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -89,13 +89,13 @@ def check_weights(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], 
 
 
 def all_true(flags: Sequence[Tensor]) -> bool:
-    """Whether all of many one-element tensors are true, with one wait for each device that they are on."""
+    """Say whether all of many one-element tensors are true, with one wait for each device that they are on."""
     devices = {flag.device for flag in flags}
     return all(bool(torch.stack([flag for flag in flags if flag.device == device]).all()) for device in devices)
 
 
 def some(names: Sequence[str], plural: str, shown: int = 3) -> str:
-    """Names for a sentence: the first few, and how many there are."""
+    """List names in a sentence: the first few, and how many there are."""
     listed = ", ".join(f"'{name}'" for name in names[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more {plural}"
 
@@ -106,6 +106,6 @@ def _whole(values: Tensor) -> Tensor:
 
 
 def _named(names: Sequence[str], good: Tensor, kind: str, plural: str) -> str:
-    """Those whose flag of (B,) is false, for a sentence: "clip 'a'", "2 clips 'a', 'b'"; views of a clip are one."""
+    """Name those whose flag of (B,) is false: "clip 'a'", "2 clips 'a', 'b'"; views of a clip are one."""
     wrong = list(dict.fromkeys(name for name, fine in zip(names, good.tolist(), strict=True) if not fine))
     return f"{kind if len(wrong) == 1 else f'{len(wrong)} {plural}'} {some(wrong, plural)}"

@@ -1,4 +1,4 @@
-"""Where saved adapters, heads and classifiers are: a folder, or a repository on the Hugging Face Hub."""
+"""Find saved adapters, heads and classifiers: in a folder, or a repository on the Hugging Face Hub."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 def find(source: str | Path, *files: str, revision: str | None = None) -> Path:
-    """The folder that a local path or a Hub repository means; the Hub's ``files`` are downloaded.
+    """Find the folder that a local path or a Hub repository means; the Hub's ``files`` are downloaded.
 
     Args:
         source: a folder; "hub:user/name", or "hub:user/name@revision"; or "user/name", which is the Hub's only if it

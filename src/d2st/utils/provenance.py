@@ -1,4 +1,4 @@
-"""Results as JSON that says how they were made."""
+"""Write and read results as JSON that says how they were made."""
 
 import dataclasses
 import importlib.metadata
@@ -20,7 +20,7 @@ PACKAGES = ("torch", "torchvision", "timm", "numpy", "av", "pillow", "lightning-
 
 
 def config_dict(config: object) -> dict:
-    """A config as JSON can hold it: paths as text, the adapter with its system's name, the head with its own.
+    """Return a config as JSON can hold it: paths as text, the adapter with its system's name, the head with its own.
 
     Args:
         config: a dataclass instance.
@@ -29,7 +29,7 @@ def config_dict(config: object) -> dict:
 
 
 def plain(value: object) -> object:
-    """A setting as JSON can hold it: what has a ``to_dict`` says it itself."""
+    """Return a setting as JSON can hold it, by its own ``to_dict`` where it has one."""
     if hasattr(value, "to_dict"):
         return {key: plain(item) for key, item in value.to_dict().items()}
     if isinstance(value, tuple | list):
@@ -38,13 +38,13 @@ def plain(value: object) -> object:
 
 
 def provenance(config: object) -> dict:
-    """What a result was made with: command, config, versions, git state, time."""
+    """Describe how a result was made: command, config, versions, git state, time."""
     made = circumstances()
     return {"command": made.pop("command"), "config": config_dict(config), **made}
 
 
 def circumstances() -> dict:
-    """Command, versions and time of now, and the git state when this process began."""
+    """Return command, versions and time of now, and the git state when this process began."""
     versions = {"d2st": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -60,7 +60,7 @@ def circumstances() -> dict:
 
 
 def git_state() -> dict | None:
-    """Commit of the checkout that this package runs from and whether it was changed since; None if installed."""
+    """Return the commit of this package's checkout and whether it was changed since; None if installed."""
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

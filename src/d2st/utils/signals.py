@@ -1,4 +1,4 @@
-"""Ending a run at the end of a step and not in the middle of one."""
+"""End a run at the end of a step and not in the middle of one."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ CHILD = "D2ST_ENDS_WITH_ITS_PARENT"  # set in the environment of a process whose
 
 
 class Stop:
-    """Notes SIGINT and SIGTERM instead of dying in the middle of a step; the second SIGINT is the usual one."""
+    """Note SIGINT and SIGTERM instead of dying in the middle of a step; a second SIGINT interrupts at once."""
 
     def __init__(self) -> None:
         self.signal = 0
@@ -47,5 +47,5 @@ def end_with_parent() -> None:
 
 
 def ignore_interrupts(_: int) -> None:
-    """For loader workers, which Ctrl-C reaches too; the main process tells them when to end."""
+    """Ignore Ctrl-C in loader workers; the main process ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The one reader for safetensors files that d2st writes."""
+"""Read safetensors files that d2st writes."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ _WRONG = (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeEr
 
 
 def read_tensors(path: str | Path, *, what: str, remedy: str) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+    """Read tensors and metadata of a safetensors file.
 
     Args:
         path: of the file.
@@ -34,7 +34,7 @@ def read_tensors(path: str | Path, *, what: str, remedy: str) -> tuple[dict[str,
 
 
 def read_shapes(path: str | Path, *, what: str, remedy: str) -> dict[str, tuple[int, ...]]:
-    """Shapes of the tensors in a safetensors file, from its first few kB; arguments as for :func:`read_tensors`.
+    """Read the shapes of the tensors in a safetensors file, from its first few kB; see :func:`read_tensors`.
 
     Raises:
         D2STError: no such file, or one that cannot be read.

@@ -1,4 +1,4 @@
-"""The one reader for JSON files that d2st writes, and that anybody may have damaged or written by hand."""
+"""Read JSON files that d2st writes, and that anybody may have damaged or written by hand."""
 
 import json
 import math
@@ -68,7 +68,7 @@ def of_format(
 
 
 def read_bytes(path: Path, *, what: str, remedy: str, most: int = LARGEST) -> bytes:
-    """The bytes of a file, of which there are not more than ``most``.
+    """Read the bytes of a file, of which there are not more than ``most``.
 
     Raises:
         D2STError: no such file, no ordinary one, one that cannot be read or is too large.
@@ -93,7 +93,7 @@ def read_bytes(path: Path, *, what: str, remedy: str, most: int = LARGEST) -> by
 
 
 def parse(text: str | bytes, where: str, remedy: str) -> object:
-    """JSON, as d2st writes it: UTF-8, finite numbers, every key once, no deeper than ``DEEPEST``.
+    """Parse JSON as d2st writes it: UTF-8, finite numbers, every key once, no deeper than ``DEEPEST``.
 
     Args:
         text: the JSON.
@@ -123,7 +123,7 @@ def parse(text: str | bytes, where: str, remedy: str) -> object:
 
 
 def told(value: object) -> str:
-    """A value from a file, in a few words, for an error."""
+    """Describe a value from a file in a few words, for an error."""
     if isinstance(value, Mapping):
         return f"an object of {len(value)} entries"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""The same small job for every clip, in several processes."""
+"""Do the same small job for every clip, in several processes."""
 
 import os
 import pickle
@@ -21,18 +21,18 @@ _THEN = "Run again with fewer workers: what is finished is kept"
 
 
 def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
-    """Results of ``work(job)`` in the order of the jobs.
+    """Yield the results of ``work(job)`` in the order of the jobs.
 
     A data loader carries them: its workers notice when this process is killed, and it notices when one of them is. An
     error of a job is raised here as it was there, without the worker's traceback in its words.
 
     Args:
-        work: Picklable.
-        jobs: Picklable.
-        workers: Processes; None for one a CPU core, 0 for none besides this one.
+        work: picklable.
+        jobs: picklable.
+        workers: processes; None for one a CPU core, 0 for none besides this one.
 
     Raises:
-        D2STError: If a worker process dies. That may also be noticed while a result is being used, so put the loop
+        D2STError: a worker process dies. That may also be noticed while a result is being used, so put the loop
             under :func:`lost_workers`.
     """
     count = min(os.cpu_count() or 1 if workers is None else workers, len(jobs))
@@ -65,21 +65,21 @@ def lost_workers(then: str = "") -> Iterator[None]:
 
 
 def from_workers(loader: Iterable, then: str = "Run again with fewer workers") -> Iterator:
-    """What a data loader gives.
+    """Yield what a data loader gives.
 
     Args:
         loader: or an iterator over one.
         then: what the user does after a worker was killed.
 
     Raises:
-        D2STError: If a worker process dies.
+        D2STError: a worker process dies.
     """
     with lost_workers(then):
         yield from loader
 
 
 def killed(error: BaseException) -> bool:
-    """Whether a data loader says with an error that one of its workers was killed.
+    """Say whether an error of a data loader means that one of its workers was killed.
 
     A broken connection is noticed before the worker's death is: PyTorch raises that by a signal, wherever the main
     thread is by then. So it is awaited here, where it does no harm.
@@ -108,7 +108,7 @@ def undisturbed() -> Iterator[None]:
 
 
 def lost(error: BaseException, then: str) -> str:
-    """The sentence for a worker that was killed."""
+    """Return the sentence for a worker that was killed."""
     return f"A worker process died ({str(error).strip()}); the system may be out of memory. {then} (--workers)."
 
 
@@ -133,7 +133,7 @@ class _Jobs(Dataset):
 
 
 def _portable(error: Exception) -> Exception:
-    """An error that another process can be told."""
+    """Return an error that can be sent to another process."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:

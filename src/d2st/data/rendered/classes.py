@@ -1,4 +1,4 @@
-"""The classes, in families, and their split.
+"""Define the classes, in families, and their split.
 
 A motion class is told by what changes over time. Everything a single frame shows (shape, color, fill, size, place,
 angle, bystanders, background, light, camera) is drawn the same way for all of them. With look classes it is the
@@ -14,8 +14,8 @@ from . import duets
 from .motion import (
     Course,
     Event,
-    Path,
     Rng,
+    Trajectory,
     and_back,
     bounce,
     faster,
@@ -37,7 +37,7 @@ from .motion import (
 )
 from .shapes import FILLS, SHAPES
 
-Perform = Callable[[Rng, np.ndarray], list[Path]]
+Perform = Callable[[Rng, np.ndarray], list[Trajectory]]
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Motion:
     """A class.
 
     Args:
-        name: Name of the class, and of its folder.
-        family: The kind of motion it belongs to.
-        perform: Draws the paths of its one or two actors over the moments u, 0 to 1.
-        look: Indices of the actors' shape and fill where these tell the class; None where they are anything.
+        name: name of the class, and of its folder.
+        family: the kind of motion it belongs to.
+        perform: draws the paths of its one or two actors over the moments u, 0 to 1.
+        look: indices of the actors' shape and fill where these tell the class; None where they are anything.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Motion:
 
 
 def _solo(*parts: tuple[Event, Course]) -> Perform:
-    def perform(rng: Rng, u: np.ndarray) -> list[Path]:
+    def perform(rng: Rng, u: np.ndarray) -> list[Trajectory]:
         paths = [event(rng, course(u)) for event, course in parts]
         return [sum(paths[1:], paths[0])]
 
@@ -128,7 +128,7 @@ def _motions() -> list[Motion]:
 MOTIONS: tuple[Motion, ...] = tuple(_motions())
 
 
-def _any_motion(rng: Rng, u: np.ndarray) -> list[Path]:
+def _any_motion(rng: Rng, u: np.ndarray) -> list[Trajectory]:
     return MOTIONS[rng.integers(len(MOTIONS))].perform(rng, u)
 
 
@@ -140,9 +140,18 @@ LOOKS: tuple[Motion, ...] = tuple(
 
 
 def split(classes: tuple[Motion, ...] = MOTIONS) -> dict[str, list[str]]:
-    """Class names by part. The rule was set before any result: in the order of the list, one class in four is for the
-    test, one in eight for validation, the rest for training; so every larger family is in more than one part."""
+    """Return class names by part.
+
+    The rule was set before any result: in the order of the list, one class in four is for the test, one in eight for
+    validation, the rest for training; so every larger family is in more than one part.
+    """
     parts: dict[str, list[str]] = {"train": [], "val": [], "test": []}
     for i, motion in enumerate(classes):
-        parts["test" if i % 4 == 2 else "val" if i % 8 == 5 else "train"].append(motion.name)
+        if i % 4 == 2:
+            part = "test"
+        elif i % 8 == 5:
+            part = "val"
+        else:
+            part = "train"
+        parts[part].append(motion.name)
     return parts

@@ -13,13 +13,13 @@ CONTRAST = 130  # least distance of a color from the background's mean, summed o
 
 @dataclass(frozen=True)
 class Look:
-    """How one object looks; nothing here moves.
+    """The look of one object; nothing here moves.
 
     Args:
-        shape: Index into ``SHAPES``.
-        color: Index into ``COLORS``.
-        fill: Index into ``FILLS``.
-        tone: Brightness of the fill's second tone, relative to the color.
+        shape: index into ``SHAPES``.
+        color: index into ``COLORS``.
+        fill: index into ``FILLS``.
+        tone: brightness of the fill's second tone, relative to the color.
     """
 
     shape: int
@@ -30,14 +30,14 @@ class Look:
 
 @dataclass(frozen=True)
 class Track:
-    """Where one object is in each of T frames.
+    """The place of one object in each of T frames.
 
     Args:
-        x: Center from the left edge, in image widths, (T,).
-        y: Center from the top edge, in image heights, (T,).
-        size: Radius in image widths, (T,).
-        angle: Direction the object points to, in turns, clockwise from the right, (T,).
-        seen: Whether the object is drawn, (T,).
+        x: center from the left edge, in image widths, (T,).
+        y: center from the top edge, in image heights, (T,).
+        size: radius in image widths, (T,).
+        angle: direction the object points to, in turns, clockwise from the right, (T,).
+        seen: whether the object is drawn, (T,).
     """
 
     x: np.ndarray
@@ -60,7 +60,7 @@ def random_looks(rng: np.random.Generator, count: int, background: np.ndarray) -
 
 
 def _smooth_noise(rng: np.random.Generator, cells: int, side: int) -> np.ndarray:
-    """Bilinear noise between 0 and 1, (side, side)."""
+    """Draw bilinear noise between 0 and 1, (side, side)."""
     grid = rng.random((cells + 1, cells + 1), dtype=np.float32)
     at = (np.arange(side, dtype=np.float32) + 0.5) * np.float32(cells / side)
     low = np.minimum(at.astype(np.int64), cells - 1)
@@ -70,7 +70,7 @@ def _smooth_noise(rng: np.random.Generator, cells: int, side: int) -> np.ndarray
 
 
 def random_background(rng: np.random.Generator, side: int) -> np.ndarray:
-    """A muted background, flat, cloudy, grainy or striped, float32 (side, side, 3) in 0..255."""
+    """Draw a muted background, flat, cloudy, grainy or striped, float32 (side, side, 3) in 0..255."""
     base = np.float32(rng.integers(60, 190)) + rng.integers(-25, 26, 3).astype(np.float32)
     other = base + rng.integers(-45, 46, 3).astype(np.float32)
     kind = rng.integers(4)
@@ -130,12 +130,12 @@ def draw(
     """Draw a clip.
 
     Args:
-        looks: One look an object; later objects lie on top.
-        tracks: One track an object, each with T frames.
+        looks: one look an object; later objects lie on top.
+        tracks: one track an object, each with T frames.
         background: float32 (side + 2m, side + 2m, 3); m is the margin the camera may shift by.
-        side: Height and width of a frame in pixels.
-        shake: Camera shift in whole pixels, (T, 2) as (x, y), each within -m..m; None for a steady camera.
-        gain: Brightness of the light.
+        side: height and width of a frame in pixels.
+        shake: camera shift in whole pixels, (T, 2) as (x, y), each within -m..m; None for a steady camera.
+        gain: brightness of the light.
 
     Returns:
         uint8 frames, (T, side, side, 3), RGB.

@@ -21,7 +21,7 @@ def _disc(u: Array, v: Array, x: float, y: float, radius: float) -> Array:
 
 
 def _triangle(u: Array, v: Array, back: float, tip: float, half: float) -> Array:
-    """Isosceles triangle with its base at u = back and its tip on the u axis at u = tip."""
+    """Return an isosceles triangle with its base at u = back and its tip on the u axis at u = tip."""
     length = tip - back
     norm = float(np.sqrt(half * half + length * length))
     return np.maximum(back - u, (half * (u - tip) + length * np.abs(v)) / norm)
@@ -112,12 +112,12 @@ REACH = 1.4  # no shape leaves the disc of this radius, in units of its size
 
 
 def _fold(u: Array) -> Array:
-    """Triangle wave of period 1 between -0.5 and 0.5."""
+    """Return a triangle wave of period 1 between -0.5 and 0.5."""
     return np.abs(u - np.floor(u) - 0.5) * 2.0 - 0.5
 
 
 def fill_mask(fill: str, u: Array, v: Array, distance: Array) -> Array:
-    """Where the second tone of a fill goes: 0 to 1, of the shape of u."""
+    """Return where the second tone of a fill goes: 0 to 1, of the shape of u."""
     if fill == "plain":
         return np.zeros_like(u)
     if fill == "stripes":

@@ -16,8 +16,7 @@ from ...utils.workers import run_jobs
 from ...utils.yaml_file import parse_yaml, read_yaml
 from .classes import LOOKS, MOTIONS, Motion, split
 from .draw import Look, Track, draw, random_background, random_looks
-from .motion import Path as MotionPath
-from .motion import Rng
+from .motion import Rng, Trajectory
 
 EDGE = 0.14  # centers keep this far from the border, in image widths
 SIZES = (0.12, 0.24)  # radius of an object in image widths
@@ -30,12 +29,12 @@ class RenderConfig(Checked):
     """The rendered benchmark.
 
     Args:
-        side: Height and width of a clip in pixels, even.
-        shortest: Fewest frames of a clip.
-        longest: Most frames of a clip.
-        clips: Clips a class, by part of the split.
-        seed: Seed of everything; a clip depends on it, on the class's name and on its own number only.
-        workers: Processes that render; None for one a CPU core, 0 for none besides this one.
+        side: height and width of a clip in pixels, even.
+        shortest: fewest frames of a clip.
+        longest: most frames of a clip.
+        clips: clips a class, by part of the split.
+        seed: seed of everything; a clip depends on it, on the class's name and on its own number only.
+        workers: processes that render; None for one a CPU core, 0 for none besides this one.
     """
 
     side: int = option(96, **SIDE)
@@ -70,7 +69,7 @@ def _settle(rng: Rng, values: np.ndarray, low: float, high: float) -> np.ndarray
     return values - values.min() + low + start
 
 
-def _place(rng: Rng, actors: list[MotionPath]) -> list[Track]:
+def _place(rng: Rng, actors: list[Trajectory]) -> list[Track]:
     """Choose place, size and angle of actors that move together."""
     x = _settle(rng, np.stack([a.x for a in actors]), EDGE, 1 - EDGE)
     y = _settle(rng, np.stack([a.y for a in actors]), EDGE, 1 - EDGE)
@@ -82,7 +81,7 @@ def _place(rng: Rng, actors: list[MotionPath]) -> list[Track]:
 
 
 def _shaking(rng: Rng, count: int, side: int) -> np.ndarray:
-    """Camera shifts in whole pixels, a bounded random walk of a random strength, (count, 2)."""
+    """Draw camera shifts in whole pixels, a bounded random walk of a random strength, (count, 2)."""
     reach = int(rng.uniform(0, SHAKE) * side + 0.5)
     shift, shifts = np.zeros(2, np.int64), []
     for step in rng.integers(-1, 2, (count, 2)):
@@ -114,7 +113,7 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
         tracks += _place(rng, motion.perform(rng, u))
         wearing = len(tracks)
     if rng.random() < 0.5 or not all(actor.seen.all() for actor in actors):
-        tracks += _place(rng, [MotionPath(*np.zeros((4, count)), np.ones(count, bool))])
+        tracks += _place(rng, [Trajectory(*np.zeros((4, count)), np.ones(count, bool))])
     margin = int(SHAKE * config.side + 0.5)
     background = random_background(rng, config.side + 2 * margin)
     looks = random_looks(rng, len(tracks), background)
@@ -132,19 +131,14 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
 
 
 def _dressed(looks: list[Look], count: int, shape: int, fill: int) -> list[Look]:
-    """The first ``count`` get a shape and fill; who else has that shape takes the one that the first gives up."""
+    """Give the first ``count`` a shape and fill; another of that shape takes the one that the first gives up."""
     given = looks[0].shape
     others = [replace(look, shape=given) if look.shape == shape else look for look in looks[count:]]
     return [replace(look, shape=shape, fill=fill) for look in looks[:count]] + others
 
 
-def write_clip(path: Path, frames: np.ndarray) -> None:
-    """Write frames (T, H, W, 3) as H.264 in MP4; a file that is there is whole."""
-    write_frames(path, frames)
-
-
-def write_frames(path: Path, frames: Iterable[np.ndarray]) -> None:
-    """As :func:`write_clip`, with frames (H, W, 3) that come one by one, at least one."""
+def write_clip(path: Path, frames: Iterable[np.ndarray]) -> None:
+    """Write frames (H, W, 3), at least one, as H.264 in MP4; a file that is there is whole."""
     import av
 
     def encode(part: Path) -> None:
@@ -177,9 +171,9 @@ def write_benchmark(
     """Write ``clips/CLASS/NNN.mp4`` and ``split.yaml`` below a folder; clips that are there are kept.
 
     Args:
-        folder: Made where it is not there.
-        config: How many clips, and how large.
-        parts: Class names by part; None is the split of the motions, ``split(LOOKS)`` that of the looks.
+        folder: made where it is not there.
+        config: how many clips, and how large.
+        parts: class names by part; None is the split of the motions, ``split(LOOKS)`` that of the looks.
 
     Yields:
         Clips done and clips in all, first at once and then whenever a class is done.

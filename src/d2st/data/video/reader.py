@@ -102,7 +102,7 @@ def read_clip(
     sample: Callable[[int, float, np.random.Generator | None], np.ndarray],
     rng: np.random.Generator | None = None,
 ) -> torch.Tensor:
-    """Frames that a sampler picks (:mod:`d2st.data.sampling`).
+    """Read the frames that a sampler picks (:mod:`d2st.data.sampling`).
 
     Stretches without wanted frames are skipped where the packets prove that decoding can start again exactly
     (:func:`d2st.data.video.packets.plan`). Memory is the frames asked for, and the compressed file up to 64 MiB.
@@ -110,7 +110,7 @@ def read_clip(
     Args:
         path: a video file.
         sample: ``sample(length, fps, rng)`` gives frame indices of shape (T,) in 0..length-1.
-        rng: Handed to the sampler; None asks for its deterministic rule.
+        rng: handed to the sampler; None asks for its deterministic rule.
 
     Returns:
         uint8 RGB frames of shape (T, 3, H, W), upright.

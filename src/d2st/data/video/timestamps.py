@@ -96,7 +96,7 @@ class _Clock:
         return self.before is not None and self.before < stamp and self.last - self.before <= self._far
 
     def _decide(self, stamp: Stamp) -> Iterator[Timed]:
-        """Believe the frame in doubt where the timestamp after it goes on from there, and not from the ones before."""
+        """Believe the frame in doubt where the timestamp after it goes on from there, not from the ones before."""
         doubted = self.waiting[self.doubt][0]
         leap = doubted > self.last
         if stamp >= doubted and (leap or stamp <= self.last):

@@ -1,4 +1,4 @@
-"""What CLIP's text tower is told about a class: its name, put into templates.
+"""Make prompts for CLIP's text encoder: the name of a class, put into templates.
 
 Names are YAML files with a line ``class: text`` (or a list of texts), the shipped ones under ``raw`` and ``clean``;
 copy one, change it, and pass it as ``names``. Templates are in ``templates.yaml``.
@@ -16,7 +16,7 @@ _WORDLESS = re.compile(r"((train|val|test|class|label)\W*)?[\W\d]*\d[\W\d]*|\W*"
 
 
 def prompts(classes: Sequence[str], names: str = "raw", templates: str = "photo") -> list[list[str]]:
-    """The prompts of each class: each of its texts in each template.
+    """Make the prompts of each class: each of its texts in each template.
 
     Args:
         classes: class names, as folders or lists have them.
@@ -43,7 +43,7 @@ def prompts(classes: Sequence[str], names: str = "raw", templates: str = "photo"
 
 
 def clean(name: str) -> str:
-    """A folder's name as words: no leading number, brackets or underscores, CamelCase apart.
+    """Turn a folder's name into words: no leading number, brackets or underscores, CamelCase split.
 
     ``"01_swipe_left"`` is ``"swipe left"``, ``"Pouring [something]"`` ``"Pouring something"``, ``"BlowDryHair"``
     ``"Blow Dry Hair"``.
@@ -55,7 +55,7 @@ def clean(name: str) -> str:
 
 
 def read_names(path: Path) -> dict[str, list[str]]:
-    """The texts of each class, from a YAML file or from all of a folder.
+    """Read the texts of each class, from a YAML file or from all of a folder.
 
     Raises:
         D2STError: not there, or not lines of ``class: text``.
@@ -71,7 +71,7 @@ def read_names(path: Path) -> dict[str, list[str]]:
 
 
 def read_templates(templates: str) -> list[str]:
-    """The templates that ``templates`` names, see :func:`prompts`.
+    """Read the templates that ``templates`` names, see :func:`prompts`.
 
     Raises:
         D2STError: no such set or file, or a template without a place for the name.

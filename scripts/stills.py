@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .draw import Track, draw, random_background, random_looks
+from d2st.data.rendered.draw import Track, draw, random_background, random_looks
 
 MOST = 3  # objects in a still
 SIZES = (0.11, 0.26)  # radius of an object in image widths
