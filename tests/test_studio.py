@@ -172,7 +172,7 @@ def test_a_recognizer_in_use_is_not_loaded_again(sessions, models, monkeypatch):
     _, tab = sessions.enter("", "tab")
     monkeypatch.setattr("d2st.studio.models.KEPT", 1)
     models.get("b")
-    assert list(models.recent) == ["b"] and models.get("a/best") is tab.model
+    assert [model.name for model in models.recent] == ["b"] and models.get("a/best") is tab.model
 
 
 def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):

@@ -4,9 +4,6 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import torch
-
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import Prediction
 from ..data.datasets import ClipSet
@@ -16,7 +13,7 @@ from ..utils.files import write_png
 from ..utils.report import Report, percent
 from ..visualize import charts
 from ..visualize.alignment import align, alignment_figure
-from ..visualize.clip_points import clip_points
+from ..visualize.clip_points import as_pictures, clip_points
 from ..visualize.point_figures import shifted_points
 
 
@@ -198,7 +195,7 @@ def draw(out: Path, found: Findings, classifier: FewShotClassifier, clips: ClipS
     strips = []
     for label, name in enumerate(clips.classes):
         first = clips.clips[clips.by_class[label][0]]
-        strips.append((name, _pictures(read_clip(first.path, classifier.sample))))
+        strips.append((name, as_pictures(read_clip(first.path, classifier.sample))))
     write_png(out / "clips.png", charts.contact_sheet(strips, "Unseen motions"))
     _draw_accuracies(out, found, clips.classes)
     _draw_trial(out, found.trial, classifier)
@@ -221,14 +218,9 @@ def _draw_trial(out: Path, trial: Trial, classifier: FewShotClassifier) -> None:
     points = clip_points(classifier.encoder, read_clip(trial.query, classifier.sample))
     example = trial.support[label]
     alignment = align(classifier.head, classifier.encode(example).frames, points.features)
-    pictures = _pictures(read_clip(example, classifier.sample))
+    pictures = as_pictures(read_clip(example, classifier.sample))
     labels = (f"query: {trial.truth}", f"example: {label}")
     write_png(out / "match.png", alignment_figure(points.frames, pictures, alignment, labels))
     if points.pathways:
         ends = points.pathways[:2] + points.pathways[-2:]
         write_png(out / "points.png", shifted_points(points, ends, f"Clip of {trial.truth}"))
-
-
-def _pictures(frames: torch.Tensor) -> np.ndarray:
-    """(T, 3, H, W) to (T, H, W, 3)."""
-    return frames.permute(0, 2, 3, 1).numpy()

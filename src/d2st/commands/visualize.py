@@ -28,7 +28,7 @@ from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..visualize import point_figures, sheet
 from ..visualize.alignment import Alignment, align, alignment_figure
-from ..visualize.clip_points import ClipPoints, clip_points, points_record
+from ..visualize.clip_points import ClipPoints, as_pictures, clip_points, points_record
 from .options import VisualizeConfig
 
 MOMENTS, BYTES = 48, 2**29  # of an animation: pictures, and what they may take in memory
@@ -148,9 +148,9 @@ class SampledClip:
         count = min(span, MOMENTS, BYTES // self.frames[0].numel())
         rising = (np.diff(self.indices) > 0).all()
         if len(self.frames) < 2 or count <= len(self.frames) or not rising:
-            return _pictures(self.frames), np.arange(len(self.frames)), 2.0
+            return as_pictures(self.frames), np.arange(len(self.frames)), 2.0
         chosen = np.linspace(first, last, count).round().astype(np.int64)
-        pictures = _pictures(read_clip(self.path, lambda length, fps, rng: chosen))
+        pictures = as_pictures(read_clip(self.path, lambda length, fps, rng: chosen))
         times = np.interp(chosen, self.indices, np.arange(len(self.indices)))
         rate = count * self.fps / span if self.fps else 8.0
         return pictures, times, float(np.clip(rate, 4, 15))
@@ -217,7 +217,7 @@ def _match_support(classifier: FewShotClassifier, points: ClipPoints, config: Vi
     own = [clip.path for clip in support.clips.clips if support.clips.classes[clip.label] == label]
     nearest = own[int(bi_mhm(frame_distances(examples, query[None])[0]).argmin())]
     shown = f"mean of {len(own)}, here {nearest.name}" if len(own) > 1 else nearest.name
-    pictures = _pictures(read_clip(nearest, classifier.sample))
+    pictures = as_pictures(read_clip(nearest, classifier.sample))
     figure = alignment_figure(
         _middles(points.frames, len(query)),
         _middles(pictures, len(query)),
@@ -260,11 +260,6 @@ def support_clips(path: Path) -> ClipSet:
     if not clips:
         return open_dataset(path)
     return ClipSet((name,), tuple(Clip(clip, 0, str(clip)) for clip in clips))
-
-
-def _pictures(frames: Tensor) -> np.ndarray:
-    """(T, 3, H, W) to (T, H, W, 3)."""
-    return frames.permute(0, 2, 3, 1).numpy()
 
 
 def _middles(pictures: np.ndarray, count: int) -> np.ndarray:

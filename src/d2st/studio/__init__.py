@@ -1,4 +1,4 @@
-"""``d2st studio``: a web page on this machine that learns actions from example clips and recognizes them in others."""
+"""Serve ``d2st studio``: a web page on this machine that learns actions from example clips and recognizes others."""
 
 import importlib.util
 import ipaddress
@@ -26,7 +26,7 @@ def studio(config: StudioConfig) -> dict:
 
 
 def check(config: StudioConfig) -> str:
-    """The address to listen on; refuses what would open the page to others, or let nothing in."""
+    """Give the address to listen on; refuses one that is not of this machine alone."""
     try:
         address = ipaddress.ip_address("127.0.0.1" if config.host == "localhost" else config.host)
     except ValueError:

@@ -129,7 +129,7 @@ class _Patient:
         return message
 
     async def all(self) -> bytes:
-        """The whole body."""
+        """Receive the whole body."""
         parts = []
         while not self.whole:
             message = await self()
@@ -140,7 +140,7 @@ class _Patient:
 
 
 def _again(body: bytes, receive: Receive) -> Callable[[], Awaitable[Message]]:
-    """A body that was received, received once more."""
+    """Let a body that was received be received once more."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
@@ -154,7 +154,7 @@ def _is_upload(scope: Scope) -> bool:
 
 
 def _from_a_page(body: bytes) -> bool:
-    """Whether a body asks for a piece of work as the page does."""
+    """Tell whether a body asks for a piece of work as the page does."""
     try:
         asked = json.loads(body)
     except (ValueError, RecursionError):
@@ -181,7 +181,7 @@ def _paths(value: object) -> Iterator[object]:
 
 
 def _is_plain_path(path: object) -> bool:
-    """Whether it is no address, which gradio would fetch."""
+    """Tell whether it is no address, which gradio would fetch."""
     return isinstance(path, str) and "\0" not in path and not urlsplit(path.strip()).scheme
 
 

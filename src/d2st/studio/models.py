@@ -2,19 +2,16 @@
 
 import threading
 import weakref
-from collections import OrderedDict
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..adapter_file import CONFIG
 from ..classifiers.few_shot import FewShotClassifier
-from ..classifiers.rejector import CalibrationFile, find_calibration
-from ..data.clip_reading import ClipReading, choose
-from ..encoder import VideoEncoder
+from ..classifiers.rejector import find_calibration
+from ..data.clip_reading import choose
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, tell_untrained
-from ..heads import Head
 from ..utils.device import pick_device
 from . import StudioConfig
 
@@ -27,19 +24,17 @@ class LoadedModel:
 
     Attributes:
         name: as the page lists it.
-        encoder: on the device.
-        head: the one it was trained with, or as configured.
-        reading: how clips are read for it.
-        calibration: of these, to answer "unknown" with few examples, where there is one.
         about: one sentence for people.
+        options: of a :class:`FewShotClassifier`: the encoder and the head on the device, and how clips are read.
     """
 
     name: str
-    encoder: VideoEncoder
-    head: Head
-    reading: ClipReading
-    calibration: str | CalibrationFile | None
     about: str
+    options: dict[str, object]
+
+    def classifier(self) -> FewShotClassifier:
+        """Build a page's own classifier, without classes."""
+        return FewShotClassifier(**self.options)
 
 
 class ModelCache:
@@ -62,8 +57,8 @@ class ModelCache:
         self.lock = threading.RLock()
         self.paths = _find(config)
         self.names = list(self.paths)
-        self.recent: OrderedDict[str, LoadedModel] = OrderedDict()
         self.used: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()  # by pages, or recent
+        self.recent: list[LoadedModel] = []  # the last one first
         self.get(self.names[0])
 
     def get(self, name: str) -> LoadedModel:
@@ -76,25 +71,9 @@ class ModelCache:
             raise D2STError(f"There is no recognizer '{name}'; choose one of {', '.join(self.names)}.")
         with self.lock:
             model = self.used.get(name) or self._load(name)
-            self.recent[name] = self.used[name] = model
-            self.recent.move_to_end(name)
-            while len(self.recent) > KEPT:
-                self.recent.popitem(last=False)
+            self.used[name] = model
+            self.recent = [model, *(other for other in self.recent if other is not model)][:KEPT]
             return model
-
-    def classifier(self, model: LoadedModel) -> FewShotClassifier:
-        """Build a page's own classifier, without classes, on a model."""
-        return FewShotClassifier(
-            model.encoder,
-            model.head,
-            frames=model.reading.frames,
-            sampling=model.reading.sampling,
-            transforms=model.reading.transforms,
-            precision=self.config.precision,
-            text=self.config.text,
-            reject_rate=self.config.reject_rate,
-            calibration=model.calibration,
-        )
 
     def _load(self, name: str) -> LoadedModel:
         path = self.paths[name]
@@ -104,15 +83,25 @@ class ModelCache:
         head, trained = load_or_create_head(config.head, encoder, reading.frames, saved=path, weights=config.weights)
         if not trained:
             tell_untrained(head)
-        about = f"{encoder.config.name} adapters on {encoder.backbone_name}"
-        if not path:
+        if path:
+            about = f"{encoder.config.name} adapters on {encoder.backbone_name}."
+        else:
             about = (
                 f"{encoder.backbone_name} without a trained adapter: it sees what is in the pictures, and hardly how "
-                "it moves. Start the studio with --adapter FOLDER to use one"
+                "it moves. Start the studio with --adapter FOLDER to use one."
             )
-        about += f". It looks at {reading.frames} frames of a clip."
-        calibration = config.calibration or find_calibration(path, encoder, head, reading)
-        return LoadedModel(name, encoder.to(self.device), head.to(self.device), reading, calibration, about)
+        options = dict(
+            encoder=encoder.to(self.device),
+            head=head.to(self.device),
+            frames=reading.frames,
+            sampling=reading.sampling,
+            transforms=reading.transforms,
+            precision=config.precision,
+            text=config.text,
+            reject_rate=config.reject_rate,
+            calibration=config.calibration or find_calibration(path, encoder, head, reading),
+        )
+        return LoadedModel(name, f"{about} It looks at {reading.frames} frames of a clip.", options)
 
 
 def _find(config: StudioConfig) -> dict[str, str | None]:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import wraps
 from html import escape
+from pathlib import Path
 
 import gradio as gr
 from gradio.components import Component
@@ -14,20 +15,7 @@ from .sessions import Sessions
 
 _ENTER = "() => { const t = sessionStorage.getItem('d2st') || ''; sessionStorage.removeItem('d2st'); return [t] }"
 _KEEP = "(token) => { window.d2stToken = token; return [] }"
-# A pressed button is replaced with its cards: whoever pressed it by key goes on from what took its place.
-_PRESSED = """let pressed;
-element.addEventListener('click', (event) => {
-  const button = event.target.closest('button');
-  if (!button || !element.contains(button)) return;
-  if (button.dataset.larger) return button.closest('figure').classList.toggle('d2st-larger');
-  pressed = button.dataset.number ? `[data-number="${button.dataset.number}"]` : '[data-name]';
-  if (button.dataset.name) trigger('remove', {name: button.dataset.name, key: button.dataset.key || ''});
-  if (button.dataset.number) trigger('look', {number: Number(button.dataset.number)});
-});
-watch('value', () => {
-  if (pressed && !element.contains(document.activeElement)) element.querySelector(pressed)?.focus();
-  pressed = null;
-});"""
+_PRESSED = Path(__file__).with_name("cards.js").read_text("utf-8")
 _QUIET = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
 
 Values = dict[Component, object]

@@ -49,7 +49,7 @@ class Session:
         self.models, self.inbox, self.max_clips, self.token = models, inbox, max_clips, token
         self.busy = threading.Lock()
         self.model = models.get(models.names[0])
-        self.classifier = models.classifier(self.model)
+        self.classifier = self.model.classifier()
         self.examples: dict[str, list[Example]] = {}
         self.never_unknown = True  # whether nothing says what a clip of none of the actions looks like
         self.answers: list[Answer] = []
@@ -163,7 +163,7 @@ class Session:
             )
         with self._changing_examples():
             model = self.models.get(name)
-            classifier = self.models.classifier(model)
+            classifier = model.classifier()
             learned: dict[str, list[Example]] = {}
             unreadable = []
             progress = Progress(self.count)
@@ -260,7 +260,7 @@ class Session:
 
     @contextmanager
     def _working(self) -> Iterator[None]:
-        """One piece of work at a time; a second is refused with a sentence instead of waiting."""
+        """Do one piece of work at a time; a second is refused with a sentence instead of waiting."""
         if not self.busy.acquire(blocking=False):
             raise D2STError("This page is still at work; wait until it is done.")
         try:

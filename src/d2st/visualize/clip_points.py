@@ -48,11 +48,11 @@ class ClipPoints:
         return list(dict.fromkeys(entry.site for entry in self.pathways))
 
     def shifted(self, entry: PathwayPoints) -> Tensor:
-        """Learned points in pixels of the picture, (G, n, 3)."""
+        """Place learned points in pixels of the picture, (G, n, 3)."""
         return self.view.to_picture(cells_to_pixels(entry.shifted, entry.volume, self.view.size))
 
     def resting(self, entry: PathwayPoints) -> Tensor:
-        """Points before they are shifted, in pixels of the picture, (n, 3)."""
+        """Place points before they are shifted, in pixels of the picture, (n, 3)."""
         return self.view.to_picture(cells_to_pixels(entry.resting, entry.volume, self.view.size))
 
     def inside(self, positions: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ class ClipPoints:
         return (weights[~self.inside(places)].sum() / weights.sum()).item()
 
     def _all(self, pathway: str, of_token: bool) -> tuple[Tensor, Tensor]:
-        """Places (points, 3) and attention (points,) of a pathway's points in all adapters."""
+        """Collect places (points, 3) and attention (points,) of a pathway's points in all adapters."""
         places, weights = [], []
         for entry in self.pathways:
             if entry.pathway == pathway:
@@ -129,7 +129,12 @@ def clip_points(
     features = features.float().cpu()
     numbers = [torch.cat([entry.shifted.flatten(), entry.attention]) for entry in pathways]
     check_finite([part[None] for part in (features, *numbers)], ["to be shown"], precision)
-    return ClipPoints(frames.permute(0, 2, 3, 1).numpy(), view, tuple(pathways), features, shown)
+    return ClipPoints(as_pictures(frames), view, tuple(pathways), features, shown)
+
+
+def as_pictures(frames: Tensor) -> np.ndarray:
+    """Turn frames (T, 3, H, W) into pictures (T, H, W, 3)."""
+    return frames.permute(0, 2, 3, 1).numpy()
 
 
 def _in_model(token: tuple[int, float, float], view: View, frames: int) -> tuple[float, float, float]:

@@ -146,7 +146,7 @@ def _share_of_frame(places: np.ndarray, time: float) -> np.ndarray:
 
 
 def frame_size(height: int, width: int, side: float) -> tuple[float, float]:
-    """(width, height) in inches of a picture whose area is that of a square of ``side``, but no wider than 3:2."""
+    """Choose (width, height) in inches of a picture: the area of a square of ``side``, but no wider than 3:2."""
     ratio = width / height
     wide = side * min(ratio, 1.5) ** 0.5
     return wide, wide / ratio
