@@ -1,6 +1,8 @@
 """CONTRIBUTING.md names what is there, and its recipes work as they stand."""
 
 import re
+import sys
+import types
 from pathlib import Path
 
 import heads_small
@@ -9,16 +11,17 @@ import test_head_contract as contract
 
 import d2st
 from d2st import heads
+from d2st.commands import cli, registry
 from d2st.data import benchmarks, open_dataset
 
 TEXT = (Path(__file__).parent.parent / "CONTRIBUTING.md").read_text()
 ROOT = Path(d2st.__file__).parent
 
 
-def recipe(title: str) -> str:
-    """The code of the section "## Add ..."."""
+def recipe(title: str, number: int = 0) -> str:
+    """A piece of code of the section "## Add ..."."""
     section = TEXT.split(f"## {title}\n")[1].split("\n## ")[0]
-    return re.search(r"```\w+\n(.*?)```", section, re.DOTALL)[1]
+    return re.findall(r"```\w+\n(.*?)```", section, re.DOTALL)[number]
 
 
 def test_it_names_files_that_exist():
@@ -59,3 +62,22 @@ def test_the_benchmark_of_the_page_is_opened_by_its_name(monkeypatch, tmp_path):
         (tmp_path / "clips" / clip).write_bytes(b"x")
     clips = open_dataset(tmp_path / "clips", "kitchen", "train")
     assert clips.classes == ("chop", "pour") and clips.labels.tolist() == [0, 0, 1]
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """The page's command, named as the page says."""
+    module = types.ModuleType("d2st.commands.count")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(recipe("Add a command"), "CONTRIBUTING.md", "exec"), module.__dict__)
+    for name, entry in eval(f"{{{recipe('Add a command', 1)}}}", {"Command": registry.Command}).items():
+        monkeypatch.setitem(registry.COMMANDS, name, entry)
+
+
+def test_the_command_of_the_page_runs_and_has_help(command, small, capsys):
+    assert cli.main(["count", "--data", str(small / "data"), "--split", str(small / "split.yaml")]) == 0
+    assert re.fullmatch(r"\d+ clips of 3 classes\n", capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        cli.main(["count", "--help"])
+    text = capsys.readouterr().out
+    assert "part of the split: train, val or test" in text and "d2st count --data clips --split split.yaml" in text
