@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import D2STError
+from ..utils.sentences import quoted
 from .archives import advice, is_archive
 from .walk import EXTENSIONS, entries, is_folder, is_frame_folder, nfc, tell_unreadable, walk
 
@@ -107,8 +108,9 @@ def scan_folder(root: Path, above: str = "") -> Listing:
         ]
         raise D2STError(" ".join(filter(None, told)))
     if skipped:
-        names = ", ".join(f"'{name}'" for name in skipped[:5]) + (", ..." if len(skipped) > 5 else "")
-        found.notes.append(f"{len(skipped)} entries of '{root}' are not class folders or video files: {names}.")
+        found.notes.append(
+            f"{len(skipped)} entries of '{root}' are not class folders or video files: {quoted(skipped)}."
+        )
     found.notes += notes + _alike(found.clips)
     return found
 

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from ..errors import D2STError
+from ..utils.sentences import quoted, short
 from . import benchmarks
 from .archives import advice, is_archive
 from .benchmarks.find import apply, list_benchmark
 from .class_folders import PARTS, Listing, scan_folder, scan_parts
-from .lists import read_list, short
+from .lists import read_list
 from .lookup import Folder, NameLookup
 from .sampling import Sampler
 from .splits import Source, apply_split
@@ -168,8 +169,7 @@ def open_division(
     unknown = [name for name in parts[part] if name not in there.values() and listing.of(name, part)]
     if unknown:
         whose = "the model" if classes else "the training part"
-        shown = ", ".join(f"'{name}'" for name in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        raise D2STError(f"Part '{part}' of '{data}' has classes that {whose} does not know: {shown}.")
+        raise D2STError(f"Part '{part}' of '{data}' has classes that {whose} does not know: {quoted(unknown)}.")
     found = {name: listing.of(own, part) if own else {} for name, own in there.items()}
     return _clip_set(data, found, listing, listing.problems_of(part), warn)
 

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import D2STError
 from ..utils.files import open_at_once
+from ..utils.sentences import quoted, short
 from .class_folders import Listing
 from .walk import nfc
 
@@ -84,8 +85,9 @@ def read_list(file: Path, find: Callable[[str], Path | None]) -> Listing:
     if not named:
         raise D2STError(f"List '{file}' names no clips; expected one clip a line, such as 'wave/a.mp4 wave'.")
     if found.missing:
-        shown = ", ".join(f"'{path}'" for path in found.missing[:5]) + (", ..." if len(found.missing) > 5 else "")
-        found.problems.append(f"{len(found.missing)} of {named} clips of list '{file}' are not there: {shown}.")
+        found.problems.append(
+            f"{len(found.missing)} of {named} clips of list '{file}' are not there: {quoted(found.missing)}."
+        )
     return found
 
 
@@ -220,9 +222,3 @@ def _table_rows(file: Path, table, start: int) -> list[Row]:
             cell = f"'{short(names[path])}' or '{short(names[label])}'"
             raise D2STError(f"Line {number} of CSV list '{file}' lacks its {cell}; fill it in.")
     return rows
-
-
-def short(text: str, most: int = 80) -> str:
-    """Put text into one line for an error, without most of it where it is long."""
-    text = " ".join(text.split()) if "\n" in text else text
-    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 
 from ..errors import D2STError
+from ..utils.sentences import quoted
 from .benchmarks import key
 from .walk import Found, entries, is_folder, is_frame_folder, nfc, stem
 
@@ -52,10 +53,9 @@ class Lookup:
         for known, name in ((self._spelled, line), (self._stems, line), (self._stems, stem(line))):
             found = [id for id in known.get(name, ()) if self._usable(id)]
             if len(found) > 1:
-                names = ", ".join(f"'{self._above}{id}'" for id in found[:5])
-                more = ", ..." if len(found) > 5 else ""
+                names = quoted(f"{self._above}{id}" for id in found)
                 raise D2STError(
-                    f"A list names '{self._above}{path}', which may be {names}{more}; write the name of the file meant."
+                    f"A list names '{self._above}{path}', which may be {names}; write the name of the file meant."
                 )
             if found:
                 return found[0]

@@ -10,10 +10,11 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ..errors import D2STError
+from ..utils.sentences import short
 from ..utils.yaml_file import read_yaml
 from . import benchmarks
 from .class_folders import PARTS, Listing
-from .lists import read_list, short
+from .lists import read_list
 from .lookup import NameLookup
 from .walk import nfc
 

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from ..classifiers.rejector import Rejector
-from ..data.lists import not_utf8, read_text, short
+from ..data.lists import not_utf8, read_text
 from ..data.walk import nfc
 from ..errors import D2STError
+from ..utils.sentences import short
 
 # Chosen on rendered videos of validation classes (docs/spot.md): the height above the video's median, in robust
 # standard deviations, at which a window is as likely to stand out as not.

@@ -8,6 +8,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from ...utils.sentences import quoted
+
 _ARCHIVE = re.compile(r".+\.(?:zip|tar|tgz|tbz2?|txz|tar\.(?:gz|bz2|xz)|rar|7z)", re.IGNORECASE)
 # 20bn-something-something-v2-00 to -19, and a.tar.gz.00, a.tar.gz.aa: one tar archive, cut
 _PIECE = re.compile(
@@ -39,7 +41,7 @@ def note(archives: Sequence[Path]) -> str:
 
 
 def _shown(archives: Sequence[Path]) -> str:
-    return ", ".join(f"'{path.name}'" for path in archives[:3]) + (", ..." if len(archives) > 3 else "")
+    return quoted((path.name for path in archives), most=3)
 
 
 def _command(archives: Sequence[Path]) -> str:
