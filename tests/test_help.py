@@ -1,5 +1,6 @@
 """Help of the commands: quick, readable, with examples; and every command that the documentation shows is parsed."""
 
+import inspect
 import itertools
 import re
 import shlex
@@ -13,7 +14,7 @@ from d2st import adapters, heads
 from d2st.commands import cli
 from d2st.commands.completion import completion
 from d2st.commands.parser import classifier_command, parse
-from d2st.commands.registry import COMMANDS
+from d2st.commands.registry import COMMANDS, load
 from d2st.errors import D2STError
 from d2st.factory import options
 
@@ -89,12 +90,24 @@ def test_help_is_readable_at_80_columns(name, monkeypatch, capsys):
         cli.run(name, ["--help"])
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
+    assert len({*lines}) > 20 and lines.count("Examples:") == 1
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     assert headings[0] == "Start with:" and headings[-2:] == ["Other:", "Examples:"]
     own = lines[lines.index("Start with:") + 1 : lines.index(headings[1])]
     flags = [line.split()[0] for line in own if line.startswith("  --")]
     assert flags == ["--" + flag.removesuffix("_path").replace("_", "-") for flag in COMMANDS[name].first]
     assert len(flags) == len({*flags}) == 5
+
+
+def test_the_overview_is_readable_at_80_columns(capsys):
+    assert cli.main([]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_runs_a_function_of_its_config(name):
+    (first, *_) = inspect.signature(load(COMMANDS[name].function)).parameters.values()
+    assert first.annotation is load(COMMANDS[name].config)
 
 
 def test_help_knows_every_adapter_and_head(monkeypatch):

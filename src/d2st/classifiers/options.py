@@ -12,7 +12,7 @@ from ..utils.limits import REJECT_RATE
 
 @dataclass(frozen=True, kw_only=True)
 class SupportOptions(Checked):
-    """Examples"""
+    """Support set"""
 
     support: str | None = option(
         None, "folder with a folder of example clips for each class, or a file that save_support wrote"

@@ -5,6 +5,7 @@ Nothing heavy is imported until a command runs, so that every ``--help`` answers
 
 import difflib
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from .. import __version__
@@ -19,8 +20,10 @@ usage: d2st COMMAND [--config FILE.yaml] [--flag value ...]
 commands:
 {{commands}}
 
-d2st COMMAND --help lists the flags of a command; --print-config prints a run's settings as YAML.
---debug shows the traceback of an error. --print-completion bash (or zsh) prints completions for the shell.
+d2st COMMAND --help lists the flags of a command.
+d2st COMMAND ... --print-config prints the settings of a run as YAML.
+d2st COMMAND ... --debug shows the traceback of an error.
+d2st --print-completion bash (or zsh) prints completions for the shell.
 """
 
 
@@ -40,8 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help", "help"):
-        width = max(map(len, COMMANDS)) + 2
-        print(USAGE.format(commands="\n".join(f"  {name:<{width}}{one.summary}" for name, one in COMMANDS.items())))
+        print(USAGE.format(commands="\n".join(map(_overview, COMMANDS))))
         return 0
     if argv[0] == "--version":
         print(__version__)
@@ -57,6 +59,14 @@ def _main(argv: list[str]) -> int:
         hint = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(COMMANDS)}."
         raise D2STError(f"{name!r} is not a command. {hint}")
     return run(name, arguments)
+
+
+def _overview(name: str) -> str:
+    """A command and what it does, in lines of at most 80 columns."""
+    indent = " " * (max(map(len, COMMANDS)) + 4)
+    return textwrap.fill(
+        COMMANDS[name].summary, 80, initial_indent=f"  {name}".ljust(len(indent)), subsequent_indent=indent
+    )
 
 
 def run(name: str, arguments: Sequence[str]) -> int:

@@ -184,7 +184,7 @@ def _inner_flags(group: str, owner: Any, defaults: Mapping[str, object]) -> Iter
     told = {one.arg_name: " ".join((one.description or "").split()) for one in parse(owner.__doc__ or "").params}
     hints = hints_of(owner if dataclasses.is_dataclass(owner) else owner.__init__)
     for name, default in defaults.items():
-        yield _flag(f"{group}.{name}", hints.get(name, object), told.get(name, ""), default)
+        yield _flag(f"{group}.{name}", hints.get(name, object), told.get(name, "").removesuffix("."), default)
 
 
 def _usage(name: str) -> str:

@@ -43,7 +43,8 @@ def _made(raw: Tree, hint: object) -> object:
         kinds = sorted(get_args(hint), key=_rank)
         if str in kinds and isinstance(raw, str):
             kinds = [kind for kind in kinds if get_origin(kind) is not tuple]
-        return next((made for made in (_made(raw, kind) for kind in kinds) if made is not _NOT), _NOT)
+        results = (_made(raw, kind) for kind in kinds)
+        return next((made for made in results if made is not _NOT), _NOT)
     if hint is type(None):
         return None if raw is None else _NOT
     if origin is tuple:
@@ -65,7 +66,9 @@ def _made(raw: Tree, hint: object) -> object:
 
 def _rank(kind: object) -> int:
     """Text comes after what is narrower, and lists come last."""
-    return 2 if get_origin(kind) is tuple else 1 if kind is str else 0
+    if get_origin(kind) is tuple:
+        return 2
+    return 1 if kind is str else 0
 
 
 def _items(raw: Tree, kinds: tuple) -> object:
@@ -76,13 +79,20 @@ def _items(raw: Tree, kinds: tuple) -> object:
     if not isinstance(pieces, list):
         return _NOT
     if single and (isinstance(raw, str) or kinds[0] is not str):  # a name in a list may have a comma
-        pieces = [part for piece in pieces for part in (piece.split(",") if isinstance(piece, str) else [piece])]
+        pieces = _cut_at_commas(pieces)
     if kinds[-1] is Ellipsis:
         kinds = kinds[:1] * len(pieces)
     if len(kinds) != len(pieces):
         return _NOT
     items = tuple(_made(piece, kind) for piece, kind in zip(pieces, kinds, strict=True))
     return _NOT if _NOT in items else items
+
+
+def _cut_at_commas(pieces: list) -> list:
+    parts = []
+    for piece in pieces:
+        parts += piece.split(",") if isinstance(piece, str) else [piece]
+    return parts
 
 
 def _float(raw: str) -> object:
