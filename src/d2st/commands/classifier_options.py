@@ -55,7 +55,7 @@ class FullShotTrainConfig(
 
 @dataclass(frozen=True)
 class FullShotEvalConfig(DataOptions, TrainedClassifierOptions, ViewOptions, EncodingOptions):
-    """Evaluation of a classifier that ``d2st train --head linear`` trained.
+    """Evaluation of a classifier that ``d2st train-classifier`` trained.
 
     Processes that ``torchrun`` starts share the clips; the result is that of one.
     """
@@ -76,7 +76,7 @@ class FullShotEvalConfig(DataOptions, TrainedClassifierOptions, ViewOptions, Enc
 
 @dataclass(frozen=True)
 class FullShotPredictConfig(TrainedClassifierOptions, ViewOptions, EncodingOptions):
-    """Recognition by a classifier that ``d2st train --head linear`` trained; no examples are needed.
+    """Recognition by a classifier that ``d2st train-classifier`` trained; no examples are needed.
 
     Exit code 1 says that some clips could not be read.
     """
