@@ -83,7 +83,7 @@ def test_peak_memory_sees_checkpointing():
 
 def test_twins_share_memory_and_nothing_else():
     model = VisionTransformer(**families.VIT)
-    other = measure.twin(model)
+    other = measure.shared_copy(model)
     assert list(other.state_dict()) == list(model.state_dict())
     for a, b in zip(model.parameters(), other.parameters(), strict=True):
         assert a is not b and a.data_ptr() == b.data_ptr()

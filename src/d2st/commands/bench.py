@@ -89,8 +89,8 @@ def _encoders(
     encoders, refused = [], []
     for system in systems:
         try:
-            twin = cost.twin(backbone)
-            encoders.append(adapt(twin, system, frames=config.frames, image_size=config.image_size))
+            own = cost.shared_copy(backbone)
+            encoders.append(adapt(own, system, frames=config.frames, image_size=config.image_size))
         except D2STError as error:
             if system == NoneConfig():
                 raise  # the backbone itself is at fault

@@ -39,7 +39,7 @@ class Answers:
     bad: list[dict[str, str]]
 
     def right(self, labels: np.ndarray, k: int = 1) -> np.ndarray:
-        """(N,) whether the true class is among the first k; ``labels`` are those of the whole set."""
+        """Say for each clip (N,) whether the true class is among the first k; ``labels`` are those of the whole set."""
         return (self.top[:, :k] == labels[self.clips, None]).any(1)
 
 

@@ -1,4 +1,4 @@
-"""What an encoder costs: FLOPs, seconds and memory of a forward pass and of a training step.
+"""Measure the cost of an encoder: FLOPs, seconds and memory of a forward pass and of a training step.
 
 A training step is a forward pass in training mode and the backward pass of a loss that sees every feature, without an
 optimizer. An encoder with nothing to train back-propagates to its input, which is what any adapter at the first block
@@ -7,6 +7,7 @@ has to do and so the least that such adapters can cost.
 
 import contextlib
 import copy
+import itertools
 import math
 import os
 import time
@@ -32,18 +33,18 @@ class Seconds(NamedTuple):
 
 
 def forward(encoder: VideoEncoder, video: Tensor, precision: Precision = "fp32") -> None:
-    """Features of clips (B, T, 3, H, W), without gradients."""
+    """Compute the features of clips (B, T, 3, H, W), without gradients."""
     with torch.no_grad(), autocast(video.device, precision):
         encoder(video)
 
 
 def step(encoder: VideoEncoder, video: Tensor, precision: Precision = "fp32") -> None:
-    """A training step on clips (B, T, 3, H, W), without an optimizer; leaves gradients."""
+    """Take a training step on clips (B, T, 3, H, W), without an optimizer; gradients are left."""
     _loss(encoder, video, precision).backward()
 
 
 def count_flops(encoder: VideoEncoder, video: Tensor) -> tuple[int, int]:
-    """FLOPs of a forward pass and of a training step, by torch's counter.
+    """Count the FLOPs of a forward pass and of a training step, by torch's counter.
 
     A multiplication and an addition are two. Counted are matrix products, convolutions and attention; norms,
     activations and the sampling at reference points are not, about half a percent of a ViT.
@@ -59,7 +60,7 @@ def count_flops(encoder: VideoEncoder, video: Tensor) -> tuple[int, int]:
 
 
 def peak_memory(encoder: VideoEncoder, video: Tensor, precision: Precision = "fp32") -> int:
-    """Most bytes that the tensors of a training step take at once, above the weights: activations and gradients.
+    """Measure the most bytes that activations and gradients of a training step take at once, above the weights.
 
     On a GPU this is what PyTorch's allocator says, on a CPU the sum over the profiler's record of every allocation.
     Unlike the memory of the process, it neither depends on what was run before nor counts what the allocator keeps
@@ -76,17 +77,15 @@ def peak_memory(encoder: VideoEncoder, video: Tensor, precision: Precision = "fp
     else:
         with _quiet_stderr(), profile(profile_memory=True) as record:
             step(encoder, video, precision)
-        changes = [(e.start_ns(), e.nbytes()) for e in record.kineto_results.events() if e.name() == "[memory]"]
-        peak = held = 0
-        for _, change in sorted(changes):
-            held += change
-            peak = max(peak, held)
+        events = [event for event in record.kineto_results.events() if event.name() == "[memory]"]
+        changes = [change for _, change in sorted((event.start_ns(), event.nbytes()) for event in events)]
+        peak = max(itertools.accumulate(changes, initial=0))
     encoder.zero_grad()
     return peak
 
 
 def seconds(task: Task, encoder: VideoEncoder, video: Tensor, precision: Precision = "fp32") -> Seconds:
-    """Time of one run of :func:`forward` or :func:`step`."""
+    """Time one run of :func:`forward` or :func:`step`."""
     encoder.train(task is step)
     _wait(video)
     used, start = time.process_time(), time.perf_counter()
@@ -97,9 +96,10 @@ def seconds(task: Task, encoder: VideoEncoder, video: Tensor, precision: Precisi
     return result
 
 
-def twin(model: nn.Module) -> nn.Module:
-    """A copy of a model whose parameters lie in the same memory, so that many fit where one does."""
-    return copy.deepcopy(model, {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()})
+def shared_copy(model: nn.Module) -> nn.Module:
+    """Copy a model on the same memory for its parameters, so that many fit where one does."""
+    shared = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in model.parameters()}
+    return copy.deepcopy(model, shared)
 
 
 def _loss(encoder: VideoEncoder, video: Tensor, precision: Precision) -> Tensor:
@@ -110,7 +110,7 @@ def _loss(encoder: VideoEncoder, video: Tensor, precision: Precision) -> Tensor:
 
 
 def _flop_rules() -> dict:
-    """Rules that torch's counter lacks in some versions or has wrong, by operator."""
+    """Give the rules that torch's counter lacks in some versions or has wrong, by operator."""
     rules = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     # Attention in one piece on a CPU: some versions count it, others take it for nothing.
     for name, rule in {"": _attention_flops, "_backward": _attention_backward_flops}.items():
@@ -121,17 +121,17 @@ def _flop_rules() -> dict:
 
 
 def _attention_flops(query, key, value, *more, out_shape=None, **options):
-    """Two products, queries (..., N, D) with keys (..., M, D) and weights (..., N, M) with values (..., M, E)."""
+    """Count two products, queries (..., N, D) with keys (..., M, D) and weights (..., N, M) with values (..., M, E)."""
     return 2 * math.prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
 
 def _attention_backward_flops(gradient, query, key, value, *more, out_shape=None, **options):
-    """Five products: the weights once more, their gradient, and those of queries, keys and values."""
+    """Count five products: the weights once more, their gradient, and those of queries, keys and values."""
     return 2 * math.prod(query[:-1]) * key[-2] * (3 * query[-1] + 2 * value[-1])
 
 
 def _convolution_backward_flops(gradient, x, weight, *more, out_shape=None):
-    """Each gradient costs what the forward did; torch's own rule takes a grouped one's weights for a dense one's."""
+    """Count the forward once a gradient; torch's own rule takes a grouped convolution's weights for a dense one's."""
     *_, transposed, _, _, wanted = more  # ..., output_padding, groups, which of the gradients of x, weight and bias
     places = x if transposed else gradient  # (B, C, ...)
     return 2 * places[0] * math.prod(places[2:]) * math.prod(weight) * sum(wanted[:2])
@@ -144,7 +144,7 @@ def _wait(video: Tensor) -> None:
 
 @contextlib.contextmanager
 def _quiet_stderr() -> Iterator[None]:
-    """Nothing on the process's stderr: the profiler's library tells of its starts and stops there, past any setting."""
+    """Silence the process's stderr, where the profiler's library writes its starts and stops, past any setting."""
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         kept = os.dup(2)
         os.dup2(nowhere.fileno(), 2)

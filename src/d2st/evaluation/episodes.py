@@ -46,7 +46,7 @@ class Scores:
         return np.divide(np.diag(self.confusion), drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
 
     def summary(self, classes: Sequence[str]) -> dict:
-        """As JSON: accuracies are 0..1, null for a class never drawn; the confusion matrix counts queries."""
+        """Summarize as JSON: accuracies of 0..1, null for a class never drawn; the confusion matrix counts queries."""
         shares = (None if np.isnan(share) else float(share) for share in self.per_class)
         return {
             "episodes": len(self.accuracies),
@@ -58,7 +58,7 @@ class Scores:
 
 
 def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Episodes ``first`` to ``last`` as rows into features (N*V, T, D).
+    """Draw the episodes ``first`` to ``last`` as rows into features (N*V, T, D).
 
     With several views each occurrence of a clip draws one of them, from (seed, index) alone.
 
@@ -70,8 +70,9 @@ def draw(sampler: EpisodeSampler, first: int, last: int, views: int = 1) -> tupl
         episode = sampler.draw(index)
         support, query = episode.support, np.concatenate([episode.query, episode.unseen])
         if views > 1:
-            picks = (generator(sampler.seed, index, VIEWS).random(len(support) + len(query)) * views).astype(np.int64)
-            support, query = support * views + picks[: len(support)], query * views + picks[len(support) :]
+            uniform = generator(sampler.seed, index, VIEWS).random(len(support) + len(query))
+            of_support, of_query = np.split((uniform * views).astype(np.int64), [len(support)])
+            support, query = support * views + of_support, query * views + of_query
         supports.append(support)
         queries.append(query)
         classes.append(episode.classes)
@@ -104,14 +105,16 @@ def score(
         D2STError: logits that are not finite.
     """
     count = sampler.count
-    accuracies, confusion = np.empty(episodes), np.zeros((count, count), dtype=np.int64)
+    accuracies = np.empty(episodes)
+    confusion = np.zeros((count, count), dtype=np.int64)
     for part, classes, arguments in batches(clips, sampler, head, episodes, device, text):
         logits = head.match(*arguments)[:, : len(sampler.query_labels)]  # (E, Q, way)
         check_logits(logits, "episode", first=part.start)
         predicted = logits.argmax(-1).cpu().numpy()  # (E, Q)
         accuracies[part] = (predicted == sampler.query_labels).mean(1)
-        true, said = classes[:, sampler.query_labels], np.take_along_axis(classes, predicted, 1)  # (E, Q), (E, Q)
-        confusion += np.bincount((true * count + said).ravel(), minlength=count**2).reshape(count, count)
+        true = classes[:, sampler.query_labels]  # (E, Q)
+        said = np.take_along_axis(classes, predicted, 1)  # (E, Q)
+        np.add.at(confusion, (true, said), 1)
     return Scores(accuracies, confusion)
 
 
@@ -123,7 +126,7 @@ def batches(
     device: torch.device | str = "cpu",
     text: Tensor | None = None,
 ) -> Iterator[tuple[slice, np.ndarray, tuple]]:
-    """Episodes ``0..episodes-1`` in batches as large as ``BUDGET`` holds; arguments as for :func:`score`.
+    """Draw episodes ``0..episodes-1`` in batches as large as ``BUDGET`` holds; arguments as for :func:`score`.
 
     Yields:
         Which episodes, their classes (E, way), and the arguments of ``head.match``: support (E, S, T, D), labels (S,),
@@ -182,7 +185,7 @@ def search_mixing(
 
 
 def best_mixing(accuracies: Mapping[float, float]) -> float:
-    """The exponent with the highest accuracy; of several the middle one, farthest from where it falls."""
+    """Choose the exponent with the highest accuracy; of several the middle one, farthest from where it falls."""
     highest = max(accuracies.values())
     top = [value for value, accuracy in accuracies.items() if accuracy == highest]
     return top[len(top) // 2]
