@@ -115,7 +115,7 @@ class VideoClassifier(nn.Module, HubModel):
         """Rebuild a saved classifier, in eval mode.
 
         Args:
-            source: folder that :meth:`save_pretrained` or ``d2st train --head linear`` wrote, or a Hub repository
+            source: folder that :meth:`save_pretrained` or ``d2st train-classifier`` wrote, or a Hub repository
                 ("hub:user/name", see :mod:`d2st.utils.hub`).
             backbone: the timm model to put it on; None builds the one that the files name.
             weights: weight file for that; needed when the backbone's weights came from a file.
@@ -160,7 +160,7 @@ def _read(folder: Path) -> tuple[_About, dict[str, Tensor]]:
     for file in (CONFIG, WEIGHTS):
         if not (folder / file).exists():
             raise D2STError(
-                f"{folder} holds no classifier: {file} is missing. 'd2st train --head linear' writes one; an adapter "
+                f"{folder} holds no classifier: {file} is missing. 'd2st train-classifier' writes one; an adapter "
                 f"alone is evaluated with a matching head, such as --head bi-mhm."
             )
     saved = read_versioned(folder / CONFIG, format=FORMAT, what="classifier's config", remedy=COPY)

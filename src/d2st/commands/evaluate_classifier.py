@@ -1,4 +1,4 @@
-"""``d2st eval --head linear``: accuracy of a classifier on clips of the classes that it was trained on."""
+"""``d2st eval-classifier``: accuracy of a classifier on clips of the classes that it was trained on."""
 
 import json
 from collections import Counter
@@ -60,7 +60,7 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
 def check_given(config: TrainedClassifierOptions) -> None:
     """Refuse options that name no classifier."""
     if not config.adapter_path:
-        raise D2STError("Say which classifier: --adapter FOLDER, such as best/ of a run of d2st train --head linear.")
+        raise D2STError("Say which classifier: --adapter FOLDER, such as best/ of a run of d2st train-classifier.")
 
 
 def summarize(answers: Answers, clips: ClipSet) -> dict:

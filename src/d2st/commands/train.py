@@ -154,8 +154,8 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
     if shared:
         raise D2STError(
             f"Training and validation of '{config.data}' share {len(shared)} classes, such as {shared[0]}: that is for "
-            f"classification (--head linear). Few-shot learning is validated on classes of its own; give such a split, "
-            f"or validate_every 0."
+            f"classification (train-classifier). Few-shot learning is validated on classes of its own; give such a "
+            f"split, or validate_every 0."
         )
     if len(clips.classes) < 2:
         raise D2STError(

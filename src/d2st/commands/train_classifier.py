@@ -1,4 +1,4 @@
-"""``d2st train --head linear``: an adapter and a classifier, trained on all clips of their classes."""
+"""``d2st train-classifier``: an adapter and a classifier, trained on all clips of their classes."""
 
 import torch
 

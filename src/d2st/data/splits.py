@@ -135,8 +135,8 @@ def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool
     """Deal every class's clips to the parts."""
     if not shared:
         raise D2STError(
-            f"Split '{split}' divides the clips of each class, which is for classification (--head linear); few-shot "
-            "classes must not be seen in training, so give each part class names of its own."
+            f"Split '{split}' divides the clips of each class, which is for classification (train-classifier); "
+            "few-shot classes must not be seen in training, so give each part class names of its own."
         )
     if abs(sum(percent.values()) - 100) > 1e-6 or min(percent.values()) <= 0:
         told = ", ".join(f"{part}: {value:g}%" for part, value in percent.items())
@@ -212,7 +212,7 @@ def _check(listing: Listing, split: Path | None) -> None:
             raise D2STError(
                 f"Class {_quoted(both)} is in part '{owner[both[0]]}' and in part '{part}' of split '{split}'; "
                 "few-shot classes must not be seen in training, so keep each class in one part. (Only a classifier, "
-                "--head linear, has the same classes in all parts.)"
+                "train-classifier, has the same classes in all parts.)"
             )
         unknown = [name for name in names if name not in listing.clips]
         if unknown:
