@@ -1,13 +1,12 @@
 """What D²ST-Adapter costs: time and kept activations beside the same frozen backbone, measured in one run.
 
     python benchmarks/encoder.py --backbone vit_base_patch16_clip_quickgelu_224 --frames 8 --threads 2 --owners
-    python benchmarks/encoder.py --threads 1 --precision bf16 --without bottleneck recompute depthwise all
+    python benchmarks/encoder.py --threads 1 --precision bf16 --grad-checkpointing
 
 The frozen backbone's "step" back-propagates to its input, which is what any adapter at its first block must do.
 "frozen" is the backbone as d2st.adapt leaves it, with layers that keep less for the backward pass
-(src/d2st/layers/frozen.py); "ordinary" is the same with timm's own layers. "without_..." is the adapted backbone with
-the ordinary graph in place of
-one of the adapters' memory-saving layers, or of all three.
+(src/d2st/layers/frozen.py); "ordinary" is the same with timm's own layers. "graph" is "d2st" with an ordinary graph in
+place of adapters that run again in the backward pass (src/d2st/layers/checkpointed.py).
 
 The encoders alternate, so that other load on the machine hits all of them; the ratio of CPU seconds is the figure that
 such load disturbs least. Weights are random: they change nothing.
@@ -36,28 +35,20 @@ from d2st.utils.device import autocast
 
 MIB = 2**20
 
-# Modules that take the ordinary graph where they find the computation to be followed by a compiler or a transform.
-LAYERS = {
-    "bottleneck": ["d2st.layers.bottleneck"],
-    "recompute": ["d2st.layers.recompute"],
-    "depthwise": ["d2st.layers.depthwise", "d2st.layers.deformable_attention"],
-}
-LAYERS["all"] = [module for modules in LAYERS.values() for module in modules]
-
 
 class Subject(NamedTuple):
-    """An encoder, and the modules that are switched off while it runs."""
+    """An encoder, and how it is run."""
 
     encoder: nn.Module
-    off: list[str]
+    ordinary_graph: bool = False
     checkpointing: bool = False
 
     @contextlib.contextmanager
     def active(self) -> Iterator[nn.Module]:
+        self.encoder.set_grad_checkpointing(self.checkpointing)
         with contextlib.ExitStack() as stack:
-            for module in self.off:
-                stack.enter_context(mock.patch(f"{module}.transformed", lambda: True))
-            self.encoder.set_grad_checkpointing(self.checkpointing)
+            if self.ordinary_graph:
+                stack.enter_context(mock.patch("d2st.layers.checkpointed.transformed", lambda: True))
             yield self.encoder
 
 
@@ -70,7 +61,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--precision", choices=["fp32", "bf16"], default="fp32")
     parser.add_argument("--repeats", type=int, default=5, help="timed runs of each; 0 measures memory alone")
-    parser.add_argument("--without", nargs="*", choices=LAYERS, default=[], help="layers to switch off, in turn")
     parser.add_argument("--grad-checkpointing", action="store_true", help="also time adapters with checkpointing")
     parser.add_argument("--owners", action="store_true", help="also list what keeps the memory, in MiB a clip")
     options = parser.parse_args()
@@ -80,11 +70,11 @@ def main() -> None:
     setup = dict(frames=options.frames, pretrained=False, image_size=options.image_size)
     adapted = d2st.adapt(options.backbone, d2st.D2STConfig(), **setup)
     subjects = {
-        "frozen": Subject(d2st.adapt(options.backbone, d2st.NoneConfig(), **setup), []),
-        "ordinary": Subject(d2st.adapt(options.backbone, d2st.FullConfig(), **setup).requires_grad_(False), []),
-        "d2st": Subject(adapted, []),
+        "frozen": Subject(d2st.adapt(options.backbone, d2st.NoneConfig(), **setup)),
+        "ordinary": Subject(d2st.adapt(options.backbone, d2st.FullConfig(), **setup).requires_grad_(False)),
+        "d2st": Subject(adapted),
+        "graph": Subject(adapted, ordinary_graph=True),
     }
-    subjects |= {f"without_{name}": Subject(adapted, LAYERS[name]) for name in options.without}
     checkpointed = {
         f"{name}_checkpointing": subject._replace(checkpointing=True)
         for name, subject in subjects.items()

@@ -8,8 +8,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from families import BACKBONES, FRAMES, SIZE, VIT, clips, gradients, move
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from timm.layers import BatchNormAct2d
 from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
@@ -19,11 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import d2st
 from d2st.adapters.d2st import D2STAdapter
-from d2st.layers.bottleneck import residual_bottleneck
-from d2st.layers.deformable_attention import window
+from d2st.layers.checkpointed import checkpointed
 from d2st.layers.depthwise import DepthwiseConv3d
 from d2st.layers.frozen import lean
-from d2st.layers.recompute import recomputed
 
 FAMILIES = BACKBONES | {"quickgelu": lambda: VisionTransformer(**VIT, pre_norm=True, act_layer=QuickGELU)}
 
@@ -158,93 +154,85 @@ def test_compiles_with_quickgelu():
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-5, msg=name)
 
 
-axes = st.tuples(st.integers(1, 6), st.integers(1, 6))  # cells, points
-
-
-@settings(max_examples=40, deadline=None)
-@given(axes, axes, axes, st.integers(1, 2), st.booleans())
-def test_depthwise_gradients_are_torchs(t, h, w, batch, bias):
-    """For every window that reference points can have."""
+@pytest.mark.parametrize("kernel", [(3, 3, 3), (1, 3, 2)])
+def test_depthwise_under_autocast_is_as_precise_as_its_weights(kernel):
+    """On a CPU, where bfloat16 would take several times as long."""
     torch.manual_seed(0)
-    kernel, stride, padding = zip(*(window(*axis) for axis in (t, h, w)), strict=True)
-    conv = DepthwiseConv3d(3, kernel, stride, padding, bias).double()
-    x = torch.randn(batch, 3, t[0], h[0], w[0], dtype=torch.float64, requires_grad=True)
-    expected, got = nn.Conv3d.forward(conv, x), conv(x)
-    assert torch.equal(got, expected) and got.shape[2:] == (t[1], h[1], w[1])
+    conv, x = DepthwiseConv3d(3, kernel), torch.randn(2, 3, 4, 5, 5).bfloat16().float().requires_grad_()
+    expected = conv(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        exact, got = conv(x), conv(x.bfloat16())
+    assert torch.equal(exact, expected) and torch.equal(got, expected.bfloat16())
     g = torch.randn_like(got)
-    for a, b in zip(*(torch.autograd.grad(y, (x, *conv.parameters()), g) for y in (got, expected)), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+    for a, b in zip(
+        torch.autograd.grad(got, conv.parameters(), g),
+        torch.autograd.grad(expected, conv.parameters(), g.float()),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
 
 
-@pytest.mark.parametrize(
-    ("kernel", "stride", "padding"), [((3, 3, 3), (1, 1, 1), (1, 1, 1)), ((1, 3, 2), (1, 3, 2), (0, 0, 0))]
-)
-def test_depthwise_can_be_differentiated_twice(kernel, stride, padding):
-    conv = DepthwiseConv3d(2, kernel, stride, padding).double()
-    assert torch.autograd.gradgradcheck(conv, torch.randn(1, 2, 3, 3, 4, dtype=torch.float64, requires_grad=True))
+class Residual(nn.Module):
+    """x + gelu(up(gelu(read(down(x))))), small."""
+
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Linear(16, 4)
+        self.read = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4))
+        self.up = nn.Linear(4, 16)
+
+    def forward(self, x):
+        return x + F.gelu(self.up(F.gelu(self.read(self.down(x)))))
 
 
-def bottleneck(dtype=torch.float64):
+class Checkpointed(Residual):
+    __module__ = "d2st.tests"  # as one of the package's own, which are known to be as they are written
+
+    forward = checkpointed(Residual.forward)
+
+
+def residuals(dtype=torch.float64):
+    """The module with and without checkpointing, of the same parameters."""
     torch.manual_seed(0)
-    read = nn.Sequential(nn.Linear(4, 4), nn.GELU(), nn.LayerNorm(4))
-    ends = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
-    return nn.ModuleDict({"down": nn.Linear(16, 4), "read": read, "ends": ends, "up": nn.Linear(4, 16)}).to(dtype)
-
-
-def maps(parts, u):
-    base = parts["read"](u)
-    return base, base.sin(), base.cos()
-
-
-def lean_bottleneck(parts, x, before=True, after=True):
-    def middle(u):
-        return recomputed(u, lambda u: maps(parts, u), parts["ends"], 0.5, [parts["read"]])
-
-    return residual_bottleneck(x, parts["down"], middle, parts["up"], before, after)
-
-
-def ordinary_bottleneck(parts, x, before=True, after=True):
-    base, *rest = maps(parts, parts["down"](x))
-    h = base + 0.5 * (parts["ends"][0](rest[0]) + parts["ends"][1](rest[1]))
-    d = parts["up"](F.gelu(h) if before else h)
-    return x + (F.gelu(d) if after else d)
+    ordinary, lean = Residual().to(dtype), Checkpointed().to(dtype)
+    lean.load_state_dict(ordinary.state_dict())
+    return ordinary, lean
 
 
 @pytest.mark.parametrize("graph_before", [True, False])
-@pytest.mark.parametrize(("before", "after"), [(True, True), (True, False), (False, False)])
-def test_bottleneck(before, after, graph_before):
-    parts, x = bottleneck(), torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=graph_before)
-    parts["read"][0].requires_grad_(graph_before)
-    inputs = [p for p in parts.parameters() if p.requires_grad] + [x] * graph_before
-    given = x.detach().clone()
-    got, expected = lean_bottleneck(parts, x, before, after), ordinary_bottleneck(parts, x, before, after)
-    assert torch.equal(got, expected)
-    with torch.no_grad():
-        assert torch.equal(lean_bottleneck(parts, x, before, after), expected)
-    g = torch.randn_like(x)
-    kept = g.clone()
-    for _ in range(2):  # a graph that is kept can be used again
-        first = torch.autograd.grad(got, inputs, g, retain_graph=True)
-        for a, b in zip(first, torch.autograd.grad(expected, inputs, g, retain_graph=True), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
-    assert torch.equal(x, given) and torch.equal(g, kept) and torch.equal(got, expected), (
-        "nothing of others is overwritten"
-    )
+def test_checkpointed(graph_before):
+    x = torch.randn(2, 5, 16, dtype=torch.float64, requires_grad=graph_before)
+    given, results = x.detach().clone(), []
+    for module in residuals():
+        module.read[0].requires_grad_(graph_before)
+        inputs = [p for p in module.parameters() if p.requires_grad] + [x] * graph_before
+        y = module(x)
+        with torch.no_grad():
+            assert torch.equal(module(x), y)
+        g = torch.ones_like(x) * 0.3
+        first = torch.autograd.grad(y, inputs, g, retain_graph=True)
+        again = torch.autograd.grad(y, inputs, g)  # a graph that is kept can be used again
+        for a, b in zip(first, again, strict=True):
+            assert torch.equal(a, b)
+        results.append((y, *first))
+    assert torch.equal(results[0][0], results[1][0])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+    assert torch.equal(x, given)
 
 
-def test_bottleneck_can_be_differentiated_twice():
-    parts, x = bottleneck(), torch.randn(1, 2, 16, dtype=torch.float64, requires_grad=True)
-    results = []
-    for function in (lean_bottleneck, ordinary_bottleneck):
-        inputs = [x, *parts.parameters()]
-        first = torch.autograd.grad(function(parts, x).square().sum(), inputs, create_graph=True)
+def test_checkpointed_can_be_differentiated_twice():
+    x, results = torch.randn(1, 2, 16, dtype=torch.float64, requires_grad=True), []
+    for module in residuals():
+        inputs = [x, *module.parameters()]
+        first = torch.autograd.grad(module(x).square().sum(), inputs, create_graph=True)
         results.append(torch.autograd.grad(sum(gradient.square().sum() for gradient in first), inputs))
     for a, b in zip(*results, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("trained", [True, False])
-def test_bottleneck_called_with_other_parameters_than_its_own(trained):
+def test_checkpointed_called_with_other_parameters_than_its_own(trained):
     """functional_call takes them away again before the backward pass."""
     torch.manual_seed(0)
     densities = {"spatial": (1, 2, 2), "temporal": (2, 1, 1)}
@@ -262,65 +250,50 @@ def test_bottleneck_called_with_other_parameters_than_its_own(trained):
 
 
 def test_hooks_keep_what_up_gave():
-    parts, x, given = bottleneck(), torch.randn(3, 16, dtype=torch.float64), []
-    parts["up"].register_forward_hook(lambda module, args, output: given.extend([output, output.clone()]))
+    _, module = residuals()
+    given = []
+    module.up.register_forward_hook(lambda module, args, output: given.extend([output, output.clone()]))
     with torch.no_grad():
-        lean_bottleneck(parts, x)
+        module(torch.randn(3, 16, dtype=torch.float64))
     assert torch.equal(*given)
 
 
-def test_bottleneck_under_autocast_is_as_precise_as_the_ordinary_one():
-    parts, x = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True)
-    inputs, g, results = [x, *parts.parameters()], torch.randn(64, 16), []
-    for function, enabled in ((ordinary_bottleneck, False), (ordinary_bottleneck, True), (lean_bottleneck, True)):
+def test_checkpointed_under_autocast_is_as_precise_as_the_ordinary_one():
+    x, g, results = torch.randn(64, 16, requires_grad=True), torch.randn(64, 16), []
+    ordinary, lean = residuals(torch.float32)
+    for module, enabled in ((ordinary, False), (ordinary, True), (lean, True)):
         with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
-            y = function(parts, x)
+            y = module(x)
         assert y.dtype == torch.float32
-        results.append([y, *torch.autograd.grad(y, inputs, g)])
-    for exact, ordinary, got in zip(*results, strict=True):
+        results.append([y, *torch.autograd.grad(y, [x, *module.parameters()], g)])
+    for exact, rough, got in zip(*results, strict=True):
         assert got.dtype == torch.float32
-        assert (got - exact).norm() <= 1.5 * (ordinary - exact).norm() + 1e-6 * exact.norm()
+        assert (got - exact).norm() <= 1.5 * (rough - exact).norm() + 1e-6 * exact.norm()
 
 
-def test_bottleneck_leaves_the_layout_to_its_input():
+def test_checkpointed_leaves_the_layout_to_its_input():
     """Convolutions after it round as the layout tells them to."""
-    parts, x = bottleneck(), torch.randn(2, 16, 5, dtype=torch.float64).transpose(1, 2).requires_grad_()
-    y = lean_bottleneck(parts, x)
+    _, module = residuals()
+    x = torch.randn(2, 16, 5, dtype=torch.float64).transpose(1, 2).requires_grad_()
+    y = module(x)
     (gradient,) = torch.autograd.grad(y, x, torch.randn(2, 16, 5, dtype=torch.float64).transpose(1, 2))
     with torch.no_grad():
-        assert lean_bottleneck(parts, x).stride() == y.stride() == gradient.stride() == x.stride()
+        assert module(x).stride() == y.stride() == gradient.stride() == x.stride()
 
 
-def test_bottleneck_keeps_two_narrow_maps_and_its_output():
-    parts, x = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True)
-    size = kept(lambda: lean_bottleneck(parts, x), *parts.parameters())
-    assert size == 64 * (16 + 2 * 4) * 4
-
-
-def test_bottleneck_computes_again_what_gradients_need_and_no_more():
-    """``up`` and what reads the maps, not the layers at the maps' ends."""
-    parts, x, flops = bottleneck(torch.float32), torch.randn(64, 16, requires_grad=True), []
-    for function in (ordinary_bottleneck, lean_bottleneck):
+def test_checkpointed_keeps_its_input_alone_and_computes_the_rest_again():
+    x, flops = torch.randn(64, 16, requires_grad=True), []
+    ordinary, lean = residuals(torch.float32)
+    assert kept(lambda: lean(x), *lean.parameters(), x) == 0 < kept(lambda: ordinary(x), *ordinary.parameters(), x)
+    for module in (ordinary, lean):
         with FlopCounterMode(display=False) as counter:
-            function(parts, x).sum().backward()
+            module(x).sum().backward()
         flops.append(counter.get_total_flops())
-    assert flops[1] - flops[0] == 2 * 64 * (4 * 4 + 4 * 16)
-
-
-def test_an_inner_gradient_is_refused_in_a_sentence():
-    parts, inner = bottleneck(), []
-
-    def middle(u):
-        inner.append(u)
-        return parts["read"](u)
-
-    residual_bottleneck(torch.randn(3, 16, dtype=torch.float64), parts["down"], middle, parts["up"])
-    with pytest.raises(d2st.D2STError, match="what the adapter or the encoder gives"):
-        inner[0].sum().backward()
+    assert flops[1] - flops[0] == 2 * 64 * (16 * 4 + 4 * 4 + 4 * 16)  # the forward pass once more
 
 
 def test_adapted_clip_vit_keeps_what_the_documentation_says():
-    """Beside the frozen backbone's: two maps of the bottleneck an adapter, and not a map of 3072 channels twice."""
+    """Beside the frozen backbone's: the input of each adapter, and not a map of 3072 channels twice."""
     backbone = timm.create_model("vit_base_patch16_clip_quickgelu_224", img_size=64, depth=2, num_classes=0)
     encoders = [d2st.adapt(copy.deepcopy(backbone), c, frames=4) for c in (d2st.NoneConfig(), d2st.D2STConfig())]
     sizes = []
@@ -330,15 +303,15 @@ def test_adapted_clip_vit_keeps_what_the_documentation_says():
         sizes.append(kept(lambda encoder=encoder, video=video: encoder(video), *tensors))
     tokens = 4 * (1 + 16) * 4  # bytes a channel
     assert sizes[0] < 2.1 * (3072 + 6 * 768) * tokens + 2 * 768 * tokens
-    assert sizes[1] - sizes[0] < 2 * 2.1 * 192 * tokens
+    assert sizes[1] - sizes[0] < 2 * 1.05 * 768 * tokens
 
 
 def test_a_clip_on_vit_b_keeps_no_more_than_is_promised():
-    """docs/cost.md: 0.578 GiB for 8 frames of 224 px, 0.063 with checkpointing. Exact, whatever the machine."""
+    """docs/cost.md: 0.605 GiB for 8 frames of 224 px, 0.063 with checkpointing. Exact, whatever the machine."""
     torch.manual_seed(0)
     encoder = d2st.adapt("vit_base_patch16_clip_quickgelu_224", d2st.D2STConfig(), frames=8, pretrained=False)
     video = torch.zeros(1, 8, 3, 224, 224)
     known = (*encoder.parameters(), *encoder.buffers(), video)
-    assert 0.55 < kept(lambda: encoder(video), *known) / 2**30 < 0.6
+    assert 0.55 < kept(lambda: encoder(video), *known) / 2**30 < 0.61
     encoder.set_grad_checkpointing()
     assert 0.05 < kept(lambda: encoder(video), *known) / 2**30 < 0.15

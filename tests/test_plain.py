@@ -112,8 +112,7 @@ def test_what_is_done_to_a_layer_of_an_adapter_counts(change, path, monkeypatch)
     if "weight norm" not in change:  # which starts as the same layer
         assert (got - plain).abs().max() > 3e-6
     of_lean = gradients(encoder, video)
-    monkeypatch.setattr("d2st.layers.bottleneck.transformed", lambda: True)
-    monkeypatch.setattr("d2st.layers.recompute.transformed", lambda: True)
+    monkeypatch.setattr("d2st.layers.checkpointed.transformed", lambda: True)
     of_ordinary = gradients(encoder, video)
     assert of_lean.keys() == of_ordinary.keys()
     for name, gradient in of_ordinary.items():

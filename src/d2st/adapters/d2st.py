@@ -5,7 +5,6 @@ Where the two differ, the config has a field whose default is the released code,
 numbers were computed with.
 """
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -16,10 +15,9 @@ from torch import Tensor, nn
 from ..backbones.hooks import Insertion
 from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
-from ..layers.bottleneck import residual_bottleneck
+from ..layers.checkpointed import checkpointed
 from ..layers.deformable_attention import AnisotropicAttention, window
 from ..layers.depthwise import DepthwiseConv3d, Triple
-from ..layers.recompute import recomputed
 from ..layers.tokens import join, split
 from ..utils.config import option
 from ..utils.limits import POINTS, RATIO, SITES, WIDTH
@@ -157,7 +155,7 @@ class D2STConfig(AdapterConfig):
 
 
 class D2STAdapter(nn.Module):
-    """x + up(fuse(pathway(down(x)) for each pathway)), with dynamic position embedding after ``down`` (equations 1, 2).
+    """x + up(GELU(fuse(u + aDSTA(LN(u)) for each pathway))) with u = down(x) + positions (equations 1 and 2).
 
     ``up`` starts at zero, so the adapter starts as the identity.
 
@@ -188,13 +186,14 @@ class D2STAdapter(nn.Module):
         self.scale = 1 / len(densities) if fusion == "mean" else 1.0
         self.down = nn.Linear(channels, width)
         self.pos_embed = DepthwiseConv3d(width, (3, 3, 3), padding=(1, 1, 1))
-        self.pathways = nn.ModuleDict(
-            {name: Pathway(width, volume, density, groups, heads, offset_norm) for name, density in densities.items()}
-        )
+        self.pathways = nn.ModuleDict()
+        for name, density in densities.items():
+            self.pathways[name] = Pathway(width, volume, density, groups, heads, offset_norm)
         self.up = nn.Linear(width, channels)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
+    @checkpointed
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Adapt the tokens of a batch of clips.
 
@@ -205,40 +204,24 @@ class D2STAdapter(nn.Module):
         Returns:
             (B, T, N, C).
         """
-        return residual_bottleneck(
-            x,
-            self.down,
-            functools.partial(self._attend, grid=grid),
-            self.up,
-            gelu_before_up="fusion" in self.activations,
-            gelu_after_up="up" in self.activations,
-            modules=[self.pos_embed, self.pathways],
-        )
+        u = self._activate("down", self.down(x))  # (B, T, N, C')
+        u = self._embed_positions(u, grid)  # equation 2
+        pathways = [pathway(u, grid) for pathway in self.pathways.values()]  # (B, T, N, C') each
+        fused = self._activate("fusion", self.scale * sum(pathways))
+        return x + self._activate("up", self.up(fused))  # equation 1, (B, T, N, C)
 
-    def _attend(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
-        """What stands between ``down`` and ``up``, (B, T, N, C') -> (B, T, N, C')."""
-        return recomputed(
-            u,
-            functools.partial(self._read, grid=grid),
-            [pathway.attention.output for pathway in self.pathways.values()],
-            self.scale,
-            [self.pos_embed, self.pathways],
-        )
-
-    def _read(self, u: Tensor, grid: tuple[int, int]) -> list[Tensor]:
-        """Tokens for the residual connection of all pathways, and what each pathway attends to: (B, T, N, C') each."""
-        u = self._embed_positions(F.gelu(u) if "down" in self.activations else u, grid)
-        share = self.scale * len(self.pathways)
-        return [u if share == 1 else u * share, *(pathway(u, grid) for pathway in self.pathways.values())]
+    def _activate(self, place: str, u: Tensor) -> Tensor:
+        """GELU where the config has one."""
+        return F.gelu(u) if place in self.activations else u
 
     def _embed_positions(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Dynamic position embedding; class and register tokens have no place on the grid and get none."""
-        prefix, f = split(u, grid)  # (B, T, P, C'), (B, C', T, H, W)
-        return join(prefix, f + self.pos_embed(f))
+        """Add dynamic position embeddings to the patches; class and register tokens have no place on the grid."""
+        prefix, patches = split(u, grid)  # (B, T, P, C'), (B, C', T, H, W)
+        return join(prefix, patches + self.pos_embed(patches))
 
 
 class Pathway(nn.Module):
-    """aDSTA(LN(u)) up to its last layer: one of the adapter's pathways."""
+    """u + aDSTA(LN(u)): one of the adapter's pathways."""
 
     def __init__(self, width: int, volume: Triple, density: Triple, groups: int, heads: int, offset_norm: bool):
         super().__init__()
@@ -247,7 +230,7 @@ class Pathway(nn.Module):
 
     def forward(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, T, N, C') -> (B, T, N, C')."""
-        return self.attention(self.norm(u), grid)
+        return u + self.attention(self.norm(u), grid)
 
 
 def _per_site(value, site: Site, backbone: Backbone, field: str):

@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import D2STError
-from .depthwise import Triple, depthwise_conv3d
-from .plain import is_plain, transformed
+from .depthwise import DepthwiseConv3d, Triple
 from .trilinear import forward_derivatives, sample
 
 
@@ -65,7 +64,7 @@ class ShiftedPoints(nn.Module):
         self.groups = groups
         width = channels // groups
         self.kernel, self.stride, self.padding = zip(*map(window, volume, density), strict=True)
-        self.conv = nn.Conv3d(width, width, self.kernel, self.stride, self.padding, groups=width)
+        self.conv = DepthwiseConv3d(width, self.kernel, self.stride, self.padding)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.project = nn.Linear(width, 3, bias=False)
         # Constants, kept as integers because casting the module to another precision would round them.
@@ -103,13 +102,8 @@ class ShiftedPoints(nn.Module):
             (B, G, n_t, n_h, n_w, 3) normalized coordinates (t, y, x); a point may lie outside [-1, 1].
         """
         density = self.density(tuple(queries.shape[2:]))
-        if not transformed() and type(self.conv) is nn.Conv3d and self.conv.bias is not None and is_plain(self.conv):
-            # The groups share the network: repeating its few weights spares a copy of the queries.
-            weight, bias = self.conv.weight.repeat(self.groups, 1, 1, 1, 1), self.conv.bias.repeat(self.groups)
-            x = depthwise_conv3d(queries, weight, bias, self.stride, self.padding)  # (B, C, n_t, n_h, n_w)
-            x = x.unflatten(1, (self.groups, -1))  # (B, G, C/G, n_t, n_h, n_w)
-        else:
-            x = self.conv(queries.unflatten(1, (self.groups, -1)).flatten(0, 1)).unflatten(0, (-1, self.groups))
+        x = queries.unflatten(1, (self.groups, -1))  # (B, G, C/G, T, H, W)
+        x = self.conv(x.flatten(0, 1)).unflatten(0, (-1, self.groups))  # (B, G, C/G, n_t, n_h, n_w)
         x = x.permute(0, 1, 3, 4, 5, 2)  # (B, G, n_t, n_h, n_w, C/G)
         x = self.project(F.gelu(self.norm(x)))  # (B, G, n_t, n_h, n_w, 3)
         # Half precision would round points: on 56x56 cells by up to 0.05 of a cell.
@@ -175,7 +169,7 @@ class AnisotropicAttention(nn.Module):
         self.output = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Attend, up to the last layer: ``output`` is left to the caller, who can spare its second computation.
+        """Attend from every token of a clip to the features at its points (equations 3 and 4).
 
         Args:
             x: (B, T, N, C) normalized tokens; the last H·W of each frame are patches, the ones before (class token,
@@ -183,12 +177,13 @@ class AnisotropicAttention(nn.Module):
             grid: (H, W).
 
         Returns:
-            (B, T, N, C), what ``output`` is to read.
+            (B, T, N, C).
         """
         q, sampled, _ = self._queries(x, grid)
-        k, v = self._split(self.key(sampled)), self._split(self.value(sampled))  # (B, h, n, C/h)
+        k = self._split(self.key(sampled))  # (B, h, n, C/h)
+        v = self._split(self.value(sampled))  # (B, h, n, C/h)
         y = _attend(q, k, v)  # (B, h, T*N, C/h)
-        return y.transpose(1, 2).flatten(2).view_as(x)
+        return self.output(y.transpose(1, 2).flatten(2).view_as(x))
 
     def weights(self, x: Tensor, grid: tuple[int, int], rows: int) -> tuple[Tensor, Iterator[Tensor]]:
         """What ``forward`` goes through without ever holding it, for pictures: points and attention weights.

@@ -60,11 +60,6 @@ def _is_as_written(layer: nn.Module) -> bool:
     )
 
 
-def is_plain_linear(layer: nn.Module) -> bool:
-    """Whether it is a plain Linear with a bias."""
-    return type(layer) is nn.Linear and layer.bias is not None and is_plain(layer)
-
-
 def check_weight_says_all(layer: nn.Module, name: str) -> None:
     """Refuse a layer that is more than its weight, where the weight is used in parts and the layer never called.
 
