@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -47,14 +48,9 @@ def evaluate(config: EvalConfig) -> dict:
         D2STError: an option, the data or the split cannot be used.
     """
     _check(config)
-    shots = (config.shot,) if isinstance(config.shot, int) else config.shot
     fabric = launch(pick_device(config.device))
     clips = open_dataset(config.data, config.split, config.part)
-    protocol = {"queries": config.queries, "seed": config.seed, "classes": clips.classes}
-    if config.open_set:
-        protocol["unseen"] = unseen_classes(config.way, len(clips.classes))
-    for shot in shots:  # refuses a split with too few clips before anything is encoded
-        EpisodeSampler(clips.labels, config.way, shot, **protocol)
+    _samplers(config, clips.labels, clips.classes)  # refuses a split with too few clips before anything is encoded
     torch.manual_seed(config.seed)  # of what is untrained
     encoder, _ = create_encoder(config)
     reading = choose(config, encoder)
@@ -67,7 +63,7 @@ def evaluate(config: EvalConfig) -> dict:
     heads = [head.to(fabric.device) for head in heads]
     calibrations = [_calibration(config, encoder, head, reading) for head in heads]
     features = _features(config, fabric, encoder, heads, reading, clips)
-    samplers = [EpisodeSampler(clips.labels[features.clips], config.way, shot, **protocol) for shot in shots]
+    samplers = _samplers(config, clips.labels[features.clips], clips.classes)
     results, fitted = _score(config, heads, texts, calibrations, features, samplers, fabric.device)
     result = {
         **record(config.part, encoder, reading, clips, features),
@@ -77,14 +73,14 @@ def evaluate(config: EvalConfig) -> dict:
     }
     if config.heads is not None:
         result |= {"left_out": left_out, "heads": [plain(head.spec) for head in heads]}
-    written = []
+    sentences = []
     if config.save_calibration and fabric.is_global_zero:
         file = CalibrationFile(Origin.of(encoder, heads[0]), tuple(fitted), reading)
-        written.append(f"The calibration is written to {file.write(config.save_calibration)}.")
+        sentences.append(f"The calibration is written to {file.write(config.save_calibration)}.")
     if config.out and fabric.is_global_zero:
-        written.append(f"Written to {write_result(Path(config.out) / 'eval.json', config, result)}.")
+        sentences.append(f"Written to {write_result(Path(config.out) / 'eval.json', config, result)}.")
     print_result(result, clips.classes)
-    for sentence in written:
+    for sentence in sentences:
         say(sentence)
     return result
 
@@ -111,6 +107,15 @@ def _check(config: EvalConfig) -> None:
             f"A calibration is for predict, which reads the central test frames: leave out --test-frames "
             f"{config.test_frames}."
         )
+
+
+def _samplers(config: EvalConfig, labels: np.ndarray, classes: Sequence[str]) -> list[EpisodeSampler]:
+    """Build the sampler of each number of shots."""
+    shots = (config.shot,) if isinstance(config.shot, int) else config.shot
+    protocol = {"queries": config.queries, "seed": config.seed, "classes": classes}
+    if config.open_set:
+        protocol["unseen"] = unseen_classes(config.way, len(classes))
+    return [EpisodeSampler(labels, config.way, shot, **protocol) for shot in shots]
 
 
 def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSet) -> tuple[list[Head], dict[str, str]]:
@@ -150,21 +155,11 @@ def _features(
     sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
     transform = encoder.transform(transforms=reading.transforms)
     seed = config.seed if config.test_frames == "random" else None
+    loading = {"batch_size": config.batch_size, "workers": config.workers, "precision": config.precision}
+    drawn = {"views": config.views, "seed": seed}
 
     def encode() -> Features:
-        return encode_clips(
-            encoder,
-            clips,
-            sample,
-            transform,
-            heads=heads,
-            views=config.views,
-            seed=seed,
-            fabric=fabric,
-            batch_size=config.batch_size,
-            workers=config.workers,
-            precision=config.precision,
-        )
+        return encode_clips(encoder, clips, sample, transform, heads=heads, fabric=fabric, **drawn, **loading)
 
     if not config.out:
         return encode()
@@ -188,12 +183,8 @@ def _score(
         embedded = features.embedded(head)
         for sampler in samplers:
             scores = score(embedded, sampler, head, config.episodes, device, text)
-            result = {
-                "head": head.spec.name,
-                "way": config.way,
-                "shot": sampler.shot,
-                **scores.summary(sampler.classes),
-            }
+            about = {"head": head.spec.name, "way": config.way, "shot": sampler.shot}
+            result = about | scores.summary(sampler.classes)
             if sampler.shot in first:
                 difference = scores.accuracies - first[sampler.shot]  # of the same episodes: narrower than both
                 result["difference"] = {"to": heads[0].spec.name, **estimate(difference)}
