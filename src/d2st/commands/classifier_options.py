@@ -11,6 +11,7 @@ from ..features.options import EncodingOptions
 from ..training.options import ClassificationScheduleOptions, ClassificationTrainingOptions, RunOptions
 from ..utils.config import option, reuse
 from ..utils.options import ComputeOptions
+from .options import PredictConfig
 
 if TYPE_CHECKING:
     from ..adapters import AdapterConfig
@@ -81,12 +82,8 @@ class FullShotPredictConfig(TrainedClassifierOptions, ViewOptions, EncodingOptio
     Exit code 1 says that some clips could not be read.
     """
 
-    query: tuple[str, ...] | str = option(
-        help="clip to recognize (a video or a folder of its frames), folder of clips, or several of these"
-    )
-    format: Literal["table", "jsonl", "csv"] = option(
-        "table", "of the output: table, jsonl (a JSON object a line) or csv"
-    )
+    query: tuple[str, ...] | str = reuse(PredictConfig, "query")
+    format: Literal["table", "jsonl", "csv"] = reuse(PredictConfig, "format")
     top: int = option(3, "classes listed for each clip in the table, at most five", least=1, most=5)
-    out: str | None = option(None, "folder for predict.json, which also says how it was made; None writes nothing")
+    out: str | None = reuse(PredictConfig, "out")
     batch_size: int = reuse(EncodingOptions, "batch_size", help="views in a forward pass")

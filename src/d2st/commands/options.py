@@ -12,9 +12,10 @@ from ..data.options import DataOptions, EpisodeClipOptions, EpisodeOptions, Read
 from ..evaluation.options import OpenSetOptions, TestEpisodeOptions
 from ..factory.options import HeadOptions, ModelOptions, default_adapter
 from ..features.options import EncodingOptions
+from ..spotting.options import SegmentOptions
 from ..training.options import EpisodicScheduleOptions, EpisodicTrainingOptions, RunOptions
 from ..utils.config import option, reuse
-from ..utils.limits import COUNT, NOT_NEGATIVE, POSITIVE, SEED, SHARE
+from ..utils.limits import COUNT, NOT_NEGATIVE, SEED
 from ..utils.options import ComputeOptions, Precision
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class VisualizeConfig(ModelOptions, HeadOptions, ReadingOptions, EncodingOptions
 
 
 @dataclass(frozen=True)
-class SpotConfig(FewShotOptions):
+class SpotConfig(FewShotOptions, SegmentOptions):
     """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far."""
 
     support: str | None = reuse(SupportOptions, "support", help="folder with a folder of example clips for each action")
@@ -150,38 +151,18 @@ class SpotConfig(FewShotOptions):
         help="which frames of the support clips are read; None is as the saved adapter was trained, or uniform. "
         "Windows are always read uniformly",
     )
-    lengths: tuple[float, ...] | float | None = option(
-        None, "of the windows in seconds; None takes them from the support clips", **POSITIVE
-    )
     reject_rate: float = reuse(
         RejectionOptions,
         "reject_rate",
         help='share of windows that show one of the actions that may be answered "unknown"; the price of telling '
         "others",
     )
-    stride: float = option(0.25, "from a window to the next, as a share of its length", least=0.01, most=1)
-    threshold: float = option(0.5, "least score of a segment, 0 to 1", **SHARE)
-    contrast: float = option(
-        1.0,
-        "how much a window must stand out of its video besides fitting the support set; 0 where the video shows little "
-        "but these actions",
-        **NOT_NEGATIVE,
-    )
-    overlap: float = option(
-        0.2, "most overlap of segments (intersection over union) before the weaker one is dropped", **SHARE
-    )
-    gap: float | None = option(
-        None,
-        "in seconds; stretches of one class that are no further apart are one segment. None is half the shortest "
-        "window, less than which windows cannot tell",
-        **NOT_NEGATIVE,
-    )
     events: str | None = option(
         None,
         "CSV file of what really happens (start, end, label; seconds or mm:ss), to draw and score against",
     )
-    format: Literal["table", "jsonl", "csv"] = option(
-        "table", "of the output: table, jsonl (a JSON object a segment) or csv"
+    format: Literal["table", "jsonl", "csv"] = reuse(
+        PredictConfig, "format", help="of the output: table, jsonl (a JSON object a segment) or csv"
     )
     out: str | None = option(None, "folder for spot.json, windows.csv and timeline.png; None writes nothing")
     workers: int = reuse(
