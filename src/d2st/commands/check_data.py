@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..data import benchmarks
 from ..data.benchmarks.published import protocol
+from ..data.class_folders import Listing
 from ..data.datasets import list_clips
 from ..data.pack.shard import Span, span
 from ..data.video import frame_folder
@@ -38,6 +39,21 @@ def check(config: CheckConfig) -> dict:
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
     full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
     parts = listing.parts or {"all": sorted(listing.clips)}
+    report = _report(config, listing, parts, _look_at_all(listing, parts, config), full_shot)
+    if benchmark:
+        readable = {part: found["classes"] for part, found in report["parts"].items()}
+        report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
+    report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
+    report["usable"] = not report["reasons"]
+    if config.out:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        write_json(Path(config.out) / "check.json", report)
+    show(report, config.frames)
+    return report
+
+
+def _look_at_all(listing: Listing, parts: dict[str, list[str]], config: CheckConfig) -> list[dict]:
+    """Look at every clip of the parts; an entry for each."""
     jobs = []
     for part, names in parts.items():
         for name in names:
@@ -47,9 +63,19 @@ def check(config: CheckConfig) -> dict:
         for entry in run_jobs(_Look(config.full), jobs, config.workers):
             clips.append(entry)
             advance(1)
+    return clips
+
+
+def _report(
+    config: CheckConfig, listing: Listing, parts: dict[str, list[str]], clips: list[dict], full_shot: bool
+) -> dict:
     same = _copies(clips)
     good = [entry for entry in clips if "reason" not in entry]
-    report = {
+    notes = list(listing.notes)
+    unnamed = sorted(set(listing.clips).difference(*parts.values()))
+    if unnamed:
+        notes.append(f"{len(unnamed)} classes of the data are in no part of the split: {', '.join(unnamed[:SHOWN])}.")
+    return {
         "data": config.data,
         "split": config.split,
         "full": config.full,
@@ -61,22 +87,8 @@ def check(config: CheckConfig) -> dict:
         "across_parts": [[entry["id"] for entry in copies] for copies in same if _in_several_parts(copies)],
         "missing": listing.missing,
         "problems": listing.problems_of(None),
-        "notes": listing.notes,
+        "notes": notes,
     }
-    unnamed = sorted(set(listing.clips).difference(*parts.values()))
-    if unnamed:
-        shown = ", ".join(unnamed[:SHOWN])
-        report["notes"] = [*listing.notes, f"{len(unnamed)} classes of the data are in no part of the split: {shown}."]
-    if benchmark:
-        readable = {part: found["classes"] for part, found in report["parts"].items()}
-        report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
-    report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
-    report["usable"] = not report["reasons"]
-    if config.out:
-        Path(config.out).mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.out) / "check.json", report)
-    show(report, config.frames)
-    return report
 
 
 class _Look:
