@@ -107,8 +107,8 @@ class _Look:
                 digest = _digest(path)
         except VideoError as error:
             return entry | {"reason": error.reason}
-        told = [*notes, *(str(warning.message) for warning in caught)]
-        return entry | {"frames": frames, "warnings": list(dict.fromkeys(told)), "digest": digest}
+        warned = [*notes, *(str(warning.message) for warning in caught)]
+        return entry | {"frames": frames, "warnings": list(dict.fromkeys(warned)), "digest": digest}
 
     def _frames(self, path: Path) -> tuple[int, tuple[str, ...]]:
         """Count the frames; and say what is wrong with the file although it can be read."""

@@ -37,15 +37,15 @@ class Listing:
     assigned: dict[str, str] = field(default_factory=dict)
 
     def problems_of(self, part: str | None) -> list[str]:
-        """What a user of one part (None: all) has to know."""
-        told = []
+        """List what a user of one part (None: all) has to know."""
+        found = []
         for owner, problems in self.part_problems.items():
             if part in (None, owner):
-                told += problems
-        return told + self.problems
+                found += problems
+        return found + self.problems
 
     def of(self, name: str, part: str | None) -> dict[str, Path]:
-        """Clips of a class, {clip id: file}, in one part (None: all)."""
+        """List the clips of a class, {clip id: file}, in one part (None: all)."""
         if part is None:
             return dict(self.clips[name])
         return {id: path for id, path in self.clips[name].items() if self.assigned.get(id, part) == part}
@@ -100,13 +100,13 @@ def scan_folder(root: Path, above: str = "") -> Listing:
         else:
             found.notes.append(_without_clips(folder))
     if not found.clips:
-        told = [
+        reasons = [
             f"Folder '{root}' holds no class folders with video files; expected {root}/<class>/<clip>.mp4 "
             f"(or another of {', '.join(sorted(EXTENSIONS))}).",
             advice([root / name for name in skipped if is_archive(root / name)]),
             *found.problems[:1],
         ]
-        raise D2STError(" ".join(filter(None, told)))
+        raise D2STError(" ".join(filter(None, reasons)))
     if skipped:
         found.notes.append(
             f"{len(skipped)} entries of '{root}' are not class folders or video files: {quoted(skipped)}."

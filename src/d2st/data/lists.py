@@ -92,7 +92,7 @@ def read_list(file: Path, find: Callable[[str], Path | None]) -> Listing:
 
 
 def _find(row: Row, find: Callable[[str], Path | None], file: Path) -> tuple[Path | None, str]:
-    """The file of a row and its path with slashes; Windows writes backslashes, which may be part of a name too."""
+    """Find the file of a row, and its path with slashes; Windows writes backslashes, which names may have too."""
     for path in dict.fromkeys((row.path, row.path.replace("\\", "/"))):
         pure = PurePosixPath(path)
         if pure.is_absolute() or PureWindowsPath(path).drive or ".." in pure.parts:
@@ -198,7 +198,7 @@ def _with_header(file: Path, text: str, header: str) -> list[Row]:
 
 
 def _table_rows(file: Path, table, start: int) -> list[Row]:
-    """Rows of a ``csv.reader``, whose first line is line ``start`` of the file, counted from 0."""
+    """Read the rows of a ``csv.reader``, whose first line is line ``start`` of the file, counted from 0."""
     names = [name.strip().lower() for name in next(table)]
     path = next((names.index(name) for name in _PATH_COLUMNS if name in names), None)
     label = next((names.index(name) for name in _LABEL_COLUMNS if name in names), None)

@@ -41,7 +41,7 @@ class Lookup:
             self._stems[nfc(stem(id))].append(id)
 
     def find(self, path: str) -> str | None:
-        """The id that a path means; None where there is none.
+        """Find the id that a path means; None where there is none.
 
         Raises:
             D2STError: it may mean several.
@@ -71,7 +71,7 @@ class Folder:
         self._folders: dict[PurePosixPath, Path | None] = {PurePosixPath("."): root}
 
     def find(self, path: str) -> Path | None:
-        """The file or folder of frames that a line means; None where there is none.
+        """Find the file or folder of frames that a line means; None where there is none.
 
         Raises:
             D2STError: it may mean several, or the folder itself cannot be read.
@@ -86,7 +86,7 @@ class Folder:
         return None if name is None else folder / name
 
     def _folder(self, path: PurePosixPath) -> Path | None:
-        """The folder on the disk that a path means, each of its names in any spelling."""
+        """Find the folder on the disk that a path means, each of its names in any spelling."""
         if path not in self._folders:
             above = self._folder(path.parent)
             self._folders[path] = None if above is None else self._inside(above, path.name)
@@ -135,7 +135,7 @@ class NameLookup:
         self._path = path
 
     def in_class(self, line: str) -> Path | None:
-        """The one clip of a line's name that lies below a folder with the name of the line's last one.
+        """Find the one clip of a line's name that lies below a folder with the name of the line's last one.
 
         Folders may be spelled in any way: ``train_256/air_drumming/a.mp4`` is found as ``videos/air drumming/a.webm``,
         and no clip of another class is taken for it. A line without folders means the one clip of its name. Of several
@@ -155,7 +155,7 @@ class NameLookup:
         return self._path(same[0])
 
     def nearest(self, line: str) -> Path | None:
-        """The clip that a line of a benchmark's official list means; None where there is none.
+        """Find the clip that a line of a benchmark's official list means; None where there is none.
 
         Names of these clips are unique in their data set. They are compared as they are, then by letters and digits
         alone, because some unpackers change the others, and by YouTube's id. Of several clips of a name it is the one
@@ -190,7 +190,7 @@ class NameLookup:
 
 
 def youtube_id(name: str) -> str:
-    """YouTube's id where the name of a clip begins with one, else empty."""
+    """Find YouTube's id where the name of a clip begins with one, else empty."""
     found = _YOUTUBE.fullmatch(name)
     return found[1] if found else ""
 

@@ -139,8 +139,8 @@ def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool
             "few-shot classes must not be seen in training, so give each part class names of its own."
         )
     if abs(sum(percent.values()) - 100) > 1e-6 or min(percent.values()) <= 0:
-        told = ", ".join(f"{part}: {value:g}%" for part, value in percent.items())
-        raise D2STError(f"The shares of split '{split}' are {told}; each must be more than 0 and all together 100.")
+        given = ", ".join(f"{part}: {value:g}%" for part, value in percent.items())
+        raise D2STError(f"The shares of split '{split}' are {given}; each must be more than 0 and all together 100.")
     for clips in listing.clips.values():
         listing.assigned |= divide(list(clips), percent)
     listing.parts = {part: list(listing.clips) for part in percent}
@@ -148,7 +148,7 @@ def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool
 
 
 def _list_files(folder: Path) -> dict[str, Path]:
-    """Part -> list file in a folder, by what the file's name begins with."""
+    """Find the list file of each part in a folder, by what the file's name begins with."""
     found = {}
     for part in PARTS:
         found[part] = sorted(path for path in folder.glob(f"{part}*") if path.suffix in LISTS)
@@ -193,7 +193,7 @@ def _read_lists(files: dict[str, Path], find: Find, shared: bool) -> Listing:
 
 
 def _as_spelled(names: list[str], known: dict[str, dict]) -> list[str]:
-    """Class names as the data write them; macOS and Linux write the same letters in two ways."""
+    """Spell class names as the data do; macOS and Linux write the same letters in two ways."""
     spelled = {nfc(name): name for name in known}
     return [name if name in known else spelled.get(nfc(name), name) for name in names]
 

@@ -39,7 +39,7 @@ def is_store(folder: Path) -> bool:
 
 
 def clip_file(store: Path, id: str, made: dict[str, str] | None = None) -> Path:
-    """Where a store keeps a clip. Names are hashes: an id cannot lead out of the store, however long or odd.
+    """Name the file in which a store keeps a clip, by a hash: an id cannot lead out of the store, however long or odd.
 
     Args:
         store: its folder.
@@ -56,7 +56,7 @@ def is_clip_file(path: Path) -> bool:
 
 
 def place_of(store: Path, entry: dict) -> Path:
-    """Where a clip of the index lies: in a file of its own, or in a shard."""
+    """Say where a clip of the index lies: in a file of its own, or in a shard."""
     if "shard" in entry:
         shard = shard_file(store, entry["shard"], entry.get("revision", ""))
         return member_path(shard, entry["start"], entry["size"], entry["suffix"])
@@ -133,7 +133,7 @@ class StoreLookup:
         self.names = NameLookup(self._clips, lambda clip: self._files[clip.id])
 
     def find(self, path: str) -> Path | None:
-        """The clip's file in the store; None where no clip is meant."""
+        """Find the clip's file in the store; None where no clip is meant."""
         id = self._lookup.find(PurePosixPath(path).as_posix())
         return None if id is None else self._files[id]
 

@@ -75,7 +75,7 @@ def write_store(data: str | Path, out: str | Path, split: str | Path | None, opt
 
 
 def _settings(options: StoreOptions) -> dict[str, str]:
-    """What the index and each clip's file say of how the pictures were made."""
+    """Say how the pictures are made, for the index and each clip's file."""
     settings = {"short_side": str(options.short_side), "format": options.format}
     if options.format == "jpeg":
         settings["quality"] = str(options.quality)
@@ -151,9 +151,9 @@ class _Job:
         made = _settings(self.options) | {"size": str(size), "mtime_ns": str(time)}
         first, other = clip_file(self.out, id), clip_file(self.out, id, made)
         for file in (first, other):
-            told = _kept(file, made)
-            if told is not None:
-                return _place(file, first) | {"status": "kept", "warnings": told}
+            warned = _kept(file, made)
+            if warned is not None:
+                return _place(file, first) | {"status": "kept", "warnings": warned}
         if frame_file.is_frame_file(path):
             raise VideoError(path, "it is a file of a frame store, and no video")
         file = first if frame_file.read_metadata(first) is None else other
@@ -168,22 +168,22 @@ class _Job:
             frames = iter_frames(path, self.options.short_side)
             format, quality = self.options.format, self.options.quality
             with frame_file.Compressed(path, frames, format, quality, file.parent) as compressed:
-                told = [str(warning.message) for warning in caught]
-                about = compressed.about | made | {"fps": repr(info.fps), "warnings": json.dumps(told)}
+                warned = [str(warning.message) for warning in caught]
+                about = compressed.about | made | {"fps": repr(info.fps), "warnings": json.dumps(warned)}
                 compressed.write(file, about | {"promised": str(info.frames)})
-        return told
+        return warned
 
 
 def _kept(file: Path, made: dict[str, str]) -> list[str] | None:
-    """Warnings of a clip that was made so already; None where it was not."""
+    """Read the warnings of a clip that was made so already; None where it was not."""
     about = frame_file.read_metadata(file)
     if about is None or not made.items() <= about.items():
         return None
     try:
-        told = json.loads(about["warnings"])
+        warned = json.loads(about["warnings"])
     except (KeyError, ValueError, RecursionError):
         return None
-    return told if isinstance(told, list) and all(isinstance(text, str) for text in told) else None
+    return warned if isinstance(warned, list) and all(isinstance(text, str) for text in warned) else None
 
 
 def _place(file: Path, first: Path) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The command line of archives: ``python -m d2st.data.archives FOLDER --out VIDEOS``."""
+"""Unpack archives: ``python -m d2st.data.archives FOLDER --out VIDEOS``."""
 
 import argparse
 import sys

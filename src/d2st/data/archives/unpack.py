@@ -46,7 +46,7 @@ Members = Iterator[tuple[str, int, IO[bytes]]]  # name, bytes, content
 
 @dataclass(frozen=True)
 class Limits:
-    """What may come out of an archive. Videos hardly shrink in it; what grows a hundredfold is to fill a disk.
+    """Bound what may come out of an archive. Videos hardly shrink in it; what grows a hundredfold is to fill a disk.
 
     Args:
         ratio: bytes for each byte of the archive.
@@ -115,7 +115,7 @@ def _check_pieces(pieces: list[Path]) -> bool:
 
 
 def _number(ending: str) -> int:
-    """Place of a piece: 07 is 7, ab is 1."""
+    """Number a piece: 07 is 7, ab is 1."""
     if ending.isdigit():
         return int(ending)
     first, second = ending.lower()
@@ -148,7 +148,7 @@ def _write(members: Members, out: Path, archive: Path) -> tuple[int, int, list[s
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
-    """The path of a member.
+    """Check the path of a member.
 
     Raises:
         D2STError: it leaves the folder, or is none.
@@ -237,7 +237,7 @@ class _Joined:
         self._file: IO[bytes] | None = None
 
     def read(self, size: int) -> bytes:
-        """The next bytes; fewer at the end."""
+        """Read the next bytes; fewer at the end."""
         data = b""
         while len(data) < size and (self._file or self._waiting):
             self._file = self._file or self._waiting.pop(0).open("rb")

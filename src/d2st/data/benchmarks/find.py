@@ -56,8 +56,8 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
     for part, path in lists.items():
         take_list(listing, benchmark, part, path, names.nearest)
     listing.part_problems = shortfalls(benchmark, listing, sizes)
-    for part, told in listing.part_problems.items():
-        told += _without_list(benchmark, part, root) if part in unlisted else []
+    for part, sentences in listing.part_problems.items():
+        sentences += _without_list(benchmark, part, root) if part in unlisted else []
     if others and unlisted:
         listing.notes.append(
             f"'{others[0]}' is not the list of {benchmark.title}, whose clips or numbers of clips are others; give its "
@@ -107,7 +107,7 @@ def apply(benchmark: Benchmark, listing: Listing) -> Listing:
 
 
 def _spelled(benchmark: Benchmark) -> dict[str, tuple[str, str]]:
-    """What all spellings of a class share -> (class, part); the last part of a full-shot benchmark."""
+    """Map what all spellings of a class share to (class, part); of a full-shot benchmark the last part."""
     return {key(name): (name, part) for part, names in benchmark.classes.items() for name in names}
 
 
@@ -158,7 +158,7 @@ def _add_labeled(listing: Listing, benchmark: Benchmark, tree: Tree, annotated: 
 def _sort(
     benchmark: Benchmark, tree: Tree, annotated: dict[str, Label]
 ) -> tuple[dict[tuple[str, str, str], Sequence[Found]], dict[str, str]]:
-    """(class, part, name of a clip) -> its copies; and the folders of clips that belong to no class, by their keys."""
+    """Map (class, part, name of a clip) to its copies; and keys of folders whose clips have no class to their names."""
     label = labeler(benchmark, annotated)
     spelled = _spelled(benchmark)
     part_of = {of_set: part for part, of_set in benchmark.sets.items()}

@@ -77,7 +77,7 @@ def annotations(benchmark: Benchmark, texts: list[Path]) -> dict[str, Label]:
 
 
 def _ssv2_annotations(path: Path) -> dict[str, Label]:
-    """Class templates of SSv2's own ``train.json`` and ``validation.json``, whatever stands before these words."""
+    """Read the class templates of SSv2's ``train.json`` and ``validation.json``, whatever stands before these words."""
     of_set = _SETS.get((_words(path.stem) or [""])[-1])
     if of_set is None:
         return {}
@@ -95,7 +95,7 @@ def _ssv2_annotations(path: Path) -> dict[str, Label]:
 
 
 def _kinetics_annotations(path: Path) -> dict[str, Label]:
-    """Labels of Kinetics' own CSV files (``label,youtube_id,time_start,time_end,split``) by YouTube's id."""
+    """Read the labels of Kinetics' own CSV files (``label,youtube_id,time_start,time_end,split``) by YouTube's id."""
     found = {}
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
@@ -112,7 +112,7 @@ def _kinetics_annotations(path: Path) -> dict[str, Label]:
 
 
 def _set_of(text: str) -> str:
-    """The set that the first word for one names, else empty."""
+    """Find the set that the first word for one names, else empty."""
     return next((_SETS[word] for word in _words(text) if word in _SETS), "")
 
 

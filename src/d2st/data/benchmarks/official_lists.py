@@ -60,7 +60,7 @@ def _clips(path: Path, part: str) -> list[tuple[int, str]]:
 
 
 def _as_published(clips: list[tuple[int, str]], part: str, benchmark: Benchmark) -> bool:
-    """Know a list by its numbers of clips and by their names: SSv2-Small and Kinetics-100 have the same numbers.
+    """Recognize a list by its numbers of clips and by their names: SSv2-Small and Kinetics-100 have the same numbers.
 
     The clips of SSv2, and of no other data set, are called by numbers.
     """
@@ -71,7 +71,7 @@ def _as_published(clips: list[tuple[int, str]], part: str, benchmark: Benchmark)
 
 
 def _with_fewer_clips(clips: list[tuple[int, str]], part: str, benchmark: Benchmark) -> bool:
-    """Know a list that its user took clips out of by its class folders."""
+    """Recognize a list that its user took clips out of by its class folders."""
     counts = Counter(number for number, _ in clips)
     classes = benchmark.classes[part]
     folders = {(number, path.rpartition("/")[0].rpartition("/")[2]) for number, path in clips}

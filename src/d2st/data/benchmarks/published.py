@@ -11,11 +11,12 @@ def shortfalls(benchmark: Benchmark, listing: Listing, sizes: dict[str, int] | N
 
     Of full-shot benchmarks only the number of clips of a part is known, as published or from annotations (``sizes``).
     """
-    told: dict[str, list[str]] = defaultdict(list)
+    sentences: dict[str, list[str]] = defaultdict(list)
     assigned = Counter(listing.assigned.values())
     for part, size in (benchmark.sizes or sizes or {}).items():
         if assigned[part] < size:
-            told[part].append(f"Part '{part}' of {benchmark.title} has {assigned[part]:,} of its {size:,} clips here.")
+            there = f"{assigned[part]:,} of its {size:,} clips"
+            sentences[part].append(f"Part '{part}' of {benchmark.title} has {there} here.")
     for part, counts in benchmark.counts.items():
         have = {name: len(listing.clips[name]) for name in counts}
         shares = {name: have[name] / count for name, count in counts.items()}
@@ -24,13 +25,13 @@ def shortfalls(benchmark: Benchmark, listing: Listing, sizes: dict[str, int] | N
         for word, names in (("fewer", fewer), ("more", more)):
             if names:
                 shown = ", ".join(f"{name} ({have[name]} of {counts[name]})" for name in names[:5])
-                told[part].append(
+                sentences[part].append(
                     f"Part '{part}' of {benchmark.title} has {sum(have.values())} clips here and "
                     f"{sum(counts.values())} as published; {len(names)} of its {len(counts)} classes have {word}: "
                     + shown
                     + (", ..." if len(names) > 5 else ".")
                 )
-    return dict(told)
+    return dict(sentences)
 
 
 def protocol(benchmark: Benchmark, readable: dict[str, dict[str, int]], shots: list[int], queries: int) -> list[str]:
@@ -42,22 +43,22 @@ def protocol(benchmark: Benchmark, readable: dict[str, dict[str, int]], shots: l
         shots: numbers of support clips; for each it is told how many classes have enough clips.
         queries: query clips of a class in an episode.
     """
-    told = []
+    sentences = []
     for part, names in benchmark.classes.items():
         have = [readable.get(part, {}).get(name, 0) for name in names]
         there = sum(count > 0 for count in have)
         if benchmark.full_shot:
             clips = f"{sum(have):,} of {benchmark.sizes[part]:,}" if part in benchmark.sizes else f"{sum(have):,}"
-            told.append(f"Part '{part}' of {benchmark.title}: {there} of {len(names)} classes, {clips} clips.")
+            sentences.append(f"Part '{part}' of {benchmark.title}: {there} of {len(names)} classes, {clips} clips.")
             continue
         published = list(benchmark.counts[part].values())
         if have == published:
-            told.append(f"Part '{part}' is that of {benchmark.title}: {there} classes, {sum(have):,} clips.")
+            sentences.append(f"Part '{part}' is that of {benchmark.title}: {there} classes, {sum(have):,} clips.")
             continue
         enough = (f"{sum(count >= shot + queries for count in have)} for {shot}-shot" for shot in shots)
         each = "1 query" if queries == 1 else f"{queries} queries"
-        told.append(
+        sentences.append(
             f"Part '{part}' of {benchmark.title} becomes {there} of {len(names)} classes with {sum(have):,} of "
             f"{sum(published):,} clips; classes with enough for {each} each: {', '.join(enough)}."
         )
-    return told
+    return sentences

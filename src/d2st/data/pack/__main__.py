@@ -1,4 +1,4 @@
-"""The command line of tar shards: ``python -m d2st.data.pack videos --out packed``."""
+"""Pack clips into tar shards: ``python -m d2st.data.pack videos --out packed``."""
 
 import argparse
 import sys
@@ -25,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _pack(given: argparse.Namespace) -> int:
     report = pack(given.data, given.out, given.split, given.shard_mb, given.replace)
-    told = f"{report['clips']} clips in {report['shards']} shards ({report['bytes'] / 1e6:.1f} MB)"
-    say(f"{told} in '{given.out}', {report['kept']} of them kept; {len(report['bad'])} clips left out.")
+    packed = f"{report['clips']} clips in {report['shards']} shards ({report['bytes'] / 1e6:.1f} MB)"
+    say(f"{packed} in '{given.out}', {report['kept']} of them kept; {len(report['bad'])} clips left out.")
     for entry in report["bad"][:10]:
         say(f"  {entry['source']}: {entry['reason']}")
     return 0

@@ -25,13 +25,13 @@ class Span(NamedTuple):
 
 
 def shard_file(store: Path, number: int, revision: str = "") -> Path:
-    """A shard of a store; ``revision`` (hexadecimal digits) is that of one which lies beside an older one."""
+    """Name a shard of a store; ``revision`` (hexadecimal digits) is that of one which lies beside an older one."""
     ending = f"-{revision}" if revision else ""
     return store / "shards" / f"{number:05d}{ending}.tar"
 
 
 def member_path(shard: Path, start: int, size: int, suffix: str) -> Path:
-    """The path of a member.
+    """Name a member by its place.
 
     Raises:
         ValueError: numbers or a suffix that would make it another file's path.
@@ -43,14 +43,14 @@ def member_path(shard: Path, start: int, size: int, suffix: str) -> Path:
 
 
 def span(path: str | os.PathLike) -> Span | None:
-    """Where a member's bytes are; None for a path of any other kind."""
+    """Say where a member's bytes are; None for a path of any other kind."""
     path = Path(path)
     match = _NAME.fullmatch(path.name) if path.parent.suffix == ".tar" else None
     return Span(path.parent, int(match[1]), int(match[2])) if match else None
 
 
 def file_of(path: Path) -> Path:
-    """The file that holds a clip: the shard of a member, else the path itself."""
+    """Name the file that holds a clip: the shard of a member, else the path itself."""
     found = span(path)
     return found.file if found else path
 
@@ -79,16 +79,16 @@ class SafetensorsMember:
         del self._data
 
     def metadata(self) -> dict[str, str]:
-        """What the file says about itself."""
+        """Give what the file says about itself."""
         return dict(self._header.get("__metadata__", {}))
 
     def get_tensor(self, name: str) -> np.ndarray:
-        """A whole tensor."""
+        """Read a whole tensor."""
         about = self._header[name]
         return self.get_slice(name).view(_TYPES[about["dtype"]]).reshape(about["shape"])
 
     def get_slice(self, name: str) -> np.ndarray:
-        """Bytes of a tensor, read when they are looked at."""
+        """Give the bytes of a tensor, read when they are looked at."""
         first, last = self._header[name]["data_offsets"]
         if last > len(self._data):
             raise ValueError("it ends before its tensors do")

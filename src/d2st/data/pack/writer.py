@@ -203,7 +203,7 @@ def _write_tar(path: Path, number: int, sources: list[Source], first: int) -> li
 
 
 def _header(name: str, size: int) -> tarfile.TarInfo:
-    """A file's header, without owner and time, so that the same clips give the same bytes."""
+    """Build a file's header, without owner and time, so that the same clips give the same bytes."""
     info = tarfile.TarInfo(name)
     info.size = size
     return info
