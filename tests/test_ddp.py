@@ -50,22 +50,21 @@ def test_two_processes_agree_with_one(tmp_path):
 STATISTICS = """
 import json, sys, torch
 from d2st.adapters import DSTConfig
-from d2st.training.steps import Steps
 from d2st.commands.train import TrainConfig, train
+from d2st.training.checkpoint import Checkpoint
 from d2st.training.episodic import EpisodicValidation
 
 def running(encoder):
     return {name: tensor.clone() for name, tensor in encoder.adapter_state_dict().items() if "running_" in name}
 
-step, validate = Steps.step, EpisodicValidation.__call__
+share, validate = Checkpoint.share_statistics, EpisodicValidation.__call__
 
-def spy_step(self, *rest):
-    note = step(self, *rest)
-    own = torch.cat([buffer.flatten() for buffer in running(self.bare.encoder).values()])
+def spy_share(self, fabric):
+    own = torch.cat([buffer.flatten() for buffer in running(self.model.encoder).values()])
     found = [torch.empty_like(own) for _ in range(2)]
     torch.distributed.all_gather(found, own)
     print("apart before" if not torch.equal(*found) else "equal before", flush=True)
-    return note
+    share(self, fabric)
 
 def spy_validate(self, fabric):
     own = torch.cat([buffer.flatten() for buffer in running(self.encoder).values()])
@@ -75,7 +74,7 @@ def spy_validate(self, fabric):
     torch.save(running(self.encoder), f"{sys.argv[2]}/{fabric.global_rank}.pt")
     return validate(self, fabric)
 
-Steps.step, EpisodicValidation.__call__ = spy_step, spy_validate
+Checkpoint.share_statistics, EpisodicValidation.__call__ = spy_share, spy_validate
 torch.set_num_threads(1)
 train(TrainConfig(**json.loads(sys.argv[1]), adapter=DSTConfig()))
 """

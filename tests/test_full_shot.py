@@ -18,7 +18,7 @@ from d2st.commands.train import TrainConfig, train
 from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.errors import D2STError
 from d2st.training.classification import ClassificationLoss
-from d2st.training.steps import Steps
+from d2st.training.trainer import Trainer
 from d2st.utils.statistics import share_interval
 
 SHARES = {"train": "60%", "val": "40%"}
@@ -173,14 +173,14 @@ def test_a_run_that_is_stopped_ends_with_the_same_weights(small, tmp_path, monke
     more = {"rand_augment": 2, "erasing": 0.5, "mixup": 0.8, "cutmix": 1.0, "label_smoothing": 0.1, "crop": "area"}
     more |= {"validate_every": 0, "adapter": d2st.STConfig(), "sampling": "stride", "stride": (1, 2)}
     train_full_shot(config(small, tmp_path / "whole", **more))
-    step = Steps.step
+    forward = Trainer.forward
 
-    def interrupted(self, *arguments):
-        if self.state.done == 6:
+    def interrupted(self, unit):
+        if unit.index == 6:
             signal.raise_signal(signal.SIGTERM)
-        return step(self, *arguments)
+        return forward(self, unit)
 
-    monkeypatch.setattr(Steps, "step", interrupted)
+    monkeypatch.setattr(Trainer, "forward", interrupted)
     with pytest.raises(SystemExit):
         train_full_shot(config(small, tmp_path / "cut", **more))
     assert "Stopped at batch 9" in capsys.readouterr().out

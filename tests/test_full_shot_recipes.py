@@ -10,8 +10,8 @@ import d2st
 from d2st import recipes
 from d2st.adapters import SYSTEMS
 from d2st.commands import cli
-from d2st.commands.train_classifier import _plan
 from d2st.data.augment import full_shot_transform
+from d2st.training.duration import Duration
 
 FOLDER = recipes.FOLDER / "full-shot"
 TRAINING = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -63,8 +63,8 @@ def test_train_reads_every_recipe(read, name):
     assert config.split == dataset and config.adapter.name == method
     assert config.flip == (dataset == "kinetics400"), "left and right matter on Something-Something"
     steps = CLIPS[dataset] * config.epochs / config.clips_per_step
-    plan = _plan(config, CLIPS[dataset])
-    assert plan.total / plan.per_step == pytest.approx(steps, abs=1) and plan.validate_every == 0
+    duration = Duration.of_epochs(config, CLIPS[dataset], config.warmup_epochs, processes=1)
+    assert duration.total / duration.per_step == pytest.approx(steps, abs=1) and duration.validate_every == 0
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

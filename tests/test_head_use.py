@@ -21,7 +21,7 @@ from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
 from d2st.heads import HeadSpec, bi_mhm, class_prototypes, frame_distances
 from d2st.training.episodic import EpisodicLoss
-from d2st.training.steps import Steps
+from d2st.training.trainer import Trainer
 
 
 class Projected(heads.Head):
@@ -131,14 +131,14 @@ def test_interrupted_and_resumed_it_is_the_same(small, tmp_path, monkeypatch) ->
     """Head, adapter and optimizer, with drop-out in the head and the colors of the clips at random."""
     more = {"jitter": 0.3, "class_loss": 0.5, "validate_every": 4}
     train(config(small, tmp_path / "whole", **more))
-    step = Steps.step
+    forward = Trainer.forward
 
-    def interrupted(self, batches, stop):
-        if self.state.done == 4:
+    def interrupted(self, unit):
+        if unit.index == 4:
             signal.raise_signal(signal.SIGTERM)
-        return step(self, batches, stop)
+        return forward(self, unit)
 
-    monkeypatch.setattr(Steps, "step", interrupted)
+    monkeypatch.setattr(Trainer, "forward", interrupted)
     with pytest.raises(SystemExit):
         train(config(small, tmp_path / "cut", **more))
     monkeypatch.undo()

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from d2st.commands.train import TrainConfig, train
 from d2st.errors import D2STError
-from d2st.training.steps import Steps
+from d2st.training.trainer import Trainer
 
 
 def config(folder, out, **more) -> TrainConfig:
@@ -26,8 +26,8 @@ def begun(small, tmp_path, monkeypatch):
     for name in ("split.yaml", "weights.safetensors"):
         shutil.copy(small / name, tmp_path / name)
     shutil.copytree(small / "data", tmp_path / "data")
-    step = Steps.step
-    monkeypatch.setattr(Steps, "step", lambda *a: signal.raise_signal(signal.SIGTERM) or step(*a))
+    forward = Trainer.forward
+    monkeypatch.setattr(Trainer, "forward", lambda *a: signal.raise_signal(signal.SIGTERM) or forward(*a))
     with pytest.raises(SystemExit):
         train(config(tmp_path, tmp_path / "run"))
     monkeypatch.undo()

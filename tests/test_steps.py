@@ -17,9 +17,10 @@ from d2st.commands.train import TrainConfig, train
 from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.data.loaders import EpisodeClips
 from d2st.errors import D2STError
+from d2st.training.checks import SKIPPED
 from d2st.training.episodic import EpisodicLoss, EpisodicValidation
 from d2st.training.run_folder import RunFolder
-from d2st.training.steps import SKIPPED, Steps
+from d2st.training.trainer import Trainer
 from d2st.utils.workers import lost_workers, undisturbed
 
 
@@ -70,14 +71,14 @@ def test_a_classifier_s_weights_are_looked_at_too(small, tmp_path, monkeypatch) 
 
 
 def test_statistics_that_are_not_finite_are_not_kept(small, tmp_path, monkeypatch) -> None:
-    look = Steps.look
+    validate = Trainer.validate
 
-    def ruined(self, validation):
-        norms = [module for module in self.bare.modules() if isinstance(module, torch.nn.BatchNorm3d)]
+    def ruined(self):
+        norms = [module for module in self.task.loss.modules() if isinstance(module, torch.nn.BatchNorm3d)]
         norms[0].running_var.fill_(float("inf"))
-        look(self, validation)
+        validate(self)
 
-    monkeypatch.setattr(Steps, "look", ruined)
+    monkeypatch.setattr(Trainer, "validate", ruined)
     with pytest.raises(D2STError, match=r"The tensors of the adapter at episode 12 hold .*running_var.* not kept in"):
         train(config(small, tmp_path, adapter=d2st.DSTConfig()))
     assert not (tmp_path / "best").exists() and not (tmp_path / "final").exists()
@@ -89,7 +90,7 @@ def scaled(monkeypatch, **scaler) -> None:
     plugin.forward_context = lambda: torch.autocast("cpu", enabled=False)
     plugin.convert_input = lambda data: data
 
-    def launch(config, plan):
+    def launch(compute, duration):
         fabric = Fabric(accelerator="cpu", devices=1, plugins=[plugin])
         fabric.launch()
         return fabric

@@ -17,8 +17,6 @@ ROOMS = (
 )
 
 ALLOWED = {  # arrows that still run up or in a ring; this becomes empty
-    "training.loop -> commands.train",
-    "training.loop -> commands.train_classifier",
 }
 
 

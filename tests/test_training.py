@@ -18,7 +18,7 @@ from d2st.data.sampling import build
 from d2st.data.transforms import train_transform
 from d2st.errors import D2STError
 from d2st.training.episodic import EpisodicLoss
-from d2st.training.steps import Steps
+from d2st.training.trainer import Trainer
 
 
 def config(folder, out, **more) -> TrainConfig:
@@ -133,8 +133,8 @@ def test_a_folder_belongs_to_one_configuration(small, tmp_path) -> None:
 
 def test_a_run_goes_on_only_with_the_clips_it_began_with(small, tmp_path, monkeypatch) -> None:
     data = shutil.copytree(small / "data", tmp_path / "data")
-    step = Steps.step
-    monkeypatch.setattr(Steps, "step", lambda *a: signal.raise_signal(signal.SIGTERM) or step(*a))
+    forward = Trainer.forward
+    monkeypatch.setattr(Trainer, "forward", lambda *a: signal.raise_signal(signal.SIGTERM) or forward(*a))
     with pytest.raises(SystemExit):
         train(config(small, tmp_path / "run", data=str(data)))
     shutil.copy(data / "red" / "0.mp4", data / "red" / "7.mp4")
@@ -168,14 +168,14 @@ def test_a_loss_that_is_not_finite_stops_the_run(small, tmp_path, monkeypatch, w
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_says_so(small, tmp_path, monkeypatch, capsys, number: int) -> None:
-    step = Steps.step
+    forward = Trainer.forward
 
-    def interrupted(self, batches, stop):
-        if self.state.done == 4:
+    def interrupted(self, unit):
+        if unit.index == 4:
             signal.raise_signal(number)
-        return step(self, batches, stop)
+        return forward(self, unit)
 
-    monkeypatch.setattr(Steps, "step", interrupted)
+    monkeypatch.setattr(Trainer, "forward", interrupted)
     with pytest.raises(SystemExit) as stopped:
         train(config(small, tmp_path))
     assert stopped.value.code == 128 + number

@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from ..adapter_file import WEIGHTS
-from ..data import sampling as frame_rules
+from ..data import sampling
 from ..data.clip_reading import ClipReading, tell_apart
 from ..data.datasets import ClipSet, NoPart, open_dataset
 from ..data.episodes import EpisodeSampler
@@ -14,17 +14,21 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, name_features
+from ..heads import Head
 from ..training import optim
+from ..training.checkpoint import TrainState
+from ..training.duration import Duration
 from ..training.episodic import EpisodicLoss, EpisodicValidation
-from ..training.loop import run
 from ..training.material import Material
-from ..training.plan import Plan
 from ..training.run_folder import RunFolder
+from ..training.trainer import Task, Trainer
 from ..utils.console import say
 from ..utils.device import pick_device
 from ..utils.distributed import launch, world_size
+from ..utils.options import ComputeOptions
 from ..utils.provenance import config_dict, write_result
 from ..utils.tensor_file import read_tensors
+from .classifier_options import FullShotTrainConfig
 from .options import TrainConfig
 
 
@@ -42,62 +46,26 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     Raises:
         D2STError: a setting, the data, the split or the run folder cannot be used; or the training diverged.
     """
-    plan = _plan(config)
-    fabric = launch_training(config, plan)
+    duration = Duration.of_episodes(config)
+    fabric = launch_training(config, duration)
     clips = open_dataset(config.data, config.split, "train")
     sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
     validation_clips = _validation_clips(config, clips)
-    rate = _schedule(config)
+    learning_rate = optim.episodic_schedule(config, config.episodes)
     torch.manual_seed(config.seed)
     given = encoder
     if encoder is None:
         encoder, _ = create_encoder(config)
     frames = config.frames or encoder.frames
     head, _ = load_or_create_head(config.head, encoder, frames, len(clips.classes), config.adapter_path, config.weights)
-    text = name_features(head, encoder, clips.classes, config.text)
     config = replace(config, head=head.spec)  # from here on, and in what is written, with every option of it
-    if not encoder.trainable_parameters() and not head.trainable_parameters():
-        raise D2STError(
-            f"Neither the adapter '{encoder.config.name}' nor the head '{head.spec.name}' has anything to train; "
-            f"choose another adapter, such as d2st, or a head with parameters, such as trx."
-        )
-    reading = ClipReading.of(
-        encoder, frames=frames, sampling=config.sampling, transforms=config.transforms, precision=config.precision
-    )
-    if encoder.reading:
-        tell_apart(encoder.reading, reading, "The adapter was trained before on")
-    encoder.lay_out(reading)
-    head.reading = reading
-    encoder.set_grad_checkpointing(config.grad_checkpointing)
+    _check_trainable(encoder, head)
+    asked = {"sampling": config.sampling, "transforms": config.transforms, "precision": config.precision}
+    head.reading = set_reading(encoder, config.grad_checkpointing, frames=frames, **asked)
+    task = _task(config, duration, sampler, head, encoder, clips, validation_clips)
+    optimizer = torch.optim.Adam(optim.parameter_groups(task.loss, config), lr=config.lr)
     folder = RunFolder(config.out)
-    if fabric.is_global_zero:
-        parts = {"training": clips, "validation": validation_clips}
-        folder.open(config_dict(config), config.overwrite, Material(encoder, reading, parts))
-    fabric.barrier()
-    episode = (config.way, config.shot, config.queries)
-    model = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
-    groups = optim.parameter_groups(model, config.weight_decay, config.no_decay, config.head_lr)
-    optimizer = torch.optim.Adam(groups, lr=config.lr)
-    sample = frame_rules.build(config.sampling, frames)
-    transforms = encoder.preprocessing.episode_transforms(
-        config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
-    )
-    episodes = EpisodeClips(clips, sampler, sample, *transforms)
-    validation = None
-    if validation_clips:
-        validation = EpisodicValidation(
-            validation_clips,
-            sampler,
-            config.validation_episodes,
-            encoder,
-            head,
-            sample,
-            encoder.transform(transforms=config.transforms),
-            name_features(head, encoder, validation_clips.classes, config.text),
-            config.workers,
-            config.precision,
-        )
-    state = run(fabric, config, plan, folder, model, optimizer, rate, episodes, validation)
+    state = run_training(fabric, config, task, folder, optimizer, learning_rate)
     if given is not None:
         give_back(fabric, encoder, folder)
     result = {
@@ -109,37 +77,96 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
         "trainable_parameters": encoder.parameter_count()[0],
         "head": head.spec.name,
         "head_parameters": sum(p.numel() for p in head.trainable_parameters()),
-        "bad_clips": [{"id": id, "reason": reason} for id, reason in sorted(state.bad.items())],
+        "bad_clips": state.unreadable,
     }
     if fabric.is_global_zero:
         write_result(folder.result, config, result)
     return result
 
 
-def _plan(config: TrainConfig) -> Plan:
-    every = config.validate_every if config.validate_every is not None else max(1, config.episodes // 10)
-    return Plan("episode", "episodes", config.episodes, config.episodes_per_step, every, config.gradient_scale)
-
-
-def launch_training(config, plan: Plan):
-    """Fabric for this process, or for those that ``torchrun`` started, on a config's device in its precision.
+def launch_training(compute: ComputeOptions, duration: Duration):
+    """Launch Fabric for this process, or for those that ``torchrun`` started.
 
     Raises:
-        D2STError: no such device, a precision that it does not have, or a plan that the processes cannot share.
+        D2STError: no such device, a precision that it does not have, or a run that the processes cannot share.
     """
-    device = pick_device(config.device)
-    if config.precision == "fp16" and device.type == "cpu":
+    device = pick_device(compute.device)
+    if compute.precision == "fp16" and device.type == "cpu":
         raise D2STError("Training in fp16 needs a GPU; on the CPU choose bf16 or fp32.")
-    plan.check(world_size())
-    return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision])
+    duration.check(world_size())
+    return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[compute.precision])
+
+
+def set_reading(encoder: VideoEncoder, grad_checkpointing: bool, **asked: object) -> ClipReading:
+    """Make an encoder ready for training on clips that are read as asked, by fields of ``ClipReading``."""
+    reading = ClipReading.of(encoder, **asked)
+    if encoder.reading:
+        tell_apart(encoder.reading, reading, "The adapter was trained before on")
+    encoder.lay_out(reading)
+    encoder.set_grad_checkpointing(grad_checkpointing)
+    return reading
+
+
+def run_training(
+    fabric,
+    config: TrainConfig | FullShotTrainConfig,
+    task: Task,
+    folder: RunFolder,
+    optimizer: torch.optim.Optimizer,
+    learning_rate: optim.Schedule,
+) -> TrainState:
+    """Open the folder of the run, and train; gives the final state."""
+    if fabric.is_global_zero:
+        encoder = task.loss.encoder
+        parts = {"training": task.units.clips, "validation": task.validation.clips if task.validation else None}
+        folder.open(config_dict(config), config.overwrite, Material(encoder, encoder.reading, parts))
+    fabric.barrier()
+    options = {"clip_norm": config.clip_norm, "run": config, "compute": config}
+    return Trainer(fabric, task, folder, optimizer, learning_rate, **options).fit()
 
 
 def give_back(fabric, encoder: VideoEncoder, folder: RunFolder) -> None:
-    """A caller's own encoder as it is used after training: in eval mode, with the best weights of the run."""
+    """Leave a caller's own encoder as it is used after training: in eval mode, with the best weights of the run."""
     fabric.barrier()  # the first process writes them
     weights, _ = read_tensors(folder.best / WEIGHTS, what="adapter weights", remedy="start the run again")
     encoder.load_adapter_state_dict(weights)
     encoder.eval()
+
+
+def _check_trainable(encoder: VideoEncoder, head: Head) -> None:
+    if encoder.trainable_parameters() or head.trainable_parameters():
+        return
+    raise D2STError(
+        f"Neither the adapter '{encoder.config.name}' nor the head '{head.spec.name}' has anything to train; choose "
+        f"another adapter, such as d2st, or a head with parameters, such as trx."
+    )
+
+
+def _task(
+    config: TrainConfig,
+    duration: Duration,
+    sampler: EpisodeSampler,
+    head: Head,
+    encoder: VideoEncoder,
+    clips: ClipSet,
+    validation_clips: ClipSet | None,
+) -> Task:
+    """Put together the loss, the training episodes and the validation."""
+    text = name_features(head, encoder, clips.classes, config.text)
+    episode = config.way, config.shot, config.queries
+    loss = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
+    sample = sampling.build(config.sampling, head.reading.frames)
+    transforms = encoder.preprocessing.episode_transforms(
+        config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
+    )
+    episodes = EpisodeClips(clips, sampler, sample, *transforms)
+    validation = None
+    if validation_clips:
+        text = name_features(head, encoder, validation_clips.classes, config.text)
+        reading = sample, encoder.transform(transforms=config.transforms)
+        scored = validation_clips, sampler, config.validation_episodes
+        validation = EpisodicValidation(encoder, head, *scored, *reading, text, config)
+    return Task(loss, episodes, duration, validation, config.gradient_scale)
 
 
 def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
@@ -163,10 +190,3 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
             f"apart. Give it more classes, or validate_every 0."
         )
     return clips
-
-
-def _schedule(config: TrainConfig) -> optim.Schedule:
-    common = config.lr, config.episodes, config.warmup, config.lr * config.warmup_from
-    if config.schedule == "cosine":
-        return optim.cosine_schedule(*common)
-    return optim.step_schedule(*common, config.decay_at, config.decay)

@@ -14,7 +14,7 @@ from ..data.datasets import ClipSet
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..evaluation.classification import classify
-from ..utils.device import Precision
+from ..utils.options import ComputeOptions
 from ..utils.statistics import share_interval
 
 if TYPE_CHECKING:
@@ -91,23 +91,16 @@ class ClassificationValidation:
         clips: the validation part.
         frames: T.
         batch_size: clips in a forward pass.
-        workers: processes that read clips.
-        precision: of the forward pass.
+        compute: workers and precision.
     """
 
     def __init__(
-        self,
-        model: VideoClassifier,
-        clips: ClipSet,
-        frames: int,
-        batch_size: int = 8,
-        workers: int = 0,
-        precision: Precision = "fp32",
+        self, model: VideoClassifier, clips: ClipSet, frames: int, batch_size: int, compute: ComputeOptions
     ) -> None:
         self.model = model
         self.clips = clips
-        self.reading = ClipReading(frames, model.sampling, stride=model.stride, precision=precision)
-        self.loading = {"batch_size": batch_size, "workers": workers}
+        self.reading = ClipReading(frames, model.sampling, stride=model.stride, precision=compute.precision)
+        self.loading = {"batch_size": batch_size, "workers": compute.workers}
         self.title = f"{len(clips)} validation clips"
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:

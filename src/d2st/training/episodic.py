@@ -19,7 +19,7 @@ from ..evaluation.episodes import score
 from ..features.encode import encode_clips
 from ..heads import EncodedEpisode, Head
 from ..utils.console import printable
-from ..utils.device import Precision
+from ..utils.options import ComputeOptions
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -145,16 +145,15 @@ class EpisodicValidation:
     """Score the same episodes of the validation classes at every call.
 
     Args:
+        encoder: being trained.
+        head: being trained.
         clips: the validation part. Where it has fewer classes than a training episode, all of them make an episode.
         training: sampler of the training episodes, with whose way, shot, queries and seed these are drawn.
         episodes: their number.
-        encoder: being trained.
-        head: being trained.
         sample: frame sampler; its deterministic rule is used.
         transform: deterministic.
         text: (classes, D') features of the validation classes' names, for a head that uses them.
-        workers: processes that read clips.
-        precision: of the forward pass.
+        compute: workers and precision.
 
     Raises:
         D2STError: a class has too few clips for the shot and queries.
@@ -162,24 +161,24 @@ class EpisodicValidation:
 
     def __init__(
         self,
+        encoder: VideoEncoder,
+        head: Head,
         clips: ClipSet,
         training: EpisodeSampler,
         episodes: int,
-        encoder: VideoEncoder,
-        head: Head,
         sample: Sampler,
         transform: ClipTransform,
-        text: Tensor | None = None,
-        workers: int = 0,
-        precision: Precision = "fp32",
+        text: Tensor | None,
+        compute: ComputeOptions,
     ) -> None:
+        self.encoder = encoder
+        self.head = head
         self.clips = clips
         self.training = training
         self.episodes = episodes
-        self.encoder = encoder
-        self.head = head
         self.text = text
-        self.reading = {"sample": sample, "transform": transform, "workers": workers, "precision": precision}
+        self.reading = sample, transform
+        self.loading = {"workers": compute.workers, "precision": compute.precision}
         self.title = f"{self._sampler(clips.labels, clips.classes).way}-way {training.shot}-shot validation"
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
@@ -192,7 +191,9 @@ class EpisodicValidation:
             D2STError: fewer than two classes can be read.
         """
         self.head.eval()
-        features = encode_clips(self.encoder, self.clips, heads=[self.head], fabric=fabric, **self.reading)
+        features = encode_clips(
+            self.encoder, self.clips, *self.reading, heads=[self.head], fabric=fabric, **self.loading
+        )
         labels = self.clips.labels[features.clips]  # (N,)
         embedded = features.embedded(self.head)  # (N, V, T, D)
         text = self.text

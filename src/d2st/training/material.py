@@ -1,4 +1,4 @@
-"""What a training run is made from: clips, backbone, how clips are read; so a change is seen wherever they lie."""
+"""Record what a training run is made from, so that a change of it is seen wherever it lies."""
 
 import hashlib
 import json
@@ -23,7 +23,7 @@ _REMEDY = "give another out, or overwrite to start over"
 
 @dataclass(frozen=True, eq=False)
 class Material:
-    """What a training run is made from.
+    """Hold what a training run is made from: a backbone, clips, and how they are read.
 
     Args:
         encoder: that is trained, before it was.
@@ -37,14 +37,17 @@ class Material:
 
     @cached_property
     def record(self) -> dict:
-        """As JSON: the reading, a digest of the backbone's frozen weights, and of each class of a part the number of
-        its clips and digests of their names, and of names and bytes."""
-        clips = {part: {} if found is None else _by_class(found) for part, found in self.parts.items()}
+        """Describe it as JSON.
+
+        That is the reading, a digest of the backbone's frozen weights, and of each class of a part the number of its
+        clips and digests of their names, and of names and bytes.
+        """
+        clips = {part: _by_class(found) for part, found in self.parts.items()}
         backbone = fingerprint(self.encoder.backbone, self.encoder.trained_names)
         return {"format": FORMAT, "reading": self.reading.to_dict(), "backbone": backbone, "clips": clips}
 
     def changed(self, file: Path, unreadable: Collection[str]) -> str:
-        """What was otherwise when a run began, for a sentence; "" where nothing was.
+        """Say what was otherwise when a run began, for a sentence; "" where nothing was.
 
         Args:
             file: the record of its beginning.
@@ -53,7 +56,8 @@ class Material:
         Raises:
             D2STError: it cannot be read.
         """
-        where, needs = f"The record of the run's material, {file},", ("reading", "backbone", "clips")
+        where = f"The record of the run's material, {file},"
+        needs = ("reading", "backbone", "clips")
         then = read_versioned(file, format=FORMAT, what="record of the run's material", remedy=_REMEDY, needs=needs)
         reading = ClipReading.from_dict(then["reading"], where)
         if apart := reading.apart(self.reading) or reading.rounded_apart(self.reading):
@@ -62,22 +66,24 @@ class Material:
             return "its backbone had other weights"
         for part, own in self.record["clips"].items():
             try:
-                said = _apart(then["clips"][part], own, self._classes_of(unreadable))
+                changed = _changed(then["clips"][part], own, self._classes_of(unreadable))
             except (KeyError, TypeError, AttributeError) as error:
-                raise D2STError(
-                    f"{where} is damaged ({error}); give another out, or overwrite to start over."
-                ) from error
-            if said:
-                return f"its {part} clips were others ({said})"
+                raise D2STError(f"{where} is damaged ({error}); {_REMEDY}.") from error
+            if changed:
+                return f"its {part} clips were others ({changed})"
         return ""
 
     def _classes_of(self, ids: Collection[str]) -> set[str]:
-        """Names of the classes in which there is one of these clips."""
-        sets = [clips for clips in self.parts.values() if clips is not None]
-        return {clips.classes[clip.label] for clips in sets for clip in clips.clips if clip.id in ids}
+        """Name the classes in which there is one of these clips."""
+        names = set()
+        for clips in self.parts.values():
+            if clips is not None:
+                names |= {clips.classes[clip.label] for clip in clips.clips if clip.id in ids}
+        return names
 
 
-def _apart(then: Mapping, now: Mapping, repaired: set[str]) -> str:
+def _changed(then: Mapping, now: Mapping, repaired: set[str]) -> str:
+    """Say what was otherwise with a part; the sizes of clips in repaired classes may differ."""
     if differ := sorted(now.keys() ^ then.keys()):
         some = ", ".join(f"'{name}'" for name in differ[:3]) + (" and others" if len(differ) > 3 else "")
         return f"the classes {some} are in one of them alone"
@@ -92,8 +98,11 @@ def _apart(then: Mapping, now: Mapping, repaired: set[str]) -> str:
     return ""
 
 
-def _by_class(clips: ClipSet) -> dict[str, dict]:
+def _by_class(clips: ClipSet | None) -> dict[str, dict]:
+    """Describe the clips of each class."""
     found = {}
+    if clips is None:
+        return found
     for name, indices in zip(clips.classes, clips.by_class, strict=True):
         own = sorted((clips.clips[i].id, _bytes(clips.clips[i])) for i in indices)
         found[name] = {"clips": len(own), "names": _digest([id for id, _ in own]), "bytes": _digest(own)}
@@ -101,6 +110,7 @@ def _by_class(clips: ClipSet) -> dict[str, dict]:
 
 
 def _bytes(clip: Clip) -> int | None:
+    """Give the size of a clip."""
     if found := span(clip.path):
         return found.size
     try:

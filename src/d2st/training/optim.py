@@ -1,11 +1,12 @@
 """Learning rate schedules and parameter groups."""
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 from torch import nn
 
 from ..errors import D2STError
+from .options import EpisodicScheduleOptions, OptimizerOptions
 
 # Learning rate by the index of an episode or batch, so that no device or worker count changes it.
 Schedule = Callable[[int], float]
@@ -72,6 +73,18 @@ def cosine_schedule(
     return _after_warmup(decayed, lr, total, warmup, warmup_lr)
 
 
+def episodic_schedule(options: EpisodicScheduleOptions, episodes: int) -> Schedule:
+    """Build the schedule of episodic training that options describe.
+
+    Raises:
+        D2STError: ``decay_at`` and ``decay`` do not go together.
+    """
+    common = options.lr, episodes, options.warmup, options.lr * options.warmup_from
+    if options.schedule == "cosine":
+        return cosine_schedule(*common)
+    return step_schedule(*common, options.decay_at, options.decay)
+
+
 def _after_warmup(
     decayed: Callable[[float], float], lr: float, total: int, warmup: float, warmup_lr: float
 ) -> Schedule:
@@ -91,16 +104,12 @@ def _after_warmup(
     return rate
 
 
-def parameter_groups(
-    model: nn.Module, weight_decay: float, no_decay: Collection[str], head_lr: float, head: str = "head."
-) -> list[dict]:
+def parameter_groups(model: nn.Module, options: OptimizerOptions, head: str = "head.") -> list[dict]:
     """Group the parameters that require gradients by weight decay and by share of the learning rate.
 
     Args:
         model: whose parameters are grouped.
-        weight_decay: of all but those whose names contain one of the words in ``no_decay``.
-        no_decay: parts of names.
-        head_lr: learning rate of the head, as a share of the others'.
+        options: weight_decay, no_decay and head_lr.
         head: how the names of the head's parameters begin.
 
     Returns:
@@ -110,7 +119,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        decay = 0.0 if any(word in name for word in no_decay) else weight_decay
-        share = head_lr if name.startswith(head) else 1.0
+        decay = 0.0 if any(word in name for word in options.no_decay) else options.weight_decay
+        share = options.head_lr if name.startswith(head) else 1.0
         groups.setdefault((decay, share), []).append(parameter)
     return [{"params": own, "weight_decay": decay, "lr_share": share} for (decay, share), own in groups.items()]

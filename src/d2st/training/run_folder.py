@@ -1,6 +1,5 @@
-"""The folder of a training run."""
+"""The folder of a training run: its files, and the rule that it belongs to one configuration."""
 
-import itertools
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,13 +13,15 @@ if TYPE_CHECKING:
     from .material import Material
 
 LOCK = "run.lock"
-# Settings that do not change what a run computes, so that it may go on with others.
+# Settings that do not change what a run computes, so that it may go on with others ...
 FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes", "max_bad"}
-PLACES = {"data", "split", "weights"}  # that say where a run's material lies and not what it is
+# ... and those that say where its material lies and not what it is.
+PLACES = {"data", "split", "weights"}
+_REMEDY = "give another out, or overwrite to start over"
 
 
 class RunFolder:
-    """What a run leaves behind, and the rule that a folder belongs to one configuration.
+    """Keep what a run leaves behind.
 
     Attributes:
         path: the folder. In it: ``config.json``, ``material.json`` (what it is made from),
@@ -31,11 +32,16 @@ class RunFolder:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self.config, self.metrics = self.path / "config.json", self.path / "metrics.jsonl"
-        self.state, self.result = self.path / "last.safetensors", self.path / "train.json"
-        self.best, self.final = self.path / "best", self.path / "final"
-        self.bad, self.tensorboard = self.path / "bad_clips.json", self.path / "tensorboard"
-        self.starts, self.material = self.path / "starts.jsonl", self.path / "material.json"
+        self.config = self.path / "config.json"
+        self.material = self.path / "material.json"
+        self.starts = self.path / "starts.jsonl"
+        self.metrics = self.path / "metrics.jsonl"
+        self.tensorboard = self.path / "tensorboard"
+        self.state = self.path / "last.safetensors"
+        self.bad = self.path / "bad_clips.json"
+        self.best = self.path / "best"
+        self.final = self.path / "final"
+        self.result = self.path / "train.json"
 
     def open(self, config: dict, overwrite: bool = False, material: "Material | None" = None) -> None:
         """Take the folder for this process and a configuration, which it then says in ``config.json``.
@@ -88,8 +94,10 @@ class RunFolder:
             except D2STError:
                 continue
             at = record.get(unit) if isinstance(record, dict) else None
-            again = owed and at == done and "validation_accuracy" in record
-            if isinstance(at, int) and at <= done and not again:
+            if not isinstance(at, int) or at > done:
+                continue
+            made_again = owed and at == done and "validation_accuracy" in record
+            if not made_again:
                 kept.append(line + "\n")
         write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept), "utf-8"))
 
@@ -99,43 +107,43 @@ class RunFolder:
             file.write(to_json(record) + "\n")
 
     def _compare(self, config: dict, material: "Material | None") -> None:
+        """Refuse another configuration than that of the run, and other material than it began with."""
         there = read_versioned(
             self.config, format=None, what="configuration of the run", remedy="give another out, or overwrite it"
         )
-        known = material and self.material.exists()  # runs of before have settings alone
-        keys = sorted((config.keys() | there.keys()) - FREE - (PLACES if known else set()))
-        pairs = [(key, there.get(key), config.get(key)) for key in keys]
-        differ = [f"{key} is {old} there and {new} here" for key, old, new in pairs if old != new]
+        recorded = material is not None and self.material.exists()  # earlier versions wrote no record
+        keys = (config.keys() | there.keys()) - FREE
+        if recorded:
+            keys -= PLACES
+        differ = []
+        for key in sorted(keys):
+            old, new = there.get(key), config.get(key)
+            if old != new:
+                differ.append(f"{key} is {old} there and {new} here")
         if differ:
             raise D2STError(
                 f"The folder '{self.path}' holds a run with another configuration: {'; '.join(differ)}. "
                 f"Give another out, or overwrite to start over."
             )
-        if known and (said := material.changed(self.material, self._unreadable())):
+        if recorded and (changed := material.changed(self.material, self._unreadable())):
             raise D2STError(
-                f"The clips or weights given are not those that the run in '{self.path}' began with: {said}. Restore "
-                f"them, give another out, or overwrite to start over."
+                f"The clips or weights given are not those that the run in '{self.path}' began with: {changed}. "
+                f"Restore them, {_REMEDY}."
             )
 
     def _unreadable(self) -> set[str]:
-        """Ids of the clips that could not be read so far."""
+        """Give the ids of the clips that could not be read so far."""
         try:
             return {str(clip["id"]) for clip in json.loads(self.bad.read_text("utf-8"))}
         except (OSError, ValueError, TypeError, KeyError):
             return set()
 
     def _clear(self) -> None:
-        files = [
-            self.state,
-            self.metrics,
-            self.result,
-            self.bad,
-            self.starts,
-            self.material,
-            *self.tensorboard.glob("events.*"),
-        ]
+        """Remove the files of another run; its configuration last, so that no state is ever without it."""
+        files = [self.state, self.metrics, self.result, self.bad, self.starts, self.material]
+        files += self.tensorboard.glob("events.*")
         for folder in (self.best, self.final):
-            pairs = itertools.product(("adapter", "head", "classifier"), ("config.json", "model.safetensors"))
-            files += [folder / f"{kind}_{file}" for kind, file in pairs]
-        for file in (*files, self.config):  # last, so that no state is ever without its configuration
+            for kind in ("adapter", "head", "classifier"):
+                files += [folder / f"{kind}_config.json", folder / f"{kind}_model.safetensors"]
+        for file in (*files, self.config):
             file.unlink(missing_ok=True)
