@@ -1,4 +1,4 @@
-"""Long videos with known events: scenes in which an action happens, something else happens, or nothing does."""
+"""Render long videos with known events: scenes in which an action happens, something else happens, or nothing does."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -30,12 +30,12 @@ def write_long(
 
     Args:
         path: MP4 to write.
-        events: Names of the motions to find.
-        others: Names of motions that are not looked for.
-        seconds: Length, at least; the last scene is whole.
-        config: Side, lengths and seed of the clips.
-        number: Of the video; another one has other scenes.
-        share: Of the scenes that hold an event, 0..1.
+        events: names of the motions to find.
+        others: names of motions that are not looked for.
+        seconds: length, at least; the last scene is whole.
+        config: side, lengths and seed of the clips.
+        number: of the video; another one has other scenes.
+        share: of the scenes that hold an event, 0..1.
 
     Returns:
         The events in their order.
@@ -45,7 +45,17 @@ def write_long(
     return found
 
 
-def _frames(found, events, others, seconds, config, number, share) -> Iterator[np.ndarray]:
+def _frames(
+    found: list[Segment],
+    events: Sequence[str],
+    others: Sequence[str],
+    seconds: float,
+    config: RenderConfig,
+    number: int,
+    share: float,
+) -> Iterator[np.ndarray]:
+    """Draw the frames of all scenes, and add the events to ``found``."""
+
     motions = {motion.name: motion for motion in MOTIONS}
     digest = hashlib.sha256(f"long/{config.seed}/{number}".encode()).digest()
     rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:8], "little")))
@@ -63,4 +73,5 @@ def _frames(found, events, others, seconds, config, number, share) -> Iterator[n
         yield from frames[:1].repeat(before, 0)
         yield from frames
         yield from frames[-1:].repeat(after, 0)
-        shown, scene = shown + before + len(frames) + after, scene + 1
+        shown += before + len(frames) + after
+        scene += 1

@@ -7,9 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import to_rgba
 
 from d2st import heads
-from d2st.visualize.alignment import align, ordered_path
+from d2st.visualize.alignment import QUERY, SUPPORT, align, alignment_figure, ordered_path
 
 
 def features(frames: int, seed: int) -> torch.Tensor:
@@ -53,3 +55,25 @@ def test_other_heads_show_the_nearest_frames():
     query, support = features(4, 4), features(4, 5)
     nearest = align(heads.build("bi-mhm"), support, query)
     assert align(heads.build("prototype"), support, query).of_query == nearest.of_query
+
+
+def test_marks_and_lines_lie_on_the_pairs():
+    """Clips of other sizes: rings and crosses on the cells of the matrix, a line from frame to frame for each pair."""
+    found = align(heads.build("bi-mhm"), features(5, 6), features(3, 7))
+    query, support = np.zeros((3, 40, 90, 3), np.uint8), np.zeros((5, 90, 40, 3), np.uint8)
+    figure = alignment_figure(query, support, found, ("a very long name of a clip", "b"), "Title")
+    axis = figure.axes[0]
+    (mesh,) = (marks for marks in axis.collections if isinstance(marks, QuadMesh))
+    assert np.array_equal(mesh.get_array(), found.distances)
+    corners = mesh.get_coordinates()
+    middles = (corners[:-1, :-1] + corners[1:, 1:]) / 2  # (3, 5, 2)
+    for pairs, color in ((found.of_query, QUERY), (found.of_support, SUPPORT)):
+        (marks,) = (
+            marks for marks in axis.collections if marks is not mesh and (marks.get_edgecolor() == to_rgba(color)).all()
+        )
+        assert np.allclose(marks.get_offsets(), [middles[pair] for pair in pairs])
+    frames = [np.array(image.get_extent()).reshape(2, 2).mean(1) for image in axis.images]  # middles (x, y)
+    above, below = frames[0:6:2], frames[6:]  # a query's frame is drawn beside the matrix too
+    ends = [line.get_xdata() for line in axis.lines]
+    expected = sorted(set(found.of_query) | set(found.of_support))
+    assert np.allclose(ends, [(above[i][0], below[j][0]) for i, j in expected])

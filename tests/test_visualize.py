@@ -16,7 +16,6 @@ import d2st
 from d2st.commands import cli
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, write_clip
 from d2st.visualize import point_figures, sheet
-from d2st.visualize.alignment import alignment_figure
 from d2st.visualize.clip_points import clip_points
 
 
@@ -200,16 +199,6 @@ def test_an_unreadable_example_is_passed_over(folder, tmp_path, capsys):
     assert "Passed over" in capsys.readouterr().err
     record = json.loads((tmp_path / "out" / "visualize.json").read_text())
     assert len(record["alignment"]["examples"]) == 2 and len(record["alignment"]["unreadable"]) == 1
-
-
-def test_alignment_of_clips_of_other_sizes():
-    from d2st import heads
-    from d2st.visualize.alignment import align
-
-    found = align(heads.build("bi-mhm"), torch.randn(5, 8), torch.randn(3, 8))
-    query, support = np.zeros((3, 40, 90, 3), np.uint8), np.zeros((5, 90, 40, 3), np.uint8)
-    drawn = point_figures.pixels(alignment_figure(query, support, found, ("a very long name of a clip", "b"), "Title"))
-    assert drawn.shape[0] > 400 and drawn.shape[1] > 500
 
 
 def test_the_python_of_the_docs(folder, tmp_path, monkeypatch, capsys):

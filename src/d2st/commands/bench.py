@@ -93,7 +93,7 @@ def _encoders(
             encoders.append(adapt(own, system, frames=config.frames, image_size=config.image_size))
         except D2STError as error:
             if system == NoneConfig():
-                raise  # the backbone itself is at fault
+                raise  # the backbone itself cannot be used
             refused.append({"adapter": system.label, "reason": str(error)})
     return encoders, refused
 
@@ -146,9 +146,11 @@ def _times(pairs: Sequence[tuple[cost.Seconds, cost.Seconds]]) -> dict:
 
 
 def _machine(device: torch.device) -> dict:
-    cpu = {"processors": os.cpu_count(), "threads": torch.get_num_threads()}
-    kind = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
-    return {"device": torch.cuda.get_device_name(device) if device.type == "cuda" else kind, **cpu}
+    """Describe the device and the processors that were measured."""
+    name = f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    return {"device": name, "processors": os.cpu_count(), "threads": torch.get_num_threads()}
 
 
 def print_table(config: BenchConfig, result: dict) -> None:

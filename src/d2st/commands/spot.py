@@ -89,7 +89,7 @@ class WindowLog:
 
 
 def spot(config: SpotConfig) -> dict:
-    """Find actions; what could not be decoded is told on stderr, and what was computed is written however it ends.
+    """Find actions; stderr says what could not be decoded, and what was computed is written however it ends.
 
     Returns:
         What spot.json holds: segments, how far the video was watched, and how well events were found.

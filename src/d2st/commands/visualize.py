@@ -197,7 +197,7 @@ def _draw_points(points: ClipPoints, clip: SampledClip, config: VisualizeConfig,
 
 
 def _match_support(classifier: FewShotClassifier, points: ClipPoints, config: VisualizeConfig) -> tuple[dict, Figure]:
-    """Match the frames of the query with those of examples; examples that cannot be read are told and passed over.
+    """Match the frames of the query with those of examples; examples that cannot be read are named and passed over.
 
     Returns:
         The alignment as JSON can hold it, and drawn.

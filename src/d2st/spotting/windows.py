@@ -44,7 +44,7 @@ def _duration(clip: Clip) -> float | None:
     try:
         return duration(clip.path)
     except VideoError:
-        return None  # it is passed over, and told, where it is read
+        return None  # it is passed over, and named, where it is read
 
 
 def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:

@@ -38,8 +38,9 @@ class Upload:
 
 
 class Inbox:
-    """Takes uploads into a folder. The web server keeps one file for the same content, whoever uploads it how often, so
-    that the upload itself stays.
+    """Takes uploads into a folder.
+
+    The web server keeps one file for the same content, however often it is uploaded, so the upload itself stays.
 
     Args:
         uploads: where the web server puts them; nothing from elsewhere is taken.

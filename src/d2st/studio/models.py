@@ -45,7 +45,7 @@ class ModelCache:
 
     Attributes:
         names: as the page lists them, the first is the one to start with.
-        lock: held by whoever computes with an encoder: hooks that draw see every pass of it.
+        lock: held while an encoder computes: hooks that record points see every pass of it.
 
     Raises:
         D2STError: the first cannot be loaded, or ``adapters`` holds none.

@@ -83,15 +83,15 @@ class Page:
         entered = self.blocks.load(self._enter, self.token, every, js=_ENTER, **_QUIET)
         entered.then(None, self.token, None, js=_KEEP)
         fields = [self.name, self.examples, self.example_camera]
-        add = _telling(self._add, self.taught)
+        add = _with_errors_in(self._add, self.taught)
         gr.on([self.add.click, self.name.submit], add, [self.token, *fields], [*fields, *teaching], **_QUIET)
-        self.actions.remove(_telling(self._remove, self.taught), self.token, teaching, **_QUIET)
-        self.saved.upload(_telling(self._open, self.taught), [self.token, self.saved], teaching, **_QUIET)
+        self.actions.remove(_with_errors_in(self._remove, self.taught), self.token, teaching, **_QUIET)
+        self.saved.upload(_with_errors_in(self._open, self.taught), [self.token, self.saved], teaching, **_QUIET)
         fields = [self.queries, self.query_camera]
-        self.ask.click(_telling(self._ask, self.asked), [self.token, *fields], [*fields, *asking], **_QUIET)
-        change = _telling(self._change_model, self.taught)
+        self.ask.click(_with_errors_in(self._ask, self.asked), [self.token, *fields], [*fields, *asking], **_QUIET)
+        change = _with_errors_in(self._change_model, self.taught)
         self.model.select(change, [self.token, self.model], [*settings, *teaching, *asking], **_QUIET)
-        self.answers.look(_telling(self._look, self.asked), self.token, asking, **_QUIET)
+        self.answers.look(_with_errors_in(self._look, self.asked), self.token, asking, **_QUIET)
         self.blocks.unload(self._leave)
 
     def _enter(self, token: str, request: gr.Request) -> Values:
@@ -168,17 +168,17 @@ class Page:
         }
 
 
-def _telling(handler: Callable[..., Iterator[Values]], status: gr.HTML) -> Callable[..., Iterator[Values]]:
-    """Let a handler's user errors be told in a status."""
+def _with_errors_in(handler: Callable[..., Iterator[Values]], status: gr.HTML) -> Callable[..., Iterator[Values]]:
+    """Let a status say what a handler refuses."""
 
     @wraps(handler)
-    def told(*inputs, **more) -> Iterator[Values]:
+    def handle(*inputs, **more) -> Iterator[Values]:
         try:
             yield from handler(*inputs, **more)
         except D2STError as error:
             yield {status: _failed(error)}
 
-    return told
+    return handle
 
 
 def _camera(label: str) -> gr.Video:

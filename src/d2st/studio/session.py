@@ -62,7 +62,7 @@ class Session:
         return sum(map(len, self.examples.values()))
 
     def add(self, name: str, uploads: Sequence[str | Path]) -> Iterator[Progress]:
-        """Teach an action, or more of it; clips that cannot be read are told and the rest goes on.
+        """Teach an action, or more of it; clips that cannot be read are named and the rest goes on.
 
         Raises:
             D2STError: no name, no clips, or too many.
