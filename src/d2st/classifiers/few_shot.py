@@ -406,12 +406,9 @@ class FewShotClassifier(HubModel):
         """Read what ``save_pretrained`` wrote, or an adapter with its head, which knows no classes yet.
 
         Args:
-            source: folder, or a Hub repository ("hub:user/name", see :mod:`d2st.utils.hub`).
-            backbone: the timm model, where it was not built by name.
-            weights: the backbone's weight file, where it was built from one.
-            precision: of the encoder's forward pass.
-            reject_rate, calibration: as for the class; None is the ``calibration.json`` that is in the folder.
-            revision: branch, tag or commit of a Hub repository.
+            source, backbone, weights, revision: as for :func:`d2st.load`.
+            precision, reject_rate, calibration: as for the class; without a calibration the ``calibration.json`` that
+                is in the folder is taken.
 
         Raises:
             D2STError: neither is there, or it cannot be read.

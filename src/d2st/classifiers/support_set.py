@@ -1,7 +1,7 @@
 """The encoded clips of a support set, and the one file that keeps them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..utils.tensor_file import read_tensors
 from ..utils.versioned_json import parse, told
 
 FORMAT = "1"
+REMEDY = "save it again with save_support"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class SupportClips:
 
 @dataclass(frozen=True, eq=False)
 class SavedSupport:
-    """What a support file holds.
+    """Content of a support file.
 
     Args:
         origin: the model that encoded the clips.
@@ -90,8 +91,11 @@ class SavedSupport:
         """Write the file in one step; missing folders are created."""
         path, tensors = Path(path), {}
         for i, name in enumerate(self.clips):  # under numbers: a class may be called anything
-            parts = {"frames": self.clips[name], "tokens": self.tokens.get(name), "name": self.names.get(name)}
-            tensors |= {f"{i}.{key}": part for key, part in parts.items() if part is not None}
+            tensors[f"{i}.frames"] = self.clips[name]
+            if name in self.tokens:
+                tensors[f"{i}.tokens"] = self.tokens[name]
+            if name in self.names:
+                tensors[f"{i}.name"] = self.names[name]
         about = {
             "format": FORMAT,
             "d2st_version": __version__,
@@ -113,40 +117,31 @@ class SavedSupport:
         Raises:
             D2STError: there is no such file, or it is not a support set.
         """
-        what, remedy, where = "support set", "save it again with save_support", f"The support set '{path}'"
-        tensors, about = read_tensors(path, what=what, remedy=remedy)
+        where = f"The support set '{path}'"
+        tensors, about = read_tensors(path, what="support set", remedy=REMEDY)
         if about.get("format") != FORMAT:
             raise D2STError(
                 f"'{path}' is no support set that this d2st {__version__} reads (format {told(about.get('format'))}); "
-                f"save it again with save_support."
+                f"{REMEDY}."
             )
         try:
-            classes, shots = (parse(about[key], f"{where}: its {key}", remedy) for key in ("classes", "shots"))
-            if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-                raise ValueError("its classes are no names")
-            if len(set(classes)) < len(classes):
-                raise ValueError("a class is in it twice")
-            parts = {
-                part: {name: tensors[f"{i}.{part}"] for i, name in enumerate(classes) if f"{i}.{part}" in tensors}
-                for part in ("frames", "tokens", "name")
-            }
-            if [len(parts["frames"][name]) for name in classes] != shots or 0 in shots:
+            classes = parse(about["classes"], f"{where}: its classes", REMEDY)
+            _check_classes(classes)
+            frames, tokens, names = (_of_classes(tensors, classes, part) for part in ("frames", "tokens", "name"))
+            shots = parse(about["shots"], f"{where}: its shots", REMEDY)
+            if [len(frames[name]) for name in classes] != shots or 0 in shots:
                 raise ValueError("not as many clips as it says")
-            for part, dimensions in {"frames": 3, "tokens": 3, "name": 1}.items():
-                own = parts[part].values()
-                if any(tensor.ndim != dimensions for tensor in own) or len({tensor.shape[-2:] for tensor in own}) > 1:
-                    raise ValueError("its classes have features of different shapes")
-                if any(not tensor.is_floating_point() or tensor.numel() == 0 for tensor in own):
-                    raise ValueError("its features are no numbers with a point")
-            if any(len(tokens) != len(parts["frames"][name]) for name, tokens in parts["tokens"].items()):
+            for own, dimensions in ((frames, 3), (tokens, 3), (names, 1)):
+                _check_features(own.values(), dimensions)
+            if any(len(own) != len(frames[name]) for name, own in tokens.items()):
                 raise ValueError("not as many tokens as clips")
-            origin = Origin(*(about[key] for key in ("backbone", "adapter", "head", "fingerprint")))
+            origin = Origin(about["backbone"], about["adapter"], about["head"], about["fingerprint"])
             reading = _reading(about, path)
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, D2STError):
                 raise
             raise D2STError(f"{where} cannot be read ({error}); save it again.") from error
-        return cls(origin, reading, parts["frames"], parts["tokens"], parts["name"])
+        return cls(origin, reading, frames, tokens, names)
 
     def check(self, path: str | Path, origin: Origin, reading: ClipReading) -> None:
         """Refuse a model or a way of reading clips that are not those of the file; another precision is told."""
@@ -164,23 +159,48 @@ class SavedSupport:
         tell_apart(own, reading, f"The support set '{path}' holds")
 
 
+def _check_classes(classes: object) -> None:
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError("its classes are no names")
+    if len(set(classes)) < len(classes):
+        raise ValueError("a class is in it twice")
+
+
+def _of_classes(tensors: Mapping[str, Tensor], classes: Sequence[str], part: str) -> dict[str, Tensor]:
+    """Pick a part of each class, by its name; classes without it are left out."""
+    found = {name: tensors.get(f"{i}.{part}") for i, name in enumerate(classes)}
+    return {name: tensor for name, tensor in found.items() if tensor is not None}
+
+
+def _check_features(features: Iterable[Tensor], dimensions: int) -> None:
+    shapes = set()
+    for tensor in features:
+        if tensor.ndim != dimensions:
+            raise ValueError("its classes have features of different shapes")
+        if not tensor.is_floating_point() or tensor.numel() == 0:
+            raise ValueError("its features are no numbers with a point")
+        shapes.add(tensor.shape[-2:])
+    if len(shapes) > 1:
+        raise ValueError("its classes have features of different shapes")
+
+
 def _reading(about: Mapping[str, str], path: str | Path) -> ClipReading:
-    """How a file's clips were read; before this was a record, transforms were plain and the precision was not said."""
+    """Read how a file's clips were read; before this was a record, transforms were plain, the precision unsaid."""
     if "reading" in about:
         return ClipReading.from_dict(
-            parse(about["reading"], f"The support set '{path}': its reading", "save it again with save_support"),
+            parse(about["reading"], f"The support set '{path}': its reading", REMEDY),
             f"reading in the support set '{path}'",
         )
     return ClipReading(int(about["frames"]), about["sampling"])
 
 
 def stack(clips: Sequence[EncodedClips]) -> EncodedClips:
-    """K clips as (K, T, D) and (K, T', D')."""
+    """Stack K clips to (K, T, D) and (K, T', D')."""
     return EncodedClips(torch.stack([clip.frames for clip in clips]), torch.stack([clip.tokens for clip in clips]))
 
 
 def join(support: Mapping[str, EncodedClips]) -> tuple[Tensor, Tensor]:
-    """Tokens (S, T', D') of all classes, and labels (S,) in their order."""
+    """Join tokens of all classes to (S, T', D'), with labels (S,) in their order."""
     shots = torch.tensor([len(clips.tokens) for clips in support.values()])
     labels = torch.arange(len(shots)).repeat_interleave(shots)
     return torch.cat([clips.tokens for clips in support.values()]), labels
