@@ -61,7 +61,7 @@ def exported(small, trained):
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_onnxruntime_agrees_with_pytorch_on_a_vit(system, tmp_path):
     encoder = encoder_of(system)
-    result = translate.translate(encoder, tmp_path / "encoder.onnx")
+    result = translate.export_encoder(encoder, tmp_path / "encoder.onnx")
     assert result["check"]["relative_error"] <= 1e-4 and result["check"]["batches"] == [1, 3]
     session = onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
     assert json.loads(session.get_modelmeta().custom_metadata_map["d2st"]) == result["encoder"]
@@ -76,7 +76,7 @@ def test_onnxruntime_agrees_with_pytorch_on_a_vit(system, tmp_path):
 
 def test_torch_export_keeps_the_batch_open_and_the_description(tmp_path):
     encoder = encoder_of("st")
-    result = translate.translate(encoder, tmp_path / "encoder.pt2")
+    result = translate.export_encoder(encoder, tmp_path / "encoder.pt2")
     files = {"d2st.json": ""}
     program = torch.export.load(tmp_path / "encoder.pt2", extra_files=files).module()
     assert json.loads(files["d2st.json"]) == result["encoder"]
@@ -153,8 +153,8 @@ def test_refusals_are_sentences(small, trained, tmp_path, monkeypatch, capsys):
     assert cli.main([*pt2, "--classifier", str(trained), "--frames", "8"]) == 2
     assert "its own way of reading clips: leave out --frames." in capsys.readouterr().err
     with pytest.raises(d2st.D2STError, match=r"'encoder\.bin' must end in \.onnx or \.pt2"):
-        translate.translate(encoder_of("st"), tmp_path / "encoder.bin")
+        translate.export_encoder(encoder_of("st"), tmp_path / "encoder.bin")
     monkeypatch.setattr(torch.export, "export", lambda *a, **k: (_ for _ in ()).throw(RuntimeError("no such thing")))
     with pytest.raises(d2st.D2STError, match=r"cannot translate STConfig on VisionTransformer to \.pt2: no such thing"):
-        translate.translate(encoder_of("st"), tmp_path / "encoder.pt2")
+        translate.export_encoder(encoder_of("st"), tmp_path / "encoder.pt2")
     assert not list(tmp_path.iterdir())

@@ -27,7 +27,7 @@ PROTOBUF_BYTES = 2**31 - 2**24  # what an ONNX file holds; more weights go into 
 Run = Callable[[Tensor], Tensor]
 
 
-def translate(encoder: VideoEncoder, file: str | Path, about: dict | None = None, seed: int = 0) -> dict:
+def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None = None, seed: int = 0) -> dict:
     """Write an encoder as a file, and run that on random clips.
 
     The batch size stays open; frames and image size are fixed. The file is not written in one step: the verb

@@ -1,5 +1,6 @@
 """Create the few-shot classifier that options describe, with the classes of its support set."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import MISSING, fields, replace
 from pathlib import Path
@@ -9,13 +10,14 @@ from ..data.clip_reading import choose, with_reading
 from ..data.datasets import open_dataset
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
-from ..factory.heads import load_or_create_head, tell_untrained
-from ..utils.console import tell
+from ..factory.heads import load_or_create_head, warn_untrained
 from ..utils.device import pick_device
 from .few_shot import FewShotClassifier
 from .options import FewShotOptions
 from .rejector import find_calibration
 from .support_set import SupportClips
+
+_log = logging.getLogger(__name__)
 
 # Options that a saved classifier has decided.
 SAVED = ("backbone", "image_size", "frames", "adapter", "adapter_path", "head", "text", "sampling", "transforms")
@@ -51,7 +53,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
     )
     if not trained:
-        tell_untrained(head)
+        warn_untrained(head)
     options["calibration"] = config.calibration or find_calibration(config.adapter_path, encoder, head, reading)
     classifier = FewShotClassifier(
         encoder.to(device),
@@ -67,7 +69,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         return classifier.load_support(config.support), SupportClips(), config
     support = classifier.fit_clips(clips, config.support, batch_size=config.batch_size, workers=config.workers)
     for note in clips.notes:
-        tell(note)
+        _log.info(note)
     return classifier, support, config
 
 

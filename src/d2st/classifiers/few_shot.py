@@ -18,7 +18,7 @@ from ..data.datasets import ClipSet, open_dataset
 from ..data.video.open import Video, read_any
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
-from ..factory.heads import load_or_create_head, name_features, tell_untrained
+from ..factory.heads import load_or_create_head, name_features, warn_untrained
 from ..features.encode import Features, encode_batch, encode_clips
 from ..features.fingerprint import Origin
 from ..heads import Head, HeadSpec, TextConfig, head_file
@@ -34,7 +34,7 @@ from .support_set import EncodedClips, SavedSupport, SupportClips, join, stack
 
 SUPPORT = "support.safetensors"
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class FewShotClassifier(HubModel):
@@ -86,7 +86,7 @@ class FewShotClassifier(HubModel):
         if not isinstance(head, Head):
             head, trained = load_or_create_head(head, encoder, self.frames)
             if not trained:
-                tell_untrained(head)
+                warn_untrained(head)
         self.head = head.to(self.device).eval()
         self.sample = frame_sampling.build(self.sampling, self.frames, stride=self.reading.stride)
         self.transform = encoder.transform(transforms=self.reading.transforms)
@@ -154,7 +154,7 @@ class FewShotClassifier(HubModel):
         if isinstance(support, str | Path):
             found = self.fit_clips(open_dataset(support), support, workers=workers, batch_size=batch_size)
             for clip in found.unreadable:
-                _logger.warning("Passed over, cannot be read: %s: %s", clip["id"], clip["reason"])
+                _log.warning("Passed over, cannot be read: %s: %s", clip["id"], clip["reason"])
             return self
         if not support:
             raise D2STError("A support set needs at least one class with at least one clip.")

@@ -3,6 +3,7 @@
 ``calibration.json`` is what ``d2st eval --open-set --save-calibration`` found, and lies beside the adapter.
 """
 
+import logging
 import math
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,11 +18,12 @@ from ..errors import D2STError
 from ..features.fingerprint import Origin
 from ..heads import Head
 from ..utils.config import Checked, build, option
-from ..utils.console import tell
 from ..utils.files import write_json
 from ..utils.hub import find
 from ..utils.versioned_json import read_versioned
 from .open_set import Calibration, class_offsets, fit_calibration, fit_held_out, fit_score, hold_out
+
+_log = logging.getLogger(__name__)
 
 CALIBRATION = "calibration.json"
 FORMAT = 1
@@ -231,7 +233,7 @@ class CalibrationFile:
 def find_calibration(
     adapter: str | Path | None, encoder: VideoEncoder, head: Head, reading: ClipReading
 ) -> CalibrationFile | None:
-    """Read the calibration beside a saved adapter, if there is one; one that does not fit is told and passed over."""
+    """Read the calibration beside a saved adapter, if there is one that fits; others are passed over with a warning."""
     if not adapter:
         return None
     path = find(adapter, CALIBRATION) / CALIBRATION
@@ -239,10 +241,10 @@ def find_calibration(
         return None
     found, origin = CalibrationFile.read(path), Origin.of(encoder, head)
     if found.origin != origin:
-        tell(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.")
+        _log.warning(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.")
         return None
     if apart := found.fitted_to(encoder).apart(reading):
-        tell(f"{path} is not used: it was fitted to {apart}.")
+        _log.warning(f"{path} is not used: it was fitted to {apart}.")
         return None
     return found
 

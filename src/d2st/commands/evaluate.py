@@ -19,7 +19,7 @@ from ..errors import D2STError
 from ..evaluation.episodes import best_mixing, score, search_mixing
 from ..evaluation.open_set import OpenScores, score_open, summarize_open, unseen_classes
 from ..factory.encoder import create_encoder
-from ..factory.heads import create_heads, load_or_create_head, name_features, tell_untrained
+from ..factory.heads import create_heads, load_or_create_head, name_features, warn_untrained
 from ..features.cache import cached_features
 from ..features.encode import Features, encode_clips
 from ..features.fingerprint import Origin, digest
@@ -124,7 +124,7 @@ def _heads(config: EvalConfig, encoder: VideoEncoder, frames: int, clips: ClipSe
     if config.heads is None:
         head, trained = load_or_create_head(config.head, encoder, frames, **saved)
         if not trained:
-            tell_untrained(head)
+            warn_untrained(head)
         heads, left_out = [head], {}
     else:
         named = {"classes": clips.classes, "text": config.text}

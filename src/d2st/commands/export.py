@@ -9,7 +9,7 @@ from ..classifiers.create import refuse_ignored
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import choose, with_reading
 from ..encoder import VideoEncoder
-from ..export import describe, import_onnx, translate
+from ..export import describe, export_encoder, import_onnx
 from ..factory.encoder import create_encoder
 from ..heads import DEFAULT, HeadSpec
 from ..heads.head_file import saved_spec
@@ -27,10 +27,10 @@ def export(config: ExportConfig) -> dict:
 
     Returns:
         What the JSON beside the file holds: ``file``, its name; ``encoder``, the description that is also in the file;
-        ``check``, how far it is from PyTorch (:func:`d2st.export.translate`).
+        ``check``, how far it is from PyTorch (:func:`d2st.export.export_encoder`).
 
     Raises:
-        D2STError: an option cannot be used, or what :func:`d2st.export.translate` refuses. What an earlier export
+        D2STError: an option cannot be used, or what :func:`d2st.export.export_encoder` refuses. What an earlier export
             left is kept then.
     """
     if config.format == "onnx":
@@ -47,7 +47,7 @@ def export(config: ExportConfig) -> dict:
     out, name = Path(config.out), f"encoder.{config.format}"
     out.mkdir(parents=True, exist_ok=True)
     with write_together(out) as folder:
-        result = {"file": name, **translate(encoder, folder / name, about, config.seed)}
+        result = {"file": name, **export_encoder(encoder, folder / name, about, config.seed)}
         if classes:
             _write_support(classifier, folder / SUPPORT)
     if not classes:

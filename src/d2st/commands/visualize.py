@@ -19,7 +19,7 @@ from ..data.video.open import read_clip
 from ..data.walk import clips_in, is_frame_folder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
-from ..factory.heads import load_or_create_head, tell_untrained
+from ..factory.heads import load_or_create_head, warn_untrained
 from ..heads import bi_mhm, frame_distances
 from ..utils.console import say, tell_unreadable
 from ..utils.device import pick_device
@@ -61,7 +61,7 @@ def visualize(config: VisualizeConfig) -> dict:
     result = {"clip": clip.record(points.view)}
     if config.support:  # first, because it can be refused
         if not head_is_trained:
-            tell_untrained(head)
+            warn_untrained(head)
         result["alignment"], figure = _match_support(classifier, points, config)
         write_png(out / "alignment.png", figure)
         files.append("alignment.png")

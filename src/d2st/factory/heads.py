@@ -1,5 +1,6 @@
 """Create matching heads: by name, as one saved with an adapter, or several to compare."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import DEFAULT, Head, HeadSpec, TextConfig, head_file
 from ..text.names import encode_names, visual_projection
-from ..utils.console import tell
 from ..utils.hub import find
+
+_log = logging.getLogger(__name__)
 
 
 def list_heads() -> list[str]:
@@ -114,9 +116,9 @@ def name_features(
     return encode_names(classes, encoder.backbone_name, head.text)
 
 
-def tell_untrained(head: Head) -> None:
-    """Say on stderr that a head answers with the weights it was drawn with."""
-    tell(
+def warn_untrained(head: Head) -> None:
+    """Warn that a head answers with the weights it was drawn with."""
+    _log.warning(
         f"The head '{head.spec.name}' is untrained: its weights are random. Train it "
         f"(d2st train --head {head.spec.name}) and give the best/ of its run with --adapter."
     )

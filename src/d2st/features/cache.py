@@ -1,6 +1,7 @@
 """Encoded clips on disk, found again by what they were made from."""
 
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,6 @@ from ..data.video.open import state
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import Head
-from ..utils.console import say
 from ..utils.files import write_safetensors
 from ..utils.tensor_file import read_tensors
 from ..utils.versioned_json import parse
@@ -25,6 +25,8 @@ from .fingerprint import digest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+_log = logging.getLogger(__name__)
 
 
 def cached_features(
@@ -55,7 +57,7 @@ def cached_features(
     try:
         key = _digest(encoder, heads, clips, protocol)
     except NoSource as error:
-        say(
+        _log.warning(
             f"The features are not kept for the next time: the class {error} has no source file, by which to see "
             f"whether it is still the same; put it into a module."
         )
@@ -72,7 +74,7 @@ def cached_features(
             folder.mkdir(parents=True, exist_ok=True)
             write_safetensors(path, tensors, {"key": key, "bad": json.dumps(features.bad)})
         except OSError as error:  # a full disk takes nothing of what was computed
-            say(f"The features are not kept for the next time: {error}")
+            _log.warning(f"The features are not kept for the next time: {error}")
     return features
 
 
@@ -87,7 +89,7 @@ def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
         bad = parse(metadata["bad"], "The feature cache", "the clips are encoded again")
         return _whole(tensors, bad, [head.spec.name for head in heads])
     except (D2STError, KeyError, TypeError, ValueError):
-        say(f"The feature cache {path} cannot be read; the clips are encoded again.")
+        _log.warning(f"The feature cache {path} cannot be read; the clips are encoded again.")
         return None
 
 

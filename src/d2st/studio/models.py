@@ -11,7 +11,7 @@ from ..classifiers.rejector import find_calibration
 from ..data.clip_reading import choose
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
-from ..factory.heads import load_or_create_head, tell_untrained
+from ..factory.heads import load_or_create_head, warn_untrained
 from ..utils.device import pick_device
 from . import StudioConfig
 
@@ -82,7 +82,7 @@ class ModelCache:
         reading = choose(config, encoder)
         head, trained = load_or_create_head(config.head, encoder, reading.frames, saved=path, weights=config.weights)
         if not trained:
-            tell_untrained(head)
+            warn_untrained(head)
         if path:
             about = f"{encoder.config.name} adapters on {encoder.backbone_name}."
         else:
