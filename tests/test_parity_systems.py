@@ -14,7 +14,7 @@ import d2st
 from d2st.adapters import dist_network, dualpath
 from d2st.adapters.aim import Bottleneck
 from d2st.adapters.dst import DSTAdapter
-from d2st.adapters.framesets import frameset_codes
+from d2st.adapters.dualpath import frameset_codes
 from d2st.adapters.st import STAdapter
 from d2st.adapters.vanilla import VanillaAdapter
 

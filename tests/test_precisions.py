@@ -8,7 +8,7 @@ from families import BACKBONES, FRAMES, SIZE, clips, gradients, move
 from torch import nn
 
 import d2st
-from d2st.adapters.framesets import make_framesets
+from d2st.adapters.dualpath import make_framesets
 
 SYSTEMS = {
     "d2st": d2st.D2STConfig(),

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 import d2st
 from d2st.adapters.aim import Drop
-from d2st.adapters.framesets import frameset_codes, make_framesets
+from d2st.adapters.dualpath import frameset_codes, make_framesets
 
 
 def adapt(config, family="clip-vit", frames=FRAMES, **kwargs):

@@ -4,13 +4,11 @@
 """
 
 from .aim import AIMConfig
-from .base import AdapterConfig
+from .base import AdapterConfig, FullConfig, NoneConfig
 from .d2st import D2STConfig
 from .dist import DiSTConfig
 from .dst import DSTConfig
 from .dualpath import DualPathConfig
-from .full import FullConfig
-from .none import NoneConfig
 from .st import STConfig
 from .vanilla import VanillaConfig
 

@@ -14,12 +14,11 @@ from ..backbones.hooks import Insertion
 from ..backbones.sites import Backbone, Site
 from ..utils.config import option
 from ..utils.limits import BELOW_ONE, RATIO, SITES
-from .base import AdapterConfig, Positions, bottleneck_width, select_sites
-from .vit import temporal_embedding, trained_tokens
+from .base import Positions, SiteAdapterConfig, bottleneck_width
 
 
 @dataclass(frozen=True)
-class AIMConfig(AdapterConfig):
+class AIMConfig(SiteAdapterConfig):
     """AIM, on ViTs.
 
     Defaults are the authors' for Kinetics; theirs for Something-Something are ``temporal_adapters=2, scale=1``. On
@@ -54,17 +53,13 @@ class AIMConfig(AdapterConfig):
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """Three insertions a block: attention over time before it, adapters after its attention and beside its MLP."""
         backbone.require_blocks("AIMConfig")
-        inserted = temporal_embedding(backbone, frames) if self.temporal_embedding else []
-        for site in select_sites(backbone.sites, self.positions):
-            inserted += self._block(site, self.drop_path * site.index / max(1, len(backbone.sites) - 1))
-        return inserted
+        return super().insertions(backbone, frames)
 
-    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
-        """The last norm, and the class token if asked for."""
-        return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
-
-    def _block(self, site: Site, rate: float) -> list[Insertion]:
-        size, drop = (site.channels, bottleneck_width(site.channels, self.ratio)), (rate, self.drop_path_axis)
+    def site_insertions(self, site: Site, backbone: Backbone, frames: int) -> list[Insertion]:
+        """Build the three of one block."""
+        size = site.channels, bottleneck_width(site.channels, self.ratio)
+        rate = self.drop_path * site.index / max(1, len(backbone.sites) - 1)
+        drop = rate, self.drop_path_axis
         temporal = TemporalAttention(*size, inner=self.temporal_adapters == 2, drop=Drop(*drop))
         mlp = BesideMLP(*size, self.scale, Drop(*drop))
         path, key = site.module, site.key

@@ -1,9 +1,11 @@
-"""What every adapter system's config can say, and how it takes part in :func:`d2st.adapt`."""
+"""The base of the adapter configs, the two without adapters, and what several systems share."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.features import FrameFeatures
@@ -73,6 +75,55 @@ class AdapterConfig:
         return MeanThenLinear(encoder.num_features, check_classes(type(self).__name__, classes))
 
 
+@dataclass(frozen=True)
+class NoneConfig(AdapterConfig):
+    """The frozen backbone as it is; nothing trains."""
+
+    name: ClassVar[str] = "none"
+
+
+@dataclass(frozen=True)
+class FullConfig(AdapterConfig):
+    """Full fine-tuning; no adapters.
+
+    Every parameter that the frame feature depends on trains; a classifier that the backbone was built with does not.
+    In training mode the backbone's drop-out and stochastic depth are on. Its BatchNorms train scale and shift, but keep
+    the statistics of the pre-training (the released few-shot code holds BatchNorm in eval mode; episodes are small and
+    of few classes). The adapter file holds the whole backbone.
+    """
+
+    name: ClassVar[str] = "full"
+    tunes_backbone: ClassVar[bool] = True
+
+    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
+        """All of them but the classifier's."""
+        classifier = {id(parameter) for parameter in backbone.model.get_classifier().parameters()}
+        return [name for name, parameter in backbone.model.named_parameters() if id(parameter) not in classifier]
+
+
+@dataclass(frozen=True)
+class SiteAdapterConfig(AdapterConfig):
+    """Base of the systems that adapt chosen sites, and may train parts of a ViT along.
+
+    A system has the fields ``positions``, ``temporal_embedding``, ``train_class_token`` and ``train_final_norm``.
+    """
+
+    def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
+        """The temporal embedding of a ViT if asked for, and what each chosen site gets."""
+        inserted = temporal_embedding(backbone, frames) if self.temporal_embedding else []
+        for site in select_sites(backbone.sites, self.positions):
+            inserted += self.site_insertions(site, backbone, frames)
+        return inserted
+
+    def site_insertions(self, site: Site, backbone: Backbone, frames: int) -> list[Insertion]:
+        """Build the adapters of one site."""
+        raise NotImplementedError
+
+    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
+        """Class token and last norm of a ViT, where it has them and they are asked for."""
+        return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
+
+
 def _short(value: object) -> str:
     return f"({','.join(map(_short, value))})" if isinstance(value, tuple) else str(value)
 
@@ -117,3 +168,37 @@ def bottleneck_width(channels: int, ratio: float) -> int:
             f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio from {1 / channels:.4f} to 1."
         )
     return int(channels * ratio)
+
+
+def temporal_embedding(backbone: Backbone, frames: int) -> list[Insertion]:
+    """A trained embedding for the tokens of each frame, before the first block; nothing on backbones without tokens."""
+    if not backbone.has_tokens:
+        return []
+    first = backbone.sites[0]
+    # Released (D2ST, AIM): after the position embedding and before CLIP's first norm (an Identity in other ViTs).
+    at = "norm_pre" if hasattr(backbone.model, "norm_pre") else first.module
+    return [Insertion("temporal_embedding", TemporalEmbedding(frames, first.channels), first, at, "input")]
+
+
+def trained_tokens(backbone: Backbone, class_token: bool, final_norm: bool) -> list[str]:
+    """Names of a ViT's class token and of its last norm's parameters, as far as it has them."""
+    names = dict(backbone.model.named_parameters())
+    wanted = ["cls_token"] if class_token else []
+    if final_norm and backbone.has_tokens:
+        wanted += ["norm.weight", "norm.bias", "fc_norm.weight", "fc_norm.bias"]
+    return [name for name in wanted if name in names]
+
+
+class TemporalEmbedding(nn.Module):
+    """Adds a trained vector to all tokens of a frame (released ViT code); zero at the start."""
+
+    def __init__(self, frames: int, channels: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1, frames, channels))
+
+    def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """(B, T, N, C) -> (B, T, N, C). Other lengths than trained are interpolated linearly over the clip."""
+        weight = self.weight
+        if x.shape[1] != weight.shape[1]:
+            weight = F.interpolate(weight.transpose(1, 2), x.shape[1], mode="linear").transpose(1, 2)  # (1, T, C)
+        return x + weight.unsqueeze(2)

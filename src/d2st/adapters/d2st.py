@@ -21,8 +21,7 @@ from ..layers.depthwise import DepthwiseConv3d, Triple
 from ..layers.tokens import join, split
 from ..utils.config import option
 from ..utils.limits import POINTS, RATIO, SITES, WIDTH
-from .base import AdapterConfig, Positions, bottleneck_width, select_sites
-from .vit import temporal_embedding, trained_tokens
+from .base import Positions, SiteAdapterConfig, bottleneck_width
 
 Density = Triple | tuple[Triple, ...]
 
@@ -35,7 +34,7 @@ _MOST_POINTS, _MOST_CELLS = 2**20, 2**16
 
 
 @dataclass(frozen=True)
-class D2STConfig(AdapterConfig):
+class D2STConfig(SiteAdapterConfig):
     """D²ST-Adapter.
 
     Args:
@@ -89,17 +88,9 @@ class D2STConfig(AdapterConfig):
                         f"fit into memory. The paper has up to 8 x 14 x 14 cells and 8 x 8 x 2 points."
                     )
 
-    def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
-        """One adapter at the end of each chosen site, and the temporal embedding before the first block."""
-        adapters = [
-            Insertion(site.key, self._adapter(site, backbone, frames), site)
-            for site in select_sites(backbone.sites, self.positions)
-        ]
-        return (temporal_embedding(backbone, frames) if self.temporal_embedding else []) + adapters
-
-    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
-        """Class token and last norm of a ViT, where it has them."""
-        return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
+    def site_insertions(self, site: Site, backbone: Backbone, frames: int) -> list[Insertion]:
+        """One adapter at the end of the site."""
+        return [Insertion(site.key, self._adapter(site, backbone, frames), site)]
 
     def _adapter(self, site: Site, backbone: Backbone, frames: int) -> "D2STAdapter":
         vit, stage = backbone.has_tokens, min(site.index, 3)

@@ -11,17 +11,16 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ..backbones.hooks import Insertion
-from ..backbones.sites import Backbone
+from ..backbones.sites import Backbone, Site
 from ..layers.depthwise import DepthwiseConv3d
 from ..layers.tokens import join, split
 from ..utils.config import option
 from ..utils.limits import RATIO, SITES
-from .base import AdapterConfig, Positions, bottleneck_width, select_sites
-from .vit import temporal_embedding, trained_tokens
+from .base import Positions, SiteAdapterConfig, bottleneck_width
 
 
 @dataclass(frozen=True)
-class DSTConfig(AdapterConfig):
+class DSTConfig(SiteAdapterConfig):
     """DST-Adapter: a spatial and a temporal depth-wise convolution side by side, each with BatchNorm.
 
     In training mode the BatchNorms take the statistics of the batch, as in the release. Under gradient checkpointing
@@ -51,18 +50,11 @@ class DSTConfig(AdapterConfig):
 
     name: ClassVar[str] = "dst"
 
-    def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
-        """One adapter at the end of each chosen site, and the temporal embedding of a ViT."""
-        inserted = temporal_embedding(backbone, frames) if self.temporal_embedding else []
-        for site in select_sites(backbone.sites, self.positions):
-            width = bottleneck_width(site.channels, self.ratio)
-            adapter = DSTAdapter(site.channels, width, self.activation, self.activate, self.fusion)
-            inserted.append(Insertion(site.key, adapter, site))
-        return inserted
-
-    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
-        """Class token and last norm of a ViT, where it has them."""
-        return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
+    def site_insertions(self, site: Site, backbone: Backbone, frames: int) -> list[Insertion]:
+        """One adapter at the end of the site."""
+        width = bottleneck_width(site.channels, self.ratio)
+        adapter = DSTAdapter(site.channels, width, self.activation, self.activate, self.fusion)
+        return [Insertion(site.key, adapter, site)]
 
 
 class DSTAdapter(nn.Module):

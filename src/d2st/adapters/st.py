@@ -17,16 +17,15 @@ from ..layers.depthwise import DepthwiseConv3d
 from ..layers.tokens import join, split
 from ..utils.config import option
 from ..utils.limits import RATIO, SITES, WIDTH
-from .base import AdapterConfig, Positions, bottleneck_width, select_sites
+from .base import Positions, SiteAdapterConfig, bottleneck_width
 from .classifiers import MeanBeforeNorm, MeanThenLinear, check_classes
 from .protocol import Encoder
-from .vit import temporal_embedding, trained_tokens
 
 _RELEASED_WIDTH = 384  # of ViT-B and ViT-L alike ("12x384", "24x384")
 
 
 @dataclass(frozen=True)
-class STConfig(AdapterConfig):
+class STConfig(SiteAdapterConfig):
     """ST-Adapter.
 
     The first number of the authors' names counts adapters: "12x384" (Kinetics-400) is ``places="mlp"``, "24x384"
@@ -66,27 +65,31 @@ class STConfig(AdapterConfig):
 
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """The adapters of each chosen site, keyed ``<site>_attention``, ``<site>_mlp`` or ``<site>``."""
-        places = self.places or ("both" if backbone.has_tokens else "end")
+        places = self._places(backbone)
         if places != "end":
             backbone.require_blocks(f'STConfig(places="{places}")')
-        inserted = temporal_embedding(backbone, frames) if self.temporal_embedding else []
-        for site in select_sites(backbone.sites, self.positions):
-            if places in ("attention", "both"):
-                inserted.append(Insertion(f"{site.key}_attention", self._adapter(site), site, None, "input"))
-            if places in ("mlp", "both"):
-                inserted.append(Insertion(f"{site.key}_mlp", self._adapter(site), site, None, "stream"))
-            if places == "end":
-                inserted.append(Insertion(site.key, self._adapter(site), site))
-        return inserted
+        return super().insertions(backbone, frames)
 
-    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
-        """Class token and last norm of a ViT, if asked for."""
-        return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
+    def site_insertions(self, site: Site, backbone: Backbone, frames: int) -> list[Insertion]:
+        """One adapter, or one before attention and one before the MLP."""
+        places = self._places(backbone)
+        if places == "end":
+            return [Insertion(site.key, self._adapter(site), site)]
+        inserted = []
+        if places in ("attention", "both"):
+            inserted.append(Insertion(f"{site.key}_attention", self._adapter(site), site, None, "input"))
+        if places in ("mlp", "both"):
+            inserted.append(Insertion(f"{site.key}_mlp", self._adapter(site), site, None, "stream"))
+        return inserted
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Frames are averaged before a ViT's last norm, as released; after the last stage of a CNN."""
         kind = MeanBeforeNorm if encoder.has_tokens else MeanThenLinear
         return kind(encoder.num_features, check_classes("STConfig", classes), std=0.02)
+
+    def _places(self, backbone: Backbone) -> str:
+        """Where adapters stand in each site of this kind of backbone."""
+        return self.places or ("both" if backbone.has_tokens else "end")
 
     def _adapter(self, site: Site) -> "STAdapter":
         tokens = site.layout == "NLC"

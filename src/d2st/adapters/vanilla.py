@@ -10,15 +10,14 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 from ..backbones.hooks import Insertion
-from ..backbones.sites import Backbone
+from ..backbones.sites import Backbone, Site
 from ..utils.config import option
 from ..utils.limits import RATIO, SITES
-from .base import AdapterConfig, Positions, bottleneck_width, select_sites
-from .vit import temporal_embedding, trained_tokens
+from .base import Positions, SiteAdapterConfig, bottleneck_width
 
 
 @dataclass(frozen=True)
-class VanillaConfig(AdapterConfig):
+class VanillaConfig(SiteAdapterConfig):
     """Vanilla-Adapter: down, activation, up.
 
     Args:
@@ -39,21 +38,10 @@ class VanillaConfig(AdapterConfig):
 
     name: ClassVar[str] = "vanilla"
 
-    def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
-        """One adapter at the end of each chosen site, and the temporal embedding of a ViT."""
-        adapters = [
-            Insertion(
-                site.key,
-                VanillaAdapter(site.channels, bottleneck_width(site.channels, self.ratio), self.activation),
-                site,
-            )
-            for site in select_sites(backbone.sites, self.positions)
-        ]
-        return (temporal_embedding(backbone, frames) if self.temporal_embedding else []) + adapters
-
-    def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
-        """Class token and last norm of a ViT, where it has them."""
-        return trained_tokens(backbone, self.train_class_token, self.train_final_norm)
+    def site_insertions(self, site: Site, backbone: Backbone, frames: int) -> list[Insertion]:
+        """One adapter at the end of the site."""
+        width = bottleneck_width(site.channels, self.ratio)
+        return [Insertion(site.key, VanillaAdapter(site.channels, width, self.activation), site)]
 
 
 class VanillaAdapter(nn.Module):
