@@ -48,7 +48,8 @@ class FrameFeatures(nn.Module):
             D2STError: features that do not come from one map each, or a backbone without maps.
         """
         x = model.forward_features(images.flatten(0, 1))
-        features, maps = model.forward_head(x, pre_logits=True), as_maps(model, x, tuple(images.shape[-2:]))
+        features = model.forward_head(x, pre_logits=True)
+        maps = as_maps(model, x, tuple(images.shape[-2:]))
         return features.unflatten(0, images.shape[:2]), maps.unflatten(0, images.shape[:2])
 
 
@@ -81,7 +82,8 @@ def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
         return x.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else x
     grid_of = getattr(getattr(model, "patch_embed", None), "dynamic_feat_size", None)
     if isinstance(x, Tensor) and x.ndim == 3 and grid_of:
-        patches, grid = x[:, getattr(model, "num_prefix_tokens", 0) :], grid_of(size)
+        patches = x[:, getattr(model, "num_prefix_tokens", 0) :]
+        grid = grid_of(size)
         if patches.shape[1] == grid[0] * grid[1]:
             return patches.transpose(1, 2).unflatten(2, grid)
     raise D2STError(

@@ -51,7 +51,8 @@ def difference(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) 
     Returns:
         A clause for an error message that says how they differ; None for the same weights.
     """
-    wanted, own = saved.get("dtype", "float32"), _name(precision_of(backbone, trained))
+    wanted = saved.get("dtype", "float32")
+    own = _name(precision_of(backbone, trained))
     if wanted == own or own == "float32":  # a model in float32 is rounded to what the file has
         same = fingerprint(backbone, trained, _dtype(wanted)) == saved["fingerprint"]
     elif wanted == "float32" and own in (saved.get("rounded") or {}):
@@ -60,7 +61,8 @@ def difference(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) 
         return f"in {wanted}, and cannot be compared with these in {own}: pass the backbone in float32 or {wanted}"
     if same:
         return None
-    compared = "" if wanted == own else f", compared as {own if wanted == 'float32' else wanted}"
+    lower = own if wanted == "float32" else wanted
+    compared = "" if wanted == own else f", compared as {lower}"
     return f"with other weights (the fingerprints differ{compared}), and would give noise on these"
 
 

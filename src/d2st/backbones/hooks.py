@@ -60,7 +60,10 @@ class ClipShape:
     """
 
     def __init__(self, frames: int, image_size: tuple[int, int]):
-        self.nominal, self.shape, self.traced, self.stream = image_size, (frames, image_size), None, None
+        self.nominal = image_size
+        self.shape = (frames, image_size)
+        self.traced = None
+        self.stream = None
         self._thread = threading.local()
 
     @property
@@ -189,7 +192,8 @@ class StreamHook(Hook):
 
     def leave(self, branch: nn.Module, args: tuple, output: Tensor) -> Tensor:
         here = self.clip.here
-        x, here.stream = here.stream, None
+        x = here.stream
+        here.stream = None
         return self.adapt(x + output) - x if self.enabled else output
 
 

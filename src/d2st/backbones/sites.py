@@ -139,7 +139,8 @@ def _leaf(model: nn.Module, path: str) -> str:
     module = model.get_submodule(path)
     while isinstance(module, nn.Sequential) and len(module):
         child = next(reversed(module._modules))
-        path, module = f"{path}.{child}", module[-1]
+        path = f"{path}.{child}"
+        module = module[-1]
     return path
 
 

@@ -107,7 +107,9 @@ class CropsTransform:
     ) -> None:
         if crops < 1:
             raise D2STError(f"A test clip needs at least 1 crop, not {crops}.")
-        self.size, self.interpolation, self.crops = pair(size), interpolation, crops
+        self.size = pair(size)
+        self.interpolation = interpolation
+        self.crops = crops
         self.normalize = v2.Compose(normalize(mean, std))
 
     def __call__(self, clip: torch.Tensor) -> torch.Tensor:
@@ -134,7 +136,9 @@ class _RandomCover(torch.nn.Module):
 
     def __init__(self, size: tuple[int, int], multiples: tuple[float, float], interpolation: str) -> None:
         super().__init__()
-        self.size, self.multiples, self.interpolation = size, multiples, interpolation
+        self.size = size
+        self.multiples = multiples
+        self.interpolation = interpolation
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:  # (T, 3, H, W) uint8
         low, high = self.multiples

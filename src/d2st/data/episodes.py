@@ -20,7 +20,8 @@ def generator(seed: int, index: int, stream: int = EPISODE) -> np.random.Generat
         index: of the episode.
         stream: what the numbers are for; streams are independent of each other.
     """
-    key, counter = np.array([seed, index], dtype=np.uint64), np.array([0, 0, 0, stream], dtype=np.uint64)
+    key = np.array([seed, index], dtype=np.uint64)
+    counter = np.array([0, 0, 0, stream], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
@@ -114,8 +115,13 @@ class EpisodeSampler:
                 f"class; too few are in: {', '.join(small)}. Leave these classes out of the split, "
                 f"or choose fewer shots or queries."
             )
-        self.way, self.shot, self.queries, self.seed, self.count = way, shot, queries, seed, count
-        self.unseen, self.classes = unseen, tuple(names)
+        self.way = way
+        self.shot = shot
+        self.queries = queries
+        self.seed = seed
+        self.count = count
+        self.unseen = unseen
+        self.classes = tuple(names)
         self.by_class = [np.flatnonzero(labels == i) for i in range(count)]
         self.support_labels = np.repeat(np.arange(way), shot)
         self.query_labels = np.repeat(np.arange(way), queries)
@@ -126,7 +132,8 @@ class EpisodeSampler:
         # Orders come from sorting uniform numbers and not from rng.permutation, whose stream numpy may change.
         drawn = np.argsort(rng.random(self.count), kind="stable")[: self.way + self.unseen]
         orders = [self.by_class[c][np.argsort(rng.random(len(self.by_class[c])), kind="stable")] for c in drawn]
-        others, orders = orders[self.way :], orders[: self.way]
+        others = orders[self.way :]
+        orders = orders[: self.way]
         last = self.queries + self.shot
         return Episode(
             support=np.concatenate([order[self.queries : last] for order in orders]),

@@ -1,6 +1,8 @@
 """Load episodes, and batches for classification, the same for any number of loader workers."""
 
 import dataclasses
+from collections.abc import Iterable
+from itertools import chain
 
 import numpy as np
 import torch
@@ -60,7 +62,9 @@ class EpisodeClips(Dataset):
         support_transform: ClipTransform,
         query_transform: ClipTransform,
     ) -> None:
-        self.clips, self.sampler, self.sample = clips, sampler, sample
+        self.clips = clips
+        self.sampler = sampler
+        self.sample = sample
         self.support_transform, self.query_transform = support_transform, query_transform
 
     def __getitem__(self, index: int) -> Loaded:
@@ -73,29 +77,64 @@ class EpisodeClips(Dataset):
             return Loaded(index, torch.empty(0), classes, bad, str(error))
 
     def _read(self, index: int, episode: Episode, bad: dict[str, str]) -> torch.Tensor:
+        """Read support and query clips, (S + Q, T, 3, h, w)."""
         spares = [iter(clips) for clips in episode.spares]
-        videos = []
         members = np.concatenate([episode.support, episode.query])
         labels = np.concatenate([episode.support_labels, episode.query_labels])
+        videos = []
         for position, (clip, label) in enumerate(zip(members, labels, strict=True)):
             transform = self.support_transform if position < len(episode.support) else self.query_transform
-            while True:
-                rng = clip_generator(self.sampler.seed, index, position)
-                seed = torch_seed(rng)
-                try:
-                    frames = self.clips.read(int(clip), self.sample, rng)  # (T, 3, H, W) uint8
-                    break
-                except VideoError as error:
-                    bad[self.clips.clips[clip].id] = error.reason
-                    clip = next(spares[label], None)
-                    if clip is None:
-                        raise D2STError(
-                            f"Episode {index} finds no readable clip left in class "
-                            f"'{self.clips.classes[episode.classes[label]]}'; the last one is {error.path}: "
-                            f"{error.reason}. Run 'd2st check-data', repair the files or leave the class out."
-                        ) from error
-            videos.append(seeded(seed, transform, frames))
-        return torch.stack(videos)  # (S + Q, T, 3, H, W)
+            video, error = read_first(
+                self.clips,
+                chain([clip], spares[label]),
+                self.sample,
+                transform,
+                (self.sampler.seed, index, position),
+                bad,
+            )
+            if video is None:
+                raise D2STError(
+                    f"Episode {index} finds no readable clip left in class "
+                    f"'{self.clips.classes[episode.classes[label]]}'; the last one is {error.path}: "
+                    f"{error.reason}. Run 'd2st check-data', repair the files or leave the class out."
+                ) from error
+            videos.append(video)
+        return torch.stack(videos)
+
+
+def read_first(
+    clips: ClipSet,
+    candidates: Iterable[int],
+    sample: Sampler,
+    transform: ClipTransform,
+    place: tuple[int, int, int],
+    bad: dict[str, str],
+) -> tuple[torch.Tensor | None, VideoError | None]:
+    """Read the first clip that can be read, each with the same randomness.
+
+    Args:
+        clips: the set.
+        candidates: clips of it, in the order in which they are tried.
+        sample: frame sampler.
+        transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        place: seed, index and position of the randomness, see ``episodes.clip_generator``.
+        bad: gets the reasons of those that cannot be read, by their ids.
+
+    Returns:
+        The clip (T, 3, h, w), None if none can be read, and the last error.
+    """
+    last = None
+    for clip in candidates:
+        rng = clip_generator(*place)
+        seed = torch_seed(rng)
+        try:
+            frames = clips.read(int(clip), sample, rng)  # (T, 3, H, W) uint8
+        except VideoError as error:
+            bad[clips.clips[clip].id] = error.reason
+            last = error
+        else:
+            return seeded(seed, transform, frames), last
+    return None, last
 
 
 def seeded(seed: int, transform: ClipTransform, frames: torch.Tensor) -> torch.Tensor:
@@ -120,7 +159,8 @@ class Shuffled:
         if not 0 <= seed < 2**64:
             raise D2STError(f"The seed must be an integer from 0 to 2**64-1, not {seed}.")
         self.count, self.seed = count, seed
-        self._epoch, self._order = -1, np.empty(0, np.int64)
+        self._epoch = -1
+        self._order = np.empty(0, np.int64)
 
     def __getitem__(self, place: int) -> int:
         """Return the clip at a place of the list, 0, 1, 2, ..."""
@@ -146,7 +186,10 @@ class ClipBatches(Dataset):
     """
 
     def __init__(self, clips: ClipSet, size: int, sample: Sampler, transform: ClipTransform, seed: int) -> None:
-        self.clips, self.size, self.sample, self.transform = clips, size, sample, transform
+        self.clips = clips
+        self.size = size
+        self.sample = sample
+        self.transform = transform
         self.order = Shuffled(len(clips), seed)
 
     def __getitem__(self, index: int) -> Loaded:
@@ -165,15 +208,11 @@ class ClipBatches(Dataset):
         label = self.clips.labels[drawn]
         of_class = self.clips.by_class[label]
         first = int(np.searchsorted(of_class, drawn))
-        for clip in np.roll(of_class, -first):
-            rng = clip_generator(self.order.seed, place, 0)
-            seed = torch_seed(rng)
-            try:
-                return seeded(seed, self.transform, self.clips.read(int(clip), self.sample, rng))
-            except VideoError as error:
-                bad[self.clips.clips[clip].id] = error.reason
-                last = error
-        raise D2STError(
-            f"No clip of class '{self.clips.classes[label]}' can be read; the last one is {last.path}: {last.reason}. "
-            f"Run 'd2st check-data --full-shot', repair the files or leave the class out."
-        ) from last
+        candidates = np.roll(of_class, -first)
+        video, error = read_first(self.clips, candidates, self.sample, self.transform, (self.order.seed, place, 0), bad)
+        if video is None:
+            raise D2STError(
+                f"No clip of class '{self.clips.classes[label]}' can be read; the last one is {error.path}: "
+                f"{error.reason}. Run 'd2st check-data --full-shot', repair the files or leave the class out."
+            ) from error
+        return video

@@ -171,7 +171,8 @@ def tsn(
         int64 indices of shape (T,).
     """
     edges = np.round(np.arange(frames + 1) * ((length - 1) / frames)).astype(np.int64)  # (T + 1,)
-    first, last = edges[:-1], edges[1:]
+    first = edges[:-1]
+    last = edges[1:]
     if rng is not None:
         return rng.integers(first, last + 1)  # (T,)
     return (first * (2 * (views - view) - 1) + last * (2 * view + 1)) // (2 * views)  # (T,)

@@ -39,19 +39,15 @@ class View:
 
     def to_picture(self, points: torch.Tensor) -> torch.Tensor:
         """Map points of the model's frames to points of the clip's pictures."""
-        corner, scale = (
-            points.new_tensor(self.corner),
-            points.new_tensor(self.picture) / points.new_tensor(self.resized),
-        )
+        corner = points.new_tensor(self.corner)
+        scale = points.new_tensor(self.picture) / points.new_tensor(self.resized)
         yx = (points[..., -2:] + corner + 0.5) * scale - 0.5
         return torch.cat([points[..., :-2], yx], dim=-1)
 
     def to_model(self, points: torch.Tensor) -> torch.Tensor:
         """Undo :meth:`to_picture`."""
-        corner, scale = (
-            points.new_tensor(self.corner),
-            points.new_tensor(self.resized) / points.new_tensor(self.picture),
-        )
+        corner = points.new_tensor(self.corner)
+        scale = points.new_tensor(self.resized) / points.new_tensor(self.picture)
         yx = (points[..., -2:] + 0.5) * scale - corner - 0.5
         return torch.cat([points[..., :-2], yx], dim=-1)
 

@@ -84,7 +84,8 @@ def build(name: str, **options: object) -> Head:
     Raises:
         D2STError: no head has that name, the head has no such option, or lacks one that it cannot do without.
     """
-    known, options = options_of(name), check_options(name, options)
+    known = options_of(name)
+    options = check_options(name, options)
     missing = [key for key, option in known.items() if option.default is option.empty and key not in options]
     if missing:
         raise D2STError(f"The head '{name}' cannot be built without {', '.join(missing)}; see its class.")

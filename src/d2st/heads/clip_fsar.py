@@ -111,10 +111,19 @@ class CLIPFSAR(Head):
         start: Start = "random",
     ) -> None:
         super().__init__()
-        self.metric, self.cosine, self.smoothing, self.directions = metric, cosine, smoothing, directions
-        self.merge, self.text_token, self.inference = merge, text_token, inference
-        self.mixing, self.temperature, self.hidden = mixing, temperature, hidden
-        self.text_loss, self.matching_loss, self.contrast = text_loss, matching_loss, contrast
+        self.metric = metric
+        self.cosine = cosine
+        self.smoothing = smoothing
+        self.directions = directions
+        self.merge = merge
+        self.text_token = text_token
+        self.inference = inference
+        self.mixing = mixing
+        self.temperature = temperature
+        self.hidden = hidden
+        self.text_loss = text_loss
+        self.matching_loss = matching_loss
+        self.contrast = contrast
         self.projection = JointProjection("clip-fsar", features, joint, train_projection)
         self.transformer = TemporalTransformer(self.projection.width, depth, heads, hidden, dropout)
         if start == "identity":

@@ -77,7 +77,9 @@ def load(source: str | Path, *, revision: str | None = None, **options: object) 
         return head.eval()
     state = read_tensors(folder / WEIGHTS, what="head's weights", remedy=COPY)[0]
     if "classes" in options and "classes" in spec.options:
-        was, now, fresh = spec.options["classes"], options["classes"], head.state_dict()
+        was = spec.options["classes"]
+        now = options["classes"]
+        fresh = head.state_dict()
         for key, tensor in state.items():
             own = fresh.get(key, tensor)
             if was != now and tensor.shape[:1] == (was,) and own.shape == (now, *tensor.shape[1:]):
@@ -100,7 +102,8 @@ def saved_spec(folder: Path) -> HeadSpec | None:
     """
     if not (folder / CONFIG).exists():
         return None
-    options, where = dict(_read(folder)["head"]), f"{CONFIG} in {folder}"
+    options = dict(_read(folder)["head"])
+    where = f"{CONFIG} in {folder}"
     name = options.pop("name", None)
     if not isinstance(name, str):
         raise D2STError(f"{where}: the head's name is {told(name)} and not text; {COPY}.")

@@ -69,7 +69,8 @@ class MotionDecoder(nn.Module):
 
     def forward(self, differences: Tensor, size: tuple[int, int]) -> Tensor:
         """(N, channels, h, w) -> (N, 3, H, W), size (H, W)."""
-        x, grid = differences, differences.shape[2:]
+        x = differences
+        grid = differences.shape[2:]
         for step, conv, norm in zip(self.STEPS, self.convs, self.norms, strict=True):
             enlarged = [round(cells * (pixels / cells) ** step) for cells, pixels in zip(grid, size, strict=True)]
             x = F.interpolate(x, enlarged, mode="bilinear", align_corners=True)
@@ -161,7 +162,9 @@ class MoLo(Head):
         reconstruction_weight: float = 0.05,
     ) -> None:
         super().__init__()
-        self.features, self.motion_weight, self.class_weight = features, motion_weight, class_weight
+        self.features = features
+        self.motion_weight = motion_weight
+        self.class_weight = class_weight
         self.contrast_weight, self.reconstruction_weight = contrast_weight, reconstruction_weight
         self.needs_video = reconstruction_weight > 0
         self.scale_and_position = ScaleAndPosition(scale, positions)
@@ -194,8 +197,9 @@ class MoLo(Head):
         logits = shut_out(self._logits(prototypes, query), episode.labels, episode.way)
         loss = episode_cross_entropy(logits, episode.targets)
         if self.classifier is not None:
-            clips = (sum(part.mean(-2, keepdim=True) for part in split(x)) for x in (support, query))  # (..., S, 1, D)
-            loss = loss + self.class_weight * base_class_cross_entropy(*map(self.classifier, clips), episode)
+            seen = self.classifier(mean_frame_and_motion(support))  # (..., S, 1, classes)
+            asked = self.classifier(mean_frame_and_motion(query))  # (..., Q, 1, classes)
+            loss = loss + self.class_weight * base_class_cross_entropy(seen, asked, episode)
         if self.contrast_weight:
             contrasts = [
                 episode_cross_entropy(shut_out(x, episode.labels, episode.way), episode.targets)
@@ -221,7 +225,8 @@ class MoLo(Head):
             )
         if clips.shape[-4] < 2:
             raise D2STError("The head 'molo' sees motion from frame to frame; give clips of 2 frames or more, not 1.")
-        lead, maps = clips.shape[:-4], clips.reshape(-1, *clips.shape[-4:])  # (B, T, D, H, W)
+        lead = clips.shape[:-4]
+        maps = clips.reshape(-1, *clips.shape[-4:])  # (B, T, D, H, W)
         differences = self.motion(maps)
         frames = self._tokens(self.frame_token, self.frame_transformer, maps.mean((3, 4)))  # (B, T + 1, D)
         motion = self._tokens(self.motion_token, self.motion_transformer, self.motion.pool(differences))  # (B, T, D)
@@ -256,6 +261,12 @@ def split(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """(..., 2T + 1, D) -> frames behind their token (..., T + 1, D), motion behind its own (..., T, D)."""
     frames = tokens.shape[-2] // 2 + 1
     return tokens[..., :frames, :], tokens[..., frames:, :]
+
+
+def mean_frame_and_motion(tokens: Tensor) -> Tensor:
+    """Add the means of frames and of motion, with their tokens: (..., 2T + 1, D) -> (..., 1, D)."""
+    frames, motion = split(tokens)
+    return frames.mean(-2, keepdim=True) + motion.mean(-2, keepdim=True)
 
 
 def short(tokens: Tensor) -> Tensor:

@@ -78,7 +78,10 @@ class OTAM(Head):
         directions: Directions = "both",
     ) -> None:
         super().__init__()
-        self.cosine, self.smoothing, self.shots, self.directions = cosine, smoothing, shots, directions
+        self.cosine = cosine
+        self.smoothing = smoothing
+        self.shots = shots
+        self.directions = directions
 
     def match(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None

@@ -35,7 +35,9 @@ class Prototype(Head):
         scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.metric, self.cosine, self.shots = metric, cosine, shots
+        self.metric = metric
+        self.cosine = cosine
+        self.shots = shots
         self.scale = scale or (10.0 if metric == "cosine" else 1.0)
 
     @full_precision

@@ -83,7 +83,8 @@ class TupleAttention(nn.Module):
         values = _pick(values, index, dim=-3).flatten(-3, -2)  # (..., way, K R, O)
         per_tuple = way * (2 * values.shape[-1] + 4 * shots * len(s))  # what is found and its difference, four scores
         per_query = per_tuple * len(q) * keys[..., 0, 0, :1].numel() * keys.element_size()
-        size, distances = max(1, CHUNK // per_query), []
+        size = max(1, CHUNK // per_query)
+        distances = []
         for chunk_keys, chunk_values in zip(query_keys.split(size, -3), query_values.split(size, -3), strict=True):
             weights = self._weights(keys, norms, s, chunk_keys, q, index, valid)  # (..., way, Q, n', K R)
             found = (weights.flatten(-3, -2) @ values).unflatten(-2, weights.shape[-3:-1])  # (..., way, Q, n', O)
@@ -180,7 +181,9 @@ class TRX(Head):
                 f"The cardinalities of the head 'trx' are different whole numbers of frames, such as (2, 3), not "
                 f"{tuple(cardinalities)}."
             )
-        self.features, self.cardinalities, self.shots = features, tuple(cardinalities), shots
+        self.features = features
+        self.cardinalities = tuple(cardinalities)
+        self.shots = shots
         self.tuples = nn.ModuleList(TupleAttention(features, width, size, dropout) for size in cardinalities)
 
     def forward(

@@ -24,7 +24,10 @@ class JointProjection(nn.Module):
 
     def __init__(self, head: str, features: int, joint: int | None = None, trained: bool = False) -> None:
         super().__init__()
-        self.head, self.features, self.width, self.linear = head, features, joint or features, None
+        self.head = head
+        self.features = features
+        self.width = joint or features
+        self.linear = None
         if joint:
             self.linear = nn.Linear(features, joint).requires_grad_(trained)
             nn.init.constant_(self.linear.weight, float("nan"))  # nothing that could pass for a projection
@@ -99,7 +102,8 @@ class ZeroShot(Head):
     @checked_options("The head 'zero-shot'", features=WIDTH, joint=WIDTH, scale=POSITIVE)
     def __init__(self, features: int = 512, joint: int | None = None, scale: float = 100.0) -> None:
         super().__init__()
-        self.projection, self.scale = JointProjection("zero-shot", features, joint), scale
+        self.projection = JointProjection("zero-shot", features, joint)
+        self.scale = scale
 
     def embed(self, clips: Tensor) -> Tensor:
         """(..., T, D) -> (..., 1, D'): the mean frame in the joint space."""

@@ -51,9 +51,11 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
     Raises:
         D2STError: another system, keys that are missing or left over, or other shapes, listed.
     """
-    release, prefix = _release(system), "" if _encoder(target) is target else "encoder."
+    release = _release(system)
+    prefix = "" if _encoder(target) is target else "encoder."
     extra, renamed = {}, {}
-    own, elsewhere = target.state_dict(), "encoder." if isinstance(target, Head) else "head."
+    own = target.state_dict()
+    elsewhere = "encoder." if isinstance(target, Head) else "head."
     for theirs, (ours, tensor) in _translate(target, state_dict, release).items():
         if ours not in own and (ours.startswith(elsewhere) or re.match(release.spare, theirs)):
             extra[theirs] = tensor
@@ -62,7 +64,8 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
     trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
     frozen = {name for name in own.keys() - trained if name.startswith(f"{prefix}backbone.")}
     wanted = own.keys() - (frozen if frozen.isdisjoint(renamed) else set())
-    missing, unexpected = sorted(wanted - renamed.keys()), sorted(renamed.keys() - own.keys())
+    missing = sorted(wanted - renamed.keys())
+    unexpected = sorted(renamed.keys() - own.keys())
     shapes = sorted(name for name in own.keys() & renamed.keys() if not _fits(own[name], renamed[name]))
     if missing or unexpected or shapes:
         raise D2STError(

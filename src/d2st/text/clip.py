@@ -92,7 +92,8 @@ def encode_tokens(tower: nn.Module, tokens: Tensor) -> Tensor:
     Where attention is causal and the feature is that of the end token, what comes behind cannot matter, and any L that
     holds the longest text gives the same features; other towers get their full length.
     """
-    context, mask = tower.context_length, getattr(tower, "attn_mask", None)
+    context = tower.context_length
+    mask = getattr(tower, "attn_mask", None)
     if mask is None or tower.pool_type not in ("argmax", "eos") or tower.cls_emb is not None:
         return torch.cat([tower(part) for part in nn.functional.pad(tokens, (0, context - tokens.shape[1])).split(64)])
     try:

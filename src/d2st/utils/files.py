@@ -70,7 +70,8 @@ def temporary_folder(folder: Path, name: str) -> Iterator[Path]:
         folder: where the files belong.
         name: of the file, or of what is done.
     """
-    prefix, suffix = f".{name[:25]}.{_host()}-", f".{os.getpid()}.tmp"  # a name may have no more than 255 bytes
+    prefix = f".{name[:25]}.{_host()}-"  # a name may have no more than 255 bytes
+    suffix = f".{os.getpid()}.tmp"
     temporary = tempfile.mkdtemp(prefix=prefix, suffix=suffix, dir=folder)
     _writing.add(temporary)
     try:

@@ -20,7 +20,8 @@ def find(source: str | Path, *files: str, revision: str | None = None) -> Path:
     Raises:
         D2STError: neither is there, or a revision of a folder.
     """
-    name, on_hub = str(source), str(source).startswith("hub:")
+    name = str(source)
+    on_hub = str(source).startswith("hub:")
     if on_hub:
         name, _, at = name.removeprefix("hub:").partition("@")
         revision = at or revision

@@ -84,7 +84,8 @@ class _Lines(logging.Handler):
 def shown_log(level: int = logging.INFO) -> Iterator[None]:
     """Show what the package logs as lines on stderr, until the end of the block."""
     logger = logging.getLogger("d2st")
-    before, handler = logger.level, _Lines(level)
+    before = logger.level
+    handler = _Lines(level)
     if any(isinstance(other, _Lines) for other in logger.handlers):  # they are shown already
         yield
         return
@@ -121,7 +122,8 @@ class Output(io.RawIOBase):
         except BrokenPipeError:
             self.gone = True
         except OSError as error:
-            self.gone, self.failure = True, error
+            self.gone = True
+            self.failure = error
         return len(data)
 
     def writable(self) -> bool:
@@ -145,7 +147,8 @@ def safe_streams() -> Iterator[list[Output]]:
     Yields:
         stdout's, where it is a file, a pipe or a terminal.
     """
-    before, shown = (sys.stdout, sys.stderr), warnings.showwarning
+    before = (sys.stdout, sys.stderr)
+    shown = warnings.showwarning
     outputs = [_safe("stdout"), _safe("stderr")]
     own = sys.stdout, sys.stderr
     warnings.showwarning = _show

@@ -66,7 +66,10 @@ def _solo(*parts: tuple[Event, Course]) -> Perform:
 
 
 def _motions() -> list[Motion]:
-    right, down, left, up = 0.0, 0.25, 0.5, 0.75
+    right = 0.0
+    down = 0.25
+    left = 0.5
+    up = 0.75
     sides = {"right": right, "down": down, "left": left, "up": up}
     found: list[Motion] = []
 

@@ -100,7 +100,8 @@ def _paint(frames: np.ndarray, look: Look, track: Track, shift: np.ndarray) -> N
     corner = np.floor(center).astype(np.int64) - window // 2
     local = (corner[..., None] + np.arange(window) + 0.5 - center[..., None]).astype(np.float32)
     local = local / radius[:, None]  # (2, T, window), in units of the object's radius
-    across, down = local[0][:, None, :], local[1][:, :, None]
+    across = local[0][:, None, :]
+    down = local[1][:, :, None]
     u = cosine[:, None, None] * across + sine[:, None, None] * down  # (T, window, window)
     v = cosine[:, None, None] * down - sine[:, None, None] * across
     distance = SHAPES[NAMES[look.shape]](u, v)
@@ -111,7 +112,10 @@ def _paint(frames: np.ndarray, look: Look, track: Track, shift: np.ndarray) -> N
     ink = tint + (tone - tint) * second
     for t in np.flatnonzero(track.seen):
         left, top = corner[:, t]
-        x0, x1, y0, y1 = max(left, 0), min(left + window, side), max(top, 0), min(top + window, side)
+        x0 = max(left, 0)
+        x1 = min(left + window, side)
+        y0 = max(top, 0)
+        y1 = min(top + window, side)
         if x0 >= x1 or y0 >= y1:
             continue
         part = (t, slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))

@@ -76,8 +76,10 @@ def _in_turn(left_first: bool, appear: bool) -> Callable[[Rng, Array], list[Traj
     """Let a left and a right actor come, or go, one after the other."""
 
     def perform(rng: Rng, u: Array) -> list[Trajectory]:
-        early, late = rng.uniform(0.22, 0.36), rng.uniform(0.64, 0.78)
-        half, tilt = rng.uniform(0.15, 0.27), rng.uniform(-0.15, 0.15)
+        early = rng.uniform(0.22, 0.36)
+        late = rng.uniform(0.64, 0.78)
+        half = rng.uniform(0.15, 0.27)
+        tilt = rng.uniform(-0.15, 0.15)
         paths = []
         for side in (-1, 1):
             at = early if (side < 0) == left_first else late

@@ -95,9 +95,16 @@ def orbit(sign: int, inward: float = 0.0) -> Event:
     """Go around a center; inward 1 spirals in, -1 spirals out, 0 stays on the circle."""
 
     def event(rng: Rng, p: Array) -> Trajectory:
-        start, laps = rng.random(), rng.uniform(0.75, 1.1) * (1.3 if inward else 1.0)
-        near, far = 0.06, rng.uniform(0.24, 0.32)
-        radius = far - (far - near) * p if inward > 0 else near + (far - near) * p if inward < 0 else far * 0.85
+        start = rng.random()
+        laps = rng.uniform(0.75, 1.1) * (1.3 if inward else 1.0)
+        near = 0.06
+        far = rng.uniform(0.24, 0.32)
+        if inward > 0:
+            radius = far - (far - near) * p
+        elif inward < 0:
+            radius = near + (far - near) * p
+        else:
+            radius = far * 0.85
         return trajectory(p, *along(start + sign * laps * p, radius))
 
     return event
@@ -108,7 +115,8 @@ def wander(angle: float, shape: Course, swing: tuple[float, float] = (0.1, 0.16)
 
     def event(rng: Rng, p: Array) -> Trajectory:
         x, y = along(angle, rng.uniform(0.42, 0.6) * p)
-        beats, side = rng.uniform(1.5, 2.2), rng.choice([-1, 1]) if shape is zigzag else -1
+        beats = rng.uniform(1.5, 2.2)
+        side = rng.choice([-1, 1]) if shape is zigzag else -1
         across = side * rng.uniform(*swing) * shape(beats * p)
         # A hop leads upwards, whichever way it goes; a zigzag leads to the sides of its way.
         aside = (0.0, 1.0) if shape is hops else along(angle + 0.25, 1.0)

@@ -63,7 +63,8 @@ def _settle(rng: Rng, values: np.ndarray, low: float, high: float) -> np.ndarray
     room = high - low
     span = values.max() - values.min()
     if span > room:
-        values, span = values * (room / span), room
+        values = values * (room / span)
+        span = room
     travel = max(span, rng.uniform(0.0, 0.8) * room)
     start = rng.random() * (room - travel) + rng.random() * (travel - span)
     return values - values.min() + low + start
@@ -83,7 +84,8 @@ def _place(rng: Rng, actors: list[Trajectory]) -> list[Track]:
 def _shaking(rng: Rng, count: int, side: int) -> np.ndarray:
     """Draw camera shifts in whole pixels, a bounded random walk of a random strength, (count, 2)."""
     reach = int(rng.uniform(0, SHAKE) * side + 0.5)
-    shift, shifts = np.zeros(2, np.int64), []
+    shift = np.zeros(2, np.int64)
+    shifts = []
     for step in rng.integers(-1, 2, (count, 2)):
         shift = np.clip(shift + step, -reach, reach)
         shifts.append(shift)
@@ -102,7 +104,8 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
     digest = hashlib.sha256(f"{config.seed}/{motion.name}/{number}".encode()).digest()
     rng = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:8], "little")))
     count = int(rng.integers(config.shortest, config.longest + 1))
-    begin, end = rng.uniform(0.0, 0.1), rng.uniform(0.9, 1.0)
+    begin = rng.uniform(0.0, 0.1)
+    end = rng.uniform(0.9, 1.0)
     u = np.clip((np.arange(count) / (count - 1) - begin) / (end - begin), 0, 1)
     actors = motion.perform(rng, u)
     tracks = _place(rng, actors)
@@ -196,7 +199,8 @@ def write_benchmark(
     for file, content in ((record, stamp), (folder / "split.yaml", parts)):
         text = yaml.safe_dump(content, sort_keys=False)
         write_atomic(file, lambda part, text=text: part.write_text(text, "utf-8"))
-    todo, done = [], 0
+    todo = []
+    done = 0
     for part, names in parts.items():
         for name in names:
             where = folder / "clips" / name

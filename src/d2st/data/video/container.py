@@ -104,11 +104,15 @@ def decode(path, stream, packets: Iterable) -> Iterator:
     """
     import av
 
-    count, decoded, begun, failure = 0, 0, False, None
+    count = 0
+    decoded = 0
+    begun = False
+    failure = None
     for packet, following in pairwise(chain(packets, [None])):
         if following is None and packet.is_corrupt and count:
             break
-        count, begun = count + 1, begun or packet.is_keyframe
+        count += 1
+        begun = begun or packet.is_keyframe
         try:
             frames = stream.codec_context.decode(packet)
         except (av.error.FFmpegError, OSError) as error:

@@ -17,7 +17,8 @@ class VideoError(D2STError):
 
     def __init__(self, path: str | os.PathLike, reason: str) -> None:
         super().__init__(f"Video '{os.fspath(path)}' cannot be read: {reason}.")
-        self.path, self.reason = os.fspath(path), reason
+        self.path = os.fspath(path)
+        self.reason = reason
 
     def __reduce__(self):
         # Exceptions pickle by their message alone; workers send this one to the main process.

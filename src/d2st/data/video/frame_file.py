@@ -56,7 +56,8 @@ class Compressed:
         from PIL import Image
 
         options = FORMATS[format](quality)
-        self._offsets, self._data = [0], tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed by __exit__
+        self._offsets = [0]
+        self._data = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed by __exit__
         try:
             for picture in pictures:
                 one = io.BytesIO()
@@ -122,8 +123,10 @@ def is_frame_file(path: str | os.PathLike) -> bool:
 def probe(path: str | os.PathLike) -> VideoInfo:
     """Check what a file says about itself and decode its first frame; see :func:`d2st.data.video.reader.probe`."""
     with clip_errors(path), _with_remedy(path), _open(path) as file:
-        about, offsets = file.metadata(), file.get_tensor("offsets")
-        frames, fps = len(offsets) - 1, float(about["fps"])
+        about = file.metadata()
+        offsets = file.get_tensor("offsets")
+        frames = len(offsets) - 1
+        fps = float(about["fps"])
         if frames < 1 or int(about["length"]) != frames or not 0 <= fps < float("inf"):
             raise ValueError(f"it tells of {about['length'][:20]} frames at {about['fps'][:20]} a second")
         _, first = next(_pictures(path, file, offsets, [0]))
@@ -140,11 +143,13 @@ def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator
         VideoError: the file is missing or damaged.
     """
     with clip_errors(path), _with_remedy(path), _open(path) as file:
-        about, offsets = file.metadata(), file.get_tensor("offsets")
+        about = file.metadata()
+        offsets = file.get_tensor("offsets")
         length = len(offsets) - 1
         # A video that holds fewer frames than its packets promised is sampled again only where one that is missing is
         # picked; so is its file.
-        fps, promised = float(about["fps"]), int(about.get("promised", length))
+        fps = float(about["fps"])
+        promised = int(about.get("promised", length))
         again = copy.deepcopy(rng)
         indices = np.asarray(sample(promised, fps, rng))  # (T,)
         if promised > length and len(indices) and indices.max() >= length:

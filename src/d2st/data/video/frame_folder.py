@@ -123,7 +123,8 @@ def _pictures(folder, files: Iterable[Path], short_side: int | None = None) -> I
                 raise
             raise VideoError(folder, f"its frame '{path.name}' is no readable picture ({why(error)})") from error
         if size is None:
-            size, least = shrunk(*picture.size), min(picture.size)
+            size = shrunk(*picture.size)
+            least = min(picture.size)
             if short_side and min(size) > short_side:
                 size = tuple(max(short_side, round(n * short_side / least)) for n in picture.size)
         if picture.size != size:

@@ -24,7 +24,9 @@ class Fields:
     def __init__(self, codec: str, extradata: bytes | None) -> None:
         look = {"h264": _H264, "mpeg2video": _MPEG2}.get(codec)
         self._look = look and look(extradata or b"")
-        self._first, self.single, self.paired = None, 0, 0
+        self._first = None
+        self.single = 0
+        self.paired = 0
 
     def __call__(self, packet) -> bool:
         """Say whether a packet completes the frame of the one before."""
@@ -35,7 +37,8 @@ class Fields:
         (field,) = found
         second = self._first == (field[0], 1 - field[1])
         self._first = None if second else field
-        self.single, self.paired = self.single + 1, self.paired + second
+        self.single += 1
+        self.paired += second
         return second
 
 
@@ -49,7 +52,8 @@ class _MPEG2:
 
     def fields(self, data: bytes) -> set[tuple[int, int]]:
         """Return (number of the frame, parity) of the fields in a packet; none for whole frames."""
-        found, at = set(), data.find(b"\0\0\1\xb5")
+        found = set()
+        at = data.find(b"\0\0\1\xb5")
         while at >= 0 and at + 7 <= len(data):
             structure = data[at + 6] & 3
             if data[at + 4] >> 4 == 8 and structure in (1, 2):
@@ -97,7 +101,9 @@ class _H264:
         """Read what a sequence parameter set says of its slices (section 7.3.2.1.1)."""
         if len(unit) < 4:
             return
-        bits, profile, plane = _Bits(unit[4:]), unit[1], False
+        bits = _Bits(unit[4:])
+        profile = unit[1]
+        plane = False
         bits.number()
         if profile in _HIGH:
             chroma = bits.number()
@@ -142,7 +148,8 @@ class _Bits:
 
     def __init__(self, data: bytes) -> None:
         plain = data.replace(b"\0\0\3", b"\0\0")
-        self.value, self.left = int.from_bytes(plain, "big"), 8 * len(plain)
+        self.value = int.from_bytes(plain, "big")
+        self.left = 8 * len(plain)
 
     def take(self, count: int) -> int:
         if count > self.left:

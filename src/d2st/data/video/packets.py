@@ -49,10 +49,17 @@ class Scan:
 def scan(container, stream) -> Scan:
     """Read all packets of an open stream."""
     codec, extradata = stream.codec_context.name, stream.codec_context.extradata
-    shows, second, restarts = shown_by(stream), Fields(codec, extradata), _restarts(codec, extradata)
+    shows = shown_by(stream)
+    second = Fields(codec, extradata)
+    restarts = _restarts(codec, extradata)
     skips = container.format.name.startswith(_CONTAINERS)
-    kept, size, shown, times, resets = [], 0, [], [], []
-    sure, clean = True, None
+    kept = []
+    size = 0
+    shown = []
+    times = []
+    resets = []
+    sure = True
+    clean = None
     for packet in container.demux(stream):
         if not packet.size:
             continue
@@ -64,7 +71,8 @@ def scan(container, stream) -> Scan:
         skips = skips and not packet.is_discard
         if clean is None and shown[-1]:
             clean = _begins(codec, extradata or b"", bytes(packet))
-        size, last = size + packet.size, memoryview(packet)
+        size += packet.size
+        last = memoryview(packet)
         if size > _KEPT:
             kept = None
         if kept is not None:
@@ -110,7 +118,8 @@ def plan(found: Scan, wanted: np.ndarray) -> list[tuple[int, int, list[int]]]:
         skipped.
     """
     frames = [frame for _, frame in found.starts]
-    stretches, position = [(0, 0, [])], 0
+    stretches = [(0, 0, [])]
+    position = 0
     for target in wanted.tolist():
         i = bisect_right(frames, target) - 1
         if i >= 0 and frames[i] > position + _GAP:
@@ -154,7 +163,8 @@ def _begins(codec: str, extradata: bytes, data: bytes) -> bool:
 
 def _slices(data: bytes, prefix: int, kind: Callable[[int], int], kinds: range) -> set[int]:
     """Return the types of the coded slices in a length-prefixed packet (ITU-T H.264 table 7-1, H.265 table 7-1)."""
-    found, at = set(), 0
+    found = set()
+    at = 0
     while at + prefix < len(data):
         found.add(kind(data[at + prefix]))
         at += prefix + int.from_bytes(data[at : at + prefix], "big")

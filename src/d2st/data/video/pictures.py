@@ -22,7 +22,8 @@ class FrameBuffer:
     """
 
     def __init__(self, path: str | os.PathLike, indices: Sequence[int]) -> None:
-        self.path, self.indices = path, np.asarray(indices)
+        self.path = path
+        self.indices = np.asarray(indices)
         self._clip: np.ndarray | None = None
 
     def put(self, index: int, picture: np.ndarray) -> None:
@@ -32,7 +33,8 @@ class FrameBuffer:
             VideoError: all of them would be larger than ``MAX_BYTES``.
         """
         if self._clip is None:
-            count, size = len(self.indices), picture.nbytes
+            count = len(self.indices)
+            size = picture.nbytes
             if count * size > MAX_BYTES:
                 height, width = picture.shape[:2]
                 raise VideoError(
@@ -122,7 +124,8 @@ def _side_data(frame):
 
         def unnamed(cls, value: int):
             kind = object.__new__(cls)
-            kind._name_, kind._value_ = f"UNNAMED_{value}", value
+            kind._name_ = f"UNNAMED_{value}"
+            kind._value_ = value
             return kind
 
         Type._missing_ = classmethod(unnamed)

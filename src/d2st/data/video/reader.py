@@ -80,7 +80,8 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         turns, _ = orientation(first)
         width, height = shrunk(first.width, first.height)
         size = (height, width) if turns % 2 == 0 else (width, height)
-        rate, codec = found.rate or frame_rate(stream), stream.codec_context.name
+        rate = found.rate or frame_rate(stream)
+        codec = stream.codec_context.name
         return VideoInfo(length, rate, *size, 90 * turns, codec, first.format.name, notes)
 
 
@@ -119,7 +120,8 @@ def read_clip(
         VideoError: the file cannot be read or an index is outside the clip.
     """
     with clip_errors(path), open_video(path) as (container, stream):
-        found, size = scan_packets(path, container, stream), shrunk(*stored_size(stream))
+        found = scan_packets(path, container, stream)
+        size = shrunk(*stored_size(stream))
         rate = found.rate or frame_rate(stream)
         promised, notes = _length(path, container, stream, found)
         for note in notes:
@@ -168,7 +170,8 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
             if decoded == promised:
                 break  # more frames than packets: the length stays the scan's
             picture = upright(frame, size)
-            decoded, damaged = decoded + 1, damaged + frame.is_corrupt
+            decoded += 1
+            damaged += frame.is_corrupt
             yield picture
         if _repeats(decoded, promised):
             for _ in range(promised - decoded):
@@ -239,11 +242,13 @@ def _pictures(path, stream, found: Scan, size: tuple[int, int], indices: np.ndar
 
 def _pick(path, stream, found: Scan, stretches, size, indices) -> torch.Tensor | None:
     """Decode stretches to frames (T, 3, H, W); None where a skip did not land where it should."""
-    pictures, damaged = FrameBuffer(path, indices), 0
+    pictures = FrameBuffer(path, indices)
+    damaged = 0
     skips = len(stretches) > 1 or stretches[0][0] > 0
     for start, index, targets in stretches:
         stream.codec_context.flush_buffers()
-        wanted, end = set(targets), targets[-1] + 1
+        wanted = set(targets)
+        end = targets[-1] + 1
         for frame in decode(path, stream, packets_from(path, found, start)):
             if skips and (frame.pts != found.times[index] or frame.is_corrupt):
                 return None  # damage is mended from the frames before, which were skipped

@@ -85,7 +85,9 @@ class VideoStream:
     """
 
     def __init__(self, path: str | os.PathLike, container, stream) -> None:
-        self.path, self._container, self._stream = path, container, stream
+        self.path = path
+        self._container = container
+        self._stream = stream
         self.fps = frame_rate(stream) or _ASSUMED_RATE
         length = stream.duration * stream.time_base if stream.duration else (container.duration or 0) / 1e6
         self.duration = float(length) or None
@@ -112,7 +114,8 @@ class VideoStream:
     def _frames(self) -> Iterator:
         import av
 
-        shows, packets = shown_by(self._stream), 0
+        shows = shown_by(self._stream)
+        packets = 0
         second = Fields(self._stream.codec_context.name, self._stream.codec_context.extradata)
         for packet in itertools.chain(self._packets(), [None]):
             if packet is not None:
@@ -152,8 +155,10 @@ class FrameStream:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path, self._files = path, frame_folder.frame_files(path)
-        self.fps, self.tally = _ASSUMED_RATE, Tally(assumed_rate=_ASSUMED_RATE)
+        self.path = path
+        self._files = frame_folder.frame_files(path)
+        self.fps = _ASSUMED_RATE
+        self.tally = Tally(assumed_rate=_ASSUMED_RATE)
         self.duration: float | None = len(self._files) / self.fps
 
     def __iter__(self) -> Iterator[tuple[float, np.ndarray]]:

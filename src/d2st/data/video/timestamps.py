@@ -58,9 +58,12 @@ class _Clock:
     """
 
     def __init__(self, step: float, start: float) -> None:
-        self.step, self.start, self.pace = step, start, step
+        self.step = step
+        self.start = start
+        self.pace = step
         self.last = self.before = self.time = self.doubt = None
-        self.shift, self.waiting = 0.0, []
+        self.shift = 0.0
+        self.waiting = []
 
     def take(self, stamp: Stamp, frame: Frame) -> Iterator[Timed]:
         """Give out the frames whose times are known with the next one."""
@@ -107,14 +110,16 @@ class _Clock:
                 for _, earlier in self.waiting:
                     yield self._invent(earlier)
                 self.waiting = []
-                self.shift, self.last = self.time + self.pace - float(doubted), None
+                self.shift = self.time + self.pace - float(doubted)
+                self.last = None
             yield from self._accept(doubted, frame)
             self.waiting = after
         self.doubt = None
 
     def _accept(self, stamp: Stamp, frame: Frame) -> Iterator[Timed]:
         """Give out a frame at its own time, and those that wait evenly before it."""
-        count, frames = len(self.waiting), [frame for _, frame in self.waiting]
+        count = len(self.waiting)
+        frames = [frame for _, frame in self.waiting]
         self.waiting = []
         if self.time is None:
             self.shift = -min(self.start, float(stamp))
@@ -131,7 +136,9 @@ class _Clock:
         yield Timed(time, True, frame)
         if self.last is not None:
             self.pace = min(self.step, max(_NUDGE * self.step, float(stamp - self.last)))
-        self.time, self.before, self.last = time, self.last, stamp
+        self.time = time
+        self.before = self.last
+        self.last = stamp
 
     def _invent(self, frame: Frame) -> Timed:
         self.time = 0.0 if self.time is None else self.time + self.pace

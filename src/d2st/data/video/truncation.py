@@ -60,7 +60,8 @@ def _segment(read: Callable[[int, int], bytes], size: int) -> int:
     """Return where the segment of a Matroska or WebM file ends; one of unknown size ends anywhere (RFC 8794)."""
     at = 0
     for _ in range(4):  # the header, the segment, and filling between them
-        name, length = _number(read(at, 8), keep=True), 0
+        name = _number(read(at, 8), keep=True)
+        length = 0
         if name is None:
             return size
         at += name[1]
@@ -110,7 +111,8 @@ def _tags(read: Callable[[int, int], bytes], size: int) -> int:
 
 def _asf(read: Callable[[int, int], bytes], size: int) -> int:
     """Return the size that a WMV's header gives, unless it was a broadcast."""
-    end, at = int.from_bytes(read(16, 8), "little"), 30
+    end = int.from_bytes(read(16, 8), "little")
+    at = 30
     while at + 24 <= min(end, size):
         head = read(at, 24 + 68)
         if head[:16] == _ASF_PROPERTIES and len(head) == 92:

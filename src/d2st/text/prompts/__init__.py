@@ -37,9 +37,11 @@ def prompts(classes: Sequence[str], names: str = "raw", templates: str = "photo"
     if missing and not shipped:
         raise D2STError(f"names='{names}' has no line for {', '.join(map(repr, missing[:8]))}; add 'class: text'.")
     forms = read_templates(templates)
-    return [
-        [form.replace("{}", text) for text in known.get(name) or [_words(name)] for form in forms] for name in classes
-    ]
+    found = []
+    for name in classes:
+        texts = known.get(name) or [_words(name)]
+        found.append([form.replace("{}", text) for text in texts for form in forms])
+    return found
 
 
 def clean(name: str) -> str:
@@ -61,11 +63,14 @@ def read_names(path: Path) -> dict[str, list[str]]:
         D2STError: not there, or not lines of ``class: text``.
     """
     if path.is_dir():
-        return {name: texts for file in sorted(path.glob("*.yaml")) for name, texts in read_names(file).items()}
+        everything: dict[str, list[str]] = {}
+        for file in sorted(path.glob("*.yaml")):
+            everything |= read_names(file)
+        return everything
     content = read_yaml(path)
     if isinstance(content, dict) and content:
         found = {name: [texts] if isinstance(texts, str) else texts for name, texts in content.items()}
-        if all(isinstance(t, list) and t and all(isinstance(x, str) and x.strip() for x in t) for t in found.values()):
+        if all(map(_are_texts, found.values())):
             return found
     raise D2STError(f"names='{path}' must hold lines of 'class: text' or 'class: [text, text]'.")
 
@@ -87,6 +92,11 @@ def read_templates(templates: str) -> list[str]:
     if not isinstance(found, list) or not found or not all(isinstance(t, str) and t.count("{}") == 1 for t in found):
         raise D2STError(f"templates='{templates}' must hold a list of templates with one {{}} each for the name.")
     return found
+
+
+def _are_texts(texts: object) -> bool:
+    """Say whether it is a list of texts with something in them."""
+    return isinstance(texts, list) and bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
 
 
 def _words(name: str) -> str:
