@@ -3,7 +3,8 @@
 A head is a :class:`Head`. It defines ``match``, and where it has them a per-clip stage ``embed`` and a ``loss`` of its
 own. What it needs of others it says in two places, and nowhere else:
 
-- class flags (``needs_maps``, ``needs_text``, ``needs_video``, ``mixes_names``), see :class:`Head`;
+- class flags (``needs_maps``, ``needs_text``, ``needs_video``, ``mixes_names``,
+  ``frame_pairs``), see :class:`Head`;
 - names of its constructor's options: those in :data:`FILLED` follow from the encoder, the clips and the training part.
   Whoever builds a head for an encoder fills them in, users do not type them, and listings of options leave them out.
 
@@ -13,7 +14,7 @@ A head of options ``joint`` or with ``needs_text`` has an attribute ``projection
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -93,6 +94,8 @@ class Head(nn.Module):
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
         needs_text: ``match`` wants the features of the class names.
         mixes_names: ``parts`` gives the shares of names and of looks, and ``mixing`` is the share of the names.
+        frame_pairs: how ``match`` pairs the frames of two clips, by the cosine ``cosine``: each with the "nearest", or
+            along the "path" of least cost; None where it does not pair frames.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
         text: how names were encoded for the training of a head with ``needs_text``; None for the others.
         reading: how the clips were read that it was trained on; None where it was not trained.
@@ -102,6 +105,7 @@ class Head(nn.Module):
     needs_maps: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
     mixes_names: ClassVar[bool] = False
+    frame_pairs: ClassVar[Literal["nearest", "path"] | None] = None
     needs_video: bool = False
     spec: HeadSpec | None = None
     text: TextConfig | None = None

@@ -1,5 +1,7 @@
 """Bi-MHM: bidirectional mean Hausdorff metric (Wang et al., HyRSM, 2022), the matching of D2ST-Adapter."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from ..utils.config import checked_options
@@ -34,6 +36,8 @@ class BiMHM(Head):
         shots: ``"prototype"`` as D2ST, MoLo and HyRSM's 5-shot model do it, ``"distance"`` as HyRSM's 1-shot model
             does with several shots (see ``class_distances``).
     """
+
+    frame_pairs: ClassVar[str] = "nearest"
 
     @checked_options("The head 'bi-mhm'")
     def __init__(self, cosine: Cosine = "norm", shots: Shots = "prototype") -> None:

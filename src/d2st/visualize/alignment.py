@@ -11,8 +11,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..heads import Head, frame_distances
-from ..heads.bi_mhm import BiMHM
-from ..heads.otam import OTAM
 from .sheet import FAINT, INK, Sheet
 
 Pairs = tuple[tuple[int, int], ...]
@@ -49,9 +47,9 @@ def align(head: Head, support: Tensor, query: Tensor) -> Alignment:
         support: (T', D) frame features of a clip, or their mean over the clips of a class.
         query: (T, D).
     """
-    measure = head.cosine if isinstance(head, BiMHM | OTAM) else "norm"
+    measure = head.cosine if head.frame_pairs else "norm"
     distances = frame_distances(support[None], query[None], measure)[0, 0].T.float().cpu().numpy()  # (T, T')
-    if isinstance(head, OTAM):
+    if head.frame_pairs == "path":
         of_query = tuple(enumerate(ordered_path(distances)))
         of_support = _turned(ordered_path(distances.T))
         # A single direction matches each support frame in the order of the query's; see OTAM.
