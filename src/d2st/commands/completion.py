@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from ..errors import D2STError
-from .help import completion_flags
-from .registry import COMMANDS
+from .help import add_flags
+from .registry import COMMANDS, load
 
 SHELLS = ("bash", "zsh", "tcsh")
 
@@ -29,7 +29,7 @@ def completion(arguments: Sequence[str]) -> str:
     commands = parser.add_subparsers()
     for name, command in COMMANDS.items():
         added = commands.add_parser(name, help=command.summary.replace("%", "%%"), add_help=False)
-        completion_flags(name, added)
+        add_flags(added, name, load(command.config))
         for action in added._actions:
             action.choices = getattr(action, "suggested", None) or None
             if action.choices is None and action.nargs != 0:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from ..factory.options import adapter_names, head_names
-from ..utils.annotations import members
+from ..utils.annotations import choices_of, members
 from ..utils.config import groups_of, hints_of
-from .registry import COMMANDS, load
+from .registry import COMMANDS
 from .settings import Settings
 
-_WORDS = {int: "N", float: "X", str: "TEXT"}
 _OTHER = {
     "config": ("FILE", "YAML file with these settings, or a recipe that ships; flags override it"),
     "print-config": (None, "print the settings as a file for --config, and stop"),
@@ -93,7 +92,7 @@ def _add_group(parser: argparse.ArgumentParser, heading: str, flags: Iterable[Fl
 
 
 def _flags(fields: Iterable[dataclasses.Field], command: str, known: Mapping[str, object]) -> Iterator[Flag]:
-    """Fields of a config as flags; an adapter and the folder of a trained one are the same flag."""
+    """Make flags of fields; an adapter and the folder of a trained one are the same flag."""
     for field in fields:
         text = field.metadata.get("help", "")
         if field.name == "adapter_path" and "adapter" in known:
@@ -123,21 +122,28 @@ def _adapter_flag(field: dataclasses.Field, command: str, path: dataclasses.Fiel
 
 
 def _flag(name: str, hint: object, text: str, default: object) -> Flag:
-    """A flag for a value of an annotation's type."""
+    """Make a flag for a value of an annotation's type."""
     kinds = [kind for kind in members(hint) if kind is not type(None)]
-    choices = tuple(str(choice) for kind in kinds if get_origin(kind) is Literal for choice in get_args(kind))
+    choices = tuple(str(choice) for choice in choices_of(hint))
     several = any(get_origin(kind) is tuple for kind in kinds)
     if bool in kinds:
         value, choices = "[true|false]", ("true", "false")
     elif choices:
         value = "{" + ",".join(choices) + "}"
     else:
-        inner = [get_args(kind)[0] if get_origin(kind) is tuple else kind for kind in kinds]
-        value = _WORDS.get(inner[0], "VALUE") if inner else "VALUE"
-        value = name.rpartition(".")[2].replace("_", "-").upper() if value == "TEXT" else value
+        value = _placeholder(name, kinds[0] if kinds else object)
     if several:
         value = f"{value} ..."
     return Flag(name.replace("_", "-"), value, text, choices, _shown(default, text))
+
+
+def _placeholder(name: str, kind: object) -> str:
+    """Name what follows a flag: N or X for numbers, the flag's own name for texts."""
+    if get_origin(kind) is tuple:
+        kind = get_args(kind)[0]
+    if kind is str:
+        return name.rpartition(".")[2].replace("_", "-").upper()
+    return {int: "N", float: "X"}.get(kind, "VALUE")
 
 
 def _default_of(field: dataclasses.Field) -> object:
@@ -147,7 +153,7 @@ def _default_of(field: dataclasses.Field) -> object:
 
 
 def _shown(default: object, text: str) -> str:
-    """A default as it is typed; what None means is said by the help."""
+    """Write a default as it is typed; what None means is said by the help."""
     if default is dataclasses.MISSING:
         return ""
     if default is None:
@@ -160,14 +166,14 @@ def _shown(default: object, text: str) -> str:
 
 
 def _adapter_options(name: str) -> tuple[Callable, dict[str, object]]:
-    """An adapter's config, and the defaults of its fields."""
+    """Find an adapter's config, and the defaults of its fields."""
     from ..adapters import SYSTEMS
 
     return SYSTEMS[name], {field.name: _default_of(field) for field in dataclasses.fields(SYSTEMS[name])}
 
 
 def _head_options(settings: Settings) -> tuple[Callable, dict[str, object]]:
-    """A head, and the defaults of its options: those of the saved head of that name, or its own."""
+    """Find a head, and the defaults of its options: those of the saved head of that name, or its own."""
     from ..heads import FILLED, HEADS, options_of
 
     name, saved = settings.head, settings.saved_head
@@ -178,7 +184,7 @@ def _head_options(settings: Settings) -> tuple[Callable, dict[str, object]]:
 
 
 def _inner_flags(group: str, owner: Any, defaults: Mapping[str, object]) -> Iterator[Flag]:
-    """The options of an adapter or a head, with what its docstring says of them."""
+    """Make flags of the options of an adapter or a head, with what its docstring says of them."""
     from docstring_parser import parse
 
     told = {one.arg_name: " ".join((one.description or "").split()) for one in parse(owner.__doc__ or "").params}
@@ -189,8 +195,12 @@ def _inner_flags(group: str, owner: Any, defaults: Mapping[str, object]) -> Iter
 
 def _usage(name: str) -> str:
     command = COMMANDS[name]
-    words = [word.upper() if word == (command.lone_word or word) else f"[{word.upper()}]" for word in command.words]
-    return " ".join([f"d2st {name}", *([f"[{' '.join(words)}]"] if words else []), "[--flag value ...]"])
+    words = []
+    for word in map(str.upper, command.words):
+        optional = command.lone_word and word != command.lone_word.upper()
+        words.append(f"[{word}]" if optional else word)
+    typed = f"[{' '.join(words)}] " if words else ""
+    return f"d2st {name} {typed}[--flag value ...]"
 
 
 def _examples(name: str) -> str:
@@ -206,8 +216,3 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=24, width=_width())
-
-
-def completion_flags(name: str, parser: argparse.ArgumentParser) -> None:
-    """Add the flags of a command to a parser of a shell's completions."""
-    add_flags(parser, name, load(COMMANDS[name].config))

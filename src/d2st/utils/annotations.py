@@ -67,16 +67,20 @@ def _either(said: list[str], last: str) -> str:
 
 def did_you_mean(value: object, hint: object) -> str:
     """The choice that is nearest to a wrong one, as a question; "" if none is near."""
-    choices = [choice for choice in _choices(hint) if isinstance(choice, str)]
+    choices = [choice for choice in choices_of(hint) if isinstance(choice, str)]
     given = value if isinstance(value, list | tuple) else [value]
     wrong = [word for word in given if isinstance(word, str) and word not in choices]
     close = difflib.get_close_matches(wrong[0].strip().lower(), choices, 1) if wrong else []
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def _choices(hint: object) -> Iterator[object]:
+def choices_of(hint: object) -> Iterator[object]:
+    """Find all that an annotation's Literals allow, also within unions and tuples."""
+    if get_origin(hint) is Literal:
+        yield from get_args(hint)
+        return
     for argument in get_args(hint):
-        yield from [argument] if get_origin(hint) is Literal else _choices(argument)
+        yield from choices_of(argument)
 
 
 def convert(value: object, hint: object) -> object:
