@@ -72,7 +72,6 @@ class FullShotEvalConfig(DataOptions, TrainedClassifierOptions, ViewOptions, Enc
         "a whole",
     )
     out: str | None = option(None, "folder for eval.json and answers.jsonl; None writes nothing")
-    batch_size: int = reuse(EncodingOptions, "batch_size", help="views in a forward pass")
 
 
 @dataclass(frozen=True)
@@ -86,4 +85,3 @@ class FullShotPredictConfig(TrainedClassifierOptions, ViewOptions, EncodingOptio
     format: Literal["table", "jsonl", "csv"] = reuse(PredictConfig, "format")
     top: int = option(3, "classes listed for each clip in the table, at most five", least=1, most=5)
     out: str | None = reuse(PredictConfig, "out")
-    batch_size: int = reuse(EncodingOptions, "batch_size", help="views in a forward pass")

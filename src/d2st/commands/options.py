@@ -144,18 +144,11 @@ class SpotConfig(FewShotOptions, SegmentOptions):
         "classifier",
         help="folder of a saved classifier, instead of support and model; --lengths is needed then",
     )
-    frames: int | None = reuse(ModelOptions, "frames", help="frames of a window; None is the saved adapter's, or 8")
     sampling: Sampling | None = reuse(
         ReadingOptions,
         "sampling",
         help="which frames of the support clips are read; None is as the saved adapter was trained, or uniform. "
         "Windows are always read uniformly",
-    )
-    reject_rate: float = reuse(
-        RejectionOptions,
-        "reject_rate",
-        help='share of windows that show one of the actions that may be answered "unknown"; the price of telling '
-        "others",
     )
     events: str | None = option(
         None,
@@ -165,10 +158,7 @@ class SpotConfig(FewShotOptions, SegmentOptions):
         PredictConfig, "format", help="of the output: table, jsonl (a JSON object a segment) or csv"
     )
     out: str | None = option(None, "folder for spot.json, windows.csv and timeline.png; None writes nothing")
-    workers: int = reuse(
-        ComputeOptions, "workers", help="processes that read support clips, and threads that decode the video"
-    )
-    batch_size: int = reuse(EncodingOptions, "batch_size", help="windows in a forward pass")
+    workers: int = reuse(ComputeOptions, "workers", help="processes that read clips, threads that decode the video")
 
 
 @dataclass(frozen=True)

@@ -163,7 +163,6 @@ class ReproduceConfig(ComputeOptions):
         None, "training episodes of every cell of the small version; None is as its tables say", **STEPS
     )
     test_episodes: int = option(3000, "test episodes of the small version", **EPISODES)
-    workers: int = reuse(ComputeOptions, "workers", help="processes that read clips, in each training")
 
     @property
     def patterns(self) -> tuple[str, ...]:

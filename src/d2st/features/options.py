@@ -11,4 +11,4 @@ from ..utils.options import ComputeOptions
 class EncodingOptions(ComputeOptions):
     """Device and processes"""
 
-    batch_size: int = option(8, "clips in a forward pass", **CLIPS)
+    batch_size: int = option(8, "clips (or windows, or views of clips) in a forward pass", **CLIPS)
