@@ -133,5 +133,5 @@ def test_a_class_without_a_source_file_is_not_kept(small, tmp_path, monkeypatch,
         digest(d2st.adapt("test_resnet", notebook.OwnConfig(), frames=2, pretrained=False, image_size=32))
     settings = {"way": 3, "shot": 1, "episodes": 5, "adapter": notebook.OwnConfig(), "out": str(tmp_path)}
     evaluate(EvalConfig(**options(small, **settings)))
-    assert "has no source file" in capsys.readouterr().out
+    assert "has no source file" in capsys.readouterr().err
     assert not list(tmp_path.glob("features-*")) and (tmp_path / "eval.json").exists()

@@ -1,4 +1,4 @@
-"""An encoder as one file that runs without d2st: ONNX or torch.export, checked against PyTorch.
+"""Write an encoder as one file that runs without d2st: ONNX or torch.export, checked against PyTorch.
 
 The file says what a program needs to run it (:func:`describe`): as JSON under the key ``d2st`` of an ONNX file's
 ``metadata_props``, and as the extra file ``d2st.json`` of a torch.export file.
@@ -30,7 +30,7 @@ Run = Callable[[Tensor], Tensor]
 def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None = None, seed: int = 0) -> dict:
     """Write an encoder as a file, and run that on random clips.
 
-    The batch size stays open; frames and image size are fixed. The file is not written in one step: the verb
+    The batch size stays open; frames and image size are fixed. The file is not written in one step: the command
     (:mod:`d2st.commands.export`) gives a temporary folder.
 
     Args:
@@ -80,7 +80,7 @@ def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None =
 
 @torch.no_grad()
 def describe(encoder: VideoEncoder, reading: ClipReading | None = None) -> dict:
-    """What a program must know to run an encoder's file; ``docs/export.md`` has the fields.
+    """Describe what a program must know to run an encoder's file; ``docs/export.md`` has the fields.
 
     Args:
         encoder: the encoder.
@@ -120,7 +120,7 @@ def _resizing(reading: ClipReading, encoder: VideoEncoder) -> dict:
 
 @torch.no_grad()
 def relative_error(run: Run, encoder: VideoEncoder, clip: list[int], seed: int) -> float:
-    """Largest difference of features between an encoder's file and the encoder, over the largest feature.
+    """Measure the largest difference of features between an encoder's file and the encoder, over the largest feature.
 
     Args:
         run: the file, (B, T, 3, H, W) -> (B, T', D).
@@ -137,7 +137,7 @@ def relative_error(run: Run, encoder: VideoEncoder, clip: list[int], seed: int) 
 
 
 def import_onnx():
-    """onnxruntime, once the packages that write ONNX are there too.
+    """Import onnxruntime, once the packages that write ONNX are there too.
 
     Raises:
         D2STError: one of them is not installed.

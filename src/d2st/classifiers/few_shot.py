@@ -1,4 +1,4 @@
-"""The recognizer people use: a few example clips of each class in, labels of other clips out."""
+"""Recognize actions from a few example clips of each class."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -279,7 +279,7 @@ class FewShotClassifier(HubModel):
         return encode_clips(self.encoder, clips, self.sample, self.transform, heads=[self.head], **loading)
 
     def name_features(self, classes: Sequence[str]) -> Tensor | None:
-        """(classes, D') features of names for a head that uses them; None for the others, and for no classes."""
+        """Encode names of classes for a head that uses them, (classes, D'); None for others, and for no classes."""
         if not self.head.needs_text or not classes:
             return None
         new = [name for name in classes if name not in self.names]
@@ -314,7 +314,7 @@ class FewShotClassifier(HubModel):
 
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
-        """Logits (Q, way) of clips (Q, T', D') that the head has embedded, on the CPU, in the order of ``classes``."""
+        """Match clips (Q, T', D') that the head has embedded: logits (Q, way) on the CPU, by ``classes``."""
         support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
         names = self.name_features(self.classes)
         found = self.head.match(support, labels, tokens.to(self.device), len(self.support), names).float().cpu()

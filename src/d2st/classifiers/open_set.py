@@ -87,7 +87,7 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
 
 
 def _folds(labels: Tensor, way: int) -> Tensor:
-    """(S,) the fold in which each clip is held out; -1 for the only clip of a class."""
+    """Number the fold (S,) in which each clip is held out; -1 for the only clip of a class."""
     members = F.one_hot(labels.long(), way)  # (S, way)
     place = ((members.cumsum(0) - 1) * members).sum(1)  # (S,) of a clip in its class
     return (place % FOLDS).masked_fill(members.sum(0)[labels] == 1, -1)

@@ -1,4 +1,4 @@
-"""What the recognizer answers: the likeliest class, how sure it is, and which frames matched."""
+"""Answers of the classifier: the likeliest class, how sure it is, and which frames matched."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class Match:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a clip shows.
+    """Answer for one clip.
 
     Attributes:
         label: the likeliest class.
@@ -68,7 +68,7 @@ class Prediction:
 def explain(
     logits: Tensor, confidence: float, unknown: bool, query: Tensor, support: Mapping[str, Tensor]
 ) -> Prediction:
-    """The prediction that a clip's logits make.
+    """Make the prediction of a clip's logits.
 
     Args:
         logits: (way,) of the head, on the CPU.
@@ -77,7 +77,8 @@ def explain(
         query: (T, D) frame features of the clip.
         support: class -> (K, T, D) frame features, in the order of the logits.
     """
-    names, shares = tuple(support), logits.softmax(0)
+    names = tuple(support)
+    shares = logits.softmax(0)
     order = logits.argsort(descending=True, stable=True).tolist()
     label = names[order[0]]
     return Prediction(
@@ -91,7 +92,7 @@ def explain(
 
 
 def frame_matches(query: Tensor, prototype: Tensor) -> tuple[Match, ...]:
-    """For each frame of a clip (T, D) the nearest one of a prototype (T', D)."""
+    """Match each frame of a clip (T, D) with the nearest one of a prototype (T', D)."""
     nearest = frame_distances(prototype[None], query[None])[0, 0].min(0)  # over the prototype's frames: (T,)
     pairs = zip(nearest.indices.tolist(), nearest.values.tolist(), strict=True)
     return tuple(Match(j, i, distance) for j, (i, distance) in enumerate(pairs))

@@ -50,7 +50,7 @@ class Rejector:
     calibration: Calibration | None
 
     def __call__(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Confidence (Q,) in 0..1 of the likeliest class, and unknown (Q,), of logits (Q, way) on the CPU."""
+        """Give confidence (Q,) in 0..1 of the likeliest class, and unknown (Q,), for logits (Q, way) on the CPU."""
         logits = logits.double()
         if self.calibration is None:
             return logits.softmax(-1).amax(-1), torch.zeros(len(logits), dtype=torch.bool)
@@ -58,7 +58,7 @@ class Rejector:
         return self.calibration.confidence(scores, logits), self.calibration.unknown(scores)
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Probabilities (Q, way) of the classes for a clip that is one of them, of logits (Q, way) on the CPU."""
+        """Give probabilities (Q, way) of the classes if a clip is one of them, for logits (Q, way) on the CPU."""
         temperature = 1.0 if self.calibration is None else self.calibration.temperature
         return (logits.double() / temperature).softmax(-1)
 
@@ -140,7 +140,7 @@ class Entry(Checked):
         )
 
     def at(self, reject_rate: float) -> Calibration:
-        """Calibration with which this share of the clips of known classes was taken for unknown."""
+        """Make the calibration with which this share of the clips of known classes was taken for unknown."""
         place = reject_rate * (len(RATES) - 1)
         low = math.floor(place)
         below = self.quantiles[low]
@@ -165,7 +165,7 @@ class CalibrationFile:
     reading: ClipReading | None = None
 
     def nearest(self, shots: float) -> Entry:
-        """Entry for about as many shots."""
+        """Pick the entry for about as many shots."""
         return min(self.entries, key=lambda entry: abs(math.log(entry.shot / shots)))
 
     def write(self, path: str | Path) -> Path:

@@ -1,4 +1,4 @@
-"""The encoded clips of a support set, and the one file that keeps them."""
+"""Encoded clips of a support set, and the one file that keeps them."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The model of full-shot classification, and its files."""
+"""Classify clips into fixed classes; the model's files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,7 +27,7 @@ TEXT = "text"  # features of class names, where a system's classifier compares w
 
 
 class VideoClassifier(nn.Module, HubModel):
-    """Clips to class logits, (B, T, 3, H, W) -> (B, classes), in the order of the encoder's adapter system.
+    """Clips to class logits, (B, T, 3, H, W) -> (B, classes), in the way of the encoder's adapter system.
 
     Args:
         encoder: from :func:`d2st.adapt`.
@@ -58,7 +58,7 @@ class VideoClassifier(nn.Module, HubModel):
         self.train(encoder.training)
 
     def forward(self, video: Tensor) -> Tensor:
-        """(B, T, 3, H, W) -> (B, classes)."""
+        """Classify clips, (B, T, 3, H, W) -> (B, classes)."""
         return self.head(self.encoder, video)
 
     def reading(
@@ -68,7 +68,7 @@ class VideoClassifier(nn.Module, HubModel):
         stride: Stride | None = None,
         precision: str = "fp32",
     ) -> ClipReading:
-        """How clips are read for it; None is as it was trained. What is otherwise than then is told on stderr."""
+        """Choose how clips are read; None is as it was trained. What is otherwise than then is logged."""
         rule = {"sampling": sampling or self.sampling, "stride": self.stride if stride is None else stride}
         reading = ClipReading.of(self.encoder, frames=frames, transforms="plain", precision=precision, **rule)
         trained = ClipReading.of(
@@ -80,7 +80,7 @@ class VideoClassifier(nn.Module, HubModel):
         return reading
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What an optimizer gets: the encoder's trained parameters and the classifier's."""
+        """List what an optimizer gets: the encoder's trained parameters and the classifier's."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def _save_pretrained(self, folder: Path) -> None:
@@ -143,13 +143,13 @@ class VideoClassifier(nn.Module, HubModel):
 
 
 def is_classifier(folder: str | Path) -> bool:
-    """Whether a local folder holds a saved classifier."""
+    """Tell whether a local folder holds a saved classifier."""
     return (Path(folder) / CONFIG).is_file()
 
 
 @dataclass(frozen=True)
 class _About(Checked):
-    """What ``classifier_config.json`` says beside its format."""
+    """Content of ``classifier_config.json`` beside its format."""
 
     classes: tuple[str, ...]
     sampling: Sampling

@@ -65,13 +65,13 @@ def _classifier(config: ExportConfig) -> FewShotClassifier | None:
 
 
 def _head(config: ExportConfig) -> HeadSpec:
-    """The head that the features are meant for."""
+    """Find the head that the features are meant for."""
     saved = config.adapter_path and saved_spec(find(config.adapter_path, "head_config.json"))
     return saved or heads.build(DEFAULT).spec
 
 
 def _write_support(classifier: FewShotClassifier, file: Path) -> None:
-    """(S, T', D) features of the examples, (S,) the number of the class of each, and the classes' names."""
+    """Write (S, T', D) features of the examples, (S,) the number of the class of each, and the classes' names."""
     clips = [clips.frames.numpy() for clips in classifier.support.values()]
     labels = np.repeat(np.arange(len(clips)), [len(own) for own in clips])
     np.savez(file, features=np.concatenate(clips), labels=labels, classes=np.array(classifier.classes))

@@ -1,4 +1,4 @@
-"""The input that an image model wants, and the clip transforms that make it from frames."""
+"""Make clips fit for an image model: its size, statistics and interpolation, and transforms of these."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ class Preprocessing:
         return eval_view(self.size, height, width)
 
     def released_size(self) -> tuple[int, int]:
-        """Crop and resize side of the released transforms: 224 out of 256, or the same ratio.
+        """Return crop and resize side of the released transforms: 224 out of 256, or the same ratio.
 
         Raises:
             D2STError: the size is not square.

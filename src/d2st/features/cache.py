@@ -1,4 +1,4 @@
-"""Encoded clips on disk, found again by what they were made from."""
+"""Keep encoded clips on disk, and find them again by what they were made from."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ def cached_features(
     protocol: list,
     encode: Callable[[], Features],
 ) -> Features:
-    """Features from the cache in a folder, or encoded now and kept there.
+    """Read features from the cache in a folder, or encode now and keep them there.
 
     The file's name is a digest of everything the features depend on: the weights of backbone, adapter and heads
     that see maps, the clips' names, sizes and times of change, how they are read, and the code (``code_digest``).
@@ -79,7 +79,7 @@ def cached_features(
 
 
 def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
-    """The cached features; None where there are none, or others, or a damaged file."""
+    """Read the cached features; None where there are none, or others, or a damaged file."""
     if not path.exists():
         return None
     try:
@@ -94,7 +94,7 @@ def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:
 
 
 def _whole(tensors: dict[str, torch.Tensor], bad: object, heads: Sequence[str]) -> Features:
-    """Features of a file, if they are as they were written; else KeyError, TypeError or ValueError."""
+    """Make features of a file's tensors; KeyError, TypeError or ValueError where they are not as they were written."""
     values, clips = tensors["values"], tensors["clips"]
     tokens = {name: tensors[f"tokens/{name}"] for name in heads}
     alike = all(len(part) == len(clips) and part.ndim == 4 for part in (values, *tokens.values()))

@@ -1,4 +1,4 @@
-"""A digest of the code that makes features: this package's, a model's own classes', and versions of libraries."""
+"""Digest the code that makes features: this package's, a model's own classes', and versions of libraries."""
 
 import functools
 import hashlib
@@ -33,7 +33,7 @@ class NoSource(Exception):
 
 
 def code_digest(modules: Iterable[nn.Module], *others: object) -> str:
-    """SHA-256 over all code that may change what a model computes.
+    """Digest (SHA-256) all code that may change what a model computes.
 
     That is the text of this package and of the files that the model's own classes are in, with those that they import
     from beside them; and, because files may have been edited since they were imported, the instructions that the
@@ -50,7 +50,8 @@ def code_digest(modules: Iterable[nn.Module], *others: object) -> str:
     for text in (_AT_IMPORT, _sources(), platform.python_version(), *_versions()):
         result.update(text.encode())
     things = [*others, *(thing for module in modules for thing in _things(module))]
-    classes = sorted({cls for thing in things for cls in _own(type(thing))}, key=_path)
+    own = {cls for thing in things for cls in _own(type(thing))}
+    classes = sorted(own, key=_path)
     for cls in classes:
         result.update(_path(cls).encode())
         _add(result, {name: value for name, value in vars(cls).items() if name not in _ABOUT})
@@ -73,7 +74,7 @@ class _Hooked:
 
 
 def _things(module: nn.Module) -> Iterator[object]:
-    """A module's modules, and what is hooked into them."""
+    """Go through a module's modules and what is hooked into them."""
     for part in module.modules():
         yield part
         for hook in (*part._forward_pre_hooks.values(), *part._forward_hooks.values()):
@@ -85,7 +86,7 @@ def _things(module: nn.Module) -> Iterator[object]:
 
 
 def _own(cls: type) -> Iterator[type]:
-    """A class and its bases, without those of libraries."""
+    """Go through a class and its bases, without those of libraries."""
     return (base for base in cls.__mro__ if base.__module__.partition(".")[0] not in _BY_VERSION)
 
 
@@ -94,7 +95,7 @@ def _path(cls: type) -> str:
 
 
 def _add(result: "hashlib._Hash", content: dict[str, object]) -> None:
-    """The functions and plain values of a class or an object, by name."""
+    """Add the functions and plain values of a class or an object, by name."""
     for name, value in sorted(content.items()):
         value = value.fget if isinstance(value, property) else value
         value = inspect.unwrap(value) if callable(value) else value
@@ -107,7 +108,7 @@ def _add(result: "hashlib._Hash", content: dict[str, object]) -> None:
 
 
 def _add_code(result: "hashlib._Hash", code: types.CodeType) -> None:
-    """Instructions, names and constants, without their place in a file."""
+    """Add instructions, names and constants, without their place in a file."""
     result.update(code.co_code + repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
@@ -118,8 +119,9 @@ def _add_code(result: "hashlib._Hash", code: types.CodeType) -> None:
 
 
 def _files(classes: Iterable[type]) -> set[Path]:
-    """Files that classes are in, and those of modules that they use there and that are not installed."""
-    files, seen, left = set(), set(), []
+    """Find the files that classes are in, and those of modules that they use there and that are not installed."""
+    files, seen = set(), set()
+    left = []
     for cls in classes:
         if _file(cls.__module__) is None:
             raise NoSource(cls.__name__)
@@ -144,8 +146,9 @@ def _file(module: str) -> Path | None:
 
 
 def _sources() -> str:
-    """Of this package's sources as they are now."""
-    folder, result = Path(__file__).parent.parent, hashlib.sha256()
+    """Digest this package's sources as they are now."""
+    folder = Path(__file__).parent.parent
+    result = hashlib.sha256()
     for file in sorted(folder.rglob("*.py")):
         result.update(str(file.relative_to(folder)).encode())
         result.update(file.read_bytes())

@@ -19,7 +19,7 @@ Transform = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What encoding left of the readable clips of a set.
+    """Encoded clips of a set, those that can be read.
 
     Attributes:
         values: (N, V, T, D) float32 on the CPU: clips, views, frames, features.
@@ -36,7 +36,7 @@ class Features:
 
     @torch.no_grad()
     def embedded(self, head: Head) -> Tensor:
-        """(N, V, T', D') what a head's ``match`` takes, on the CPU; the head is in eval mode."""
+        """Embed the clips as a head's ``match`` takes them, (N, V, T', D') on the CPU; the head is in eval mode."""
         if head.needs_maps:
             return self.tokens[head.spec.name]
         if type(head).embed is Head.embed:
@@ -112,7 +112,7 @@ def encode_clips(
 
 
 def encode_batch(encoder: VideoEncoder, video: Tensor, heads: Sequence[Head]) -> list[Tensor]:
-    """One pass over clips (B, T, 3, H, W), in float32 whatever the pass is in.
+    """Encode clips (B, T, 3, H, W) in one pass, to float32 whatever the pass is in.
 
     Args:
         encoder: on the clips' device.

@@ -1,4 +1,4 @@
-"""What encoded clips come from: a backbone, an adapter and a head, by their names and by a digest of their weights."""
+"""Identify the model that encoded clips: backbone, adapter and head, by their names and a digest of their weights."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ class Origin(Checked):
 
     @classmethod
     def of(cls, encoder: VideoEncoder, head: Head) -> "Origin":
-        """Of an encoder with a head."""
+        """Identify an encoder with a head."""
         backbone = encoder.backbone_name or type(encoder.backbone).__name__
         return cls(backbone, encoder.config.name, _name(head), digest(encoder, [head]).hexdigest())
 
@@ -41,20 +41,20 @@ class Origin(Checked):
         return f"adapter {adapter} on {backbone} with the head {head}"
 
     def apart(self, other: "Origin") -> str:
-        """What sets another model apart from this one, for an error message: "X; this is Y"."""
+        """Say what sets another model apart from this one, for an error message: "X; this is Y"."""
         if str(self) == str(other):
             return f"{_short(self)}, but with other weights or options"
         return f"{_short(self)}; this is {_short(other)}"
 
 
 def _short(origin: Origin) -> str:
-    """For a sentence; what a damaged file says may have any length."""
+    """Shorten for a sentence; what a damaged file says may have any length."""
     text = str(origin)
     return text if len(text) <= 300 else f"{text[:297]}..."
 
 
 def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
-    """SHA-256 over backbone, adapter and heads: their weights and options, not where these were read from."""
+    """Digest (SHA-256) backbone, adapter and heads: their weights and options, not where these were read from."""
     about = outline(encoder)
     made = {key: about[key] for key in ("adapter", "frames", "image_size")}
     made["backbone"] = {key: value for key, value in about["backbone"].items() if key != "weights"}
