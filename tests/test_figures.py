@@ -43,14 +43,14 @@ def test_contact_sheet(frames):
 
 
 def test_bars_are_as_high_as_accuracies():
-    bars = [charts.Bar("5-way 1-shot", (30.0, 1.0), (60.0, 1.2)), charts.Bar("5-shot", (40.0, 1.0), (70.0, 1.0))]
-    figure = charts.accuracy_bars(bars, 20.0)
+    labels, frozen, adapted = ["5-way 1-shot", "5-shot"], [(30.0, 1.0), (40.0, 1.0)], [(60.0, 1.2), (70.0, 1.0)]
+    figure = charts.accuracy_bars(labels, frozen, adapted, 20.0)
     picture, axis = drawn(figure), figure.axes[0]
     for x, height, color in ((-0.2, 30, BEFORE), (0.2, 60, AFTER), (0.8, 40, BEFORE), (1.2, 70, AFTER)):
         beside = x + 0.1  # an interval is drawn in the middle
         assert color_at(picture, axis, beside, height - 2) == color
         assert color_at(picture, axis, beside, height + 0.9) == "#ffffff"
-    assert [label.get_text() for label in axis.get_xticklabels()] == ["5-way 1-shot", "5-shot"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == labels
     lengths = [np.ptp(bar.get_segments()[0][:, 1]) for bar in axis.collections]
     assert lengths == pytest.approx([2.0, 2.4])  # of the first bar of each kind
 

@@ -22,7 +22,7 @@ from ..utils.device import torch_threads
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..utils.report import percent
-from .demo_report import Findings, Trial, draw, write_report
+from .demo_report import draw, write_report
 from .evaluate import EvalConfig, evaluate
 from .tool_options import DemoConfig
 from .train import TrainConfig, train
@@ -50,38 +50,40 @@ def demo(config: DemoConfig) -> dict:
 
 
 def _demo(config: DemoConfig, out: Path) -> dict:
-    seconds: dict[str, float] = {}
+    record: dict = {"seconds": {}}
     print(
         f"d2st {__version__} demo: a frozen image model that has seen still images only learns to tell motions apart.\n"
         f"Everything goes to {out}; start the same command again if it is interrupted."
     )
-    with _timed(seconds, "render"):
+    with _timed(record, "render"):
         _render(config, out / "benchmark")
     data = {"data": str(out / "benchmark" / "clips"), "split": str(out / "benchmark" / "split.yaml")}
     shared = {**data, "backbone": BACKBONE, "device": config.device, "workers": config.workers}
-    with _timed(seconds, "train"):
-        trained = _train(config, shared, out / "train")
+    with _timed(record, "train"):
+        record["trained"] = _train(config, shared, out / "train")
     clips = open_dataset(data["data"], data["split"], "test")
-    with _timed(seconds, "evaluate"):
-        frozen, adapted, checks = _evaluate(config, shared, out, trained["adapter"], clips)
-    with _timed(seconds, "predict"):
-        classifier, trial = _recognize(config, trained["adapter"], clips)
+    adapter = record["trained"]["adapter"]
+    with _timed(record, "evaluate"):
+        record |= _evaluate(config, shared, out, adapter)
+        record["checks"] = without_time(adapter, clips, config.way, config.test_episodes, config.seed)
+    with _timed(record, "predict"):
+        classifier = FewShotClassifier(load(adapter))
+        record["prediction"], logits = _recognize(config, classifier, clips)
     print("\n5. Write the report.")
-    found = Findings(trained, frozen, adapted, checks, trial, seconds)
-    with _timed(seconds, "report"):
-        draw(out, found, classifier, clips)
-        write_report(out, found, classifier.encoder.backbone_name, config.threads)
-        write_result(out / "demo.json", config, found.record())
-    _conclude(found, out / "report.md")
-    return found.record()
+    with _timed(record, "report"):
+        draw(out, record, classifier, clips)
+        write_report(out, record, logits, classifier.encoder.backbone_name, config.threads)
+        write_result(out / "demo.json", config, record)
+    _conclude(record, out / "report.md")
+    return record
 
 
 @contextmanager
-def _timed(seconds: dict[str, float], step: str) -> Iterator[None]:
-    """Put the seconds that a block takes into ``seconds``."""
+def _timed(record: dict, step: str) -> Iterator[None]:
+    """Put the seconds that a step takes into the record."""
     start = time.monotonic()
     yield
-    seconds[step] = round(time.monotonic() - start, 1)
+    record["seconds"][step] = round(time.monotonic() - start, 1)
 
 
 def _render(config: DemoConfig, folder: Path) -> None:
@@ -119,21 +121,18 @@ def _train(config: DemoConfig, shared: dict, out: Path) -> dict:
     )
 
 
-def _evaluate(
-    config: DemoConfig, shared: dict, out: Path, adapter: str, clips: ClipSet
-) -> tuple[list[dict], list[dict], dict[str, tuple[float, float]]]:
-    """Measure accuracies of the frozen backbone and with adapters, and those without time."""
+def _evaluate(config: DemoConfig, shared: dict, out: Path, adapter: str) -> dict[str, list[dict]]:
+    """Measure accuracies of the frozen backbone and with adapters."""
     motions = len(split()["test"])
     print(f"\n3. Evaluate on {motions} motions that were never seen: first frozen, then with the adapters.")
     shots = tuple(shot for shot in (1, 5) if shot < config.test_clips)
     common = {**shared, "way": config.way, "episodes": config.test_episodes, "seed": config.seed, "shot": shots}
     frozen = evaluate(EvalConfig(**common, adapter=NoneConfig(), out=str(out / "frozen")))
     adapted = evaluate(EvalConfig(**common, adapter_path=adapter, out=str(out / "adapted")))
-    checks = without_time(adapter, clips, config.way, config.test_episodes, config.seed)
-    return frozen["results"], adapted["results"], checks
+    return {"frozen": frozen["results"], "adapted": adapted["results"]}
 
 
-def without_time(adapter: str, clips: ClipSet, way: int, episodes: int, seed: int) -> dict[str, tuple[float, float]]:
+def without_time(adapter: str, clips: ClipSet, way: int, episodes: int, seed: int) -> dict[str, dict[str, float]]:
     """Measure the accuracy at one shot from a single frame, and from frames in random order.
 
     Args:
@@ -144,7 +143,7 @@ def without_time(adapter: str, clips: ClipSet, way: int, episodes: int, seed: in
         seed: of frames, orders and episodes.
 
     Returns:
-        Mean and half width of its 95 % interval, 0..1, by what was done.
+        ``accuracy`` and half width of its 95 % ``interval``, 0..1, by what was done.
     """
     encoder = load(adapter)
     frozen = adapt(BACKBONE, NoneConfig(), frames=1)
@@ -163,33 +162,37 @@ def without_time(adapter: str, clips: ClipSet, way: int, episodes: int, seed: in
         features = encode_clips(model, clips, sample, transform, seed=drawn, batch_size=32)
         sampler = EpisodeSampler(clips.labels[features.clips], way, 1, 1, seed, clips.classes)
         scores = score(features.values, sampler, heads.build("bi-mhm"), episodes)
-        found[name] = (scores.mean, scores.interval)
+        found[name] = {"accuracy": scores.mean, "interval": scores.interval}
     return found
 
 
-def _recognize(config: DemoConfig, adapter: str, clips: ClipSet) -> tuple[FewShotClassifier, Trial]:
-    """Recognize another clip of one of five test classes from an example of each, all drawn from the seed."""
+def _recognize(config: DemoConfig, classifier: FewShotClassifier, clips: ClipSet) -> tuple[dict, dict[str, float]]:
+    """Recognize another clip of one of five test classes from an example of each, all drawn from the seed.
+
+    Returns:
+        What ``demo.json`` holds of it, and the logits by class.
+    """
     print("\n4. Recognize one clip from one example of each of five unseen motions.")
     rng = np.random.default_rng([config.seed, 1])
     chosen = rng.choice(len(clips.classes), min(config.way, len(clips.classes)), replace=False)
     pairs = {int(label): rng.choice(clips.by_class[label], 2, replace=False) for label in chosen}
-    support = {clips.classes[label]: clips.clips[pair[0]].path for label, pair in pairs.items()}
+    support = {clips.classes[label]: [str(clips.clips[pair[0]].path)] for label, pair in pairs.items()}
     label = int(rng.choice(chosen))
-    query, truth = clips.clips[pairs[label][1]].path, clips.classes[label]
-    classifier = FewShotClassifier(load(adapter)).fit({name: [path] for name, path in support.items()})
-    prediction = classifier.predict(query)
+    query, truth = str(clips.clips[pairs[label][1]].path), clips.classes[label]
+    prediction = classifier.fit(support).predict(query)
     print(f"The clip {query} shows '{truth}'. Ranked by likeness to one example each:")
     for name, share in prediction.scores.items():
         print(f"  {100 * share:5.1f} %  {name}")
-    return classifier, Trial(support, query, truth, prediction)
+    record = {"query": query, "truth": truth, "support": support}
+    return record | {"label": prediction.label, "scores": prediction.scores}, prediction.logits
 
 
-def _conclude(found: Findings, report: Path) -> None:
-    frozen, adapted = found.frozen[0], found.adapted[0]
+def _conclude(record: dict, report: Path) -> None:
+    frozen, adapted = record["frozen"][0], record["adapted"][0]
     print(
         f"\n{frozen['way']}-way {frozen['shot']}-shot on unseen motions: "
         f"{percent(frozen['accuracy'], frozen['interval'])} % frozen, "
         f"{percent(adapted['accuracy'], adapted['interval'])} % with adapters of "
-        f"{found.trained['trainable_parameters']:,} parameters.\n"
-        f"It took {sum(found.seconds.values()):.0f} s. The report is {report}."
+        f"{record['trained']['trainable_parameters']:,} parameters.\n"
+        f"It took {sum(record['seconds'].values()):.0f} s. The report is {report}."
     )

@@ -17,6 +17,7 @@ from ..utils.console import drawable
 from ..utils.provenance import read_results
 
 BEFORE, AFTER = "#9aa5b1", "#1f6feb"
+Values = Sequence[tuple[float, float]]  # accuracies and half widths of their intervals, in percent
 GAP = 2  # white pixels between the frames of a strip
 DPI = 110
 
@@ -60,40 +61,26 @@ def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DPI, layout="constrained")
 
 
-@dataclass(frozen=True)
-class Bar:
-    """One measured accuracy.
-
-    Attributes:
-        label: what was measured, for example "5-way 1-shot".
-        before: accuracy and half width of its interval of the frozen backbone, in percent.
-        after: the same with adapters.
-    """
-
-    label: str
-    before: tuple[float, float]
-    after: tuple[float, float]
-
-
-def accuracy_bars(bars: Sequence[Bar], chance: float) -> Figure:
+def accuracy_bars(labels: Sequence[str], before: Values, after: Values, chance: float) -> Figure:
     """Draw accuracies before and after, with 95 % intervals and the level of chance.
 
     Args:
-        bars: one pair of bars each.
+        labels: what was measured, such as "5-way 1-shot"; a pair of bars each.
+        before: accuracies of the frozen backbone and half widths of their intervals, in percent.
+        after: the same with adapters.
         chance: accuracy of guessing, in percent.
     """
-    figure = _figure(2.2 + 2.0 * len(bars), 4.2)
+    figure = _figure(2.2 + 2.0 * len(labels), 4.2)
     axis = figure.subplots()
-    before, after = [bar.before for bar in bars], [bar.after for bar in bars]
     for side, name, color, values in ((-0.2, "frozen", BEFORE, before), (0.2, "with adapters", AFTER, after)):
-        at = np.arange(len(bars)) + side
+        at = np.arange(len(labels)) + side
         means, widths = np.array(values).T
         axis.bar(at, means, 0.36, yerr=widths, color=color, label=name, capsize=4, ecolor="#333333")
         for x, mean, width in zip(at, means, widths, strict=True):
             axis.text(x, mean + width + 1.5, f"{mean:.1f}", ha="center", fontsize=11)
     axis.axhline(chance, color="#333333", linewidth=1, linestyle=":")
-    axis.text(len(bars) - 0.42, chance + 1, "chance", ha="right", fontsize=9, color="#333333")
-    axis.set_xticks(range(len(bars)), [bar.label for bar in bars], fontsize=11)
+    axis.text(len(labels) - 0.42, chance + 1, "chance", ha="right", fontsize=9, color="#333333")
+    axis.set_xticks(range(len(labels)), labels, fontsize=11)
     axis.set_ylabel("accuracy on unseen classes (%)")
     axis.set_ylim(0, 105)
     axis.legend(loc="upper left", frameon=False, ncols=2, fontsize=10)
