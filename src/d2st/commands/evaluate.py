@@ -1,4 +1,4 @@
-"""``d2st eval``: few-shot accuracy on classes never seen in training."""
+"""Run ``d2st eval``: few-shot accuracy on classes never seen in training."""
 
 from collections.abc import Sequence
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""``d2st eval-classifier``: accuracy of a classifier on clips of the classes that it was trained on."""
+"""Run ``d2st eval-classifier``: accuracy of a classifier on clips of the classes that it was trained on."""
 
 import json
 from collections import Counter

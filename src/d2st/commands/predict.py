@@ -1,4 +1,4 @@
-"""``d2st predict``: a support folder and query clips in, labels out."""
+"""Run ``d2st predict``: a support folder and query clips in, labels out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

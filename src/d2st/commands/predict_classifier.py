@@ -1,4 +1,4 @@
-"""``d2st predict-classifier``: which of the classes that a classifier was trained on clips show."""
+"""Run ``d2st predict-classifier``: which of the classes that a classifier was trained on clips show."""
 
 from dataclasses import replace
 from pathlib import Path

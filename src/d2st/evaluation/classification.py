@@ -24,7 +24,7 @@ TOP = 5
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """Answers for the readable clips of a set.
+    """Hold the answers for the readable clips of a set.
 
     Attributes:
         clips: (N,) their indices in the clip set.
@@ -106,7 +106,7 @@ def classify(
 
 
 def _scores(model: VideoClassifier, video: Tensor, average: str, batch_size: int) -> Tensor:
-    """(B, V, T, 3, H, W) -> (B, classes), the mean over V views and crops."""
+    """Average over views and crops, (B, V, T, 3, H, W) -> (B, classes)."""
     views = video.flatten(0, 1).split(batch_size)
     logits = torch.cat([model(part).float() for part in views])  # (B * V, classes)
     logits = logits.unflatten(0, video.shape[:2])  # (B, V, classes)

@@ -18,7 +18,7 @@ BUDGET = 32 * 2**20  # bytes that a head works on in one batch of episodes; larg
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """Accuracies of a head over episodes.
+    """Hold the accuracies of a head over episodes.
 
     Attributes:
         accuracies: (episodes,) share of right queries, 0..1.
@@ -41,7 +41,7 @@ class Scores:
 
     @property
     def per_class(self) -> np.ndarray:
-        """(classes,) share of right queries of each true class; nan for a class that was never drawn."""
+        """Share of right queries of each true class, (classes,); nan for a class that was never drawn."""
         drawn = self.confusion.sum(1)
         return np.divide(np.diag(self.confusion), drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
 

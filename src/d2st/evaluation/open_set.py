@@ -15,7 +15,7 @@ from .episodes import batches
 
 @dataclass(frozen=True, eq=False)
 class OpenScores:
-    """Scores and logits of the queries of E episodes: Q of their classes, U of others.
+    """Hold scores and logits of the queries of E episodes: Q of their classes, U of others.
 
     Attributes:
         known: (E, Q) scores (``open_set.fit_score``) of the queries of known classes.
@@ -35,12 +35,12 @@ class OpenScores:
 
     @property
     def right(self) -> Tensor:
-        """(E, Q) whether the likeliest class is the true one."""
+        """Whether the likeliest class is the true one, (E, Q)."""
         return self.known_logits.argmax(-1) == self.labels
 
 
 def unseen_classes(way: int, classes: int) -> int:
-    """How many classes beside an episode's own have queries in it: as many as its own, or as there are."""
+    """Count the classes beside an episode's own that have queries in it: as many as its own, or as there are."""
     return max(1, min(way, classes - way))
 
 

@@ -1,4 +1,4 @@
-"""``d2st reproduce``: the paper's tables as commands, and what came out of them beside the paper's numbers."""
+"""Run ``d2st reproduce``: the paper's tables as commands, and their results beside the paper's numbers."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -71,7 +71,7 @@ def _tables(what: str) -> list[str]:
 
 
 def _place(data: str, dataset: str) -> Path:
-    """Folder of a data set: named like the benchmark, or like the videos that it is made of."""
+    """Find the folder of a data set: named like the benchmark, or like the videos that it is made of."""
     own = Path(data) / dataset
     return own if own.exists() else Path(data) / benchmarks.load(dataset).videos
 

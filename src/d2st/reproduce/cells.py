@@ -23,7 +23,7 @@ LAYOUT = {"name", "numbers", "unit", "columns"}  # keys of rows and columns that
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table.
+    """Describe one number of a table.
 
     Args:
         table: number or name of the table.
@@ -47,18 +47,18 @@ class Cell:
         return f"{self.table}/{self.row}/{self.column}"
 
     def at(self, **setting: object) -> "Cell":
-        """The cell with another setting."""
+        """Return the cell with other settings."""
         return replace(self, setting=self.setting | setting)
 
     def is_in(self, result: dict) -> bool:
-        """Whether one of the results of a test is this cell's."""
+        """Say whether one of the results of a test is this cell's."""
         key = "top" if "top" in self.setting else "shot"
         return result.get(key) == self.setting[key]
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training with its test, which fills one or several cells.
+    """Describe one training with its test, which fills one or several cells.
 
     Args:
         name: relative folder, the same for the same training.
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def lines(self) -> list[str]:
-        """The commands as one types them."""
+        """Write the commands as one types them."""
         return [shlex.join(["d2st", *command]) for command in (self.train, self.test) if command]
 
 

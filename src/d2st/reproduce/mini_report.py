@@ -209,7 +209,7 @@ def _add_families(page: Report, families: Mapping[str, Mapping[str, Sequence[flo
 
 
 def _lead_of_d2st(families: Mapping[str, Mapping[str, Sequence[float]]], name: str) -> str:
-    """D2ST-Adapter less ST-Adapter in one family, with its interval; nothing where one of them has no scatter."""
+    """Subtract ST-Adapter from D2ST-Adapter in one family; nothing where one of them has no scatter."""
     terms = []
     for sign, row in ((1, "D2ST-Adapter"), (-1, "ST-Adapter")):
         values = families.get(row, {}).get(name) or []

@@ -37,7 +37,7 @@ def values_of(cell: Cell, runs: Sequence[Run], out: Path) -> tuple[dict[int, flo
 
 
 def problems_of(runs: Sequence[Run], out: Path) -> list[str]:
-    """Sentences about clips that the trainings and tests of a cell did without, each once."""
+    """Collect sentences about clips that the trainings and tests of a cell did without, each once."""
     found: dict[str, None] = {}
     for run in runs:
         for path, what in ((out / run.name / "train.json", "training"), (out / run.name / RESULT, "test")):
@@ -52,7 +52,7 @@ def problems_of(runs: Sequence[Run], out: Path) -> list[str]:
 
 
 def entries(cells: Sequence[Cell], runs: Mapping[Cell, Sequence[Run]], out: Path) -> list[dict]:
-    """Cells as JSON: paper's number, ours with interval and seeds, difference; ours is None where it is missing.
+    """Write cells as JSON: paper's number, ours with interval and seeds, difference; ours is None where it is missing.
 
     ``problems`` says what is not as published about the clips of ours (:func:`problems_of`).
     """
@@ -80,7 +80,7 @@ def entries(cells: Sequence[Cell], runs: Mapping[Cell, Sequence[Run]], out: Path
 
 
 def compare(title: str, source: str, found: Sequence[dict]) -> Report:
-    """A table as Markdown, a line for each of the entries; notes where clips were others."""
+    """Set entries beside the paper's numbers, a line each; notes say where clips were others."""
     notes = list(dict.fromkeys(" ".join(entry["problems"]) for entry in found if entry["problems"]))
     rows = []
     for entry in found:
@@ -103,5 +103,5 @@ def compare(title: str, source: str, found: Sequence[dict]) -> Report:
 
 
 def number(value: float | None, otherwise: str = "", sign: str = "") -> str:
-    """A number with one digit after the point, or what stands where there is none."""
+    """Write a number with one digit after the point, or what stands where there is none."""
     return otherwise if value is None else f"{value:{sign}.1f}"

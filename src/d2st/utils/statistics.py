@@ -1,4 +1,4 @@
-"""Intervals, quantiles, the area under the ROC curve and the calibration error: every statistic that is reported."""
+"""Compute intervals, quantiles, the area under the ROC curve and the calibration error: all statistics of reports."""
 
 import math
 from collections.abc import Sequence
@@ -14,27 +14,27 @@ BINS = 10
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean and the half width of its 95 % interval (None where nothing says how wide it is)."""
+    """Hold a mean and the half width of its 95 % interval (None where nothing says how wide it is)."""
 
     mean: float
     interval: float | None
 
 
 def mean_interval(values: np.ndarray) -> float | None:
-    """Half width of the 95 % interval of the mean of n values, 1.96 s / sqrt(n); None for a single one."""
+    """Compute the half width of the 95 % interval of the mean of n values, 1.96 s / sqrt(n); None for a single one."""
     if len(values) < 2:
         return None
     return float(Z * values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def estimate(values: np.ndarray | Tensor) -> dict:
-    """Mean of n values and the half width of its 95 % interval, as JSON can hold them."""
+    """Estimate the mean of n values, and the half width of its 95 % interval, as JSON can hold them."""
     values = np.asarray(values, np.float64)
     return {"mean": float(values.mean()), "interval": mean_interval(values)}
 
 
 def share_interval(right: int, count: int) -> float | None:
-    """Half width of the 95 % interval of a share: from it to the farther end of Wilson's interval.
+    """Compute the half width of the 95 % interval of a share: from it to the farther end of Wilson's interval.
 
     For many clips that is 1.96 sqrt(p (1 - p) / n); for few, or when all are right, it stays honest. None without
     clips.
@@ -49,7 +49,7 @@ def share_interval(right: int, count: int) -> float | None:
 
 
 def student_t(share: float, freedom: int) -> float:
-    """Quantile of Student's t distribution, by bisection of its finite series (Abramowitz & Stegun, 26.7.3-4)."""
+    """Compute a quantile of Student's t, by bisection of its finite series (Abramowitz & Stegun, 26.7.3-4)."""
 
     def below(t: float) -> float:
         angle = math.atan(t / math.sqrt(freedom))
@@ -76,7 +76,7 @@ def student_t(share: float, freedom: int) -> float:
 
 
 def over_seeds(values: Sequence[float]) -> Estimate:
-    """Mean of trainings that differ in their seed: its interval is t s / sqrt(n), None where they do not differ."""
+    """Estimate the mean over seeds: its interval is t s / sqrt(n), None where the trainings do not differ."""
     mean, n = float(np.mean(values)), len(values)
     if n < 2 or not _squares(values):
         return Estimate(mean, None)
@@ -85,7 +85,7 @@ def over_seeds(values: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviation of trainings that differ by their seed alone.
+    """Hold the standard deviation of trainings that differ by their seed alone.
 
     Args:
         deviation: pooled over cells.
@@ -98,14 +98,14 @@ class Spread:
     stratum: str | None = None
 
     def interval(self, count: int) -> float | None:
-        """Half width of the 95 % interval of the mean of so many trainings; None without any, or without scatter."""
+        """Compute the half width of the 95 % interval of the mean of ``count`` trainings; None without scatter."""
         if not count or not self.deviation:
             return None
         return student_t(0.975, self.freedom) * self.deviation / math.sqrt(count)
 
 
 def pooled(groups: Sequence[Sequence[float]], stratum: str | None = None) -> Spread | None:
-    """The seeds' standard deviation, pooled over cells as in an analysis of variance; None without repetitions.
+    """Pool the seeds' standard deviation over cells, as in an analysis of variance; None without repetitions.
 
     Three seeds of one cell say little about their own spread; all cells together say it well, if it is about the same
     in all of them.
@@ -122,7 +122,7 @@ def pooled(groups: Sequence[Sequence[float]], stratum: str | None = None) -> Spr
 
 
 def contrast(terms: Sequence[tuple[float, Sequence[float], Spread]]) -> Estimate:
-    """A weighted sum of cell means, such as a difference (weights 1 and -1), with its unpaired interval.
+    """Estimate a weighted sum of cell means, such as a difference (weights 1 and -1), with its unpaired interval.
 
     Where cells have different spreads the degrees of freedom are Welch's and Satterthwaite's, rounded down. Spreads are
     the same if they are of one stratum, or one object; equal numbers alone do not make them so. Without any scatter
@@ -146,7 +146,7 @@ def contrast(terms: Sequence[tuple[float, Sequence[float], Spread]]) -> Estimate
 
 
 def verdict(difference: Estimate) -> str:
-    """Of a difference that the paper has above zero: "holds", "reversed" or "cannot be told apart".
+    """Judge a difference that the paper has above zero: "holds", "reversed" or "cannot be told apart".
 
     A difference without an interval cannot be told apart: that no training scattered is chance, not certainty.
     """
@@ -156,7 +156,7 @@ def verdict(difference: Estimate) -> str:
 
 
 def _squares(values: Sequence[float]) -> float:
-    """Sum of squared distances from the mean; 0 for values that differ by roundings only."""
+    """Sum the squared distances from the mean; 0 for values that differ by roundings only."""
     values = np.asarray(values, float)
     if np.ptp(values) <= 1e-9 * np.abs(values).max():
         return 0.0
@@ -164,7 +164,7 @@ def _squares(values: Sequence[float]) -> float:
 
 
 def auroc(known: Tensor, unknown: Tensor) -> Tensor:
-    """Area under the ROC curve: how often a known clip scores higher than an unknown one, ties counting half.
+    """Compute the area under the ROC curve: how often a known clip scores above an unknown one, ties counting half.
 
     Args:
         known: (..., Q) scores.
