@@ -188,7 +188,13 @@ def _inner_flags(group: str, owner: Any, defaults: Mapping[str, object]) -> Iter
     from docstring_parser import parse
 
     told = {one.arg_name: " ".join((one.description or "").split()) for one in parse(owner.__doc__ or "").params}
-    hints = hints_of(owner if dataclasses.is_dataclass(owner) else owner.__init__)
+    if dataclasses.is_dataclass(owner):
+        hints = hints_of(owner)
+        told |= {
+            field.name: field.metadata["help"] for field in dataclasses.fields(owner) if field.metadata.get("help")
+        }
+    else:
+        hints = hints_of(owner.__init__)
     for name, default in defaults.items():
         yield _flag(f"{group}.{name}", hints.get(name, object), told.get(name, "").removesuffix("."), default)
 
