@@ -21,7 +21,7 @@ from d2st.commands.export import ExportConfig, export
 from d2st.commands.predict import PredictConfig, predict
 from d2st.commands.train import TrainConfig, train
 from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
-from d2st.data.clip_reading import ClipReading, choose
+from d2st.data.clip_reading import ClipReading, choose_reading
 from d2st.errors import D2STError
 from d2st.heads import head_file as head_files
 
@@ -70,11 +70,11 @@ def odd(small, plain, tmp_path_factory):
 def test_a_record_is_kept_whole_and_compared_both_ways(reading: ClipReading, other: ClipReading) -> None:
     written = json.loads(json.dumps(reading.to_dict()))
     assert ClipReading.from_dict(written, "here") == reading
-    assert not reading.apart(reading) and not reading.rounded_apart(reading)
-    assert bool(reading.apart(other)) == bool(other.apart(reading))
-    assert not reading.apart(replace(reading, precision="fp32", image_size=None)), "what is not known is not apart"
+    assert not reading.difference(reading) and not reading.precision_difference(reading)
+    assert bool(reading.difference(other)) == bool(other.difference(reading))
+    assert not reading.difference(replace(reading, precision="fp32", image_size=None)), "what is not known is not apart"
     if other.frames != reading.frames:
-        assert f"{reading.frames} frame" in reading.apart(other).split("; this reads ")[0]
+        assert f"{reading.frames} frame" in reading.difference(other).split("; this reads ")[0]
 
 
 def test_a_damaged_record_is_a_sentence() -> None:
@@ -228,7 +228,7 @@ def test_files_from_before_the_record_are_read_as_they_were_made(small, plain, t
     with pytest.raises(D2STError, match="has plain transforms; this reads released transforms"):
         FewShotClassifier(encoder, transforms="released").load_support(support)
     assert not capsys.readouterr().err
-    assert choose(EvalConfig(data="data"), encoder) == ClipReading(4, image_size=(32, 32), precision="fp32")
+    assert choose_reading(EvalConfig(data="data"), encoder) == ClipReading(4, image_size=(32, 32), precision="fp32")
 
 
 def test_a_calibration_holds_for_clips_that_are_read_as_those_it_was_fitted_to(small, plain, tmp_path, capsys) -> None:

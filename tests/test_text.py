@@ -181,8 +181,8 @@ def test_features_are_kept_by_content(clip, tmp_path: Path, monkeypatch, capsys)
     """Found again by weights and tokens; anything else, or a broken file, is encoded anew."""
     _, file = clip
     built = []
-    build_tower = text.build_tower
-    monkeypatch.setattr(text, "build_tower", lambda *args: built.append(args) or build_tower(*args))
+    build_text_encoder = text.build_text_encoder
+    monkeypatch.setattr(text, "build_text_encoder", lambda *args: built.append(args) or build_text_encoder(*args))
 
     def encode(classes, templates="photo", weights=file):
         config = TextConfig("small", str(weights), templates=templates)
@@ -220,7 +220,7 @@ def test_weights_in_other_forms(clip, tmp_path: Path) -> None:
     with torch.no_grad():
         expected = model.encode_text(torch.nn.functional.pad(tokens, (0, 77 - tokens.shape[1])))
     for other in (file, tmp_path / "ddp.pth", tmp_path / "alone.pth", tmp_path / "text.safetensors"):
-        features = text.encode_tokens(text.build_tower("small", weights=other), tokens)
+        features = text.encode_tokens(text.build_text_encoder("small", weights=other), tokens)
         torch.testing.assert_close(features, expected, rtol=1e-5, atol=1e-6)
 
 
@@ -242,7 +242,7 @@ def test_unusable_weights_are_refused_with_a_sentence(clip, tmp_path: Path) -> N
     with pytest.raises(D2STError, match="lacks its weights"):
         text.encode_names(["wave"], config=TextConfig("small"))
     with pytest.raises(D2STError, match="no model 'ViT-Z'"):
-        text.build_tower("ViT-Z")
+        text.build_text_encoder("ViT-Z")
 
 
 @pytest.mark.parametrize(

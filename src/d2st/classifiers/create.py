@@ -6,7 +6,7 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ..data.clip_reading import choose, with_reading
+from ..data.clip_reading import choose_reading, with_reading
 from ..data.datasets import open_dataset
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
@@ -48,7 +48,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     is_file = Path(config.support).suffix == ".safetensors"
     clips = None if is_file else open_dataset(config.support)  # refuses before anything is built
     encoder, _ = create_encoder(config)
-    reading = choose(config, encoder)
+    reading = choose_reading(config, encoder)
     head, trained = load_or_create_head(
         config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
     )

@@ -13,7 +13,7 @@ from .. import heads
 from ..adapter_file import CONFIG as ADAPTER_CONFIG
 from ..adapter_file import WEIGHTS as ADAPTER_WEIGHTS
 from ..data import sampling as frame_sampling
-from ..data.clip_reading import ClipReading, tell_apart
+from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, open_dataset
 from ..data.video.open import Video, read_any
 from ..encoder import VideoEncoder, load
@@ -90,10 +90,10 @@ class FewShotClassifier(HubModel):
         self.head = head.to(self.device).eval()
         self.sample = frame_sampling.build(self.sampling, self.frames, stride=self.reading.stride)
         self.transform = encoder.transform(transforms=self.reading.transforms)
-        asked_for = encoder.reading and encoder.reading.apart(self.reading)
+        asked_for = encoder.reading and encoder.reading.difference(self.reading)
         if head.reading and not asked_for:
             reading = replace(self.reading, precision=None)
-            tell_apart(head.reading, reading, f"The head '{head.spec.name}' was trained on")
+            log_difference(head.reading, reading, f"The head '{head.spec.name}' was trained on")
         self.text = checked("FewShotClassifier", "text", text, TextConfig | None)
         self.support: dict[str, EncodedClips] = {}
         self.names: dict[str, Tensor] = {}

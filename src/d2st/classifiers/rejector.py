@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..data.clip_reading import ClipReading, tell_apart
+from ..data.clip_reading import ClipReading, log_difference
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..features.fingerprint import Origin
@@ -205,8 +205,8 @@ class CalibrationFile:
         """Refuse another model than the one that it was fitted for."""
         if self.origin != origin:
             raise D2STError(
-                f"The calibration was fitted for {self.origin.apart(origin)}. Fit one for this model: d2st eval --part "
-                f"val --open-set --save-calibration."
+                f"The calibration was fitted for {self.origin.difference(origin)}. Fit one for this model: d2st eval "
+                f"--part val --open-set --save-calibration."
             )
         return self
 
@@ -217,12 +217,12 @@ class CalibrationFile:
         """
         self.check_model(Origin.of(encoder, head))
         own = self.fitted_to(encoder)
-        if apart := own.apart(reading):
+        if difference := own.difference(reading):
             raise D2STError(
-                f"The calibration was fitted to {apart}. Fit one for this reading (d2st eval --part val --open-set "
-                f"--save-calibration), or read clips as it was fitted."
+                f"The calibration was fitted to {difference}. Fit one for this reading (d2st eval --part val "
+                f"--open-set --save-calibration), or read clips as it was fitted."
             )
-        tell_apart(own, reading, "The calibration was fitted to")
+        log_difference(own, reading, "The calibration was fitted to")
         return self
 
     def fitted_to(self, encoder: VideoEncoder) -> ClipReading:
@@ -241,10 +241,10 @@ def find_calibration(
         return None
     found, origin = CalibrationFile.read(path), Origin.of(encoder, head)
     if found.origin != origin:
-        _log.warning(f"{path} is not used: it was fitted for {found.origin.apart(origin)}.")
+        _log.warning(f"{path} is not used: it was fitted for {found.origin.difference(origin)}.")
         return None
-    if apart := found.fitted_to(encoder).apart(reading):
-        _log.warning(f"{path} is not used: it was fitted to {apart}.")
+    if difference := found.fitted_to(encoder).difference(reading):
+        _log.warning(f"{path} is not used: it was fitted to {difference}.")
         return None
     return found
 

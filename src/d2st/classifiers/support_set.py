@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .. import __version__
-from ..data.clip_reading import ClipReading, tell_apart
+from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet
 from ..errors import D2STError
 from ..features.encode import Features
@@ -147,16 +147,16 @@ class SavedSupport:
         """Refuse a model or a way of reading clips that are not those of the file; another precision is told."""
         if self.origin != origin:
             raise D2STError(
-                f"The support set '{path}' was encoded by {self.origin.apart(origin)}. Load it into the recognizer "
-                f"that it was saved from, or fit() this one with the clips."
+                f"The support set '{path}' was encoded by {self.origin.difference(origin)}. Load it into the "
+                f"recognizer that it was saved from, or fit() this one with the clips."
             )
         own = self.reading
-        if apart := own.apart(reading):
+        if difference := own.difference(reading):
             raise D2STError(
-                f"The support set '{path}' has {apart}: build the recognizer with frames={own.frames}, "
+                f"The support set '{path}' has {difference}: build the recognizer with frames={own.frames}, "
                 f"sampling={own.sampling!r}, transforms={own.transforms!r}, or fit() it with the clips."
             )
-        tell_apart(own, reading, f"The support set '{path}' holds")
+        log_difference(own, reading, f"The support set '{path}' holds")
 
 
 def _check_classes(classes: object) -> None:

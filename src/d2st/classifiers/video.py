@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
-from ..data.clip_reading import ClipReading, Sampling, tell_apart
+from ..data.clip_reading import ClipReading, Sampling, log_difference
 from ..data.sampling import Stride
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
@@ -76,7 +76,7 @@ class VideoClassifier(nn.Module, HubModel):
         )
         if self.encoder.reading:
             trained = replace(trained, precision=self.encoder.reading.precision)
-        tell_apart(trained, reading, "The classifier was trained on")
+        log_difference(trained, reading, "The classifier was trained on")
         return reading
 
     def trainable_parameters(self) -> list[nn.Parameter]:

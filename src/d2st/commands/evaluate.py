@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..classifiers.rejector import CalibrationFile, Entry, find_calibration
 from ..data import sampling as frame_rules
-from ..data.clip_reading import ClipReading, choose, with_reading
+from ..data.clip_reading import ClipReading, choose_reading, with_reading
 from ..data.datasets import ClipSet, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..encoder import VideoEncoder
@@ -53,7 +53,7 @@ def evaluate(config: EvalConfig) -> dict:
     _samplers(config, clips.labels, clips.classes)  # refuses a split with too few clips before anything is encoded
     torch.manual_seed(config.seed)  # of what is untrained
     encoder, _ = create_encoder(config)
-    reading = choose(config, encoder)
+    reading = choose_reading(config, encoder)
     config = with_reading(config, reading)
     encoder.to(fabric.device)
     heads, left_out = _heads(config, encoder, reading.frames, clips)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from ..data.clip_reading import ClipReading, read_as
+from ..data.clip_reading import ClipReading, describe_reading
 from ..data.datasets import ClipSet
 from ..encoder import VideoEncoder
 from ..evaluation.classification import Answers
@@ -22,7 +22,7 @@ def record(part: str, encoder: VideoEncoder, reading: ClipReading, clips: ClipSe
         "part": part,
         "backbone": encoder.backbone_name,
         "adapter": encoder.config.label,
-        **read_as(reading, encoder),
+        **describe_reading(reading, encoder),
         "clips": len(found.clips),
         "bad_clips": found.bad,
         "problems": list(clips.problems),

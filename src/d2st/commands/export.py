@@ -7,7 +7,7 @@ import numpy as np
 from .. import heads
 from ..classifiers.create import refuse_ignored
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.clip_reading import choose, with_reading
+from ..data.clip_reading import choose_reading, with_reading
 from ..encoder import VideoEncoder
 from ..export import describe, export_encoder, import_onnx
 from ..factory.encoder import create_encoder
@@ -41,7 +41,7 @@ def export(config: ExportConfig) -> dict:
         reading, classes = classifier.reading, classifier.classes
     else:
         encoder, _ = create_encoder(config)
-        head, reading, classes = _head(config), choose(config, encoder), ()
+        head, reading, classes = _head(config), choose_reading(config, encoder), ()
     config = with_reading(config, reading)
     about = describe(encoder, reading) | {"classes": list(classes), "head": plain(head)}
     out, name = Path(config.out), f"encoder.{config.format}"

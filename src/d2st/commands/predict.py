@@ -6,7 +6,7 @@ from pathlib import Path
 from ..classifiers.create import create_classifier
 from ..classifiers.prediction import Prediction
 from ..classifiers.support_set import EncodedClips
-from ..data.clip_reading import read_as
+from ..data.clip_reading import describe_reading
 from ..data.datasets import Clip, ClipSet, query_files
 from ..errors import D2STError
 from ..utils.console import tell, tell_unreadable
@@ -35,7 +35,11 @@ def predict(config: PredictConfig) -> dict:
     for i, clip in enumerate(features.clips):
         records.append(_record(clips.clips[clip].id, classifier.match(EncodedClips(frames[i], tokens[i]))))
     unreadable = [*support.unreadable, *features.bad]
-    result = {"predictions": records, "unreadable": unreadable, **read_as(classifier.reading, classifier.encoder)}
+    result = {
+        "predictions": records,
+        "unreadable": unreadable,
+        **describe_reading(classifier.reading, classifier.encoder),
+    }
     if config.out:
         write_result(Path(config.out) / "predict.json", config, result)
     _print(records, classifier.classes, config)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..classifiers.video import VideoClassifier
-from ..data.clip_reading import read_as
+from ..data.clip_reading import describe_reading
 from ..evaluation.classification import classify
 from ..utils.console import tell_unreadable
 from ..utils.device import pick_device
@@ -40,7 +40,7 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
         label, confidence = next(iter(likeliest.items()))
         file = clips.clips[clip].id
         predictions.append({"clip": file, "label": label, "confidence": confidence, "scores": likeliest})
-    result = {"predictions": predictions, "unreadable": answers.bad, **read_as(reading, model.encoder)}
+    result = {"predictions": predictions, "unreadable": answers.bad, **describe_reading(reading, model.encoder)}
     if config.out and fabric.is_global_zero:
         write_result(Path(config.out) / "predict.json", config, result)
     rows = (row for one in predictions for row in likeliest_rows(one["scores"], config.top, [one["clip"]]))

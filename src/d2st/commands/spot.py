@@ -9,7 +9,7 @@ import numpy as np
 
 from ..classifiers.create import create_classifier
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.clip_reading import read_as
+from ..data.clip_reading import describe_reading
 from ..data.video.stream import VideoStream, open_stream
 from ..errors import D2STError
 from ..spotting.segments import (
@@ -124,7 +124,7 @@ def spot(config: SpotConfig) -> dict:
         "frames": asdict(video.tally),
         "unreadable": list(support.unreadable),
         "notes": notes,
-        **read_as(classifier.reading, classifier.encoder),
+        **describe_reading(classifier.reading, classifier.encoder),
     }
     _conclude(config, classifier, windows, events, result)
     if failure:

@@ -6,7 +6,7 @@ import torch
 
 from ..adapter_file import WEIGHTS
 from ..data import sampling
-from ..data.clip_reading import ClipReading, tell_apart
+from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, NoPart, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..data.loaders import EpisodeClips
@@ -101,7 +101,7 @@ def set_reading(encoder: VideoEncoder, grad_checkpointing: bool, **asked: object
     """Make an encoder ready for training on clips that are read as asked, by fields of ``ClipReading``."""
     reading = ClipReading.of(encoder, **asked)
     if encoder.reading:
-        tell_apart(encoder.reading, reading, "The adapter was trained before on")
+        log_difference(encoder.reading, reading, "The adapter was trained before on")
     encoder.lay_out(reading)
     encoder.set_grad_checkpointing(grad_checkpointing)
     return reading

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..adapters import D2STConfig
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.clip_reading import choose, read_as, with_reading
+from ..data.clip_reading import choose_reading, describe_reading, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
 from ..data.splits import LISTS
 from ..data.store import is_store
@@ -70,7 +70,7 @@ def visualize(config: VisualizeConfig) -> dict:
         result |= points_record(points)
     else:
         say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
-    result |= read_as(classifier.reading, encoder)
+    result |= describe_reading(classifier.reading, encoder)
     result["files"] = [*files, "visualize.json"]
     write_result(out / "visualize.json", replace(config, head=head.spec), result)
     say(f"Written to {out}: {', '.join(result['files'])}")
@@ -91,7 +91,7 @@ def _check(config: VisualizeConfig) -> None:
 def _create_classifier(config: VisualizeConfig) -> tuple[FewShotClassifier, bool, VisualizeConfig]:
     """Create a classifier without classes; tells whether its head needs no training, and how clips are read."""
     encoder, _ = create_encoder(config)
-    reading = choose(config, encoder)
+    reading = choose_reading(config, encoder)
     head, trained = load_or_create_head(
         config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
     )

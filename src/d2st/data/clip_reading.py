@@ -13,7 +13,7 @@ from .options import Sampling, Transforms
 _log = logging.getLogger(__name__)
 
 
-class Reader(Protocol):
+class TrainedEncoder(Protocol):
     """An encoder that clips are read for: the frames that it takes, and how it was trained."""
 
     frames: int
@@ -44,7 +44,7 @@ class ClipReading(Checked):
     test_frames: Literal["centre", "random"] = "centre"
 
     @classmethod
-    def of(cls, encoder: Reader, **asked: object) -> Self:
+    def of(cls, encoder: TrainedEncoder, **asked: object) -> Self:
         """Return the reading for an encoder: as it was trained, or uniform and plain in fp32 if it was not.
 
         Args:
@@ -70,41 +70,47 @@ class ClipReading(Checked):
         """Return a JSON-able form."""
         return asdict(self) | {"image_size": self.image_size and list(self.image_size)}
 
-    def apart(self, other: "ClipReading") -> str:
-        """Say how another reading differs from this one, for a sentence: "16 frames a clip; this reads 4 frames a
-        clip". Nothing does ("") where only the precision differs, or what one of them does not know."""
-        mine, theirs = self._said(), other._said()
+    def difference(self, other: "ClipReading") -> str:
+        """Say how another reading differs from this one: "16 frames a clip; this reads 4 frames a clip".
+
+        It does not ("") where only the precision differs, or what one of them does not know.
+        """
+        mine, theirs = self._described(), other._described()
         differ = [key for key in mine if mine[key] and theirs[key] and mine[key] != theirs[key]]
         if not differ:
             return ""
-        return f"{', '.join(mine[key] for key in differ)}; this reads {', '.join(theirs[key] for key in differ)}"
+        own = ", ".join(mine[key] for key in differ)
+        others = ", ".join(theirs[key] for key in differ)
+        return f"{own}; this reads {others}"
 
-    def rounded_apart(self, other: "ClipReading") -> str:
-        """Say as :meth:`apart` how the precision differs, which changes numbers by little: "bf16; this is fp32"."""
-        known = self.precision and other.precision
-        return f"{self.precision}; this is {other.precision}" if known and self.precision != other.precision else ""
+    def precision_difference(self, other: "ClipReading") -> str:
+        """Say how the precision differs, which changes numbers by little: "bf16; this is fp32"."""
+        if not self.precision or not other.precision or self.precision == other.precision:
+            return ""
+        return f"{self.precision}; this is {other.precision}"
 
     def __str__(self) -> str:
-        return ", ".join(part for part in self._said().values() if part)
+        return ", ".join(part for part in self._described().values() if part)
 
-    def _said(self) -> dict[str, str]:
+    def _described(self) -> dict[str, str]:
+        """Describe every field in words, by its name; "" is not known."""
         rule = f"{self.sampling} ({self.stride})" if self.sampling == "stride" else self.sampling
         return {
             "frames": f"{self.frames} frames a clip" if self.frames > 1 else "1 frame a clip",
             "sampling": f"sampling {rule}",
             "transforms": f"{self.transforms} transforms",
-            "image_size": "x".join(map(str, self.image_size)) + " pixels" if self.image_size else "",
+            "image_size": f"{self.image_size[0]}x{self.image_size[1]} pixels" if self.image_size else "",
             "test_frames": f"{self.test_frames} test frames",
         }
 
 
-def choose(config: object, encoder: Reader) -> ClipReading:
+def choose_reading(config: object, encoder: TrainedEncoder) -> ClipReading:
     """Return the reading that a command's config asks for; what it leaves open is as the encoder was trained.
 
-    Logs where that is not the uniform and plain one, and where it is not what the encoder was trained with.
+    A note is logged where that is not the uniform and plain one, or not what the encoder was trained with.
 
     Args:
-        config: of a verb; its fields frames, sampling, transforms, precision and test_frames, those that it has.
+        config: of a command; its fields frames, sampling, transforms, precision and test_frames, those that it has.
         encoder: that will see the clips.
 
     Raises:
@@ -115,7 +121,7 @@ def choose(config: object, encoder: Reader) -> ClipReading:
     trained = encoder.reading
     if trained is None:
         return reading
-    tell_apart(trained, replace(reading, test_frames=trained.test_frames), "The adapter was trained on")
+    log_difference(trained, replace(reading, test_frames=trained.test_frames), "The adapter was trained on")
     taken = [name for name in ("sampling", "transforms") if getattr(config, name, None) is None]
     special = [getattr(reading, name) for name in taken]
     if any(value not in ("uniform", "plain") for value in special):
@@ -130,14 +136,14 @@ def with_reading(config: object, reading: ClipReading) -> object:
     return replace(config, **chosen)
 
 
-def read_as(reading: ClipReading, encoder: Reader) -> Mapping[str, object]:
+def describe_reading(reading: ClipReading, encoder: TrainedEncoder) -> Mapping[str, object]:
     """Describe for a result how its clips were read, and how those were that the encoder was trained on."""
     return {"reading": reading.to_dict(), "trained_reading": encoder.reading and encoder.reading.to_dict()}
 
 
-def tell_apart(trained: ClipReading, reading: ClipReading, what: str) -> None:
-    """Log what sets a reading apart from the one before; ``what`` begins the sentence."""
-    if apart := trained.apart(reading):
-        _log.warning(f"{what} {apart}.")
-    if rounded := trained.rounded_apart(reading):
+def log_difference(trained: ClipReading, reading: ClipReading, what: str) -> None:
+    """Log how a reading differs from the one before; ``what`` begins the sentence."""
+    if difference := trained.difference(reading):
+        _log.warning(f"{what} {difference}.")
+    if rounded := trained.precision_difference(reading):
         _log.info(f"{what} clips in {rounded}; their numbers differ a little.")

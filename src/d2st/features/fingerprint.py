@@ -40,8 +40,8 @@ class Origin(Checked):
         adapter, backbone, head = (name[:100] for name in (self.adapter, self.backbone, self.head))
         return f"adapter {adapter} on {backbone} with the head {head}"
 
-    def apart(self, other: "Origin") -> str:
-        """Say what sets another model apart from this one, for an error message: "X; this is Y"."""
+    def difference(self, other: "Origin") -> str:
+        """Say how another model differs from this one, for an error message: "X; this is Y"."""
         if str(self) == str(other):
             return f"{_short(self)}, but with other weights or options"
         return f"{_short(self)}; this is {_short(other)}"

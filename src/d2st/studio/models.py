@@ -8,7 +8,7 @@ from pathlib import Path
 from ..adapter_file import CONFIG
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.rejector import find_calibration
-from ..data.clip_reading import choose
+from ..data.clip_reading import choose_reading
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, warn_untrained
@@ -79,7 +79,7 @@ class ModelCache:
         path = self.paths[name]
         config = replace(self.config, adapter_path=path)
         encoder, _ = create_encoder(config)
-        reading = choose(config, encoder)
+        reading = choose_reading(config, encoder)
         head, trained = load_or_create_head(config.head, encoder, reading.frames, saved=path, weights=config.weights)
         if not trained:
             warn_untrained(head)

@@ -50,14 +50,14 @@ def tokenize(texts: Sequence[str], model: str) -> Tensor:
     return tokens[:, : int((tokens != 0).any(0).nonzero().max()) + 1]
 
 
-def build_tower(model: str, tag: str = "", weights: str | Path | None = None) -> nn.Module:
+def build_text_encoder(model: str, tag: str = "", weights: str | Path | None = None) -> nn.Module:
     """Build a frozen text encoder: token ids (N, L) -> (N, D').
 
     Args:
         model: open_clip's name of the model.
         tag: open_clip's name of its weights, which it downloads; empty is random ones.
         weights: local file instead: safetensors, or ``.pth`` read with ``weights_only``; keys of the whole CLIP, as
-            open_clip and OpenAI name them, or of its text tower alone.
+            open_clip and OpenAI name them, or of its text encoder alone.
 
     Raises:
         D2STError: open_clip is missing or does not know the model, the weights cannot be downloaded or do not fit.
@@ -79,31 +79,32 @@ def build_tower(model: str, tag: str = "", weights: str | Path | None = None) ->
         ) from error
     finally:
         logging.disable(disabled)
-    tower = clip.text.requires_grad_(False).eval()
+    text_encoder = clip.text.requires_grad_(False).eval()
     if weights:
-        _load(tower, Path(weights), model)
-    return tower
+        _load(text_encoder, Path(weights), model)
+    return text_encoder
 
 
 @torch.no_grad()
-def encode_tokens(tower: nn.Module, tokens: Tensor) -> Tensor:
+def encode_tokens(text_encoder: nn.Module, tokens: Tensor) -> Tensor:
     """Encode token ids (N, L), L at most the encoder's, to features (N, D').
 
     Where attention is causal and the feature is that of the end token, what comes behind cannot matter, and any L that
-    holds the longest text gives the same features; other towers get their full length.
+    holds the longest text gives the same features; other encoders get their full length.
     """
-    context = tower.context_length
-    mask = getattr(tower, "attn_mask", None)
-    if mask is None or tower.pool_type not in ("argmax", "eos") or tower.cls_emb is not None:
-        return torch.cat([tower(part) for part in nn.functional.pad(tokens, (0, context - tokens.shape[1])).split(64)])
+    context = text_encoder.context_length
+    mask = getattr(text_encoder, "attn_mask", None)
+    if mask is None or text_encoder.pool_type not in ("argmax", "eos") or text_encoder.cls_emb is not None:
+        padded = nn.functional.pad(tokens, (0, context - tokens.shape[1]))
+        return torch.cat([text_encoder(part) for part in padded.split(64)])
     try:
-        tower.attn_mask = mask[: tokens.shape[1], : tokens.shape[1]]
-        return torch.cat([tower(part) for part in tokens.split(64)])
+        text_encoder.attn_mask = mask[: tokens.shape[1], : tokens.shape[1]]
+        return torch.cat([text_encoder(part) for part in tokens.split(64)])
     finally:
-        tower.attn_mask = mask
+        text_encoder.attn_mask = mask
 
 
-def _load(tower: nn.Module, file: Path, model: str) -> None:
+def _load(text_encoder: nn.Module, file: Path, model: str) -> None:
     if not file.is_file():
         raise D2STError(f"weights='{file}' is not a file; give CLIP's weights as safetensors or .pth.")
     try:
@@ -117,7 +118,7 @@ def _load(tower: nn.Module, file: Path, model: str) -> None:
     inner = {key.removeprefix("text."): tensor for key, tensor in state.items() if key.startswith("text.")}
     own = inner or {key: tensor for key, tensor in state.items() if key.startswith(_TEXT_KEYS)}
     try:
-        tower.load_state_dict(own)
+        text_encoder.load_state_dict(own)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise D2STError(f"weights='{file}' do not hold the text tower of '{model}': {reason}") from error

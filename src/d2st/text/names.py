@@ -1,7 +1,7 @@
 """Encode class names with CLIP's text encoder (extra ``mm``), once for each list of classes.
 
-The text tower is frozen and never part of a model: its features are computed once, kept on disk, and given to the heads
-that use text.
+The text encoder is frozen and never part of a model: its features are computed once, kept on disk, and given to the
+heads that use text.
 """
 
 import hashlib
@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..backbones import build as backbones
+from ..backbones.build import build as build_backbone
 from ..data.options import TextConfig
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..utils.files import write_safetensors
 from ..utils.finite import check_weights
 from ..utils.tensor_file import read_tensors
-from .clip import build_tower, clip_name, encode_tokens, tokenize
+from .clip import build_text_encoder, clip_name, encode_tokens, tokenize
 from .prompts import prompts
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ def encode_names(
 
     Args:
         classes: names.
-        backbone: timm name of the image tower, whose own text tower is taken.
+        backbone: timm name of the image encoder, whose own text encoder is taken.
         config: model, weights, names and templates; what it leaves open is CLIP-FSAR's: its names and its template.
         cache: folder of features made before, found by weights and token ids; None is ``$XDG_CACHE_HOME/d2st/text``
             or ``~/.cache/d2st/text``.
@@ -45,7 +45,7 @@ def encode_names(
         (classes, D') float32.
 
     Raises:
-        D2STError: open_clip is not installed, the tower or a name cannot be read, see ``d2st.text.prompts.prompts``.
+        D2STError: open_clip is not installed, the text encoder or a name cannot be read, see :func:`prompts`.
     """
     config = config or TextConfig()
     name, _, tag = (config.model or clip_name(backbone)).partition("/")
@@ -64,7 +64,7 @@ def encode_names(
                 return tensors["features"]
         except (D2STError, KeyError):
             _log.warning(f"The text features in {path} cannot be read; the names are encoded again.")
-    encoded = encode_tokens(build_tower(name, tag, config.weights), tokens)  # (N, D')
+    encoded = encode_tokens(build_text_encoder(name, tag, config.weights), tokens)  # (N, D')
     features = torch.stack([_average(of) for of in encoded.split(counts)])
     check_weights(zip(classes, features, strict=True), "The features of names", "check the text tower's weights")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -98,7 +98,7 @@ def visual_projection(encoder: VideoEncoder, weights: str | Path | None = None) 
             "(weights), which holds the visual projection."
         )
     try:
-        projection = backbones.build(name, weights or True, encoder.image_size, classifier=True).get_classifier()
+        projection = build_backbone(name, weights or True, encoder.image_size, classifier=True).get_classifier()
     except D2STError as error:
         raise D2STError(f"The visual projection of CLIP cannot be loaded: {error}") from error
     if not isinstance(projection, nn.Linear):

@@ -60,8 +60,8 @@ class Material:
         needs = ("reading", "backbone", "clips")
         then = read_versioned(file, format=FORMAT, what="record of the run's material", remedy=_REMEDY, needs=needs)
         reading = ClipReading.from_dict(then["reading"], where)
-        if apart := reading.apart(self.reading) or reading.rounded_apart(self.reading):
-            return f"its clips were read with {apart}"
+        if difference := reading.difference(self.reading) or reading.precision_difference(self.reading):
+            return f"its clips were read with {difference}"
         if then["backbone"] != self.record["backbone"]:
             return "its backbone had other weights"
         for part, own in self.record["clips"].items():

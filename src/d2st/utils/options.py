@@ -13,6 +13,6 @@ Precision = Literal["fp32", "bf16", "fp16"]
 class ComputeOptions(Checked):
     """Device and processes"""
 
-    device: str = option("auto", "auto, cpu or cuda")
+    device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("fp32", "fp32, bf16 or fp16 (mixed)")
     workers: int = option(0, "processes that read clips", **WORKERS)

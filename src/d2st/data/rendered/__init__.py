@@ -1,4 +1,4 @@
-"""A rendered action benchmark: motion classes that no single frame tells apart, and look classes that any tells."""
+"""Render an action benchmark: motion classes that no single frame identifies, and look classes that any does."""
 
 from .classes import LOOKS, MOTIONS, Motion, split
 from .write import RenderConfig, render_clip, write_benchmark, write_clip
