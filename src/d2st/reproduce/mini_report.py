@@ -81,23 +81,18 @@ def report(
         _add_families(page, families)
     if offsets:
         _add_offsets(page, offsets)
-    content = {
-        "cells": [
-            {
-                "cell": cell.name,
-                "paper": cell.paper,
-                "seeds": dict(values[cell.name]),
-                "five_shot": dict(five_shot[cell.name]),
-            }
-            for cell in cells
-        ],
+    numbers = {
+        "cells": [_cell(cell, values, five_shot) for cell in cells],
         "orders": orders,
         "leads": found_leads,
-        "spread": {
-            name: {"deviation": spread.deviation, "freedom": spread.freedom} for name, spread in by_stratum.items()
-        },
+        "spread": {name: {"deviation": one.deviation, "freedom": one.freedom} for name, one in by_stratum.items()},
     }
-    return page, content
+    return page, numbers
+
+
+def _cell(cell: Cell, values: Values, five_shot: Values) -> dict:
+    accuracies = {"seeds": dict(values[cell.name]), "five_shot": dict(five_shot[cell.name])}
+    return {"cell": cell.name, "paper": cell.paper, **accuracies}
 
 
 def _stratum(cell: Cell) -> str:
