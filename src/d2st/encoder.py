@@ -172,8 +172,8 @@ class VideoEncoder(nn.Module, HubModel):
         image_size: (H, W) in pixels that they are laid out for.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if the backbone has none.
-        preprocessing: how the backbone wants its input, from its ``pretrained_cfg``; see :meth:`transform`.
-        mean, std, interpolation, crop_pct: parts of that.
+        mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``; see
+            :meth:`transform`.
     """
 
     def __init__(self, backbone: Backbone, config: AdapterConfig, frames: int, name: str = "", source=None):
@@ -198,9 +198,8 @@ class VideoEncoder(nn.Module, HubModel):
             self.adapters[insertion.key] = insertion.adapter
             insert(self.backbone, insertion, self.clip)
         cfg = getattr(self.backbone, "pretrained_cfg", None) or {}
-        self.preprocessing = Preprocessing.of_timm(cfg, self.image_size)
-        self.mean, self.std = self.preprocessing.mean, self.preprocessing.std
-        self.interpolation = self.preprocessing.interpolation
+        wanted = Preprocessing.of_timm(cfg, self.image_size)
+        self.mean, self.std, self.interpolation = wanted.mean, wanted.std, wanted.interpolation
         self.crop_pct = cfg.get("crop_pct") or 1.0
 
     def forward(self, video: Tensor) -> Tensor:
@@ -263,6 +262,11 @@ class VideoEncoder(nn.Module, HubModel):
         backbones.check_size(self.backbone, size)
         self.clip.set(images.shape[1], size)
         return images
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """The input that the backbone wants."""
+        return Preprocessing(self.image_size, self.mean, self.std, self.interpolation)
 
     def transform(self, train: bool = False, transforms: Transforms | None = None, **options: object) -> ClipTransform:
         """Build the transform that makes frames fit for the encoder: uint8 (T, 3, H, W) -> float (T, 3, h, w).

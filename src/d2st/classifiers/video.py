@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import __version__
+from ..adapter_file import different_tensors
 from ..data.clip_reading import ClipReading, Sampling, log_difference
 from ..data.sampling import Stride
 from ..encoder import VideoEncoder, load
@@ -91,7 +92,8 @@ class VideoClassifier(nn.Module, HubModel):
         """
         if self.names is None:
             raise D2STError("A VideoClassifier without names of its classes cannot be saved; give names=[...].")
-        write_safetensors(folder / WEIGHTS, dict(self.head.named_buffers()) | self.head.state_dict())
+        folder.mkdir(parents=True, exist_ok=True)
+        write_safetensors(folder / WEIGHTS, self._classifier_tensors())
         about = {"format": FORMAT, "d2st_version": __version__, "classes": list(self.names)}
         write_json(folder / CONFIG, about | {"sampling": self.sampling, "stride": self.stride})
         self.encoder.save_pretrained(folder)
@@ -115,11 +117,8 @@ class VideoClassifier(nn.Module, HubModel):
         """Rebuild a saved classifier, in eval mode.
 
         Args:
-            source: folder that :meth:`save_pretrained` or ``d2st train-classifier`` wrote, or a Hub repository
-                ("hub:user/name", see :mod:`d2st.utils.hub`).
-            backbone: the timm model to put it on; None builds the one that the files name.
-            weights: weight file for that; needed when the backbone's weights came from a file.
-            revision: branch, tag or commit of a Hub repository.
+            source: folder that :meth:`save_pretrained` or ``d2st train-classifier`` wrote, or a Hub repository.
+            backbone, weights, revision: as for :func:`d2st.load`.
 
         Raises:
             D2STError: no classifier there, one that cannot be read, or another backbone.
@@ -127,19 +126,22 @@ class VideoClassifier(nn.Module, HubModel):
         folder = find(source, CONFIG, WEIGHTS, "adapter_config.json", "adapter_model.safetensors", revision=revision)
         about, state = _read(folder)
         encoder = load(folder, backbone=backbone, weights=weights)
-        names = about.classes
-        text = state.get(TEXT)
+        names, text = about.classes, state.get(TEXT)
+        wrong = D2STError(f"{folder / WEIGHTS} is not of a classifier of {len(names)} classes for this adapter.")
         if text is None and not any(tensor.shape[:1] == (len(names),) for tensor in state.values()):
-            raise D2STError(f"{folder / WEIGHTS} is not of a classifier of {len(names)} classes for this adapter.")
+            raise wrong  # before a classifier of that many classes takes memory
         model = cls(encoder, len(names) if text is None else text, names, about.sampling, about.stride)
-        own = dict(model.head.named_buffers()) | model.head.state_dict()
-        wrong = [name for name in own if name not in state or state[name].shape != own[name].shape]
-        if wrong or own.keys() != state.keys():
-            raise D2STError(f"{folder / WEIGHTS} is not of a classifier of {len(names)} classes for this adapter.")
+        own = model._classifier_tensors()
+        if different_tensors(own, state):
+            raise wrong
         with torch.no_grad():
             for name, tensor in own.items():
                 tensor.copy_(state[name])
         return model.eval()
+
+    def _classifier_tensors(self) -> dict[str, Tensor]:
+        """Collect what is saved of the classifier, with buffers that no state dict has."""
+        return dict(self.head.named_buffers()) | self.head.state_dict()
 
 
 def is_classifier(folder: str | Path) -> bool:

@@ -63,7 +63,6 @@ class HubModel(ModelHubMixin, library_name="d2st"):
             **options: of :meth:`push_to_hub`.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
         self._save_pretrained(folder)
         if model_card_kwargs is not None:  # a copy that is uploaded
             self.generate_model_card(**model_card_kwargs).save(folder / CARD)
