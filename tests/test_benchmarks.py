@@ -19,7 +19,7 @@ from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import benchmarks
 from d2st.data import sampling as frames
 from d2st.data.archives.__main__ import main as unpack_all
-from d2st.data.benchmarks import find, key
+from d2st.data.benchmarks import find, loose_key
 from d2st.data.benchmarks.published import protocol
 from d2st.data.datasets import ClipSet, DataWarning, open_dataset, open_division
 from d2st.data.lookup import NameLookup
@@ -40,7 +40,7 @@ def test_few_shot_splits_have_the_published_sizes_and_share_no_class(name):
     found = benchmarks.load(name)
     sizes = {part: (len(names), sum(found.counts[part].values())) for part, names in found.classes.items()}
     assert sizes == SIZES[name] and not found.full_shot
-    names = [key(name) for names in found.classes.values() for name in names]
+    names = [loose_key(name) for names in found.classes.values() for name in names]
     assert len(set(names)) == len(names)  # also in every spelling
 
 
@@ -48,11 +48,11 @@ def test_full_shot_sets_hold_the_classes_of_the_few_shot_ones():
     for name, size, parts in (("kinetics400", 400, ("kinetics100",)), ("ssv2", 174, ("ssv2-full", "ssv2-small"))):
         found = benchmarks.load(name)
         assert found.full_shot and found.classes["train"] == found.classes["val"]
-        names = {key(name) for name in found.classes["train"]}
+        names = {loose_key(name) for name in found.classes["train"]}
         assert len(names) == size
         for part in parts:
             wanted = {n for names in benchmarks.load(part).classes.values() for n in names if not n.startswith("val")}
-            assert {key(n) for n in wanted} <= names
+            assert {loose_key(n) for n in wanted} <= names
 
 
 def test_the_size_of_a_full_shot_set_is_told():
@@ -72,7 +72,7 @@ def test_the_documented_numbers_are_those_of_the_split(name):
 
 def test_what_leaks_between_the_two_splits_of_ssv2():
     full, small = (
-        {part: set(map(key, names)) for part, names in benchmarks.load(f"ssv2-{name}").classes.items()}
+        {part: set(map(loose_key, names)) for part, names in benchmarks.load(f"ssv2-{name}").classes.items()}
         for name in ("full", "small")
     )
     assert len(full["test"] & small["train"]) == 9 and len(small["test"] & full["train"]) == 7
@@ -86,7 +86,7 @@ def test_spellings_of_a_class_are_one(name):
     for title in {title for names in benchmarks.load(name).classes.values() for title in names}:
         words = title.replace("_", " ")
         for spelled in (words.replace(" ", "_"), words.title().replace(" ", ""), words.upper(), f"[{words}]"):
-            assert key(spelled) == key(title)
+            assert loose_key(spelled) == loose_key(title)
 
 
 def test_mistyped_names_and_swapped_arguments_are_recognized(lay, monkeypatch):
@@ -532,7 +532,7 @@ def test_names_match_in_both_forms_of_unicode_and_odd_folders_are_told(lay, monk
     names = NameLookup(lambda: walk(root).clips)
     assert names.nearest("y/caf\u00e9.avi") == root / "x/cafe\u0301.mp4"
     assert names.nearest("u\u0308") == root / "x/\u00fc.webm"
-    assert key("Caf\u00e9") == key("cafe\u0301")
+    assert loose_key("Caf\u00e9") == loose_key("cafe\u0301")
     listing = find.list_benchmark(benchmarks.load("ucf101"), root)
     assert any("'back'" in note or "leads back" in note for note in listing.notes)
     assert any("lost+found" in note for note in listing.notes)

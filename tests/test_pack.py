@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from small import SIDE
+from test_pictures import extract
 
 from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.prepare import PrepareConfig, prepare
@@ -100,6 +101,18 @@ def test_parts_and_missing_clips_are_kept_and_told(small, tmp_path, capsys):
         assert [clip.id for clip in files.clips] == [clip.id for clip in shards.clips]
     assert main([str(data), "--out", str(data)]) == 2
     assert "holds no shards; give --out a new folder" in capsys.readouterr().err
+
+
+def test_folders_of_frames_are_left_out_and_told(small, tmp_path, capsys):
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    extract(data / "red" / "frames", 2, "{:06d}.jpg")
+    assert main([str(data), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "1 clips left out" in printed and f"{data}/red/frames: it is a folder of frames; make" in printed
+    )
+    (bad,) = json.loads((tmp_path / "out/report.json").read_text())["bad"]
+    assert bad["source"] == f"{data}/red/frames" and bad["id"] == "red/frames" and bad["class"] == "red"
 
 
 def test_damage_is_told_with_the_place(small, packed, tmp_path):

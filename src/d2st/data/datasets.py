@@ -13,10 +13,10 @@ from ..errors import D2STError
 from ..utils.sentences import quoted, short
 from . import benchmarks
 from .archives import advice, is_archive
-from .benchmarks.find import apply, list_benchmark
+from .benchmarks.find import apply_benchmark, list_benchmark
 from .class_folders import PARTS, Listing, scan_folder, scan_parts
 from .lists import read_list
-from .lookup import Folder, NameLookup
+from .lookup import FolderLookup, NameLookup
 from .sampling import Sampler
 from .splits import Source, apply_split
 from .store import StoreLookup, is_store, list_store
@@ -195,20 +195,20 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
     if isinstance(split, str) and split in benchmarks.NAMES:
         benchmark = benchmarks.load(split)
-        return apply(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
+        return apply_benchmark(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
     split = None if split is None else Path(split)
     if is_store(data):
         store = StoreLookup(data)
         source = Source(lambda: list_store(data), store.find, store.names)
     elif os.path.isfile(data):
-        find = Folder(data.parent).find
+        find = FolderLookup(data.parent).find
         source = Source(lambda: read_list(data, find), find)
     elif os.path.isdir(data):
         divided = scan_parts(data) if shared and split is None else None
         if divided:
             return divided
         names = NameLookup(lambda: walk(data, is_flow_folder).clips)
-        source = Source(lambda: scan_folder(data), Folder(data).find, names)
+        source = Source(lambda: scan_folder(data), FolderLookup(data).find, names)
     else:
         raise _no_data(data)
     return apply_split(source, split, shared)

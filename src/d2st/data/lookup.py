@@ -1,8 +1,8 @@
 """Look up which clip a line of a list means.
 
 A line gives a path. :class:`Lookup` finds it among known ids: the very id, else one in the same letters, else one that
-differs in the extension; :class:`Folder` does the same below a folder of the disk. Where the paths of lists start from
-another folder, :class:`NameLookup` finds their clips by name, wherever they lie.
+differs in the extension; :class:`FolderLookup` does the same below a folder of the disk. Where the paths of lists start
+from another folder, :class:`NameLookup` finds their clips by name, wherever they lie.
 """
 
 import os
@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from ..errors import D2STError
 from ..utils.sentences import quoted
-from .benchmarks import key
+from .benchmarks import loose_key
 from .walk import Found, entries, is_folder, is_frame_folder, nfc, stem
 
 # The names of Kinetics clips: the 11 characters of YouTube's id, perhaps with start and end in seconds.
@@ -62,7 +62,7 @@ class Lookup:
         return None
 
 
-class Folder:
+class FolderLookup:
     """Looks up paths of list lines below a folder, of which it reads what the lines name."""
 
     def __init__(self, root: Path) -> None:
@@ -165,12 +165,12 @@ class NameLookup:
         bare = os.path.splitext(path.name)[0]
         youtube = youtube_id(bare)
         tries = [(self._named, name) for name in (path.name, bare)]
-        tries += [(self._loose, key(name)) for name in (path.name, bare, youtube) if key(name)]
+        tries += [(self._loose, loose_key(name)) for name in (path.name, bare, youtube) if loose_key(name)]
         found = next((known[name] for known, name in tries if name in known), None)
         if found is None:
             return None
-        folder = key(path.parent.name)
-        return self._path(min(found, key=lambda clip: (folder not in map(key, clip.folders), rank(clip))))
+        folder = loose_key(path.parent.name)
+        return self._path(min(found, key=lambda clip: (folder not in map(loose_key, clip.folders), rank(clip))))
 
     @cached_property
     def _named(self) -> dict[str, list[Found]]:
@@ -184,7 +184,7 @@ class NameLookup:
         found: dict[str, list[Found]] = defaultdict(list)
         for clips in self._named.values():
             for clip in clips:
-                for name in {key(clip.name), key(youtube_id(clip.name))} - {""}:
+                for name in {loose_key(clip.name), loose_key(youtube_id(clip.name))} - {""}:
                     found[name].append(clip)
         return dict(found)
 

@@ -246,9 +246,10 @@ def _without_clips(empty: list[str], part: str, listing: Listing) -> D2STError:
 def _require(file: Path) -> Path:
     if os.path.isfile(file):
         return file
+    other = benchmarks.did_you_mean(str(file)[:200])
     raise D2STError(
-        f"Split '{short(str(file), 500)}' does not exist; {benchmarks.meant(str(file)[:200])}give a YAML file, a list "
-        f"file or a benchmark's name ({', '.join(benchmarks.NAMES)})."
+        f"Split '{short(str(file), 500)}' does not exist; {other}give a YAML file, a list file or a benchmark's name "
+        f"({', '.join(benchmarks.NAMES)})."
     )
 
 

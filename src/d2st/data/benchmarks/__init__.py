@@ -65,7 +65,7 @@ def load(name: str) -> Benchmark:
     import yaml
 
     if name not in NAMES:
-        raise D2STError(f"There is no benchmark '{name}'; {meant(name)}choose one of {', '.join(NAMES)}.")
+        raise D2STError(f"There is no benchmark '{name}'; {did_you_mean(name)}choose one of {', '.join(NAMES)}.")
     text = (Path(__file__).parent / f"{name}.yaml").read_text(encoding="utf-8")
     # BaseLoader keeps every class name a string.
     facts = yaml.load(text, Loader=yaml.BaseLoader)
@@ -82,15 +82,15 @@ def load(name: str) -> Benchmark:
     return Benchmark(name, facts["title"], facts["videos"], classes, counts, sets, sizes, chosen)
 
 
-def key(name: str) -> str:
-    """Reduce a class name to what its spellings share: "Brush Hair", "brush_hair" and "BrushHair" give "brushhair"."""
+def loose_key(name: str) -> str:
+    """Reduce a name to what its spellings share: "Brush Hair", "brush_hair" and "BrushHair" give "brushhair"."""
     return re.sub(r"[^a-z0-9]", "", unicodedata.normalize("NFC", name).casefold())
 
 
-def meant(name: str) -> str:
+def did_you_mean(name: str) -> str:
     """Ask whether another benchmark was meant, within a sentence; empty where no name is near."""
-    names = {key(known): known for known in NAMES}
-    close = [key(name)] if key(name) in names else get_close_matches(key(name), names, n=2)
+    names = {loose_key(known): known for known in NAMES}
+    close = [loose_key(name)] if loose_key(name) in names else get_close_matches(loose_key(name), names, n=2)
     if not close:
         return ""
     return f"did you mean {' or '.join(repr(names[found]) for found in close)}? Else "

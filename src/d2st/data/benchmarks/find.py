@@ -12,7 +12,7 @@ from .. import archives
 from ..class_folders import Listing
 from ..lookup import NameLookup, rank, youtube_id
 from ..walk import Found, Tree, is_flow_folder, walk
-from . import Benchmark, key
+from . import Benchmark, loose_key
 from .labels import FILES, Label, annotations, labeler
 from .official_lists import official_lists, take_list
 from .published import shortfalls
@@ -70,7 +70,7 @@ def list_benchmark(benchmark: Benchmark, root: Path) -> Listing:
     return listing
 
 
-def apply(benchmark: Benchmark, listing: Listing) -> Listing:
+def apply_benchmark(benchmark: Benchmark, listing: Listing) -> Listing:
     """Put a listing of other origin (a frame store) under the benchmark's class names; clips of other classes stay.
 
     A store of a full-shot benchmark serves the few-shot ones of the same videos: its own parts only say which of the
@@ -87,7 +87,7 @@ def apply(benchmark: Benchmark, listing: Listing) -> Listing:
     spelled = _spelled(benchmark)
     clips: dict[str, dict[str, Path]] = {name: {} for name, _ in spelled.values()}
     for given, found in listing.clips.items():
-        name, part = spelled.get(key(given), (given, ""))
+        name, part = spelled.get(loose_key(given), (given, ""))
         wanted = "" if benchmark.full_shot else benchmark.sets.get(part, "")
         own = clips.setdefault(name, {})
         for id, path in found.items():
@@ -108,7 +108,7 @@ def apply(benchmark: Benchmark, listing: Listing) -> Listing:
 
 def _spelled(benchmark: Benchmark) -> dict[str, tuple[str, str]]:
     """Map what all spellings of a class share to (class, part); of a full-shot benchmark the last part."""
-    return {key(name): (name, part) for part, names in benchmark.classes.items() for name in names}
+    return {loose_key(name): (name, part) for part, names in benchmark.classes.items() for name in names}
 
 
 def _without_list(benchmark: Benchmark, part: str, root: Path) -> list[str]:
@@ -139,7 +139,7 @@ def _add_labeled(listing: Listing, benchmark: Benchmark, tree: Tree, annotated: 
             "and val/CLASS (docs/data.md)."
         )
     for name, clips in listing.clips.items():
-        close = [] if clips else get_close_matches(key(name), strangers, n=1, cutoff=0.85)
+        close = [] if clips else get_close_matches(loose_key(name), strangers, n=1, cutoff=0.85)
         if close:
             folder = strangers[close[0]]
             listing.problems.append(f"Class '{name}' has no clips; if '{folder}' is the same, rename that folder.")
@@ -166,10 +166,10 @@ def _sort(
     strangers: dict[str, str] = {}
     for clip in tree.clips:
         given, of_set = label(clip) or ("", "")
-        name, part = spelled.get(key(given), ("", ""))
+        name, part = spelled.get(loose_key(given), ("", ""))
         if not name:
             if clip.folders:
-                strangers[key(clip.folders[-1])] = clip.folders[-1]
+                strangers[loose_key(clip.folders[-1])] = clip.folders[-1]
             continue
         if benchmark.full_shot:
             part = part_of.get(of_set, "")
@@ -187,7 +187,7 @@ def _count_annotated(listing: Listing, benchmark: Benchmark, tree: Tree, annotat
     there = {clip.name for clip in tree.clips} | {youtube_id(clip.name) for clip in tree.clips}
     sizes: Counter[str] = Counter()
     for id, (given, of_set) in annotated.items():
-        if of_set in part_of and key(given) in known:
+        if of_set in part_of and loose_key(given) in known:
             sizes[part_of[of_set]] += 1
             if id not in there:
                 listing.missing.append(id)

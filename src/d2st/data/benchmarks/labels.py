@@ -9,7 +9,7 @@ from pathlib import Path
 from ...errors import D2STError
 from ..lookup import youtube_id
 from ..walk import Found, nfc
-from . import Benchmark, key
+from . import Benchmark, loose_key
 
 # Class name as the source spells it and, where it tells, the set of the data set ("train", "validation").
 Label = tuple[str, str]
@@ -36,17 +36,17 @@ def labeler(benchmark: Benchmark, annotated: dict[str, Label]) -> Callable[[Foun
     Official annotations come first, then the nearest folder with the name of a class (its set is that of a folder named
     train or val), then file names as UCF101 and HMDB51 give them.
     """
-    known = {key(name) for names in benchmark.classes.values() for name in names}
+    known = {loose_key(name) for names in benchmark.classes.values() for name in names}
 
     def label(clip: Found) -> Label | None:
         if annotated:
             for name in (clip.name, youtube_id(clip.name)):
                 if name in annotated:
                     return annotated[name]
-        others = [folder for folder in clip.folders if key(folder) not in known]  # "training dog" is a class
+        others = [folder for folder in clip.folders if loose_key(folder) not in known]  # "training dog" is a class
         of_set = _set_of(" ".join(others))
         for folder in reversed(clip.folders):
-            if key(folder) in known:
+            if loose_key(folder) in known:
                 return folder, of_set
         if benchmark.videos == "ucf101" and (match := _UCF.fullmatch(clip.name)):
             return match[1], of_set
@@ -54,7 +54,7 @@ def labeler(benchmark: Benchmark, annotated: dict[str, Label]) -> Callable[[Foun
             words = match[1].split("_")
             for first in range(len(words)):  # the longest ending first: kick_ball before ball
                 ending = "_".join(words[first:])
-                if key(ending) in known:
+                if loose_key(ending) in known:
                     return ending, of_set
         return None
 

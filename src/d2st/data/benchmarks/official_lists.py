@@ -8,7 +8,7 @@ from pathlib import Path
 from ...errors import D2STError
 from ..class_folders import Listing
 from ..lists import read_list, read_text
-from . import Benchmark, key
+from . import Benchmark, loose_key
 
 _LINE = re.compile(r"(train|val|test)([0-9]{1,9})//?(\S.*)")
 _NUMBER = re.compile(r"(?:.*/)?\d+(?:\.[a-zA-Z]\w*)?")
@@ -39,16 +39,16 @@ def take_list(
     """Give the classes of a part in the listing the clips of an official list, looked up by ``find``, and no others."""
     names = benchmark.classes[part]
     found = read_list(path, find)
-    spelled = {key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
+    spelled = {loose_key(name): name for name in names} | {f"{part}{i}": name for i, name in enumerate(names)}
     for name in names:
         listing.clips[name] = {}
     for given, clips in found.clips.items():
-        if key(given) not in spelled:
+        if loose_key(given) not in spelled:
             raise D2STError(
                 f"List '{path}' has clips in a folder '{given}', which is no class of part '{part}' of "
                 f"{benchmark.title}; use the list as it was published."
             )
-        listing.clips[spelled[key(given)]].update(clips)
+        listing.clips[spelled[loose_key(given)]].update(clips)
     listing.problems += found.problems
     listing.missing += found.missing
 
@@ -74,7 +74,9 @@ def _with_fewer_clips(clips: list[tuple[int, str]], part: str, benchmark: Benchm
     """Recognize a list that its user took clips out of by its class folders."""
     counts = Counter(number for number, _ in clips)
     classes = benchmark.classes[part]
-    folders = {(number, path.rpartition("/")[0].rpartition("/")[2]) for number, path in clips}
-    if not clips or not {(number, key(name)) for number, name in folders} <= set(enumerate(map(key, classes))):
-        return False
-    return all(count <= benchmark.counts[part][classes[number]] for number, count in counts.items())
+    known = set(enumerate(map(loose_key, classes)))
+    for number, path in clips:
+        folder = path.rpartition("/")[0].rpartition("/")[2]
+        if (number, loose_key(folder)) not in known:
+            return False
+    return bool(clips) and all(count <= benchmark.counts[part][classes[number]] for number, count in counts.items())

@@ -30,7 +30,7 @@ _HEADER = 512  # bytes before each file in a tar
 
 
 @dataclass(frozen=True)
-class Source:
+class Member:
     """A clip to be packed, with size and time, by which a change of it is found out."""
 
     id: str
@@ -70,27 +70,27 @@ def pack(
     refuse_strangers(out, "holds no shards")
     listing = list_clips(data, split, shared=True)
     part_of = {name: part for part, names in listing.parts.items() for name in names}
-    sources, bad = [], []
+    members, bad = [], []
     for name, id, path in listing.jobs():
         try:
-            sources.append(_source(id, name, listing.assigned.get(id, part_of.get(name, "")), path))
+            members.append(_member(id, name, listing.assigned.get(id, part_of.get(name, "")), path))
         except OSError as error:
             bad.append({"id": id, "class": name, "source": str(path), "reason": error.strerror or str(error)})
-    if not sources:
+    if not members:
         why = [entry["reason"] for entry in bad] or listing.problems_of(None)
         raise D2STError(f"'{data}' holds no clip that can be packed. {' '.join(why[:1])}")
     made_of = source_of(data, split)
-    refuse_other(out, made_of, (source.id for source in sources), replace)
-    sources.sort(key=lambda source: hashlib.sha256(source.id.encode("utf-8", "surrogateescape")).digest())
-    shards = _deal(sources, shard_mb * 1e6)
+    refuse_other(out, made_of, (member.id for member in members), replace)
+    members.sort(key=lambda member: hashlib.sha256(member.id.encode("utf-8", "surrogateescape")).digest())
+    shards = _deal(members, shard_mb * 1e6)
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))
     with locked(out, fabric, "shards"):
         clips, kept = _write_shards(fabric, out, shards)
         report = {
-            "clips": len(sources),
+            "clips": len(members),
             "shards": len(shards),
             "kept": kept,
-            "bytes": sum(source.size for source in sources),
+            "bytes": sum(member.size for member in members),
             "bad": sorted(bad, key=lambda entry: entry["id"]),
         }
         if fabric.is_global_zero:
@@ -101,7 +101,7 @@ def pack(
     return report
 
 
-def _source(id: str, name: str, part: str, path: Path) -> Source:
+def _member(id: str, name: str, part: str, path: Path) -> Member:
     """Describe a clip to be packed.
 
     Raises:
@@ -112,22 +112,22 @@ def _source(id: str, name: str, part: str, path: Path) -> Source:
         raise OSError("it is a folder of frames; make a frame store of it first (d2st prepare) and pack that")
     status = os.stat(inside.file if inside else path)
     size = inside.size if inside else status.st_size
-    return Source(id, name, part, str(path), size, status.st_mtime_ns)
+    return Member(id, name, part, str(path), size, status.st_mtime_ns)
 
 
-def _deal(sources: list[Source], most: float) -> list[list[Source]]:
+def _deal(members: list[Member], most: float) -> list[list[Member]]:
     """Deal clips to shards of ``most`` bytes; each is closed by the clip that fills it."""
     shards, filled = [], most
-    for source in sources:
+    for member in members:
         if filled >= most:
             shards.append([])
             filled = 0
-        shards[-1].append(source)
-        filled += source.size
+        shards[-1].append(member)
+        filled += member.size
     return shards
 
 
-def _write_shards(fabric, out: Path, shards: list[list[Source]]) -> tuple[list[dict], int]:
+def _write_shards(fabric, out: Path, shards: list[list[Member]]) -> tuple[list[dict], int]:
     """Write the shards that are not there; index entries of all processes, and how many shards were there."""
     entries, kept = [], 0
     mine = share(fabric, len(shards))
@@ -145,12 +145,12 @@ def _write_shards(fabric, out: Path, shards: list[list[Source]]) -> tuple[list[d
     return clips, sum(count for _, count in everyone)
 
 
-def _write_shard(out: Path, number: int, sources: list[Source], first: int) -> tuple[list[dict], bool]:
+def _write_shard(out: Path, number: int, members: list[Member], first: int) -> tuple[list[dict], bool]:
     """Write a shard unless it is there; its index entries, and whether it was.
 
     A shard that was made otherwise stays where it is, because the index may name it; the new one lies beside it.
     """
-    made = hashlib.sha256(json.dumps([first, [astuple(source) for source in sources]]).encode()).hexdigest()
+    made = hashlib.sha256(json.dumps([first, [astuple(member) for member in members]]).encode()).hexdigest()
     for revision in ("", made[:12]):
         known = _read_whole(shard_file(out, number, revision))
         if known and known["made"] == made:
@@ -158,7 +158,7 @@ def _write_shard(out: Path, number: int, sources: list[Source], first: int) -> t
     revision = made[:12] if _read_whole(shard_file(out, number)) else ""
     path = shard_file(out, number, revision)
     entries: list[dict] = []
-    write_atomic(path, lambda temporary: entries.extend(_write_tar(temporary, number, sources, first)))
+    write_atomic(path, lambda temporary: entries.extend(_write_tar(temporary, number, members, first)))
     if revision:
         entries = [entry | {"revision": revision} for entry in entries]
     write_json(path.with_suffix(".json"), {"made": made, "bytes": path.stat().st_size, "clips": entries})
@@ -177,26 +177,26 @@ def _read_whole(shard: Path) -> dict | None:
     return known if same and not wrong_clips(known["clips"]) else None
 
 
-def _write_tar(path: Path, number: int, sources: list[Source], first: int) -> list[dict]:
+def _write_tar(path: Path, number: int, members: list[Member], first: int) -> list[dict]:
     entries = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for place, source in enumerate(sources, first):
-            suffix = os.path.splitext(source.path)[1].lower()
-            entry = {"id": source.id, "class": source.name, "shard": number, "start": tar.offset + _HEADER}
-            entries.append(entry | {"size": source.size, "suffix": suffix})
-            inside = span(source.path) or Span(Path(source.path), 0, source.size)
+        for place, member in enumerate(members, first):
+            suffix = os.path.splitext(member.path)[1].lower()
+            entry = {"id": member.id, "class": member.name, "shard": number, "start": tar.offset + _HEADER}
+            entries.append(entry | {"size": member.size, "suffix": suffix})
+            inside = span(member.path) or Span(Path(member.path), 0, member.size)
             try:
                 with open(inside.file, "rb") as file:
                     file.seek(inside.start)
-                    tar.addfile(_header(f"{place:09d}{suffix}", source.size), file)
+                    tar.addfile(_header(f"{place:09d}{suffix}", member.size), file)
             except OSError as error:
                 raise D2STError(
-                    f"'{source.path}' cannot be packed ({error}); start again when it is whole, finished shards are "
+                    f"'{member.path}' cannot be packed ({error}); start again when it is whole, finished shards are "
                     f"kept."
                 ) from error
-            about = {"id": source.id, "class": source.name}
-            if source.part:
-                about["part"] = source.part
+            about = {"id": member.id, "class": member.name}
+            if member.part:
+                about["part"] = member.part
             text = json.dumps(about).encode()
             tar.addfile(_header(f"{place:09d}.json", len(text)), io.BytesIO(text))
     return entries
