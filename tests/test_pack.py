@@ -108,9 +108,7 @@ def test_folders_of_frames_are_left_out_and_told(small, tmp_path, capsys):
     extract(data / "red" / "frames", 2, "{:06d}.jpg")
     assert main([str(data), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert (
-        "1 clips left out" in printed and f"{data}/red/frames: it is a folder of frames; make" in printed
-    )
+    assert "1 clips left out" in printed and f"{data}/red/frames: it is a folder of frames; make" in printed
     (bad,) = json.loads((tmp_path / "out/report.json").read_text())["bad"]
     assert bad["source"] == f"{data}/red/frames" and bad["id"] == "red/frames" and bad["class"] == "red"
 

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -107,7 +108,7 @@ def _work(fabric, out: Path, jobs: list, options: StoreOptions) -> dict[str, lis
                 raise D2STError(f"{reason} Repair or remove it, or pass --on-error skip; finished clips are kept.")
     with lost_processes(fabric, "Start prepare again: finished clips are kept."):
         everyone = gather(fabric, done)
-    return {status: [entry for theirs in everyone for entry in theirs[status]] for status in done}
+    return {status: list(chain.from_iterable(theirs[status] for theirs in everyone)) for status in done}
 
 
 def _report(out: Path, clips: list[dict], done: dict[str, list[dict]], listing: Listing) -> dict:
@@ -166,8 +167,8 @@ class _Job:
             warnings.simplefilter("always", VideoWarning)
             info = probe(path)
             frames = iter_frames(path, self.options.short_side)
-            format, quality = self.options.format, self.options.quality
-            with frame_file.Compressed(path, frames, format, quality, file.parent) as compressed:
+            format = self.options.format
+            with frame_file.Compressed(path, frames, format, self.options.quality, file.parent) as compressed:
                 warned = [str(warning.message) for warning in caught]
                 about = compressed.about | made | {"fps": repr(info.fps), "warnings": json.dumps(warned)}
                 compressed.write(file, about | {"promised": str(info.frames)})

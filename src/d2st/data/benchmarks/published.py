@@ -55,7 +55,10 @@ def protocol(benchmark: Benchmark, readable: dict[str, dict[str, int]], shots: l
         if have == published:
             sentences.append(f"Part '{part}' is that of {benchmark.title}: {there} classes, {sum(have):,} clips.")
             continue
-        enough = (f"{sum(count >= shot + queries for count in have)} for {shot}-shot" for shot in shots)
+        enough = []
+        for shot in shots:
+            classes = sum(count >= shot + queries for count in have)
+            enough.append(f"{classes} for {shot}-shot")
         each = "1 query" if queries == 1 else f"{queries} queries"
         sentences.append(
             f"Part '{part}' of {benchmark.title} becomes {there} of {len(names)} classes with {sum(have):,} of "
