@@ -258,6 +258,7 @@ def test_a_narrow_screen(page, small):
     teach(page, "teal", small / "data" / "teal" / "0.mp4")
     recognize(page, small / "data" / "teal" / "1.mp4")
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.locator(".d2st-recognizer .d2st-hint").bounding_box()["width"] > 250  # below the choice, not beside it
     for button in page.get_by_role("button").all():
         box = button.bounding_box()
         if box:
