@@ -104,25 +104,7 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
         raise D2STError(
             f"{name} names stages in feature_info that are none of its modules ({error}); it is not supported."
         ) from error
-    outputs: dict[str, list] = {path: [] for path in paths}
-    handles = [
-        stage.register_forward_hook(lambda m, a, out, path=path: outputs[path].append(out))
-        for path, stage in zip(paths, stages, strict=True)
-    ]
-    modes = [(module, module.training) for module in model.modules()]
-    parameter = next(model.parameters())
-    try:
-        with torch.no_grad():
-            frame = parameter.new_zeros(1, 3, *image_size)
-            x = model.eval().forward_features(frame)
-            feature = model.forward_head(x, pre_logits=True)
-    except (AssertionError, RuntimeError) as error:
-        raise D2STError(f"{name} cannot take frames of {image_size[0]}x{image_size[1]} px: {error}") from error
-    finally:
-        for module, training in modes:
-            module.training = training
-        for handle in handles:
-            handle.remove()
+    outputs, x, feature = _forward_blank(model, dict(zip(paths, stages, strict=True)), image_size)
     if feature.ndim != 2:
         raise D2STError(
             f"{name} gives a feature of shape {tuple(feature.shape)} a frame, not a vector; it is not supported."
@@ -133,6 +115,32 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     except D2STError:  # only heads that need maps mind
         map_channels = None
     return Backbone(model, sites, image_size, feature.shape[1], map_channels)
+
+
+def _forward_blank(
+    model: nn.Module, stages: dict[str, nn.Module], image_size: tuple[int, int]
+) -> tuple[dict[str, list], Tensor, Tensor]:
+    """Run a model on a blank frame; return the outputs of each stage, the last map and the feature."""
+    outputs: dict[str, list] = {path: [] for path in stages}
+    handles = [
+        stage.register_forward_hook(lambda module, given, output, path=path: outputs[path].append(output))
+        for path, stage in stages.items()
+    ]
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad():
+            frame = next(model.parameters()).new_zeros(1, 3, *image_size)
+            x = model.eval().forward_features(frame)
+            return outputs, x, model.forward_head(x, pre_logits=True)
+    except (AssertionError, RuntimeError) as error:
+        raise D2STError(
+            f"{type(model).__name__} cannot take frames of {image_size[0]}x{image_size[1]} px: {error}"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+        for handle in handles:
+            handle.remove()
 
 
 def _leaf(model: nn.Module, path: str) -> str:

@@ -5,7 +5,7 @@ angle, bystanders, background, light, camera) is drawn the same way for all of t
 other way round: the shape and fill of the actors tell the class, in any frame, and they move like any of the motions.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,78 +57,92 @@ class Motion:
     look: tuple[int, int] | None = None
 
 
-def _solo(*parts: tuple[Event, Course]) -> Perform:
+SIDES = {"right": 0.0, "down": 0.25, "left": 0.5, "up": 0.75}  # in turns clockwise
+
+
+def _solo(family: str, name: str, *parts: tuple[Event, Course]) -> Motion:
+    """Make a class of one actor that does several things at once."""
+
     def perform(rng: Rng, u: np.ndarray) -> list[Trajectory]:
         paths = [event(rng, course(u)) for event, course in parts]
         return [sum(paths[1:], paths[0])]
 
-    return perform
+    return Motion(name.replace(" ", "-"), family, perform)
 
 
-def _motions() -> list[Motion]:
-    right = 0.0
-    down = 0.25
-    left = 0.5
-    up = 0.75
-    sides = {"right": right, "down": down, "left": left, "up": up}
-    found: list[Motion] = []
-
-    def add(family: str, name: str, *parts: tuple[Event, Course]) -> None:
-        found.append(Motion(name.replace(" ", "-"), family, _solo(*parts)))
-
+def _simple() -> Iterator[Motion]:
+    """Yield classes of one event, and of one that goes back."""
     for i, name in enumerate(("right", "down right", "down", "down left", "left", "up left", "up", "up right")):
-        add("move", f"move {name}", (move(i / 8), steady))
-    add("turn", "turn clockwise", (turn(1), steady))
-    add("turn", "turn counterclockwise", (turn(-1), steady))
-    add("size", "grow", (grow(1), steady))
-    add("size", "shrink", (grow(-1), steady))
-    for name, angle in sides.items():
-        add("return", f"go {name} and return", (move(angle), and_back))
-    add("return", "turn clockwise and back", (turn(1), and_back))
-    add("return", "turn counterclockwise and back", (turn(-1), and_back))
-    add("return", "grow and shrink back", (grow(1), and_back))
-    add("return", "shrink and grow back", (grow(-1), and_back))
-    for first, one in sides.items():
-        for then, other in sides.items():
+        yield _solo("move", f"move {name}", (move(i / 8), steady))
+    yield _solo("turn", "turn clockwise", (turn(1), steady))
+    yield _solo("turn", "turn counterclockwise", (turn(-1), steady))
+    yield _solo("size", "grow", (grow(1), steady))
+    yield _solo("size", "shrink", (grow(-1), steady))
+    for name, angle in SIDES.items():
+        yield _solo("return", f"go {name} and return", (move(angle), and_back))
+    yield _solo("return", "turn clockwise and back", (turn(1), and_back))
+    yield _solo("return", "turn counterclockwise and back", (turn(-1), and_back))
+    yield _solo("return", "grow and shrink back", (grow(1), and_back))
+    yield _solo("return", "shrink and grow back", (grow(-1), and_back))
+
+
+def _sequences() -> Iterator[Motion]:
+    """Yield classes told by the order or the speed of events."""
+    for first, one in SIDES.items():
+        for then, other in SIDES.items():
             if (one - other) % 0.5:
                 leg, next_leg = move(one, 0.3, 0.48), move(other, 0.3, 0.48)
-                add("corner", f"{first} then {then}", (leg, first_half), (next_leg, second_half))
+                yield _solo("corner", f"{first} then {then}", (leg, first_half), (next_leg, second_half))
     acts = {"move": move(None, 0.3, 0.5), "turn": turn(), "grow": grow(1), "shrink": grow(-1)}
     for first, then in (("move", "turn"), ("move", "grow"), ("move", "shrink"), ("turn", "grow"), ("turn", "shrink")):
         for one, other in ((first, then), (then, first)):
-            add("order", f"{one} then {other}", (acts[one], first_half), (acts[other], second_half))
-    add("speed", "move ever faster", (move(), faster))
-    add("speed", "move ever slower", (move(), slower))
-    add("speed", "move stop and go", (move(), stop_and_go))
-    add("speed", "turn ever faster", (turn(), faster))
-    add("speed", "turn ever slower", (turn(), slower))
+            yield _solo("order", f"{one} then {other}", (acts[one], first_half), (acts[other], second_half))
+    yield _solo("speed", "move ever faster", (move(), faster))
+    yield _solo("speed", "move ever slower", (move(), slower))
+    yield _solo("speed", "move stop and go", (move(), stop_and_go))
+    yield _solo("speed", "turn ever faster", (turn(), faster))
+    yield _solo("speed", "turn ever slower", (turn(), slower))
+
+
+def _ways() -> Iterator[Motion]:
+    """Yield classes told by the shape of a way, or by two events at once."""
     for name, sign in (("clockwise", 1), ("counterclockwise", -1)):
-        add("round", f"circle {name}", (orbit(sign), steady))
-        add("round", f"spiral in {name}", (orbit(sign, 1), steady))
-        add("round", f"spiral out {name}", (orbit(sign, -1), steady))
-    for name, angle in sides.items():
-        add("zigzag", f"zigzag {name}", (wander(angle, zigzag), steady))
+        yield _solo("round", f"circle {name}", (orbit(sign), steady))
+        yield _solo("round", f"spiral in {name}", (orbit(sign, 1), steady))
+        yield _solo("round", f"spiral out {name}", (orbit(sign, -1), steady))
+    for name, angle in SIDES.items():
+        yield _solo("zigzag", f"zigzag {name}", (wander(angle, zigzag), steady))
     for name, channel in (("sway sideways", "x"), ("sway up and down", "y"), ("rock", "turns"), ("pulse", "growth")):
-        add("sway", name, (sway(channel), steady))
+        yield _solo("sway", name, (sway(channel), steady))
     for name, sign in (("clockwise", 1), ("counterclockwise", -1)):
-        add("together", f"move turning {name}", (move(), steady), (turn(sign), steady))
-        add("together", f"grow turning {name}", (grow(1), steady), (turn(sign), steady))
-        add("together", f"shrink turning {name}", (grow(-1), steady), (turn(sign), steady))
-    add("together", "move growing", (move(), steady), (grow(1), steady))
-    add("together", "move shrinking", (move(), steady), (grow(-1), steady))
-    add("bounce", "bounce on the floor", (bounce(1), steady))
-    add("bounce", "bounce on the ceiling", (bounce(-1), steady))
-    add("bounce", "hop right", (wander(right, hops, (0.16, 0.24)), steady))
-    add("bounce", "hop left", (wander(left, hops, (0.16, 0.24)), steady))
-    add("presence", "appear", (visible(lambda rng, p: p >= rng.uniform(0.35, 0.65)), steady))
-    add("presence", "vanish", (visible(lambda rng, p: p < rng.uniform(0.35, 0.65)), steady))
-    add("presence", "blink", (visible(lambda rng, p: (rng.uniform(1.6, 2.4) * p + rng.random()) % 1 < 0.5), steady))
-    add("presence", "jump", (jump(), steady))
-    found += [Motion(name.replace(" ", "-"), family, perform) for family, name, perform in duets.DUETS]
-    return found
+        yield _solo("together", f"move turning {name}", (move(), steady), (turn(sign), steady))
+        yield _solo("together", f"grow turning {name}", (grow(1), steady), (turn(sign), steady))
+        yield _solo("together", f"shrink turning {name}", (grow(-1), steady), (turn(sign), steady))
+    yield _solo("together", "move growing", (move(), steady), (grow(1), steady))
+    yield _solo("together", "move shrinking", (move(), steady), (grow(-1), steady))
 
 
-MOTIONS: tuple[Motion, ...] = tuple(_motions())
+def _physics() -> Iterator[Motion]:
+    """Yield classes of bouncing, appearing and vanishing."""
+    yield _solo("bounce", "bounce on the floor", (bounce(1), steady))
+    yield _solo("bounce", "bounce on the ceiling", (bounce(-1), steady))
+    yield _solo("bounce", "hop right", (wander(SIDES["right"], hops, (0.16, 0.24)), steady))
+    yield _solo("bounce", "hop left", (wander(SIDES["left"], hops, (0.16, 0.24)), steady))
+    yield _solo("presence", "appear", (visible(lambda rng, p: p >= rng.uniform(0.35, 0.65)), steady))
+    yield _solo("presence", "vanish", (visible(lambda rng, p: p < rng.uniform(0.35, 0.65)), steady))
+    yield _solo(
+        "presence", "blink", (visible(lambda rng, p: (rng.uniform(1.6, 2.4) * p + rng.random()) % 1 < 0.5), steady)
+    )
+    yield _solo("presence", "jump", (jump(), steady))
+
+
+def _duets() -> Iterator[Motion]:
+    """Yield the classes of two actors."""
+    for family, name, perform in duets.DUETS:
+        yield Motion(name.replace(" ", "-"), family, perform)
+
+
+MOTIONS: tuple[Motion, ...] = (*_simple(), *_sequences(), *_ways(), *_physics(), *_duets())
 
 
 def _any_motion(rng: Rng, u: np.ndarray) -> list[Trajectory]:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, pairwise
 
-from ..pack.shard import span
+from ..pack.shard import Span, span
 from .errors import VideoError, of_machine, why
 from .packets import Scan, scan
 from .pictures import check_size
@@ -25,6 +25,31 @@ def open_video(path: str | os.PathLike):
 
     av.logging.set_level(av.logging.PANIC)  # damage is told in this module's own sentences, with the path
     inside = span(path)
+    _check_file(path, inside)
+    # "file:" keeps a colon in a name from being taken for a protocol; "subfile" reads a part of a file.
+    place = "file:" + os.path.abspath(os.fspath(inside.file if inside else path))
+    if inside:
+        place = f"subfile,,start,{inside.start},end,{inside.start + inside.size},,:{place}"
+    protocols = "file,subfile" if inside else "file"
+    try:
+        container = av.open(place, metadata_errors="ignore", options={"protocol_whitelist": protocols})
+    except PermissionError as error:
+        raise VideoError(path, why(error)) from error
+    except (av.error.FFmpegError, ValueError, OSError) as error:
+        if of_machine(error):
+            raise
+        raise VideoError(path, f"FFmpeg finds no video container in it ({why(error)})") from error
+    with container:
+        if set(container.format.name.split(",")) & _PLAYLISTS:
+            raise VideoError(path, f"it is a playlist ({container.format.name}), not a video")
+        stream = _video_stream(path, container)
+        check_size(path, *stored_size(stream))
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def _check_file(path: str | os.PathLike, inside: Span | None) -> None:
+    """Refuse what is no file with something in it; ``inside`` is where a member of a shard lies."""
     try:
         status = os.stat(inside.file if inside else path)
     except (OSError, ValueError) as error:
@@ -38,33 +63,21 @@ def open_video(path: str | os.PathLike):
         raise VideoError(path, "the file is empty")
     if inside and inside.start + inside.size > status.st_size:
         raise VideoError(path, "the shard ends before the clip does; pack it again")
-    try:
-        # "file:" keeps a colon in a name from being taken for a protocol; "subfile" reads a part of a file.
-        place = "file:" + os.path.abspath(os.fspath(inside.file if inside else path))
-        if inside:
-            place = f"subfile,,start,{inside.start},end,{inside.start + inside.size},,:{place}"
-        protocols = "file,subfile" if inside else "file"
-        container = av.open(place, metadata_errors="ignore", options={"protocol_whitelist": protocols})
-    except PermissionError as error:
-        raise VideoError(path, why(error)) from error
-    except (av.error.FFmpegError, ValueError, OSError) as error:
-        if of_machine(error):
-            raise
-        raise VideoError(path, f"FFmpeg finds no video container in it ({why(error)})") from error
-    with container:
-        if set(container.format.name.split(",")) & _PLAYLISTS:
-            raise VideoError(path, f"it is a playlist ({container.format.name}), not a video")
-        hidden = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
-        streams = [stream for stream in container.streams.video if not stream.disposition & hidden]
-        if not streams:
-            kinds = sorted({stream.type or "unknown" for stream in container.streams})
-            raise VideoError(path, f"it has no video stream, only {', '.join(kinds) or 'nothing'}")
-        stream = min(streams, key=lambda s: (not s.disposition & av.stream.Disposition.default, s.index))
-        if stream.codec_context is None:
-            raise VideoError(path, "this build of FFmpeg has no decoder for its video stream")
-        check_size(path, *stored_size(stream))
-        stream.codec_context.thread_count = 1
-        yield container, stream
+
+
+def _video_stream(path: str | os.PathLike, container):
+    """Return the first stream that the file marks as default, else the first; cover pictures are none."""
+    from av.stream import Disposition
+
+    hidden = Disposition.attached_pic | Disposition.timed_thumbnails
+    streams = [stream for stream in container.streams.video if not stream.disposition & hidden]
+    if not streams:
+        kinds = sorted({stream.type or "unknown" for stream in container.streams})
+        raise VideoError(path, f"it has no video stream, only {', '.join(kinds) or 'nothing'}")
+    stream = min(streams, key=lambda stream: (not stream.disposition & Disposition.default, stream.index))
+    if stream.codec_context is None:
+        raise VideoError(path, "this build of FFmpeg has no decoder for its video stream")
+    return stream
 
 
 def scan_packets(path, container, stream) -> Scan:

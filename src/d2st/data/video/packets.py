@@ -87,17 +87,22 @@ def scan(container, stream) -> Scan:
     if second.single:
         span = float((max(own) - min(own)) * stream.time_base)
         return Scan(kept, frames, [], [], sure, begins, (frames - 1) / span if span else 0.0)
-    starts = []
-    if skips:
-        before = [float("-inf"), *accumulate(times, max)]
-        after = [float("inf"), *accumulate(reversed(times), min)][::-1][1:]
-        frame = 0
-        for i, time in enumerate(times):
-            # A closed group: all that was sent earlier is shown earlier, all that is sent later is shown later.
-            if resets[i] and shown[i] and before[i] < time < after[i]:
-                starts.append((i, frame))
-            frame += shown[i]
+    starts = _starts(times, shown, resets) if skips else []
     return Scan(kept, frames, sorted(own), starts, sure, begins)
+
+
+def _starts(times: list[int], shown: list[bool], resets: list[bool]) -> list[tuple[int, int]]:
+    """Find the (packet, frame) numbers from which decoding is exact, see :class:`Scan`."""
+    before = [float("-inf"), *accumulate(times, max)]
+    after = [float("inf"), *accumulate(reversed(times), min)][::-1][1:]
+    starts = []
+    frame = 0
+    for i, time in enumerate(times):
+        # A closed group: all that was sent earlier is shown earlier, all that is sent later is shown later.
+        if resets[i] and shown[i] and before[i] < time < after[i]:
+            starts.append((i, frame))
+        frame += shown[i]
+    return starts
 
 
 def shown_by(stream) -> Callable[..., bool]:
