@@ -71,6 +71,7 @@ def plain_console() -> "Console":
 def plain_table(*headers: str, **options: Any) -> "Table":
     """Return a table that folds long cells instead of cutting them, and is Markdown where no terminal shows it."""
     from rich import box
+    from rich.segment import Segment
     from rich.table import Table
 
     class Folding(Table):
@@ -78,8 +79,12 @@ def plain_table(*headers: str, **options: Any) -> "Table":
             super().add_column(*arguments, **{"overflow": "fold", **more})
 
         def __rich_console__(self, console: "Console", options: Any):
-            if not options.is_terminal:
-                self.box = box.MARKDOWN
-            yield from super().__rich_console__(console, options)
+            if options.is_terminal:
+                yield from super().__rich_console__(console, options)
+                return
+            self.box = box.MARKDOWN
+            for line in Segment.split_lines(super().__rich_console__(console, options)):
+                if any(segment.text.strip() for segment in line):  # the box has blank edges above and below
+                    yield from [*line, Segment.line()]
 
     return Folding(*headers, **options)
