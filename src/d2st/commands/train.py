@@ -64,10 +64,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     head.reading = set_reading(encoder, config.grad_checkpointing, frames=frames, **asked)
     task = _task(config, duration, sampler, head, encoder, clips, validation_clips)
     optimizer = torch.optim.Adam(optim.parameter_groups(task.loss, config), lr=config.lr)
-    folder = RunFolder(config.out)
-    state = run_training(fabric, config, task, folder, optimizer, learning_rate)
-    if given is not None:
-        give_back(fabric, encoder, folder)
+    state, folder = run_training(fabric, config, task, optimizer, learning_rate, give_back=given is not None)
     result = {
         "episodes": state.done,
         "seconds": state.seconds,
@@ -111,26 +108,33 @@ def run_training(
     fabric,
     config: TrainConfig | FullShotTrainConfig,
     task: Task,
-    folder: RunFolder,
     optimizer: torch.optim.Optimizer,
     learning_rate: optim.Schedule,
-) -> TrainState:
-    """Open the folder of the run, and train; gives the final state."""
+    give_back: bool,
+) -> tuple[TrainState, RunFolder]:
+    """Open the folder of the run, and train.
+
+    Args:
+        fabric: launched.
+        config: of the run, with all settings.
+        task: what is trained.
+        optimizer: of its parameters.
+        learning_rate: by index of the episode or batch.
+        give_back: leave the encoder as it is used after training: in eval mode, with the best weights of the run.
+    """
+    encoder, folder = task.loss.encoder, RunFolder(config.out)
     if fabric.is_global_zero:
-        encoder = task.loss.encoder
         parts = {"training": task.units.clips, "validation": task.validation.clips if task.validation else None}
         folder.open(config_dict(config), config.overwrite, Material(encoder, encoder.reading, parts))
     fabric.barrier()
     options = {"clip_norm": config.clip_norm, "run": config, "compute": config}
-    return Trainer(fabric, task, folder, optimizer, learning_rate, **options).fit()
-
-
-def give_back(fabric, encoder: VideoEncoder, folder: RunFolder) -> None:
-    """Leave a caller's own encoder as it is used after training: in eval mode, with the best weights of the run."""
-    fabric.barrier()  # the first process writes them
-    weights, _ = read_tensors(folder.best / WEIGHTS, what="adapter weights", remedy="start the run again")
-    encoder.load_adapter_state_dict(weights)
-    encoder.eval()
+    state = Trainer(fabric, task, folder, optimizer, learning_rate, **options).fit()
+    if give_back:
+        fabric.barrier()  # the first process writes them
+        weights, _ = read_tensors(folder.best / WEIGHTS, what="adapter weights", remedy="start the run again")
+        encoder.load_adapter_state_dict(weights)
+        encoder.eval()
+    return state, folder
 
 
 def _check_trainable(encoder: VideoEncoder, head: Head) -> None:

@@ -13,12 +13,12 @@ from ..text.names import encode_names
 from ..training import optim
 from ..training.classification import ClassificationLoss, ClassificationValidation
 from ..training.duration import Duration
-from ..training.run_folder import RunFolder
 from ..training.trainer import Task
+from ..utils.console import say
 from ..utils.distributed import world_size
 from ..utils.provenance import write_result
 from .classifier_options import FullShotTrainConfig
-from .train import give_back, launch_training, run_training, set_reading
+from .train import launch_training, run_training, set_reading
 
 
 def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = None) -> dict:
@@ -57,10 +57,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     set_reading(encoder, config.grad_checkpointing, frames=frames, transforms="plain", **asked)
     task = _task(config, duration, classifier, frames, clips, validation_clips)
     optimizer = torch.optim.AdamW(optim.parameter_groups(task.loss, config, "model.head."), lr=config.lr)
-    folder = RunFolder(config.out)
-    state = run_training(fabric, config, task, folder, optimizer, learning_rate)
-    if given is not None:
-        give_back(fabric, encoder, folder)
+    state, folder = run_training(fabric, config, task, optimizer, learning_rate, give_back=given is not None)
     result = {
         "epochs": state.done / duration.per_epoch,
         "steps": duration.total // duration.per_step,
@@ -110,6 +107,6 @@ def _validation_clips(config: FullShotTrainConfig, clips: ClipSet) -> ClipSet | 
     if not config.validate_every:
         return None
     if "val" not in parts_of(config.data, config.split):
-        print("No validation, the last model will be the best: the data have no part val.")
+        say("No validation, the last model will be the best: the data have no part val.")
         return None
     return open_division(config.data, config.split, "val", clips.classes)
