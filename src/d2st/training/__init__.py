@@ -1,1 +1,1 @@
-"""Train adapters, heads and classifiers, and resume exactly."""
+"""Train adapters, heads and classifiers, and resume exactly; the training loop is ``trainer.Trainer.fit``."""
