@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 
 import pytest
 import timm
@@ -152,8 +153,8 @@ def test_views_are_averaged(small, run):
     model = d2st.VideoClassifier.from_pretrained(run / "best", weights=small / "weights.safetensors")
     clips = open_division(small / "data", run.parent / "shares.yaml", "val", model.names)
     encoder = model.encoder
-    encoder.image_size = (32, 24)  # so that crops differ
-    transform = CropsTransform(encoder.image_size, encoder.mean, encoder.std, encoder.interpolation, 2)
+    encoder.preprocessing = replace(encoder.preprocessing, size=(32, 24))  # so that crops differ
+    transform = CropsTransform((32, 24), encoder.mean, encoder.std, encoder.interpolation, 2)
     fabric = launch(torch.device("cpu"))
     reading = ClipReading(4, "tsn")
     for average in ("probabilities", "logits"):
