@@ -24,7 +24,6 @@ from d2st.classifiers.open_set import (
 from d2st.classifiers.rejector import RATES, CalibrationFile, Entry, fit_rejector
 from d2st.errors import D2STError
 from d2st.features.fingerprint import Origin
-from d2st.utils.statistics import student_t
 
 
 def clips(shots: tuple[int, ...], seed: int = 0, spread: float = 1.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,21 +103,6 @@ def test_offsets_are_shrunk_means_and_do_not_see_the_clip_they_score() -> None:
     middle = (torch.tensor(means[0]) + without) / 2
     offset = {0: 3 / 8 * (means[0] - middle), 1: 1 / 4 * (without - middle), 2: 0}[best]
     assert known[j].item() == pytest.approx(float(held.known[j].max() - offset), abs=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("share", "dof", "value"),
-    [
-        (0.95, 1, 6.3138),
-        (0.95, 2, 2.9200),
-        (0.95, 9, 1.8331),
-        (0.975, 10, 2.2281),
-        (0.99, 30, 2.4573),
-        (0.05, 4, -2.1318),
-    ],
-)
-def test_student_t_is_the_table_s(share: float, dof: int, value: float) -> None:
-    assert student_t(share, dof) == pytest.approx(value, abs=1e-4)
 
 
 @settings(max_examples=60, deadline=None)

@@ -20,7 +20,6 @@ from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.errors import D2STError
 from d2st.training.classification import ClassificationLoss
 from d2st.training.trainer import Trainer
-from d2st.utils.statistics import share_interval
 
 SHARES = {"train": "60%", "val": "40%"}
 
@@ -308,9 +307,3 @@ def test_few_shot_training_does_not_validate_on_its_own_classes(small, tmp_path)
     split.write_text(yaml.safe_dump(SHARES))
     with pytest.raises(D2STError, match=r"divides the clips of each class, which is for classification"):
         train(TrainConfig(**options(small) | {"split": str(split), "out": str(tmp_path / "run")}))
-
-
-def test_intervals_stay_honest_at_the_ends():
-    assert share_interval(0, 0) is None
-    assert share_interval(20, 20) == pytest.approx(0.1611, abs=1e-3)  # Wilson: 83.9 to 100 %
-    assert share_interval(5000, 10_000) == pytest.approx(1.96 * 0.5 / 100, rel=1e-3)

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import small
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import d2st
 from d2st import heads
@@ -20,36 +18,6 @@ from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
 from d2st.evaluation.episodes import score
 from d2st.evaluation.open_set import OpenScores, rates, reliability, score_open, summarize_open
-from d2st.utils.statistics import auroc
-
-few = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=12)
-
-
-@settings(max_examples=60, deadline=None)
-@given(known=few, unknown=few)
-def test_auroc_is_the_rank_definition(known: list[float], unknown: list[float]) -> None:
-    both = sorted(known + unknown)
-    ranks = [np.mean([i + 1 for i, value in enumerate(both) if value == k]) for k in known]  # ties share theirs
-    area = (sum(ranks) - len(known) * (len(known) + 1) / 2) / (len(known) * len(unknown))
-    found = auroc(torch.tensor(known), torch.tensor(unknown)).item()
-    assert found == pytest.approx(area)
-    assert auroc(torch.tensor(unknown), torch.tensor(known)).item() == pytest.approx(1 - area)
-
-
-@settings(max_examples=30, deadline=None)
-@given(sizes=st.tuples(st.integers(1, 40), st.integers(1, 40)), values=st.integers(1, 30), seed=st.integers(0, 999))
-def test_auroc_is_the_share_of_pairs_in_every_episode(sizes: tuple[int, int], values: int, seed: int) -> None:
-    rng = torch.Generator().manual_seed(seed)
-    known, unknown = (torch.randint(values, (2, 3, size), generator=rng).double() for size in sizes)
-    known[0, 0, 0], unknown[1, 2, 0] = torch.inf, -torch.inf
-    one, other = known.unsqueeze(-1), unknown.unsqueeze(-2)
-    pairs = ((one > other).double() + (one == other).double() / 2).mean((-2, -1))
-    torch.testing.assert_close(auroc(known, unknown), pairs, rtol=0, atol=1e-12)
-
-
-def test_auroc_of_many_queries_takes_memory_of_their_number() -> None:
-    known, unknown = torch.randn(200_000) + 1, torch.randn(300_000)  # as pairs 480 GB
-    assert auroc(known, unknown).item() == pytest.approx(0.760, abs=2e-3)  # the normal curve at 1 / sqrt(2)
 
 
 def test_unseen_classes_are_drawn_after_and_beside() -> None:
