@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ..data.datasets import ClipSet
-from ..data.pack.shard import file_of
 from ..data.video.errors import VideoError
 from ..data.video.open import state
 from ..encoder import VideoEncoder
@@ -110,7 +109,7 @@ def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protoc
     result.update(json.dumps([code_digest([encoder, *heads], encoder.config), protocol]).encode())
     for clip in clips.clips:
         try:
-            found = state(file_of(clip.path))
+            found = state(clip.path)
         except (OSError, VideoError):
             found = None  # reading it will say why
         result.update(json.dumps([clip.id, clip.label, found]).encode())

@@ -10,7 +10,6 @@ from pathlib import Path
 from ..backbones.fingerprint import fingerprint
 from ..data.clip_reading import ClipReading
 from ..data.datasets import Clip, ClipSet
-from ..data.pack.shard import span
 from ..data.video.errors import VideoError
 from ..data.video.open import state
 from ..encoder import VideoEncoder
@@ -111,8 +110,6 @@ def _by_class(clips: ClipSet | None) -> dict[str, dict]:
 
 def _bytes(clip: Clip) -> int | None:
     """Give the size of a clip."""
-    if found := span(clip.path):
-        return found.size
     try:
         return state(clip.path)[0]
     except (OSError, VideoError):

@@ -113,15 +113,12 @@ def _spelled(benchmark: Benchmark) -> dict[str, tuple[str, str]]:
 
 def _without_list(benchmark: Benchmark, part: str, root: Path) -> list[str]:
     """Say what only the official list of a part tells."""
+    tells = f"only the official list {part}_few_shot.txt tells; put it into '{root}' (docs/data.md)."
     if benchmark.chosen:
-        what, then = "clips were chosen", f" {_DO_NOT_COMPARE}"
-    elif f"{part}0" in benchmark.classes[part]:
-        what, then = "clips its nameless classes have", ""
-    else:
-        return []
-    return [
-        f"Which {what} only the official list {part}_few_shot.txt tells; put it into '{root}' (docs/data.md).{then}"
-    ]
+        return [f"Which clips were chosen {tells} {_DO_NOT_COMPARE}"]
+    if f"{part}0" in benchmark.classes[part]:
+        return [f"Which clips its nameless classes have {tells}"]
+    return []
 
 
 def _add_labeled(listing: Listing, benchmark: Benchmark, tree: Tree, annotated: dict[str, Label]) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import D2STError
+from ..pack.shard import span
 from ..sampling import Sampler
 from . import frame_file, frame_folder
 from . import reader as video_file
@@ -95,8 +96,9 @@ def state(path: str | os.PathLike) -> tuple[int, int]:
     """
     if os.path.isdir(path):
         return frame_folder.state(path)
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns
+    inside = span(path)
+    status = os.stat(inside.file if inside else path)
+    return inside.size if inside else status.st_size, status.st_mtime_ns
 
 
 def duration(path: str | os.PathLike) -> float | None:
