@@ -22,7 +22,7 @@ from .utils.config import Bounds, build, checked
 from .utils.files import write_json, write_safetensors
 from .utils.limits import FRAMES, SIDE
 from .utils.tensor_file import read_shapes, read_tensors
-from .utils.versioned_json import read_versioned, told
+from .utils.versioned_json import brief, read_versioned
 
 # Prefixes of keys: backbone parameters that train along, and the passage's own ones.
 TRAINED, PASSAGE = "backbone.", "passage."
@@ -198,7 +198,7 @@ def config_from_dict(fields: dict, where: str = "adapter") -> AdapterConfig:
     name = fields.get("name")
     system = SYSTEMS.get(name) if isinstance(name, str) else None
     if system is None:
-        raise D2STError(f"{where}: adapter {told(name)} is not one of {sorted(SYSTEMS)}.")
+        raise D2STError(f"{where}: adapter {brief(name)} is not one of {sorted(SYSTEMS)}.")
     unknown = sorted(fields.keys() - {"name"} - {field.name for field in dataclasses.fields(system)})
     if unknown:
         raise D2STError(
@@ -224,7 +224,7 @@ def _typed(where: str, given: object, fields: dict[str, tuple[object, Bounds]]) 
         D2STError: no object, or one that lacks a field that may not be None, or has another type in it.
     """
     if not isinstance(given, dict):
-        raise D2STError(f"{where} is {told(given)} and not an object; {COPY}.")
+        raise D2STError(f"{where} is {brief(given)} and not an object; {COPY}.")
     typed = {name: checked(where, name, given.get(name), hint, bounds) for name, (hint, bounds) in fields.items()}
     return given | typed
 

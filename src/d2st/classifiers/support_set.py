@@ -17,7 +17,7 @@ from ..features.encode import Features
 from ..features.fingerprint import Origin
 from ..utils.files import write_safetensors
 from ..utils.tensor_file import read_tensors
-from ..utils.versioned_json import parse, told
+from ..utils.versioned_json import brief, parse
 
 FORMAT = "1"
 REMEDY = "save it again with save_support"
@@ -121,7 +121,7 @@ class SavedSupport:
         tensors, about = read_tensors(path, what="support set", remedy=REMEDY)
         if about.get("format") != FORMAT:
             raise D2STError(
-                f"'{path}' is no support set that this d2st {__version__} reads (format {told(about.get('format'))}); "
+                f"'{path}' is no support set that this d2st {__version__} reads (format {brief(about.get('format'))}); "
                 f"{REMEDY}."
             )
         try:

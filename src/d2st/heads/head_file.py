@@ -9,12 +9,12 @@ from .. import __version__
 from ..data.clip_reading import ClipReading
 from ..data.options import TextConfig
 from ..errors import D2STError
-from ..utils import config as checks
+from ..utils.config import build as build_config
 from ..utils.files import write_json, write_safetensors
-from ..utils.finite import some
+from ..utils.finite import some_names
 from ..utils.hub import find
 from ..utils.tensor_file import read_shapes, read_tensors
-from ..utils.versioned_json import read_versioned, told
+from ..utils.versioned_json import brief, read_versioned
 from .base import Head, HeadSpec
 
 CONFIG, WEIGHTS = "head_config.json", "head_model.safetensors"
@@ -72,7 +72,7 @@ def load(source: str | Path, *, revision: str | None = None, **options: object) 
     if saved.get("reading") is not None:
         head.reading = ClipReading.from_dict(saved["reading"], f"reading in {folder / CONFIG}")
     if head.needs_text:
-        head.text = checks.build(TextConfig, saved.get("text", {}), f"text in {folder / CONFIG}")
+        head.text = build_config(TextConfig, saved.get("text", {}), f"text in {folder / CONFIG}")
     if not head.state_dict():
         return head.eval()
     state = read_tensors(folder / WEIGHTS, what="head's weights", remedy=COPY)[0]
@@ -106,7 +106,7 @@ def saved_spec(folder: Path) -> HeadSpec | None:
     where = f"{CONFIG} in {folder}"
     name = options.pop("name", None)
     if not isinstance(name, str):
-        raise D2STError(f"{where}: the head's name is {told(name)} and not text; {COPY}.")
+        raise D2STError(f"{where}: the head's name is {brief(name)} and not text; {COPY}.")
     try:
         return HeadSpec(name, {key: _tuples(value) for key, value in options.items()})
     except D2STError as error:
@@ -116,7 +116,7 @@ def saved_spec(folder: Path) -> HeadSpec | None:
 def _read(folder: Path) -> dict:
     saved = read_versioned(folder / CONFIG, format=FORMAT, what="head's config", remedy=COPY, needs=["head"])
     if not isinstance(saved["head"], dict):
-        raise D2STError(f"{CONFIG} in {folder}: head is {told(saved['head'])} and not an object; {COPY}.")
+        raise D2STError(f"{CONFIG} in {folder}: head is {brief(saved['head'])} and not an object; {COPY}.")
     return saved
 
 
@@ -146,5 +146,5 @@ def _refuse_sizes(folder: Path, spec: HeadSpec) -> None:
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise D2STError(
             f"The weights of the head '{spec.name}' in '{folder}' do not fit its options {dict(spec.options)}: "
-            f"{some(wrong, 'tensors')} are others; {COPY}."
+            f"{some_names(wrong, 'tensors')} are others; {COPY}."
         )

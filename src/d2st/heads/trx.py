@@ -217,11 +217,17 @@ class TRX(Head):
                 f"The head 'trx' has tuples of {max(self.cardinalities)} frames and was given clips of "
                 f"{clips.shape[-2]}; take more frames or smaller cardinalities."
             )
-        return [rows for attention in self.tuples for rows in attention.parts(clips)]
+        parts = []
+        for attention in self.tuples:
+            parts += attention.parts(clips)
+        return parts
 
     def _split(self, clips: Tensor) -> tuple[Tensor, ...]:
         frames = clips.shape[-2] // (2 * sum(self.cardinalities))
-        return clips.split([w * frames for w in self.cardinalities for _ in range(2)], dim=-2)
+        sizes = []
+        for size in self.cardinalities:
+            sizes += [size * frames, size * frames]  # keys and values
+        return clips.split(sizes, dim=-2)
 
     def _match(self, support: Sequence[Tensor], query: Sequence[Tensor], labels: Tensor, way: int | None) -> Tensor:
         if self.shots == "prototype":

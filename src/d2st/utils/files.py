@@ -132,7 +132,7 @@ def hold(folder: Path, name: str) -> "AcquireReturnProxy":
     """
     from filelock import FileLock, Timeout
 
-    path = folder / name
+    path = folder.resolve() / name
     if path.exists() and not path.is_file():  # such as a pipe, which nobody may read
         raise OSError(errno.ENXIO, os.strerror(errno.ENXIO), str(path))
     lock = FileLock(path, timeout=0, thread_local=False, is_singleton=True)  # a process may take it twice

@@ -85,16 +85,20 @@ def check_weights(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], 
     if not good or all_true(good):
         return
     wrong = [name for (name, _), fine in zip(floating, good, strict=True) if not fine]
-    raise D2STError(f"{where} hold numbers that are not finite, in {some(wrong, 'tensors')}; {remedy}.")
+    raise D2STError(f"{where} hold numbers that are not finite, in {some_names(wrong, 'tensors')}; {remedy}.")
 
 
 def all_true(flags: Sequence[Tensor]) -> bool:
     """Say whether all of many one-element tensors are true, with one wait for each device that they are on."""
     devices = {flag.device for flag in flags}
-    return all(bool(torch.stack([flag for flag in flags if flag.device == device]).all()) for device in devices)
+    for device in devices:
+        there = [flag for flag in flags if flag.device == device]
+        if not torch.stack(there).all():
+            return False
+    return True
 
 
-def some(names: Sequence[str], plural: str, shown: int = 3) -> str:
+def some_names(names: Sequence[str], plural: str, shown: int = 3) -> str:
     """List names in a sentence: the first few, and how many there are."""
     listed = ", ".join(f"'{name}'" for name in names[:shown])
     return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more {plural}"
@@ -108,4 +112,5 @@ def _whole(values: Tensor) -> Tensor:
 def _named(names: Sequence[str], good: Tensor, kind: str, plural: str) -> str:
     """Name those whose flag of (B,) is false: "clip 'a'", "2 clips 'a', 'b'"; views of a clip are one."""
     wrong = list(dict.fromkeys(name for name, fine in zip(names, good.tolist(), strict=True) if not fine))
-    return f"{kind if len(wrong) == 1 else f'{len(wrong)} {plural}'} {some(wrong, plural)}"
+    counted = kind if len(wrong) == 1 else f"{len(wrong)} {plural}"
+    return f"{counted} {some_names(wrong, plural)}"

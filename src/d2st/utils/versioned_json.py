@@ -6,6 +6,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from pathlib import Path
 
 from .. import __version__
@@ -54,12 +55,13 @@ def of_format(
 ) -> dict:
     """Refuse parsed JSON that is no object, of another format or without a key; see :func:`read_versioned`."""
     if not isinstance(content, dict):
-        raise D2STError(f"{where} holds {told(content)} and not the object that d2st writes; {remedy}.")
+        raise D2STError(f"{where} holds {brief(content)} and not the object that d2st writes; {remedy}.")
     if format is not None and (content.get(key) != format or isinstance(content[key], bool)):
         made = content.get("d2st_version")
         maker = f" It was written by d2st {made}." if isinstance(made, str) and len(made) < 40 else ""
         raise D2STError(
-            f"{where} says {key} {told(content.get(key))}, and this d2st {__version__} reads {format}; {remedy}.{maker}"
+            f"{where} says {key} {brief(content.get(key))}, and this d2st {__version__} reads {format}; "
+            f"{remedy}.{maker}"
         )
     missing = sorted(set(needs) - content.keys())
     if missing:
@@ -116,13 +118,13 @@ def parse(text: str | bytes, where: str, remedy: str) -> object:
         raise D2STError(f"{where} is not the JSON that d2st writes ({error}); {remedy}.") from error
     level = [content]
     for _ in range(DEEPEST):
-        level = [child for value in level for child in _children(value)]
+        level = list(chain.from_iterable(map(_children, level)))
         if not level:
             return content
     raise D2STError(f"{where} is nested too deeply; {remedy}.")
 
 
-def told(value: object) -> str:
+def brief(value: object) -> str:
     """Describe a value from a file in a few words, for an error."""
     if isinstance(value, Mapping):
         return f"an object of {len(value)} entries"

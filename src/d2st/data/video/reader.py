@@ -196,7 +196,8 @@ def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]
     if found.sure and not missing and (clean or _first_time(path) == begin is not None):
         return found.frames, ()
     with open_video(path) as (again, fresh):  # the decoder of the other may change its size on the way
-        length = sum(1 for _ in decode(path, fresh, (packet for packet in again.demux(fresh) if packet.size)))
+        packets = (packet for packet in again.demux(fresh) if packet.size)
+        length = sum(1 for _ in decode(path, fresh, packets))
     length = min(length, found.frames)
     notes = []
     if missing:
@@ -212,7 +213,8 @@ def _length(path, container, stream, found: Scan) -> tuple[int, tuple[str, ...]]
 def _first_time(path) -> int | None:
     """Return the time of the first frame that decodes."""
     with open_video(path) as (container, stream):
-        return next(decode(path, stream, (packet for packet in container.demux(stream) if packet.size))).pts
+        packets = (packet for packet in container.demux(stream) if packet.size)
+        return next(decode(path, stream, packets)).pts
 
 
 def _within(path, indices: np.ndarray, length: int) -> np.ndarray:
