@@ -1,6 +1,7 @@
 """``d2st train``: episodic training of an adapter and a head."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -30,6 +31,9 @@ from ..utils.provenance import config_dict, write_result
 from ..utils.tensor_file import read_tensors
 from .classifier_options import FullShotTrainConfig
 from .options import TrainConfig
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
@@ -81,7 +85,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     return result
 
 
-def launch_training(compute: ComputeOptions, duration: Duration):
+def launch_training(compute: ComputeOptions, duration: Duration) -> "Fabric":
     """Launch Fabric for this process, or for those that ``torchrun`` started.
 
     Raises:
@@ -105,7 +109,7 @@ def set_reading(encoder: VideoEncoder, grad_checkpointing: bool, **asked: object
 
 
 def run_training(
-    fabric,
+    fabric: "Fabric",
     config: TrainConfig | FullShotTrainConfig,
     task: Task,
     optimizer: torch.optim.Optimizer,

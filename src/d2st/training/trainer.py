@@ -43,7 +43,7 @@ class Task:
         units: the episodes or batches by index, each as ``Loaded``; they have the ``clips`` that they are drawn from.
         duration: how many of them.
         validation: called with Fabric every ``duration.validate_every``, gives accuracy, its interval and unreadable
-            clips; has a ``title``. Or None.
+            clips; has ``clips`` and a ``title``. Or None.
         gradient_scale: factor of a step's mean gradient.
     """
 
