@@ -12,6 +12,7 @@ import torch
 import yaml
 from small import SIDE
 from test_pictures import extract
+from test_structure import ROOT, arrows
 
 from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.prepare import PrepareConfig, prepare
@@ -35,6 +36,14 @@ def packed(small, tmp_path_factory):
     report = pack(small / "data", out, shard_mb=0.012)
     assert report["clips"] == 45 and 8 < report["shards"] < 20 and report["kept"] == 0
     return out
+
+
+def test_only_what_opens_clips_knows_of_shards():
+    users = {a for a, b in arrows(ROOT) if b.startswith("data.pack") and not a.startswith("data.pack")}
+    stores, videos = {"store", "store_writer"}, {"container", "frame_file", "open", "truncation"}
+    known = {f"data.{name}" for name in stores} | {f"data.video.{name}" for name in videos}
+    assert users == known | {"commands.check_data"}
+    assert not [a for a, b in arrows(ROOT) if b == "data.pack.writer" and not a.startswith("data.pack")]
 
 
 def test_clips_are_those_of_the_files(small, packed):
