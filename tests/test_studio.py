@@ -17,7 +17,7 @@ import torch
 import d2st
 from d2st.errors import D2STError
 from d2st.studio import StudioConfig, cards, check, studio
-from d2st.studio.clips import DiskQuota
+from d2st.studio.clips import UploadFolder
 from d2st.studio.models import ModelCache
 from d2st.studio.sessions import MOST, SILENT, Sessions, remove_left_over
 
@@ -47,7 +47,7 @@ def upload(sessions, small):
     def put(*what, name=None):
         paths = []
         for i, one in enumerate(what):
-            folder = sessions.uploads / f"{len(list(sessions.uploads.iterdir()))}-{i}"
+            folder = sessions.uploads.path / f"{len(list(sessions.uploads.path.iterdir()))}-{i}"
             folder.mkdir()
             path = folder / (name or (f"{one.replace('/', '-')}.mp4" if isinstance(one, str) else "bad.mp4"))
             if isinstance(one, str):
@@ -215,7 +215,7 @@ def test_what_cannot_be_used_is_told(sessions, upload, small, tmp_path):
 def test_names_of_files_do_not_leave_the_folder(sessions, upload):
     _, tab = sessions.enter("", "tab")
     run(tab.add("<b>", upload("pink/0", name="%d;rm -rf *.m%4") + upload("pink/1", name="$(x).WEBM")))
-    kept = sorted(path.name for path in tab.inbox.folder.iterdir())
+    kept = sorted(path.name for path in tab.folder.iterdir())
     assert len(kept) == 2 and all(name.split(".")[0].isalnum() and "%" not in name for name in kept)
     assert [e.name for e in tab.examples["<b>"]] == ["%d;rm -rf *.m%4", "$(x).WEBM"]
 
@@ -226,11 +226,11 @@ def test_tabs_do_not_mix_and_their_clips_go_with_them(sessions, upload):
     assert stat.S_IMODE(sessions.folder.stat().st_mode) == 0o700
     run(tab.add("pink", upload("pink/0")))
     run(tab.recognize(upload("pink/1")))
-    assert not other.examples and len(list(tab.inbox.folder.iterdir())) == 2
+    assert not other.examples and len(list(tab.folder.iterdir())) == 2
     run(tab.recognize(upload("pink/2")))
-    assert len(list(tab.inbox.folder.iterdir())) == 2  # the query before is gone
+    assert len(list(tab.folder.iterdir())) == 2  # the query before is gone
     tab.remove("pink")
-    assert len(list(tab.inbox.folder.iterdir())) == 1
+    assert len(list(tab.folder.iterdir())) == 1
     again = sessions.enter(token, "first, reloaded")  # before the server has noticed that it was left
     sessions.leave("first")
     assert again == (token, tab) and not sessions.left
@@ -239,7 +239,7 @@ def test_tabs_do_not_mix_and_their_clips_go_with_them(sessions, upload):
     assert sessions.get(token) is tab
     sessions.grace = 0
     sessions.sweep()
-    assert not tab.inbox.folder.exists() and other.inbox.folder.exists()
+    assert not tab.folder.exists() and other.folder.exists()
     with pytest.raises(D2STError, match="was forgotten; reload it"):
         sessions.get(token)
     assert sessions.enter(token, "late")[0] != token
@@ -332,7 +332,7 @@ def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
     run(other.add("sand", upload("sand/0")))
     other.open_saved(upload(content, name="mine.safetensors")[0])
     assert {name: len(own) for name, own in other.examples.items()} == {"pink": 2, "<b>teal": 1}
-    assert len(list(other.inbox.folder.iterdir())) == 0
+    assert len(list(other.folder.iterdir())) == 0
     for one in (tab, other):
         run(one.recognize(upload("teal/3")))
     assert tab.answers[0].prediction == other.answers[0].prediction
@@ -401,11 +401,11 @@ def test_one_clip_never_stops_the_others(sessions, upload, monkeypatch, where, r
     assert (step.done, step.kept) == (3, 2)
     assert [e.name for e in tab.examples["pink"]] == ["pink-1.mp4", "pink-2.mp4"]
     assert len(step.problems) == 1 and step.problems[0].startswith("pink-0.mp4: cannot be ")
-    assert len(list(tab.inbox.folder.iterdir())) == 2 and "\n" not in step.problems[0]
+    assert len(list(tab.folder.iterdir())) == 2 and "\n" not in step.problems[0]
     calls.clear()
     step, _ = run(tab.recognize(upload("pink/3", "pink/4")))
     assert step.kept == 1 and [a.clip.name for a in tab.answers] == ["pink-4.mp4"]
-    assert tab.passed_over[0].startswith("pink-3.mp4: cannot be ") and len(list(tab.inbox.folder.iterdir())) == 3
+    assert tab.passed_over[0].startswith("pink-3.mp4: cannot be ") and len(list(tab.folder.iterdir())) == 3
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -456,27 +456,27 @@ def test_hosts_as_browsers_write_them():
 
 
 def test_uploads_have_room_in_all(tmp_path):
-    uploads, kept = tmp_path / "uploads", tmp_path / "session"
-    uploads.mkdir(), kept.mkdir()
-    quota = DiskQuota(tmp_path, uploads, most=1000)
+    room = UploadFolder(tmp_path, max_size=1, max_total=1)
+    uploads, kept = room.path, tmp_path / "session"
+    kept.mkdir()
     for i, age in enumerate((300, 200, 0)):
-        (uploads / str(i)).write_bytes(bytes(300))
+        (uploads / str(i)).write_bytes(bytes(300_000))
         os.utime(uploads / str(i), (time.time() - age,) * 2)
     os.link(uploads / "1", kept / "1")  # one file under two names
-    assert quota.used() == 900
-    with quota.reserved(100) as fits:
+    assert room.used() == 900_000
+    with room.reserved(100_000) as fits:
         assert fits
-        with quota.reserved(200) as second:  # the oldest makes room
-            assert second and not (uploads / "0").exists() and quota.used() == 600
-            with quota.reserved(200) as third:  # taking 1 away frees nothing, and 2 is about to be used
+        with room.reserved(200_000) as second:  # the oldest makes room
+            assert second and not (uploads / "0").exists() and room.used() == 600_000
+            with room.reserved(200_000) as third:  # taking 1 away frees nothing, and 2 is about to be used
                 assert not third
-    assert quota.coming == 0 and (uploads / "2").exists() and (kept / "1").exists()
-    with quota.reserved(1001) as too_much:
+    assert room.coming == 0 and (uploads / "2").exists() and (kept / "1").exists()
+    with room.reserved(1_000_001) as too_much:
         assert not too_much and (uploads / "2").exists()
 
 
 def test_half_uploads_are_swept(sessions):
-    part, young = sessions.uploads / "tmpabc", sessions.uploads / "tmpdef"
+    part, young = sessions.uploads.path / "tmpabc", sessions.uploads.path / "tmpdef"
     for path in (part, young):
         path.write_bytes(bytes(10))
     os.utime(part, (time.time() - 300,) * 2)
@@ -500,7 +500,7 @@ def test_silent_tabs_are_freed(sessions):
         sessions.seen = dict.fromkeys(sessions.seen, time.monotonic() - SILENT)
         busy.busy.release()
         sessions.sweep()
-        assert list(sessions.open) == [token] and kept.inbox.folder.exists() and not busy.inbox.folder.exists()
+        assert list(sessions.open) == [token] and kept.folder.exists() and not busy.folder.exists()
     assert not sessions.beating
     sessions.seen["kept"] -= SILENT
     sessions.sweep()

@@ -22,6 +22,8 @@ from ..errors import D2STError
 
 LONG = 4.0  # seconds between two frames that are looked at, from which a clip is called long
 YOUNG = 60.0  # seconds in which an upload is not taken away: its page is about to use it
+OLD = 3600.0  # seconds after which an upload is deleted; what a session took of it stays in the session's folder
+PART = 120.0  # seconds without a byte after which an upload that is not whole is deleted
 
 
 @dataclass(frozen=True)
@@ -37,28 +39,34 @@ class Upload:
     path: Path
 
 
-class Inbox:
-    """Takes uploads into a folder.
+class UploadFolder:
+    """Where the web server puts uploads, within limits of a file and of all clips on the disk.
 
-    The web server keeps one file for the same content, however often it is uploaded, so the upload itself stays.
+    The server keeps one file for the same content, however often it is uploaded, so an upload itself stays when it is
+    taken. Where there is no more space the oldest uploads go first; what sessions took of them stays.
 
     Args:
-        uploads: where the web server puts them; nothing from elsewhere is taken.
-        folder: where they go, which only this user can read.
+        studio: folder of the studio, in which it is made; a clip with several names in it counts once.
         max_size: megabytes of a file.
+        max_total: megabytes of all clips.
     """
 
-    def __init__(self, uploads: Path, folder: Path, max_size: int) -> None:
-        self.uploads, self.folder, self.max_size = uploads, folder, max_size
+    def __init__(self, studio: Path, max_size: int, max_total: int) -> None:
+        self.studio = studio
+        self.path = studio / "uploads"
+        self.path.mkdir(mode=0o700)
+        self.max_size, self.max_total = max_size, max_total
+        self.lock = threading.Lock()
+        self.coming = 0  # bytes of uploads that are coming in
 
-    def take(self, path: str | Path) -> Upload:
-        """Take one upload, which can be taken again.
+    def take(self, path: str | Path, folder: Path) -> Upload:
+        """Take one upload into a folder, which can be done again.
 
         Raises:
             D2STError: it is too large, gone, or no upload.
         """
         name, source = Path(path).name, Path(path).resolve()
-        if not source.is_relative_to(self.uploads.resolve()):
+        if not source.is_relative_to(self.path.resolve()):
             raise D2STError(f"{name}: this file was not uploaded here.")
         if not source.is_file():
             raise D2STError(f"{name}: the upload is no longer there; choose the file again.")
@@ -66,12 +74,67 @@ class Inbox:
             raise D2STError(f"{name}: larger than {self.max_size} MB; cut the clip to the action itself.")
         # FFmpeg tells a few formats by their extension, and takes a % in a name for a pattern of many files.
         ending = source.suffix if re.fullmatch(r"\.\w{1,8}", source.suffix, re.ASCII) else ""
-        kept = self.folder / f"{secrets.token_hex(8)}{ending.lower()}"
+        kept = folder / f"{secrets.token_hex(8)}{ending.lower()}"
         try:
             os.link(source, kept)
         except OSError:  # a file system without hard links
             shutil.copyfile(source, kept)
         return Upload(name, kept)
+
+    @contextmanager
+    def reserved(self, size: int) -> Iterator[bool]:
+        """Keep space for an upload while it comes in; gives False where there is none."""
+        with self.lock:
+            fits = self._make_space(size)
+            self.coming += size if fits else 0
+        try:
+            yield fits
+        finally:
+            with self.lock:
+                self.coming -= size if fits else 0
+
+    def used(self) -> int:
+        """Count the bytes of all clips on the disk."""
+        return sum({state.st_ino: state.st_size for _, state in _files(self.studio)}.values())
+
+    def sweep(self) -> None:
+        """Delete old uploads, and those that were broken off."""
+        now = time.time()
+        for path, state in _files(self.path):
+            patience = PART if path.parent == self.path else OLD  # whole ones are in folders of their own
+            if state.st_mtime < now - patience:
+                with suppress(OSError):  # gone in this moment
+                    path.unlink()
+        for folder in self.path.glob("*/"):
+            with suppress(OSError):  # not empty
+                if folder.stat().st_mtime < now - OLD:
+                    folder.rmdir()
+
+    def _fits(self, size: int) -> bool:
+        return self.used() + self.coming + size <= self.max_total * 10**6
+
+    def _make_space(self, size: int) -> bool:
+        if size > self.max_total * 10**6:
+            return False
+        if self._fits(size):
+            return True
+        for since, path in sorted((state.st_mtime, path) for path, state in _files(self.path)):
+            if time.time() - since < YOUNG:
+                return False
+            with suppress(OSError):
+                path.unlink()
+            if self._fits(size):
+                return True
+        return False
+
+
+def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    found = []
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent, name) for name in names):
+            with suppress(OSError):  # gone in this moment
+                found.append((path, path.stat()))
+    return found
 
 
 def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]]:
@@ -111,60 +174,3 @@ def remove(clips: Sequence[Upload | None]) -> None:
     for clip in clips:
         if clip:
             clip.path.unlink(missing_ok=True)
-
-
-class DiskQuota:
-    """Limits what clips take on the disk: the oldest uploads go first; what sessions took of them stays.
-
-    Args:
-        folder: of the studio; a clip with several names in it counts once.
-        uploads: the part of it that may be taken away.
-        most: bytes.
-    """
-
-    def __init__(self, folder: Path, uploads: Path, most: int) -> None:
-        self.folder, self.uploads, self.most = folder, uploads, most
-        self.lock = threading.Lock()
-        self.coming = 0  # bytes of uploads that are coming in
-
-    @contextmanager
-    def reserved(self, size: int) -> Iterator[bool]:
-        """Keep space for an upload while it comes in; gives False where there is none."""
-        with self.lock:
-            fits = self._make_space(size)
-            self.coming += size if fits else 0
-        try:
-            yield fits
-        finally:
-            with self.lock:
-                self.coming -= size if fits else 0
-
-    def used(self) -> int:
-        """Count the bytes on the disk."""
-        return sum({state.st_ino: state.st_size for _, state in _files(self.folder)}.values())
-
-    def _fits(self, size: int) -> bool:
-        return self.used() + self.coming + size <= self.most
-
-    def _make_space(self, size: int) -> bool:
-        if size > self.most:
-            return False
-        if self._fits(size):
-            return True
-        for since, path in sorted((state.st_mtime, path) for path, state in _files(self.uploads)):
-            if time.time() - since < YOUNG:
-                return False
-            with suppress(OSError):
-                path.unlink()
-            if self._fits(size):
-                return True
-        return False
-
-
-def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
-    found = []
-    for parent, _, names in os.walk(folder):
-        for path in (Path(parent, name) for name in names):
-            with suppress(OSError):  # gone in this moment
-                found.append((path, path.stat()))
-    return found

@@ -95,10 +95,10 @@ class Guard:
 
         if _is_upload(scope):
             size = int(Headers(scope=scope)["content-length"])
-            with self.sessions.quota.reserved(size) as fits:
+            with self.sessions.uploads.reserved(size) as fits:
                 if fits:
                     return await self.app(scope, receive, answer)
-            most = self.sessions.quota.most // 10**6
+            most = self.sessions.uploads.max_total
             refused = f"The studio keeps at most {most} MB of clips; remove actions, or close pages."
             return await PlainTextResponse(refused, 413)(scope, receive, send)
         if path.endswith("/queue/join"):

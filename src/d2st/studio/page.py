@@ -73,7 +73,7 @@ class Page:
         self.answers = gr.HTML(js_on_load=_PRESSED)
 
     def _files(self, label: str, name: str) -> gr.File:
-        label = f"{label} (up to {self.sessions.max_size} MB each)"
+        label = f"{label} (up to {self.sessions.uploads.max_size} MB each)"
         return gr.File(label=label, file_count="multiple", height=150, elem_id=name)
 
     def _connect(self) -> None:
@@ -187,7 +187,7 @@ def _camera(label: str) -> gr.Video:
 
 
 def _paths(*fields: list[dict] | dict | None) -> list[str]:
-    """List the files of fields as the browser names them; ``Inbox`` takes none but uploads.
+    """List the files of fields as the browser names them; ``UploadFolder`` takes none but uploads.
 
     gradio's own preparation of a recording would call the ffmpeg program.
     """

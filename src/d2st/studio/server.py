@@ -46,7 +46,7 @@ def serve(config: StudioConfig, host: str) -> None:
 def _run(listening: socket.socket, sessions: Sessions) -> None:
     # Both are read while gradio is imported or builds the page.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-    os.environ["GRADIO_TEMP_DIR"] = str(sessions.uploads)
+    os.environ["GRADIO_TEMP_DIR"] = str(sessions.uploads.path)
     import gradio
     import uvicorn
 
@@ -89,8 +89,8 @@ def _app(sessions: Sessions, host: str, port: int):
         footer_links=[],
         run_history=False,
         show_error=True,
-        max_file_size=f"{sessions.max_size}mb",
-        allowed_paths=[str(sessions.uploads)],  # also names with a dot in front, wherever the studio is started
+        max_file_size=f"{sessions.uploads.max_size}mb",
+        allowed_paths=[str(sessions.uploads.path)],  # also names with a dot in front, wherever the studio is started
         blocked_paths=[str(sessions.folder / "lock")],
         ssr_mode=False,
         pwa=False,

@@ -12,7 +12,7 @@ from ..errors import D2STError
 from ..utils.console import tell
 from . import answers, clips
 from .answers import Answer, Example
-from .clips import Inbox, Upload
+from .clips import Upload, UploadFolder
 from .models import ModelCache
 
 LONGEST = 60  # characters of a name
@@ -40,13 +40,17 @@ class Session:
 
     Args:
         models: shared by all tabs.
-        inbox: takes this tab's uploads.
+        uploads: where this tab's uploads come in.
+        folder: of this tab, to which they are taken; only this user can read it.
         max_clips: examples kept, and queries at once.
         token: its secret name.
     """
 
-    def __init__(self, models: ModelCache, inbox: Inbox, max_clips: int, token: str = "") -> None:
-        self.models, self.inbox, self.max_clips, self.token = models, inbox, max_clips, token
+    def __init__(
+        self, models: ModelCache, uploads: UploadFolder, folder: Path, max_clips: int, token: str = ""
+    ) -> None:
+        self.models, self.uploads, self.folder = models, uploads, folder
+        self.max_clips, self.token = max_clips, token
         self.busy = threading.Lock()
         self.model = models.get(models.names[0])
         self.classifier = self.model.classifier()
@@ -80,7 +84,7 @@ class Session:
             yield progress
             for upload in uploads:
                 try:
-                    clip = self.inbox.take(upload)
+                    clip = self.uploads.take(upload, self.folder)
                     with _removed_on_error(clip):
                         example = self._learn(self.classifier, name, clip, progress.problems)
                     self.examples.setdefault(name, []).append(example)
@@ -142,7 +146,7 @@ class Session:
             yield progress
             for upload in uploads:
                 try:
-                    self.answers.append(self._answer(self.inbox.take(upload)))
+                    self.answers.append(self._answer(self.uploads.take(upload, self.folder)))
                     progress.kept += 1
                 except Exception as error:
                     self.passed_over.append(_sentence(error, upload))
@@ -191,7 +195,7 @@ class Session:
         """
         if not self.examples:
             raise D2STError("There is nothing to save yet: teach an action first.")
-        path = self.inbox.folder / "examples.safetensors"
+        path = self.folder / "examples.safetensors"
         with self.models.lock:  # until the file is gone: another request of this tab takes the same name
             try:
                 return self.classifier.save_support(path).read_bytes()
@@ -205,7 +209,7 @@ class Session:
             D2STError: it cannot be read, or another model saved it. The actions before are kept.
         """
         with self._changing_examples():
-            file = self.inbox.take(upload)
+            file = self.uploads.take(upload, self.folder)
             try:
                 with self.models.lock:
                     self.classifier.load_support(file.path)

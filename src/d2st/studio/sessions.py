@@ -15,13 +15,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from ..errors import D2STError
-from .clips import DiskQuota, Inbox
+from .clips import UploadFolder
 from .models import ModelCache
 from .session import Session
 
 GRACE = 120.0  # seconds that a closed tab's clips are kept, for a reload or a lost connection
-UPLOAD = 3600.0  # seconds after which an upload is deleted; what a session took of it stays in the session's folder
-PART = 120.0  # seconds without a byte after which an upload that is not whole is deleted
 SILENT = 300.0  # seconds after which a tab that keeps no connection open counts as closed
 MOST = 32  # tabs at a time
 
@@ -37,19 +35,18 @@ class Sessions:
         grace: see ``GRACE``.
 
     Attributes:
-        folder: readable by this user alone; ``uploads/`` is the web server's, the others belong to a session each.
+        folder: readable by this user alone; the folders in it are the web server's and the sessions' own.
+        uploads: the web server's.
     """
 
     def __init__(
         self, models: ModelCache, max_size: int, max_clips: int, max_total: int = 4000, grace: float = GRACE
     ) -> None:
-        self.models, self.max_size, self.max_clips, self.grace = models, max_size, max_clips, grace
+        self.models, self.max_clips, self.grace = models, max_clips, grace
         self.folder = Path(tempfile.mkdtemp(prefix="d2st-studio-"))  # mode 0700
         self.alive = FileLock(self.folder / "lock", timeout=0)
         self.alive.acquire()
-        self.uploads = self.folder / "uploads"
-        self.uploads.mkdir(mode=0o700)
-        self.quota = DiskQuota(self.folder, self.uploads, max_total * 10**6)
+        self.uploads = UploadFolder(self.folder, max_size, max_total)
         self.open: dict[str, Session] = {}
         self.tabs: dict[str, str] = {}  # tab -> token
         self.left: dict[str, float] = {}  # token -> when its tab was closed
@@ -79,8 +76,7 @@ class Sessions:
         if session is None:  # outside of the lock: a model may have to be loaded, or another tab's work to end
             folder = self.folder / secrets.token_hex(8)
             folder.mkdir(mode=0o700)
-            inbox = Inbox(self.uploads, folder, self.max_size)
-            self.open[token] = session = Session(self.models, inbox, self.max_clips, token)
+            self.open[token] = session = Session(self.models, self.uploads, folder, self.max_clips, token)
         return token, session
 
     def get(self, token: str) -> Session:
@@ -118,19 +114,7 @@ class Sessions:
         """End the sessions whose grace is over, or whose tab is silent, and delete old uploads."""
         with self.lock:
             self._end(self._over(silent=SILENT))
-        now = time.time()
-        for parent, _, names in os.walk(self.uploads, topdown=False):
-            folder = Path(parent)
-            # Whole uploads are in folders of their own.
-            patience = PART if folder == self.uploads else UPLOAD
-            for path in (folder / name for name in names):
-                with suppress(OSError):  # gone in this moment: the thread that sweeps must go on
-                    if path.stat().st_mtime < now - patience:
-                        path.unlink()
-            if folder != self.uploads:
-                with suppress(OSError):  # not empty
-                    if folder.stat().st_mtime < now - UPLOAD:
-                        folder.rmdir()
+        self.uploads.sweep()
 
     def close(self) -> None:
         """End all sessions and remove the folder."""
@@ -164,7 +148,7 @@ class Sessions:
     def _end(self, tokens: list[str]) -> None:
         for token in tokens:
             del self.left[token]
-            shutil.rmtree(self.open.pop(token).inbox.folder, ignore_errors=True)
+            shutil.rmtree(self.open.pop(token).folder, ignore_errors=True)
 
     def _sweep_always(self) -> None:
         while not self.closed.wait(min(10.0, self.grace)):
