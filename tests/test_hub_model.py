@@ -61,6 +61,7 @@ def test_an_encoder_goes_there_and_back(small, encoder, uploads, tmp_path) -> No
     assert name == "me/clips" and sorted(files) == ["README.md", *FILES] and options["revision"] == "dev"
     card = ModelCard(files["README.md"].decode())
     assert card.data.library_name == "d2st" and card.data.license == "unknown"
+    assert "4 frames; this encoder was not trained" in card.text
     assert 'd2st.load("hub:me/clips")' in card.text and card.text.count("not recorded; please fill in") == 5
     again = d2st.VideoEncoder.from_pretrained("hub:me/clips", weights=small / "weights.safetensors", revision="dev")
     video = torch.rand(1, 4, 3, 32, 32)
