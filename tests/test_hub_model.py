@@ -61,7 +61,7 @@ def test_an_encoder_goes_there_and_back(small, encoder, uploads, tmp_path) -> No
     assert name == "me/clips" and sorted(files) == ["README.md", *FILES] and options["revision"] == "dev"
     card = ModelCard(files["README.md"].decode())
     assert card.data.library_name == "d2st" and card.data.license == "unknown"
-    assert "4 frames; this encoder was not trained" in card.text
+    assert "4 frames a clip; how they are read is not recorded" in card.text
     assert 'd2st.load("hub:me/clips")' in card.text and card.text.count("not recorded; please fill in") == 5
     again = d2st.VideoEncoder.from_pretrained("hub:me/clips", weights=small / "weights.safetensors", revision="dev")
     video = torch.rand(1, 4, 3, 32, 32)
@@ -86,7 +86,12 @@ def test_a_card_has_the_training_and_the_results_of_this_folder(encoder, uploads
     card = uploads[0][1]["README.md"].decode()
     for said in ("d2st train --data 'my clips'", "commit 0123456789ab, with changes", "51.23 % ± 1.25", "5-way 1-shot"):
         assert said in card
-    assert "/home/me" not in card and "90.00" not in card and "not recorded" not in card
+    assert (
+        "/home/me" not in card
+        and "90.00" not in card
+        and "please fill in;" not in card
+        and "not recorded; please" not in card
+    )
     (best / "README.md").write_text("---\nlicense: mit\n---\nMy own words.\n")
     encoder.push_to_hub("me/again", run=best)
     assert "My own words." in uploads[1][1]["README.md"].decode()

@@ -435,7 +435,7 @@ class VideoEncoder(nn.Module, HubModel):
             about={
                 "adapter": self.config.label,
                 "backbone": backbone,
-                "clips": self.reading or f"{self.frames} frames; this encoder was not trained",
+                "clips": self.reading or f"{self.frames} frames a clip; how they are read is not recorded",
                 "trained parameters": f"{trainable:,} of {total:,}",
             },
             usage='encoder = d2st.load("hub:{repo}")\nfeatures = encoder(video)  # (B, T, 3, H, W) -> (B, T, D)',
