@@ -9,9 +9,10 @@ import yaml
 
 from d2st import recipes
 from d2st.adapters import D2STConfig, DSTConfig
-from d2st.commands import cli, train
+from d2st.commands import cli
 from d2st.data.benchmarks import FEW_SHOT
 from d2st.heads import D2ST_MM
+from d2st.training.optim import episodic_schedule
 
 TRAINING = sorted(path.stem for path in recipes.FOLDER.glob("*-*.yaml"))
 METHODS = sorted(path.stem for path in recipes.FOLDER.glob("methods/*.yaml"))
@@ -107,7 +108,7 @@ def test_released_recipes_do_what_the_code_does(read, dataset, backbone):
 @pytest.mark.parametrize("dataset", GOLDEN)
 def test_released_recipes_have_the_released_learning_rates(read, dataset):
     config = read("train", f"{dataset}-vit-b16-released")
-    rate = train._schedule(config)
+    rate = episodic_schedule(config, config.episodes)
     with (Path(__file__).parent / "golden" / f"lr_{GOLDEN[dataset]}_ViT.csv").open() as file:
         for row in csv.DictReader(file):
             assert rate(int(row["iteration"])) == pytest.approx(float(row["lr"]), rel=1e-9), row
