@@ -37,7 +37,7 @@ class AdapterConfig:
 
     @property
     def keeps_classifier(self) -> bool:
-        """Whether it reads the layer that the published weights have behind the features, such as CLIP's projection."""
+        """Tell whether it reads the layer that published weights have behind the features, as CLIP's projection."""
         return False
 
     def to_dict(self) -> dict[str, object]:
@@ -63,7 +63,7 @@ class AdapterConfig:
         return []
 
     def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
-        """How a clip passes through the backbone: frame by frame, unless the system has a way of its own."""
+        """Build what takes a clip through the backbone: frame by frame, unless the system has a way of its own."""
         return FrameFeatures(backbone.num_features)
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:

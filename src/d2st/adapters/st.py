@@ -88,7 +88,7 @@ class STConfig(SiteAdapterConfig):
         return kind(encoder.num_features, check_classes("STConfig", classes), std=0.02)
 
     def _places(self, backbone: Backbone) -> str:
-        """Where adapters stand in each site of this kind of backbone."""
+        """List where adapters stand in each site of this kind of backbone."""
         return self.places or ("both" if backbone.has_tokens else "end")
 
     def _adapter(self, site: Site) -> "STAdapter":

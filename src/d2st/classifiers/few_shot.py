@@ -115,7 +115,7 @@ class FewShotClassifier(HubModel):
 
     @property
     def sampling(self) -> str:
-        """Which frames are read."""
+        """The frame sampler."""
         return self.reading.sampling
 
     @property
@@ -125,7 +125,7 @@ class FewShotClassifier(HubModel):
 
     @property
     def device(self) -> torch.device:
-        """Where the encoder is."""
+        """The device of the encoder."""
         return next(self.encoder.parameters()).device
 
     def to(self, device: torch.device | str) -> Self:

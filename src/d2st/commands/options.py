@@ -135,7 +135,7 @@ class VisualizeConfig(ModelOptions, HeadOptions, ReadingOptions, EncodingOptions
 
 @dataclass(frozen=True)
 class SpotConfig(FewShotOptions, SegmentOptions):
-    """Where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far."""
+    """Find where in a long video the actions of a support folder happen. Ctrl-C ends it with what was found so far."""
 
     support: str | None = reuse(SupportOptions, "support", help="folder with a folder of example clips for each action")
     video: str = option("", "file to search, or a folder of its frames")

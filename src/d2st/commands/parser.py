@@ -25,7 +25,7 @@ _SWITCHED = {"true", "false", "yes", "no", "on", "off"}
 
 
 class Typed(NamedTuple):
-    """What was typed: config files, flags by their fields' names, words without a flag, flags that there are not."""
+    """Hold what was typed: config files, flags by their fields' names, words without a flag, unknown flags."""
 
     files: list[str]
     flags: dict[str, Tree]
@@ -115,8 +115,8 @@ def classifier_command(name: str, arguments: Sequence[str]) -> str:
 
 
 def asks_for_classifier(arguments: Sequence[str]) -> bool:
-    """Whether arguments ask for a classifier: by ``--head linear``, or by the folder of one without a head or examples
-    to match with.
+    """Tell whether arguments ask for a classifier: by ``--head linear``, or by the folder of one without a head or
+    examples to match with.
     """
     parser = _parser()
     for name in ("adapter", "adapter_path", "head", "head.name", *MATCHING):

@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 
     @property
     def is_flag(self) -> bool:
-        """Whether it was given on the command line."""
+        """Tell whether it was given on the command line."""
         return self.where.startswith("--")
 
     def parsed(self, hint: object) -> object:
@@ -258,7 +258,7 @@ def read_config(file: str) -> dict[str, Tree]:
 
 
 def kinds_of(group: str, kind: object) -> Sequence[Callable]:
-    """What a group of settings may be made by: every adapter's config, every head's constructor, or a dataclass."""
+    """List what a group of settings may be made by: adapters' configs, heads' constructors, or a dataclass."""
     if group == "adapter":
         return list(_adapters().values())
     if group == "head":

@@ -41,7 +41,7 @@ class DemoConfig(Checked):
 
 @dataclass(frozen=True)
 class CheckConfig(DataOptions, EpisodeOptions):
-    """What a dataset holds against its split."""
+    """Compare what a dataset holds with its split."""
 
     data: str = reuse(
         DataOptions,
@@ -95,7 +95,7 @@ class ExportConfig(ModelOptions, ReadingOptions):
 
 @dataclass(frozen=True)
 class BenchConfig(Checked):
-    """What the adapters cost on one backbone."""
+    """Measure what the adapters cost on one backbone."""
 
     backbone: str | None = reuse(
         ModelOptions, "backbone", help="timm name or a backbone that ships with d2st; None is CLIP ViT-B/16"

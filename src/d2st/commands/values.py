@@ -32,7 +32,7 @@ def parse_value(raw: Tree, hint: object, null_word: bool = False) -> object:
 
 
 def takes_several(hint: object, of: object = None) -> bool:
-    """Whether an annotation takes a list, of a certain type if one is given."""
+    """Tell whether an annotation takes a list, of a certain type if one is given."""
     lists = (get_args(member) for member in members(hint) if get_origin(member) is tuple)
     return any(of is None or of in kinds for kinds in lists)
 

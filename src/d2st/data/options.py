@@ -32,7 +32,7 @@ class EpisodeOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions(Checked):
-    """How clips are read"""
+    """Reading of clips"""
 
     sampling: Sampling | None = option(
         None,
@@ -48,7 +48,7 @@ class ReadingOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class EpisodeClipOptions(Checked):
-    """How training clips are read"""
+    """Reading of training clips"""
 
     sampling: Literal["uniform", "rate50", "rate35"] = option(
         "uniform", "which frames are read: uniform, rate50 or rate35 (released rules)"
@@ -67,7 +67,7 @@ class EpisodeClipOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ClassificationClipOptions(Checked):
-    """How training clips are read"""
+    """Reading of training clips"""
 
     sampling: Literal["uniform", "tsn", "stride", "rate50", "rate35"] = option(
         "uniform",
@@ -97,7 +97,7 @@ class ClassificationClipOptions(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class ViewOptions(Checked):
-    """How clips are read"""
+    """Reading of clips"""
 
     frames: int | None = option(None, "frames of a clip; None is as trained", **FRAMES)
     sampling: Sampling | None = option(None, "which frames are read; None is the rule of the training")
@@ -113,7 +113,7 @@ class ViewOptions(Checked):
 
 @dataclass(frozen=True)
 class TextConfig(Checked):
-    """How names of classes become features (``d2st.text.encode_names``); None is the saved head's, or the default."""
+    """Say how class names become features (``d2st.text.encode_names``); None is the saved head's, or the default."""
 
     model: str | None = option(
         None,
@@ -146,7 +146,7 @@ class TextConfig(Checked):
 
 @dataclass(frozen=True, kw_only=True)
 class StoreOptions(Checked):
-    """How a frame store is made"""
+    """Frame store"""
 
     short_side: int = option(
         256,

@@ -116,7 +116,7 @@ class Found:
 
     @property
     def path(self) -> Path:
-        """Where it is read from; made when asked for, because a quarter of a million paths take seconds."""
+        """The path to read it from; made when asked for, because a quarter of a million paths take seconds."""
         return self.folder / self.file
 
     @property
@@ -137,7 +137,7 @@ class Found:
 
 @dataclass
 class Tree:
-    """What lies below a root.
+    """Hold what lies below a root.
 
     Args:
         root: the folder.

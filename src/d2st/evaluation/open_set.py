@@ -35,7 +35,7 @@ class OpenScores:
 
     @property
     def right(self) -> Tensor:
-        """Whether the likeliest class is the true one, (E, Q)."""
+        """Tell whether the likeliest class is the true one, (E, Q)."""
         return self.known_logits.argmax(-1) == self.labels
 
 

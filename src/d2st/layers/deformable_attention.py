@@ -186,7 +186,7 @@ class AnisotropicAttention(nn.Module):
         return self.output(y.transpose(1, 2).flatten(2).view_as(x))
 
     def weights(self, x: Tensor, grid: tuple[int, int], rows: int) -> tuple[Tensor, Iterator[Tensor]]:
-        """What ``forward`` goes through without ever holding it, for pictures: points and attention weights.
+        """Compute what ``forward`` never holds as a whole, for pictures: points and attention weights.
 
         Args:
             x, grid: as for ``forward``.

@@ -44,7 +44,7 @@ def ordinary(model: nn.Module) -> None:
 
 
 def _keeps_graph(x: Tensor) -> bool:
-    """Whether eager autograd records what happens to ``x``: the only case in which there is something to save."""
+    """Tell whether eager autograd records what happens to ``x``: the only case in which there is something to save."""
     return torch.is_grad_enabled() and x.requires_grad and not transformed()
 
 
@@ -91,7 +91,7 @@ _ORDINARY = {lean: ordinary for ordinary, lean in _LEAN.items()}
 
 
 def _frozen(*tensors: Tensor | None) -> bool:
-    """Whether none of these gets a gradient; of a parametrized or pruned layer they are no parameters."""
+    """Tell whether none of these gets a gradient; of a parametrized or pruned layer they are no parameters."""
     return not any(tensor.requires_grad for tensor in tensors if tensor is not None)
 
 

@@ -1,4 +1,4 @@
-"""Whether a layer does what its class does and nothing more, so that a shorter way to the same values may replace it.
+"""Tell whether a layer does what its class does and nothing more, so that a shorter way to the same values may do.
 
 What a user does to a module counts: hooks, parametrizations, pruning, a layer of another class (LoRA, fake
 quantization), a method put onto one module. A shorter way that reads weights and never calls the module would pass all
@@ -33,7 +33,7 @@ _GLOBAL_HOOKS = _global_forward_hooks, _global_forward_pre_hooks, _global_backwa
 
 
 def is_plain(layer: nn.Module) -> bool:
-    """Whether calling a layer does what its class says with tensors of its own, and nothing else.
+    """Tell whether calling a layer does what its class says with tensors of its own, and nothing else.
 
     The layers in it are not looked at; see :func:`all_plain`.
     """
@@ -41,7 +41,7 @@ def is_plain(layer: nn.Module) -> bool:
 
 
 def all_plain(layers: Iterable[nn.Module]) -> bool:
-    """Whether layers and all that is in them are plain."""
+    """Tell whether layers and all that is in them are plain."""
     return not _hooked_everywhere() and all(_is_as_written(part) for layer in layers for part in layer.modules())
 
 
@@ -83,7 +83,7 @@ def check_weight_says_all(layer: nn.Module, name: str) -> None:
 
 
 def transformed() -> bool:
-    """Whether something follows the computation that own autograd functions keep nothing for.
+    """Tell whether something follows the computation that own autograd functions keep nothing for.
 
     A compiler, which decides itself what is kept; a transform of ``torch.func`` (grad, vmap, jvp); forward-mode AD.
     """
@@ -93,7 +93,7 @@ def transformed() -> bool:
 
 
 def is_batched(tensor: Tensor) -> bool:
-    """Whether a gradient stands for several: vmap over a backward pass, ``is_grads_batched``.
+    """Tell whether a gradient stands for several: vmap over a backward pass, ``is_grads_batched``.
 
     Then nothing is written over, and operations are those that PyTorch can do for all of them at once.
     """
@@ -101,12 +101,12 @@ def is_batched(tensor: Tensor) -> bool:
 
 
 def _hooked_everywhere() -> bool:
-    """Whether hooks run on every module; those of PyTorch's own counters (FLOPs) only look on."""
+    """Tell whether hooks run on every module; those of PyTorch's own counters (FLOPs) only look on."""
     hooks = (hook for kind in _GLOBAL_HOOKS for hook in kind.values())
     return any(not isinstance(getattr(hook, "__self__", None), ModuleTracker) for hook in hooks)
 
 
 @cache
 def _methods(kind: type[nn.Module]) -> frozenset[str]:
-    """What a class has that can be called: an attribute of the same name on a module takes its place."""
+    """List what a class has that can be called: an attribute of the same name on a module takes its place."""
     return frozenset(name for name in dir(kind) if callable(getattr(kind, name))) | {"_compiled_call_impl"}

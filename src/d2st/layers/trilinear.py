@@ -29,7 +29,7 @@ def sample(x: Tensor, points: Tensor) -> Tensor:
 
 
 def forward_derivatives() -> bool:
-    """Whether forward-mode AD is at work."""
+    """Tell whether forward-mode AD is at work."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
 
 

@@ -107,7 +107,7 @@ class FrameBuffer:
 
     @property
     def crowded(self) -> bool:
-        """Whether frames are to be dropped."""
+        """Tell whether frames are to be dropped."""
         return len(self._times) > self._limit
 
     def thin(self, moments: Iterable[float]) -> None:

@@ -34,7 +34,7 @@ class Example:
 
     @property
     def key(self) -> str:
-        """What sets its clip apart from all others; empty without a clip."""
+        """Tell what sets its clip apart from all others; empty without a clip."""
         return self.clip.path.stem if self.clip else ""
 
 
@@ -55,7 +55,7 @@ class FramePair:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came out for one query clip.
+    """Hold what came out for one query clip.
 
     Attributes:
         clip: the clip.

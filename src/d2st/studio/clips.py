@@ -40,7 +40,7 @@ class Upload:
 
 
 class UploadFolder:
-    """Where the web server puts uploads, within limits of a file and of all clips on the disk.
+    """Keep what the web server uploads, within limits of a file and of all clips on the disk.
 
     The server keeps one file for the same content, however often it is uploaded, so an upload itself stays when it is
     taken. Where there is no more space the oldest uploads go first; what sessions took of them stays.

@@ -20,7 +20,7 @@ LONGEST = 60  # characters of a name
 
 @dataclass
 class Progress:
-    """How far a long piece of work is.
+    """Count how far a long piece of work is.
 
     Attributes:
         total: clips to look at.

@@ -1,4 +1,4 @@
-"""How long a run is, in episodes or in batches of clips."""
+"""Measure how long a run is, in episodes or in batches of clips."""
 
 from dataclasses import dataclass
 

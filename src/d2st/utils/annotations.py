@@ -32,7 +32,7 @@ def shown(value: object) -> str:
 
 
 def allowed(hint: object, bounds: object, finite: bool, several: bool = False) -> str:
-    """What an annotation allows.
+    """Say in words what an annotation allows.
 
     Args:
         hint: the annotation.

@@ -18,7 +18,7 @@ BLANK = "not recorded; please fill in"
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model card says of the model itself.
+    """Hold what a model card says of the model itself.
 
     Args:
         title: heading.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Bounds:
-    """What every number in a value must be: above ``above``, ``least`` or more, ``most`` or less, below ``below``."""
+    """Bound every number in a value: above ``above``, ``least`` or more, ``most`` or less, below ``below``."""
 
     above: float | None = None
     least: float | None = None
@@ -19,7 +19,7 @@ class Bounds:
     finite: bool = True
 
     def allow(self, number: float) -> bool:
-        """Whether a number is within; one that is not finite never is, unless ``finite`` is off."""
+        """Tell whether a number is within; one that is not finite never is, unless ``finite`` is off."""
         return (
             (not self.finite or is_finite(number))
             and (self.above is None or number > self.above)
@@ -37,7 +37,7 @@ class Bounds:
 
 
 def is_finite(number: float) -> bool:
-    """Whether a number is neither infinite nor NaN; a whole number may have any size."""
+    """Tell whether a number is neither infinite nor NaN; a whole number may have any size."""
     return isinstance(number, int) or math.isfinite(number)
 
 

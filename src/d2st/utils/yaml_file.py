@@ -23,7 +23,7 @@ Tree = str | list | dict | None
 
 
 def read_yaml(path: str | Path, nulls: bool = False) -> Tree:
-    """What a YAML file holds: dictionaries, lists and text.
+    """Read a YAML file: dictionaries, lists and text.
 
     Args:
         path: of the file.
