@@ -1,5 +1,6 @@
 """Says which measurements on outside material are not run here, and where the tests would look for it."""
 
+import logging
 import os
 
 # One thread for every process of the tests, said before torch is imported: what they compute is small, and threads that
@@ -21,10 +22,11 @@ def pytest_report_header(config):
 
 @pytest.fixture(autouse=True)
 def log_lines():
-    """Show what the package logs on stderr, as the command line does."""
+    """Show what the package logs on stderr, as the command line does, and give it to ``caplog`` as well."""
     from d2st.utils.program import shown_log
 
     with shown_log():
+        logging.getLogger("d2st").propagate = True
         yield
 
 

@@ -105,9 +105,13 @@ def test_progress_off_a_terminal_is_a_line_at_most_every_ten_seconds(capsys, mon
     assert capsys.readouterr().err == "Watching: 01:15.0\n"
 
 
-def test_what_the_package_logs_is_a_line_on_stderr(capsys) -> None:
+def test_what_the_package_logs_is_one_line_on_stderr(capsys, monkeypatch) -> None:
+    monkeypatch.setattr(logging.getLogger("d2st"), "handlers", [])  # the tests' own
     log = logging.getLogger("d2st.data.somewhere")
+    other = logging.StreamHandler()
+    logging.getLogger().addHandler(other)  # as logging.info() of a library does
     assert program("d2st", lambda: log.warning(f"of '{NASTY}'") or 0) == 0
+    logging.getLogger().removeHandler(other)
     assert capsys.readouterr().err == f"of '{SHOWN}'\n"
 
 

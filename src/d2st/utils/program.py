@@ -84,18 +84,20 @@ class _Lines(logging.Handler):
 def shown_log(level: int = logging.INFO) -> Iterator[None]:
     """Show what the package logs as lines on stderr, until the end of the block."""
     logger = logging.getLogger("d2st")
-    before = logger.level
-    handler = _Lines(level)
     if any(isinstance(other, _Lines) for other in logger.handlers):  # they are shown already
         yield
         return
+    handler = _Lines(level)
+    before = logger.level, logger.propagate
     logger.addHandler(handler)
-    logger.setLevel(min(level, before or level))
+    logger.setLevel(min(level, logger.level or level))
+    logger.propagate = False  # to a handler that a library may have given the root: each would be shown twice
     try:
         yield
     finally:
         logger.removeHandler(handler)
-        logger.setLevel(before)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 class Output(io.RawIOBase):
