@@ -2,7 +2,7 @@
 
     python benchmarks/rendered_heads.py --out runs/heads --episodes 1500
 
-renders the clips of ``d2st demo``, then trains and evaluates with the verbs of the command line, whose commands it
+renders the clips of ``d2st demo``, then trains and evaluates with the command line, whose commands it
 prints, and ends with a table. What is done is not done again, and what was interrupted goes on, when the same command
 is started again; several can share the work by their ``--heads``. The settings of the training are the demo's. The
 learning rate of a head with parameters, where several are given, is chosen on the validation classes on the frozen
@@ -58,22 +58,22 @@ def run(out: Path, options: argparse.Namespace, head: str) -> None:
     def alone(rate: float) -> dict:
         """The head trained on the frozen backbone."""
         folder = out / f"{head}-frozen-{rate}"
-        return verb(f"{train} --adapter none --head-lr {rate} --out {folder}", folder / "train.json")
+        return run_command(f"{train} --adapter none --head-lr {rate} --out {folder}", folder / "train.json")
 
     rate = options.rates[0]
     if head in TRAINED and len(options.rates) > 1:
         rate = max(options.rates, key=lambda rate: alone(rate)["best_accuracy"])
     folder, share = out / f"{head}-adapted-{rate}", "" if head in PLAIN else f" --head-lr {rate}"
-    verb(f"{train} {ADAPTER}{share} --out {folder}", folder / "train.json")
-    verb(f"{test} --adapter {folder}/best --out {out}/{head}-adapted", out / f"{head}-adapted" / "eval.json")
+    run_command(f"{train} {ADAPTER}{share} --out {folder}", folder / "train.json")
+    run_command(f"{test} --adapter {folder}/best --out {out}/{head}-adapted", out / f"{head}-adapted" / "eval.json")
     if head in TRAINED:
         model, frozen = f"--adapter {alone(rate)['adapter']}", f"{head}-frozen"
     else:  # all on one encoding
         model, frozen = f"--backbone d2st_stills --heads {','.join(PLAIN)}", "frozen"
-    verb(f"{test} {model} --out {out}/{frozen}", out / frozen / "eval.json")
+    run_command(f"{test} {model} --out {out}/{frozen}", out / frozen / "eval.json")
 
 
-def verb(line: str, result: Path) -> dict:
+def run_command(line: str, result: Path) -> dict:
     """Run ``d2st`` and give what it wrote; nothing is run where it is there."""
     if not result.exists():
         print(f"d2st {line}", flush=True)

@@ -1,4 +1,4 @@
-"""An adapter of one's own in one file, with every verb of d2st: a bottleneck on what changed since the frame before.
+"""An adapter of one's own in one file, with every command of d2st: a bottleneck on what changed since the frame before.
 
     python examples/own_adapter.py train --data clips --split split.yaml --backbone d2st_stills --adapter motion \\
         --adapter.ratio 0.5 --out runs/motion

@@ -58,7 +58,7 @@ def write_clip(path: Path, frames: np.ndarray, rate: int = 25) -> None:
 
 
 def options(folder: Path, **more: object) -> dict:
-    """Fields that every verb's config shares, for this dataset and backbone."""
+    """Fields that every command's config shares, for this dataset and backbone."""
     common = {"data": str(folder / "data"), "split": str(folder / "split.yaml"), "device": "cpu"}
     model = {"backbone": "test_resnet", "weights": str(folder / "weights.safetensors"), "image_size": SIDE}
     return common | model | {"frames": FRAMES} | more

@@ -153,7 +153,7 @@ def test_an_encoder_of_one_s_own_comes_back_as_the_best_one_with_its_frames(smal
 
 
 def test_a_classifier_s_adapter_says_how_its_clips_were_read(small, plain, tmp_path, capsys) -> None:
-    """As ``train --head linear`` has it, and as a few-shot verb takes it then."""
+    """As ``train --head linear`` has it, and as a few-shot command takes it then."""
     more = {"adapter_path": str(plain), "backbone": None, "image_size": None, "split": None, "frames": 6}
     run = {"epochs": 0.2, "warmup_epochs": 0, "clips_per_step": 8, "sampling": "stride", "stride": 2}
     train_full_shot(FullShotTrainConfig(**small_options(small, out=str(tmp_path), validate_every=0, **more, **run)))

@@ -1,4 +1,4 @@
-"""What verbs print for people."""
+"""What commands print for people."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Full-shot recipes: the verbs read them, and they say what the authors' code does."""
+"""Full-shot recipes: the commands read them, and they say what the authors' code does."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ PUBLISHED = {
 
 @pytest.fixture
 def read(monkeypatch):
-    """The config that a verb gets from a recipe."""
+    """The config that a command gets from a recipe."""
     seen = []
     for command in ("train_classifier.train_full_shot", "evaluate_classifier.evaluate_full_shot"):
         monkeypatch.setattr(f"d2st.commands.{command}", lambda config: seen.append(config) or {})

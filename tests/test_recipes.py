@@ -1,4 +1,4 @@
-"""The shipped recipes: the verbs read every one of them, and they say what the paper and the released code do."""
+"""The shipped recipes: the commands read every one of them, and they say what the paper and the released code do."""
 
 import csv
 from pathlib import Path
@@ -36,7 +36,7 @@ GOLDEN = {"ssv2-small": "ssv2_small", "kinetics100": "kinetics100", "hmdb51": "h
 
 @pytest.fixture
 def read(monkeypatch):
-    """Configs of a verb from recipes, as the command line reads them."""
+    """Configs of a command from recipes, as the command line reads them."""
     seen = []
     monkeypatch.setattr("d2st.commands.train.train", lambda config: seen.append(config) or {})
     monkeypatch.setattr("d2st.commands.evaluate.evaluate", lambda config: seen.append(config) or {})

@@ -37,7 +37,7 @@ FULL_SHOT = [cell for cell in EVERY if "top" in cell.setting]
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """Configs that the verbs would have run with."""
+    """Configs that the commands would have run with."""
     seen = []
     monkeypatch.setattr("d2st.commands.train.train", lambda config: seen.append(config) or {})
     monkeypatch.setattr("d2st.commands.evaluate.evaluate", lambda config: seen.append(config) or {})

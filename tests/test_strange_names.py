@@ -1,4 +1,4 @@
-"""Names of files and classes that are no UTF-8, steer terminals or run in spreadsheets, through the verbs."""
+"""Names of files and classes that are no UTF-8, steer terminals or run in spreadsheets, through the commands."""
 
 import csv
 import io
@@ -30,7 +30,7 @@ def strange(small, tmp_path_factory):
 
 @pytest.fixture
 def run(small, monkeypatch, tmp_path):
-    """Runs a verb with the streams of a terminal that knows latin-1 only, and gives exit code, stdout and stderr."""
+    """Runs a command with the streams of a terminal that knows latin-1 only, and gives exit code, stdout and stderr."""
 
     def run(*arguments):
         files = tmp_path / "stdout", tmp_path / "stderr"

@@ -1,4 +1,4 @@
-"""stdout and stderr of a verb: no name, no reader that goes away and no full disk stops it."""
+"""stdout and stderr of a command: no name, no reader that goes away and no full disk stops it."""
 
 import io
 import os

@@ -56,7 +56,7 @@ def mini(config: ReproduceConfig) -> dict:
     if config.dry_run:
         for run in once:
             print("\n".join(run.lines) + "\n")
-        print(f"# {count_commands(once)}; this verb renders and prepares {out / 'data'} before them")
+        print(f"# {count_commands(once)}; this command renders and prepares {out / 'data'} before them")
         return {"tables": {}, "failed": {}}
     for kind in sorted({cell.setting["dataset"] for cell in found}):
         _prepare_data(kind, out / "data" / kind, config.lanes or LANES)
