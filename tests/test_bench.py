@@ -1,4 +1,4 @@
-"""d2st bench: figures that can be known beforehand, the whole command, the plot of evaluations, and the table in docs/."""
+"""d2st bench: figures that can be known beforehand, the whole command, the plot of evaluations, the table in docs/."""
 
 import json
 from pathlib import Path
