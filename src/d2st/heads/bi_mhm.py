@@ -29,7 +29,7 @@ def bi_mhm(distances: Tensor) -> Tensor:
 
 
 class BiMHM(Head):
-    """Frame cosines, Bi-MHM: logits are minus the distance, without a temperature.
+    """Match frame cosines by Bi-MHM; logits are minus the distance, without a temperature.
 
     Args:
         cosine: ``"norm"`` as D2ST and HyRSM do it, ``"eps"`` as MoLo does (see ``frame_distances``).

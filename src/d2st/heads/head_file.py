@@ -11,8 +11,8 @@ from ..data.options import TextConfig
 from ..errors import D2STError
 from ..utils.config import build as build_config
 from ..utils.files import write_json, write_safetensors
-from ..utils.finite import some_names
 from ..utils.hub import find
+from ..utils.sentences import listed
 from ..utils.tensor_file import read_shapes, read_tensors
 from ..utils.versioned_json import brief, read_versioned
 from .base import Head, HeadSpec
@@ -146,5 +146,5 @@ def _refuse_sizes(folder: Path, spec: HeadSpec) -> None:
         wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
         raise D2STError(
             f"The weights of the head '{spec.name}' in '{folder}' do not fit its options {dict(spec.options)}: "
-            f"{some_names(wrong, 'tensors')} are others; {COPY}."
+            f"{listed(wrong, 'tensors')} are others; {COPY}."
         )

@@ -25,7 +25,7 @@ from .transformer import Attention, ScaleAndPosition
 
 
 class HyRSM(Head):
-    """Frames related within their clip, then clips within the task, then Bi-MHM.
+    """Relate frames within their clip, then clips within the task, then match by Bi-MHM.
 
     ``embed`` scales the frames, adds positions and lets those of a clip attend to each other. ``match`` lets the mean
     of each query attend to the means of the support, fuses what comes out with the frames, and matches them by Bi-MHM
@@ -143,7 +143,7 @@ class HyRSM(Head):
 
 
 class TaskAttention(nn.Module):
-    """Attention among the clips of a task, one query at a time, with a norm behind it; a ReLU ends it.
+    """Attend among the clips of a task, one query at a time, with a norm and a ReLU behind.
 
     Each query sees the support and itself, and no other query.
     """

@@ -101,7 +101,7 @@ class MotionDecoder(nn.Module):
 
 
 class MoLo(Head):
-    """Bi-MHM on frames and on motion between them, each clip seen as a whole by a learned token.
+    """Match frames, and motion between them, by Bi-MHM; a learned token sees each clip as a whole.
 
     ``embed`` pools the maps to frames and, from their differences, to motion; a transformer sees each of the two behind
     a token of its own, the clip's "long" feature beside the "short" ones of frames. ``match`` averages shots and adds

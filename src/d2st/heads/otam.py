@@ -57,7 +57,7 @@ def otam_both(distances: Tensor, smoothing: float = 0.5) -> Tensor:
 
 
 class OTAM(Head):
-    """Frame cosines, OTAM: logits are minus the cost.
+    """Match frame cosines by OTAM; logits are minus the cost.
 
     The defaults are D2ST-Adapter's; OTAM as TRX's and HyRSM's code compare with it is ``cosine="eps", smoothing=0.1,
     shots="distance"``.

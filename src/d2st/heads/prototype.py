@@ -13,7 +13,7 @@ Metric = Literal["cosine", "euclidean"]
 
 
 class Prototype(Head):
-    """The baseline without alignment, blind to the order of frames; the field's "TSN" and "ProtoNet" rows.
+    """Match mean frames: the baseline, blind to their order; the field's "TSN" and "ProtoNet" rows.
 
     TSN in TRX's code is ``cosine="eps", shots="distance", scale=1``; ProtoNet is ``metric="euclidean"``. A linear
     layer over fixed classes, for full-shot use, is :class:`d2st.VideoClassifier`.

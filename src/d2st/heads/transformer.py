@@ -10,7 +10,7 @@ from ..errors import D2STError
 
 
 class ScaleAndPosition(nn.Module):
-    """``sqrt(D / scale) x + positions * code``, then drop-out of 0.1.
+    """Compute ``sqrt(D / scale) x + positions * code``, then drop-out of 0.1.
 
     Args:
         scale: "A" in the release.

@@ -21,7 +21,7 @@ CHUNK = 64 * 2**20  # bytes that a chunk of queries works on, about; one query i
 
 
 class TupleAttention(nn.Module):
-    """One cardinality: keys and values of w-tuples of frames, and the distance to what the class's give.
+    """Compare w-tuples of frames, one cardinality: keys, values, and distances to what a class's values give.
 
     A tuple's projection is the sum of its frames', each with its own block of the weights, so that frames are projected
     and not tuples (3.5, 7 and 8.75 times fewer for w = 2, 3, 4 and 8 frames). All that the scores need are products of
@@ -147,7 +147,7 @@ Shots = Literal["joint", "prototype", "distance"]
 
 
 class TRX(Head):
-    """Sub-sequences of a query attend to those of each class; the logit is minus the distance to what they find.
+    """Let sub-sequences of a query attend to those of each class; logits are minus the distance to what they find.
 
     For every cardinality w, all ordered w-tuples of a clip's frames become keys and values. A query's tuple i takes
     the mean of a class's values under the softmax of ``k_i . k_j / sqrt(O)`` over the tuples j of all the class's

@@ -13,7 +13,7 @@ from .matching import check_features, cosines, shut_out
 
 
 class JointProjection(nn.Module):
-    """CLIP's visual projection, which the backbone of an encoder leaves out: D -> D', frozen, saved with its head.
+    """Apply CLIP's visual projection, which an encoder's backbone leaves out: D -> D', frozen, saved with its head.
 
     Args:
         head: name of the head, for what is said.
@@ -86,7 +86,7 @@ def check_text(head: str, text: Tensor | None, width: int) -> Tensor:
 
 
 class ZeroShot(Head):
-    """Logits are the scaled cosine of a query's mean frame feature and each name; the support clips are not looked at.
+    """Compare a query's mean frame with each name by the scaled cosine; the support clips are not looked at.
 
     Of a support set only the labels count: a class without clips cannot win, as with every head. With an empty support
     set all names are classes.

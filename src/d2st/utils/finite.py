@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import D2STError
+from .sentences import listed
 
 
 def check_finite(
@@ -85,7 +86,7 @@ def check_weights(tensors: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]], 
     if not good or all_true(good):
         return
     wrong = [name for (name, _), fine in zip(floating, good, strict=True) if not fine]
-    raise D2STError(f"{where} hold numbers that are not finite, in {some_names(wrong, 'tensors')}; {remedy}.")
+    raise D2STError(f"{where} hold numbers that are not finite, in {listed(wrong, 'tensors')}; {remedy}.")
 
 
 def all_true(flags: Sequence[Tensor]) -> bool:
@@ -98,12 +99,6 @@ def all_true(flags: Sequence[Tensor]) -> bool:
     return True
 
 
-def some_names(names: Sequence[str], plural: str, shown: int = 3) -> str:
-    """List names in a sentence: the first few, and how many there are."""
-    listed = ", ".join(f"'{name}'" for name in names[:shown])
-    return listed if len(names) <= shown else f"{listed} and {len(names) - shown} more {plural}"
-
-
 def _whole(values: Tensor) -> Tensor:
     """(B, ...) -> (B,) whether all numbers are finite."""
     return values.reshape(len(values), -1).isfinite().all(1)
@@ -113,4 +108,4 @@ def _named(names: Sequence[str], good: Tensor, kind: str, plural: str) -> str:
     """Name those whose flag of (B,) is false: "clip 'a'", "2 clips 'a', 'b'"; views of a clip are one."""
     wrong = list(dict.fromkeys(name for name, fine in zip(names, good.tolist(), strict=True) if not fine))
     counted = kind if len(wrong) == 1 else f"{len(wrong)} {plural}"
-    return f"{counted} {some_names(wrong, plural)}"
+    return f"{counted} {listed(wrong, plural)}"

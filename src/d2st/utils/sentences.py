@@ -1,6 +1,6 @@
 """Put names and texts of any length into a sentence for people."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import islice
 
 
@@ -15,6 +15,12 @@ def quoted(names: Iterable[object], most: int = 5) -> str:
     if len(shown) > most:
         shown[most] = "..."
     return ", ".join(shown)
+
+
+def listed(names: Sequence[str], plural: str, most: int = 3) -> str:
+    """Quote the first names and count the others: "'a', 'b', 'c' and 4 more tensors"."""
+    first = ", ".join(f"'{name}'" for name in names[:most])
+    return first if len(names) <= most else f"{first} and {len(names) - most} more {plural}"
 
 
 def short(text: str, most: int = 80) -> str:

@@ -42,7 +42,7 @@ Perform = Callable[[Rng, np.ndarray], list[Trajectory]]
 
 @dataclass(frozen=True)
 class Motion:
-    """A class.
+    """A motion class, or a look class.
 
     Args:
         name: name of the class, and of its folder.
