@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import families
 
 import d2st
-from d2st.export import translate
+from d2st.export import export_encoder
 
 OPTIONS = {"dist": {"stride": 1, "width": 32}}  # so that it fits the small models
 FRAMES = {"dualpath": 16}  # of a frameset
@@ -45,7 +45,7 @@ def error(family: str, system: str) -> str:
     families.move(encoder)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            return f"{translate(encoder, Path(folder) / 'encoder.onnx')['check']['relative_error']:.1e}"
+            return f"{export_encoder(encoder, Path(folder) / 'encoder.onnx')['check']['relative_error']:.1e}"
         except d2st.D2STError as refusal:
             print(refusal, file=sys.stderr)
             return "refused"
