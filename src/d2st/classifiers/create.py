@@ -6,14 +6,16 @@ from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
-from ..data.clip_reading import choose_reading, with_reading
+import torch
+
+from ..data.clip_reading import ClipReading, choose_reading, with_reading
 from ..data.datasets import open_dataset
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, warn_untrained
 from ..utils.device import pick_device
 from .few_shot import FewShotClassifier
-from .options import FewShotOptions
+from .options import FewShotOptions, MatchingOptions
 from .rejector import find_calibration
 from .support_set import SupportClips
 
@@ -47,23 +49,12 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         return classifier.to(device), SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
     clips = None if is_file else open_dataset(config.support)  # refuses before anything is built
-    encoder, _ = create_encoder(config)
-    reading = choose_reading(config, encoder)
-    head, trained = load_or_create_head(
-        config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
-    )
+    model, reading, trained = create_model(config, device)
+    encoder, head = model["encoder"], model["head"]
     if not trained:
         warn_untrained(head)
     options["calibration"] = config.calibration or find_calibration(config.adapter_path, encoder, head, reading)
-    classifier = FewShotClassifier(
-        encoder.to(device),
-        head,
-        frames=reading.frames,
-        sampling=reading.sampling,
-        transforms=reading.transforms,
-        text=config.text,
-        **options,
-    )
+    classifier = FewShotClassifier(**model, **options)
     config = replace(with_reading(config, reading), head=head.spec)
     if clips is None:
         return classifier.load_support(config.support), SupportClips(), config
@@ -71,6 +62,32 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     for note in clips.notes:
         _log.info(note)
     return classifier, support, config
+
+
+def create_model(options: MatchingOptions, device: torch.device) -> tuple[dict[str, object], ClipReading, bool]:
+    """Create what a classifier is made of, or load it from a saved adapter.
+
+    Returns:
+        Arguments of :class:`FewShotClassifier`: encoder and head on the device, and how clips are read; that reading;
+        and whether the head is trained or needs no training.
+
+    Raises:
+        D2STError: an option cannot be used.
+    """
+    encoder, _ = create_encoder(options)
+    reading = choose_reading(options, encoder)
+    head, trained = load_or_create_head(
+        options.head, encoder, reading.frames, saved=options.adapter_path, weights=options.weights
+    )
+    model = {
+        "encoder": encoder.to(device),
+        "head": head.to(device),
+        "frames": reading.frames,
+        "sampling": reading.sampling,
+        "transforms": reading.transforms,
+        "text": options.text,
+    }
+    return model, reading, trained
 
 
 def refuse_ignored(config: object, classifier: str, decided: Sequence[str] = SAVED) -> None:

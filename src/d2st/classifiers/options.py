@@ -38,14 +38,12 @@ class RejectionOptions(Checked):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FewShotOptions(
-    SupportOptions,
-    ModelOptions,
-    HeadOptions,
-    ReadingOptions,
-    RejectionOptions,
-    EncodingOptions,
-):
+class MatchingOptions(ModelOptions, HeadOptions, ReadingOptions):
+    """Encoder, head, and the reading of clips"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FewShotOptions(SupportOptions, MatchingOptions, RejectionOptions, EncodingOptions):
     """Few-shot classifier"""
 
 

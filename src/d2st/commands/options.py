@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from ..classifiers.options import FewShotOptions, RejectionOptions, SupportOptions
+from ..classifiers.options import FewShotOptions, MatchingOptions, RejectionOptions, SupportOptions
 from ..data.options import DataOptions, EpisodeClipOptions, EpisodeOptions, ReadingOptions, Sampling
 from ..evaluation.options import OpenSetOptions, TestEpisodeOptions
 from ..factory.options import HeadOptions, ModelOptions, default_adapter
@@ -110,7 +110,7 @@ class PredictConfig(FewShotOptions):
 
 
 @dataclass(frozen=True)
-class VisualizeConfig(ModelOptions, HeadOptions, ReadingOptions, EncodingOptions):
+class VisualizeConfig(MatchingOptions, EncodingOptions):
     """Pictures of what a model sees in a clip: the points its adapters read, and the frames that match examples."""
 
     query: str = option(help="clip to look into")
@@ -162,7 +162,7 @@ class SpotConfig(FewShotOptions, SegmentOptions):
 
 
 @dataclass(frozen=True)
-class StudioConfig(ModelOptions, HeadOptions, ReadingOptions, RejectionOptions):
+class StudioConfig(MatchingOptions, RejectionOptions):
     """A page at http://127.0.0.1:7860 for this machine alone; Ctrl-C ends it and removes the clips it was given."""
 
     adapters: str | None = option(None, "folder under which every saved adapter can be chosen on the page")

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from ..adapters import D2STConfig
+from ..classifiers.create import create_model
 from ..classifiers.few_shot import FewShotClassifier
-from ..data.clip_reading import choose_reading, describe_reading, with_reading
+from ..data.clip_reading import describe_reading, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
 from ..data.splits import LISTS
 from ..data.store import is_store
@@ -18,8 +19,7 @@ from ..data.transforms import View
 from ..data.video.open import read_clip
 from ..data.walk import clips_in, is_frame_folder
 from ..errors import D2STError
-from ..factory.encoder import create_encoder
-from ..factory.heads import load_or_create_head, warn_untrained
+from ..factory.heads import warn_untrained
 from ..heads import bi_mhm, frame_distances
 from ..utils.console import say, tell_unreadable
 from ..utils.device import pick_device
@@ -90,21 +90,8 @@ def _check(config: VisualizeConfig) -> None:
 
 def _create_classifier(config: VisualizeConfig) -> tuple[FewShotClassifier, bool, VisualizeConfig]:
     """Create a classifier without classes; tells whether its head needs no training, and how clips are read."""
-    encoder, _ = create_encoder(config)
-    reading = choose_reading(config, encoder)
-    head, trained = load_or_create_head(
-        config.head, encoder, reading.frames, saved=config.adapter_path, weights=config.weights
-    )
-    classifier = FewShotClassifier(
-        encoder.to(pick_device(config.device)),
-        head,
-        frames=reading.frames,
-        sampling=reading.sampling,
-        transforms=reading.transforms,
-        precision=config.precision,
-        text=config.text,
-    )
-    return classifier, trained, with_reading(config, reading)
+    model, reading, trained = create_model(config, pick_device(config.device))
+    return FewShotClassifier(**model, precision=config.precision), trained, with_reading(config, reading)
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..adapter_file import CONFIG
+from ..classifiers.create import create_model
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.rejector import find_calibration
-from ..data.clip_reading import choose_reading
 from ..errors import D2STError
-from ..factory.encoder import create_encoder
-from ..factory.heads import load_or_create_head, warn_untrained
+from ..factory.heads import warn_untrained
 from ..utils.device import pick_device
 from . import StudioConfig
 
@@ -78,9 +77,8 @@ class ModelCache:
     def _load(self, name: str) -> LoadedModel:
         path = self.paths[name]
         config = replace(self.config, adapter_path=path)
-        encoder, _ = create_encoder(config)
-        reading = choose_reading(config, encoder)
-        head, trained = load_or_create_head(config.head, encoder, reading.frames, saved=path, weights=config.weights)
+        model, reading, trained = create_model(config, self.device)
+        encoder, head = model["encoder"], model["head"]
         if not trained:
             warn_untrained(head)
         if path:
@@ -90,18 +88,12 @@ class ModelCache:
                 f"{encoder.backbone_name} without a trained adapter: it sees what is in the pictures, and hardly how "
                 "it moves. Start the studio with --adapter FOLDER to use one."
             )
-        options = dict(
-            encoder=encoder.to(self.device),
-            head=head.to(self.device),
-            frames=reading.frames,
-            sampling=reading.sampling,
-            transforms=reading.transforms,
-            precision=config.precision,
-            text=config.text,
-            reject_rate=config.reject_rate,
-            calibration=config.calibration or find_calibration(path, encoder, head, reading),
-        )
-        return LoadedModel(name, f"{about} It looks at {reading.frames} frames of a clip.", options)
+        options = {
+            "precision": config.precision,
+            "reject_rate": config.reject_rate,
+            "calibration": config.calibration or find_calibration(path, encoder, head, reading),
+        }
+        return LoadedModel(name, f"{about} It looks at {reading.frames} frames of a clip.", model | options)
 
 
 def _find(config: StudioConfig) -> dict[str, str | None]:
