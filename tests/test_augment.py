@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from d2st.data.augment import CropsTransform, full_shot_transform, offsets
-from d2st.data.transforms import eval_transform
+from d2st.data.transforms import CropsTransform, eval_transform, full_shot_transform, offsets
 from d2st.errors import D2STError
 
 PLAIN = (0.0,) * 3, (1.0,) * 3

@@ -141,10 +141,10 @@ def test_validation_and_eval_agree(small, run):
 def test_views_are_averaged(small, run):
     """Several views by the command equal their mean by hand."""
     from d2st.data import sampling as frames
-    from d2st.data.augment import CropsTransform
     from d2st.data.clip_reading import ClipReading
     from d2st.data.datasets import open_division
     from d2st.data.options import ViewOptions
+    from d2st.data.transforms import CropsTransform
     from d2st.evaluation.classification import classify
     from d2st.utils.distributed import launch
 

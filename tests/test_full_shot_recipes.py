@@ -10,7 +10,7 @@ import d2st
 from d2st import recipes
 from d2st.adapters import SYSTEMS
 from d2st.commands import cli
-from d2st.data.augment import full_shot_transform
+from d2st.data.transforms import full_shot_transform
 from d2st.training.duration import Duration
 
 FOLDER = recipes.FOLDER / "full-shot"

@@ -7,14 +7,15 @@ from typing import Literal, Self
 from torchvision.transforms import v2
 
 from ..errors import D2STError
-from .augment import CropsTransform, full_shot_transform
 from .clip_reading import Transforms
 from .transforms import (
     ClipTransform,
+    CropsTransform,
     View,
     eval_transform,
     eval_view,
     fit,
+    full_shot_transform,
     normalize,
     released_eval_transform,
     released_query_transform,
@@ -83,7 +84,7 @@ class Preprocessing:
         return query, query
 
     def classification_transform(self, **options: object) -> ClipTransform:
-        """Build the random transform of full-shot training; options of ``d2st.data.augment.full_shot_transform``."""
+        """Build the random transform of full-shot training; options of ``d2st.data.transforms.full_shot_transform``."""
         return full_shot_transform(self.size, self.mean, self.std, self.interpolation, **options)
 
     def crops_transform(self, crops: int) -> CropsTransform:

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ..classifiers.video import VideoClassifier
 from ..data import sampling as frame_rules
-from ..data.augment import CropsTransform
 from ..data.clip_reading import ClipReading
 from ..data.datasets import ClipSet
 from ..data.options import ViewOptions
+from ..data.transforms import CropsTransform
 from ..features.runner import run_clips
 from ..utils.device import check_loading
 
