@@ -11,9 +11,9 @@ import d2st
 
 ROOT = Path(d2st.__file__).parent
 ROOMS = (
-    *("errors", "utils", "layers", "data", "backbones", "adapters", "heads", "adapter_file", "encoder", "text"),
-    *("factory", "features", "classifiers", "evaluation", "training", "visualize", "spotting", "official", "export"),
-    *("recipes", "commands", "studio", "reproduce"),
+    *("version", "errors", "utils", "layers", "data", "backbones", "adapters", "heads", "adapter_file", "encoder"),
+    *("text", "factory", "features", "classifiers", "evaluation", "training", "visualize", "spotting", "official"),
+    *("export", "recipes", "commands", "studio", "reproduce"),
 )
 
 
@@ -48,8 +48,8 @@ def climbs(root: Path) -> list[str]:
         return order[module.partition(".")[0]]
 
     outside = ("", "__main__")  # the package's own names, and the command line as a program
-    inner = [(a, b) for a, b in arrows(root) if a not in outside and b not in outside]
-    return [f"{a} -> {b}" for a, b in inner if place(b) > place(a)]
+    inner = [(a, b) for a, b in arrows(root) if a not in outside]
+    return [f"{a} -> {b or 'd2st'}" for a, b in inner if b in outside or place(b) > place(a)]
 
 
 def circle(root: Path) -> list[str]:

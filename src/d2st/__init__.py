@@ -7,6 +7,7 @@ read the imports below; a test holds that they are the same.
 from typing import TYPE_CHECKING
 
 from .utils.lazy import lazy_names
+from .version import __version__
 
 if TYPE_CHECKING:
     from . import adapters, data, heads, official, text, visualize
@@ -33,8 +34,6 @@ if TYPE_CHECKING:
     from .factory.encoder import list_adapters
     from .factory.heads import create_head, list_heads
 
-__version__ = "0.1.0"
-
 __all__ = [
     "AIMConfig",
     "AdapterConfig",
@@ -53,6 +52,7 @@ __all__ = [
     "VanillaConfig",
     "VideoClassifier",
     "VideoEncoder",
+    "__version__",
     "adapt",
     "adapters",
     "create_head",

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from . import __version__
 from .adapters import SYSTEMS, AdapterConfig
 from .adapters.protocol import Encoder
 from .backbones.fingerprint import record
@@ -23,6 +22,7 @@ from .utils.files import write_json, write_safetensors
 from .utils.limits import FRAMES, SIDE
 from .utils.tensor_file import read_shapes, read_tensors
 from .utils.versioned_json import brief, read_versioned
+from .version import __version__
 
 # Prefixes of keys: backbone parameters that train along, and the passage's own ones.
 TRAINED, PASSAGE = "backbone.", "passage."

@@ -11,12 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from . import __version__
 from .data.clip_reading import ClipReading
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .utils.finite import check_finite
 from .utils.provenance import plain
+from .version import __version__
 
 FORMAT = 1
 KEY = "d2st"

@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..data.clip_reading import ClipReading, log_difference
 from ..encoder import VideoEncoder
 from ..errors import D2STError
@@ -21,6 +20,7 @@ from ..utils.config import Checked, build, option
 from ..utils.files import write_json
 from ..utils.hub import find
 from ..utils.versioned_json import read_versioned
+from ..version import __version__
 from .open_set import Calibration, class_offsets, fit_calibration, fit_held_out, fit_score, hold_out
 
 _log = logging.getLogger(__name__)

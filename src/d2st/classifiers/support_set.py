@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import __version__
 from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet
 from ..errors import D2STError
@@ -18,6 +17,7 @@ from ..features.fingerprint import Origin
 from ..utils.files import write_safetensors
 from ..utils.tensor_file import read_tensors
 from ..utils.versioned_json import brief, parse
+from ..version import __version__
 
 FORMAT = "1"
 REMEDY = "save it again with save_support"

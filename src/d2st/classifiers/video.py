@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .. import __version__
 from ..adapter_file import different_tensors
 from ..data.clip_reading import ClipReading, Sampling, log_difference
 from ..data.sampling import Stride
@@ -20,6 +19,7 @@ from ..utils.hub_model import CardFacts, HubModel
 from ..utils.limits import FRAMES
 from ..utils.tensor_file import read_tensors
 from ..utils.versioned_json import read_versioned
+from ..version import __version__
 
 CONFIG, WEIGHTS = "classifier_config.json", "classifier_model.safetensors"
 FORMAT = 1

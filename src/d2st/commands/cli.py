@@ -8,9 +8,9 @@ import sys
 import textwrap
 from collections.abc import Sequence
 
-from .. import __version__
 from ..errors import D2STError
 from ..utils.program import program
+from ..version import __version__
 from .registry import COMMANDS, load
 
 USAGE = f"""d2st {__version__}: a frozen image model learns actions from one to five clips

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import __version__, heads
+from .. import heads
 from ..adapters import D2STConfig, NoneConfig
 from ..classifiers.few_shot import FewShotClassifier
 from ..data import sampling
@@ -22,6 +22,7 @@ from ..utils.device import torch_threads
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..utils.report import percent
+from ..version import __version__
 from .demo_report import draw, write_report
 from .evaluate import EvalConfig, evaluate
 from .tool_options import DemoConfig

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import torch
 
-from .. import __version__
 from ..data.clip_reading import ClipReading
 from ..data.options import TextConfig
 from ..errors import D2STError
@@ -15,6 +14,7 @@ from ..utils.hub import find
 from ..utils.sentences import listed
 from ..utils.tensor_file import read_shapes, read_tensors
 from ..utils.versioned_json import brief, read_versioned
+from ..version import __version__
 from .base import Head, HeadSpec
 
 CONFIG, WEIGHTS = "head_config.json", "head_model.safetensors"

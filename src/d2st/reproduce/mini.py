@@ -9,13 +9,13 @@ from pathlib import Path
 
 import yaml
 
-from .. import __version__
 from ..commands.demo import BACKBONE
 from ..commands.prepare import PrepareConfig, prepare
 from ..commands.tool_options import ReproduceConfig
 from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
 from ..utils.progress import progress
 from ..utils.provenance import provenance, read_result, read_results, write_result
+from ..version import __version__
 from .cells import Cell, Run, cells, chosen, distinct, flag_list, run_name
 from .mini_report import report
 from .offsets import measure

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from .. import __version__
 from ..errors import D2STError
+from ..version import __version__
 from .files import write_json
 from .versioned_json import read_versioned
 

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from itertools import chain
 from pathlib import Path
 
-from .. import __version__
 from ..errors import D2STError
+from ..version import __version__
 from .files import open_at_once
 
 LARGEST = 64 * 2**20  # bytes; an index may have more, and says so
