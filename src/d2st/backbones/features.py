@@ -13,7 +13,7 @@ class FrameFeatures(nn.Module):
     ``frame_features`` builds it. Its parameters train like those of adapters.
 
     Args:
-        num_features: d of the features it gives.
+        num_features: D of the features it gives.
     """
 
     def __init__(self, num_features: int):

@@ -37,7 +37,7 @@ class CLIPFSAR(Head):
     """CLIP-FSAR's head; the defaults are those of its released code.
 
     Args:
-        features: d of the frame features; 512 is the joint space of CLIP ViT-B/16.
+        features: D of the frame features; 512 is the joint space of CLIP ViT-B/16.
         joint: D' of CLIP's joint space, if the features are not in it yet: the head then holds CLIP's visual
             projection, frozen, which ``projection.set`` or saved weights bring. None takes features of D' = D.
         metric: ``"otam"`` (CLIP-FSAR) or ``"bi-mhm"`` (D2ST).

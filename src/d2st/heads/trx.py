@@ -154,8 +154,8 @@ class TRX(Head):
     shots, and the distance is ``mean_i |v_i - mean_i|^2`` (equations 3 to 7). Logits are averaged over cardinalities.
 
     Args:
-        features: d of the frame features.
-        width: o of keys and values.
+        features: D of the frame features.
+        width: O of keys and values.
         cardinalities: lengths of the tuples, each at least 1. (2, 3) is TRX's default, and what its paper's results
             are of; D2ST-Adapter's appendix speaks of two to four frames, (2, 3, 4).
         dropout: after the position code, in training.

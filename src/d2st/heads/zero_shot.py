@@ -92,7 +92,7 @@ class ZeroShot(Head):
     set all names are classes.
 
     Args:
-        features: d of the frame features; 512 is the joint space of CLIP ViT-B/16.
+        features: D of the frame features; 512 is the joint space of CLIP ViT-B/16.
         joint: D' of CLIP's joint space, if the features are not in it yet, see ``JointProjection``.
         scale: factor of the cosine, CLIP's own at the end of its training.
     """
