@@ -116,8 +116,8 @@ def read_metadata(path: Path) -> dict[str, str] | None:
 
 
 def is_frame_file(path: str | os.PathLike) -> bool:
-    """Say whether a path is that of a frame store's file, by its name."""
-    return os.path.splitext(path)[1] == SUFFIX
+    """Say whether a path is that of a frame store's file, by its name; a folder of frames may be called alike."""
+    return os.path.splitext(path)[1] == SUFFIX and not os.path.isdir(path)
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
