@@ -6,8 +6,11 @@ import json
 import logging
 import re
 
+import pytest
+
 from d2st.commands.check_data import show
 from d2st.commands.evaluation_output import print_result
+from d2st.commands.predict import distinguishing_names
 from d2st.commands.spot import print_segments
 from d2st.spotting.segments import Segment
 from d2st.utils.console import drawable, plain_console, plain_table, printable, say, tell
@@ -157,3 +160,19 @@ def test_reports_hold_any_name(tmp_path) -> None:
     report.table(["class"], [["a|b" + NASTY]])
     text = report.write(tmp_path / "report.md").read_text(encoding="utf-8")
     assert rf"| a\|b{SHOWN} |" in text and "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["new/a.mp4", "new/b.mp4"], ["a.mp4", "b.mp4"]),
+        (["new/x/a.mp4", "new/y/a.mp4"], ["x/a.mp4", "y/a.mp4"]),
+        (["/v/new/a.mp4"], ["a.mp4"]),
+        (["a.mp4", "new/b.mp4"], ["a.mp4", "new/b.mp4"]),
+        (["/v/a.mp4", "b.mp4"], ["/v/a.mp4", "b.mp4"]),
+        (["../a.mp4", "../b.mp4"], ["a.mp4", "b.mp4"]),
+        ([], []),
+    ],
+)
+def test_clips_are_shown_by_what_sets_them_apart(paths, names):
+    assert distinguishing_names(paths) == names

@@ -1,5 +1,6 @@
 """Run ``d2st predict``: a support folder and query clips in, labels out."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -61,6 +62,16 @@ def check_readable(bad: Sequence[Mapping[str, str]], clips: ClipSet) -> None:
         raise D2STError(f"None of the query clips can be read; the first: {bad[0]['id']}: {bad[0]['reason']}.")
 
 
+def distinguishing_names(paths: Sequence[str]) -> list[str]:
+    """Shorten paths to what sets them apart in a table: the folders that all of them lie in are left out."""
+    folders = [os.path.dirname(path) for path in paths]
+    try:
+        common = os.path.commonpath(folders)
+    except ValueError:  # there are none, or not all begin at the root
+        return list(paths)
+    return [os.path.relpath(path, common) if common else path for path in paths]
+
+
 def likeliest_rows(
     scores: Mapping[str, float], top: int, before: Sequence[str], after: Sequence[str] = ()
 ) -> Iterator[list[str]]:
@@ -97,8 +108,9 @@ def _print(records: Sequence[dict], classes: Sequence[str], config: PredictConfi
             yield [record["clip"], record["answer"], record["label"]], [f"{number:.6f}" for number in numbers]
 
     def table_rows() -> Iterator[list[str]]:
-        for record in records:
-            before, after = [record["clip"], record["answer"]], [f"{record['confidence']:.2f}"]
+        names = distinguishing_names([record["clip"] for record in records])
+        for name, record in zip(names, records, strict=True):
+            before, after = [name, record["answer"]], [f"{record['confidence']:.2f}"]
             yield from likeliest_rows(record["scores"], config.top, before, after)
 
     print_rows(

@@ -13,7 +13,7 @@ from ..utils.provenance import write_result
 from ..utils.tables import print_rows
 from .classifier_options import FullShotPredictConfig
 from .evaluate_classifier import check_given
-from .predict import check_readable, likeliest_rows, query_clips
+from .predict import check_readable, distinguishing_names, likeliest_rows, query_clips
 
 
 def predict_full_shot(config: FullShotPredictConfig) -> dict:
@@ -43,7 +43,9 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
     result = {"predictions": predictions, "unreadable": answers.bad, **describe_reading(reading, model.encoder)}
     if config.out and fabric.is_global_zero:
         write_result(Path(config.out) / "predict.json", config, result)
-    rows = (row for one in predictions for row in likeliest_rows(one["scores"], config.top, [one["clip"]]))
+    names = distinguishing_names([one["clip"] for one in predictions])
+    shown = zip(names, predictions, strict=True)
+    rows = (row for name, one in shown for row in likeliest_rows(one["scores"], config.top, [name]))
     print_rows(
         config.format,
         records=predictions,
