@@ -177,3 +177,12 @@ def test_only_the_first_of_several_processes_speaks(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         assert cli.main(["check-data", "clips"]) == 0
         assert capsys.readouterr().out == said
+
+
+@pytest.mark.parametrize("out", ["taken", "taken/below"])
+def test_a_file_in_place_of_the_folder_is_refused_before_the_work(out, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("here")
+    monkeypatch.setattr("d2st.commands.predict.predict", lambda config: pytest.fail("it worked for nothing"))
+    assert cli.main(["predict", "--support", "a", "--query", "b", "--out", out]) == 2
+    assert f"--out {out} cannot be a folder: 'taken' is a file" in capsys.readouterr().err

@@ -4,9 +4,11 @@ Nothing heavy is imported until a command runs, so that every ``--help`` answers
 """
 
 import difflib
+import os
 import sys
 import textwrap
 from collections.abc import Sequence
+from pathlib import Path
 
 from ..errors import D2STError
 from ..utils.program import program
@@ -76,4 +78,12 @@ def run(name: str, arguments: Sequence[str]) -> int:
     name = classifier_command(name, arguments)
     command = COMMANDS[name]
     config = parse(name, arguments)
+    _check_folder(getattr(config, "out", None))
     return command.exit_code(load(command.function)(config))
+
+
+def _check_folder(out: str | None) -> None:
+    """Refuse a file where a command's folder would be, before its work and not after it."""
+    for place in (Path(out), *Path(out).parents) if out else ():
+        if os.path.exists(place) and not os.path.isdir(place):
+            raise D2STError(f"--out {out} cannot be a folder: '{place}' is a file. Give the name of a folder.")

@@ -53,7 +53,7 @@ COMMANDS = {
         "commands.demo:demo",
         "the whole way on what ships with the package, with a report",
         ("out", "episodes", "way", "seed", "device"),
-        ("demo", "demo --episodes 100 --out /tmp/demo"),
+        ("demo", "demo --episodes 100 --out demo"),
     ),
     "check-data": Command(
         "commands.tool_options:CheckConfig",
