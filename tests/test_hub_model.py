@@ -97,6 +97,17 @@ def test_a_card_has_the_training_and_the_results_of_this_folder(encoder, uploads
     assert "My own words." in uploads[1][1]["README.md"].decode()
 
 
+@pytest.mark.parametrize("wrong", [5, "text", [5], None])
+def test_results_that_somebody_changed_leave_blanks(encoder, uploads, tmp_path, wrong) -> None:
+    best = encoder.save_pretrained(tmp_path / "run" / "best")
+    training = dict.fromkeys(("command", "config", "git", "versions", "bad_clips"), wrong)
+    (tmp_path / "run" / "train.json").write_text(json.dumps({"adapter": str(best), **training}))
+    tested = {"config": {"adapter_path": str(best)}, "results": wrong}
+    (tmp_path / "run" / "eval.json").write_text(json.dumps(tested))
+    encoder.push_to_hub("me/clips", run=best)
+    assert "not recorded" in uploads[0][1]["README.md"].decode()
+
+
 def test_classifiers_go_there_and_back(small, encoder, uploads) -> None:
     clips = {name: [small / "data" / name / f"{n}.mp4" for n in range(2)] for name in ("red", "teal")}
     classifier = d2st.FewShotClassifier(encoder).fit(clips)

@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin
 from huggingface_hub.errors import HfHubHTTPError
 
 from ..errors import D2STError
-from .versioned_json import read_versioned
+from .provenance import is_accuracy, read_result
 
 CARD = "README.md"
 BLANK = "not recorded; please fill in"
@@ -140,32 +140,49 @@ def _read_beside(run: str | Path | None, name: str) -> dict | None:
     for file in (run / name, run.parent / name, *sorted(run.parent.glob(f"*/{name}"))):
         if not file.is_file():
             continue
-        found = read_versioned(file, format=None, what="result", remedy="remove it, or write the card by hand")
-        own = found.get("adapter") if name == "train.json" else (found.get("config") or {}).get("adapter_path")
+        found = read_result(file, remedy="remove it, or write the card by hand")
+        own = found.get("adapter") if name == "train.json" else _part(found, "config").get("adapter_path")
         if isinstance(own, str) and Path(own).resolve() == run:
             return found
     return None
 
 
+def _part(result: dict, name: str) -> dict:
+    """Take an object of a result; a result that somebody changed may have something else there."""
+    part = result.get(name)
+    return part if isinstance(part, dict) else {}
+
+
 def _training(result: dict | None) -> str:
     if result is None:
         return _table(("", ""), [(name, BLANK) for name in ("data", "split", "command", "d2st")])
-    config, git = result.get("config") or {}, result.get("git") or {}
-    version = (result.get("versions") or {}).get("d2st", BLANK)
+    config, git = _part(result, "config"), _part(result, "git")
+    version = _part(result, "versions").get("d2st", BLANK)
     if git.get("commit"):
-        version = f"{version}, commit {git['commit'][:12]}" + (", with changes" if git.get("changed") else "")
+        version = f"{version}, commit {str(git['commit'])[:12]}" + (", with changes" if git.get("changed") else "")
     rows = {name: config.get(name) for name in ("data", "split", "way", "shot", "seed")}
-    rows |= {"clips that could not be read": len(result.get("bad_clips") or ()), "d2st": version}
-    command = shlex.join(["d2st", *shlex.split(result.get("command") or "")[1:]])
-    return _table(("", ""), [row for row in rows.items() if row[1] is not None]) + f"\n\n```sh\n{command}\n```"
+    bad = result.get("bad_clips")
+    rows |= {"clips that could not be read": len(bad) if isinstance(bad, list) else BLANK, "d2st": version}
+    return _table(("", ""), [row for row in rows.items() if row[1] is not None]) + f"\n\n```sh\n{_command(result)}\n```"
+
+
+def _command(result: dict) -> str:
+    """Take the command of a result without the path of the program."""
+    command = result.get("command")
+    try:
+        words = shlex.split(command) if isinstance(command, str) else []
+    except ValueError:  # quotes that do not close
+        words = []
+    return shlex.join(["d2st", *words[1:]]) if words else f"# {BLANK}"
 
 
 def _results(result: dict | None) -> str:
     if result is None:
         return f"Accuracy: {BLANK} (`d2st eval` with `--adapter` of the saved folder gives it, with its interval)."
-    config, rows = result.get("config") or {}, []
-    for entry in result.get("results") or ():
-        if entry.get("accuracy") is None:
+    config, rows = _part(result, "config"), []
+    entries = result.get("results")
+    for entry in entries if isinstance(entries, list) else ():
+        if not is_accuracy(entry):
             continue
         width = entry.get("interval")
         accuracy = f"{100 * entry['accuracy']:.2f} %" + (f" ± {100 * width:.2f}" if width is not None else "")

@@ -94,12 +94,13 @@ def read_results(path: Path, remedy: str = _REMEDY) -> dict:
     """
     content = read_result(path, ["results"], remedy)
     results = content["results"]
-    if not isinstance(results, list) or not all(map(_is_accuracy, results)):
+    if not isinstance(results, list) or not all(map(is_accuracy, results)):
         raise D2STError(f"The result '{path}' has no accuracies of an evaluation; {remedy}.")
     return content
 
 
-def _is_accuracy(result: object) -> bool:
+def is_accuracy(result: object) -> bool:
+    """Tell whether an entry of a result is an accuracy of 0..1, with its interval if it has one."""
     if not isinstance(result, dict):
         return False
     accuracy, interval = result.get("accuracy"), result.get("interval")
