@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -57,6 +58,12 @@ class D2STConfig(SiteAdapterConfig):
         train_final_norm: train the last LayerNorm along (released, ViTs only).
         reference_map: the (time, height, width) map that windows are computed for; None is the site's own.
             (8, 14, 14) gives the hard-coded windows of the released ViT code at any frame size.
+        position_bias: let attention heads prefer points near the token (ours; docs/why-late.md, as the next four).
+        values: plain, what attention reads (published), or difference, that less the patch's own value (ours).
+        points: free, shifted points may leave the clip and read zeros (published), or inside it (ours).
+        offset_init: random, points start where a random offset network puts them (published), or rest (ours).
+        time_kernel: the temporal weights that the position embedding starts with: cube, as of a 3x3x3 kernel
+            (published), or column, as of a kernel over three frames, which are three times as large (ours).
     """
 
     ratio: float = option(0.25, **RATIO)
@@ -74,6 +81,11 @@ class D2STConfig(SiteAdapterConfig):
     train_class_token: bool = True
     train_final_norm: bool = True
     reference_map: Triple | None = option(None, **POINTS)
+    position_bias: bool = False
+    values: Literal["plain", "difference"] = "plain"
+    points: Literal["free", "inside"] = "free"
+    offset_init: Literal["random", "rest"] = "random"
+    time_kernel: Literal["cube", "column"] = "cube"
 
     name: ClassVar[str] = "d2st"
 
@@ -122,7 +134,12 @@ class D2STConfig(SiteAdapterConfig):
             heads=heads,
             activations=activations if self.activations is None else self.activations,
             fusion=self.fusion,
+            time_kernel=self.time_kernel,
             offset_norm=self.offset_norm,
+            points_inside=self.points == "inside",
+            points_at_rest=self.offset_init == "rest",
+            position_bias=self.position_bias,
+            difference=self.values == "difference",
         )
 
     def _densities(self, site: Site, backbone: Backbone, frames: int) -> dict[str, Triple]:
@@ -155,8 +172,9 @@ class D2STAdapter(nn.Module):
         width: C' of the bottleneck.
         volume: (T, H, W) that the reference points are laid out for.
         densities: pathway name -> (n_t, n_h, n_w).
-        groups, heads, offset_norm: see :class:`d2st.layers.deformable_attention.AnisotropicAttention`.
-        activations, fusion: see :class:`D2STConfig`.
+        activations, fusion, time_kernel: see :class:`D2STConfig`.
+        **attention: groups, heads and other options of
+            :class:`d2st.layers.deformable_attention.AnisotropicAttention`.
     """
 
     def __init__(
@@ -166,20 +184,21 @@ class D2STAdapter(nn.Module):
         *,
         volume: Triple,
         densities: dict[str, Triple],
-        groups: int,
-        heads: int,
         activations: tuple[str, ...] = ("down", "fusion", "up"),
         fusion: str = "mean",
-        offset_norm: bool = True,
+        time_kernel: str = "cube",
+        **attention: int | bool,
     ):
         super().__init__()
         self.activations = frozenset(activations)
         self.scale = 1 / len(densities) if fusion == "mean" else 1.0
         self.down = nn.Linear(channels, width)
         self.pos_embed = DepthwiseConv3d(width, (3, 3, 3), padding=(1, 1, 1))
+        if time_kernel == "column":
+            strengthen_in_time(self.pos_embed)
         self.pathways = nn.ModuleDict()
         for name, density in densities.items():
-            self.pathways[name] = Pathway(width, volume, density, groups, heads, offset_norm)
+            self.pathways[name] = Pathway(width, volume, density, **attention)
         self.up = nn.Linear(width, channels)
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
@@ -214,14 +233,21 @@ class D2STAdapter(nn.Module):
 class Pathway(nn.Module):
     """u + aDSTA(LN(u)): one of the adapter's pathways."""
 
-    def __init__(self, width: int, volume: Triple, density: Triple, groups: int, heads: int, offset_norm: bool):
+    def __init__(self, width: int, volume: Triple, density: Triple, **attention: int | bool):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.attention = AnisotropicAttention(width, volume, density, groups, heads, offset_norm)
+        self.attention = AnisotropicAttention(width, volume, density, **attention)
 
     def forward(self, u: Tensor, grid: tuple[int, int]) -> Tensor:
         """(B, T, N, C') -> (B, T, N, C')."""
         return u + self.attention(self.norm(u), grid)
+
+
+@torch.no_grad()
+def strengthen_in_time(kernel: DepthwiseConv3d) -> None:
+    """Draw a kernel's weights along its center through time as those of a kernel that has no others."""
+    column = kernel.weight[:, :, :, kernel.kernel_size[1] // 2, kernel.kernel_size[2] // 2]  # (C', 1, k_t), a view
+    nn.init.kaiming_uniform_(column, a=math.sqrt(5))  # as nn.Conv3d draws
 
 
 def _per_site(value, site: Site, backbone: Backbone, field: str):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import D2STError
 from .depthwise import DepthwiseConv3d, Triple
+from .position_bias import PositionBias
 from .trilinear import forward_derivatives, sample
 
 
@@ -55,18 +56,33 @@ class ShiftedPoints(nn.Module):
         volume: (T, H, W) of the map that kernel and stride are computed for.
         density: (n_t, n_h, n_w) reference points on each axis.
         norm: LayerNorm between convolution and GELU, as in the released code; the paper's text has none.
+        inside: keep shifted points within the clip; the paper lets them leave it and read zeros.
+        at_rest: start with unshifted points; the paper starts with random shifts.
     """
 
     REACH = 2.0  # offsets reach up to two cells of the reference grid ("factor" in the released code)
 
-    def __init__(self, channels: int, groups: int, volume: Triple, density: Triple, norm: bool = True):
+    def __init__(
+        self,
+        channels: int,
+        groups: int,
+        volume: Triple,
+        density: Triple,
+        *,
+        norm: bool = True,
+        inside: bool = False,
+        at_rest: bool = False,
+    ):
         super().__init__()
         self.groups = groups
+        self.inside = inside
         width = channels // groups
         self.kernel, self.stride, self.padding = zip(*map(window, volume, density), strict=True)
         self.conv = DepthwiseConv3d(width, self.kernel, self.stride, self.padding)
         self.norm = nn.LayerNorm(width) if norm else nn.Identity()
         self.project = nn.Linear(width, 3, bias=False)
+        if at_rest:
+            nn.init.zeros_(self.project.weight)
         # Constants, kept as integers because casting the module to another precision would round them.
         self.register_buffer("numerators", _numerators(density), persistent=False)  # (n_t, n_h, n_w, 3)
         self.register_buffer("counts", torch.tensor(density), persistent=False)  # (3,)
@@ -99,7 +115,7 @@ class ShiftedPoints(nn.Module):
             queries: (B, C, T, H, W), the patch tokens' queries.
 
         Returns:
-            (B, G, n_t, n_h, n_w, 3) normalized coordinates (t, y, x); a point may lie outside [-1, 1].
+            (B, G, n_t, n_h, n_w, 3) normalized coordinates (t, y, x); a point may lie outside [-1, 1] unless ``inside``.
         """
         density = self.density(tuple(queries.shape[2:]))
         x = queries.unflatten(1, (self.groups, -1))  # (B, G, C/G, T, H, W)
@@ -112,7 +128,8 @@ class ShiftedPoints(nn.Module):
         if density != tuple(numerators.shape[:3]):  # a clip of another length or size than laid out for
             numerators, counts = _numerators(density).to(x.device), counts.new_tensor(density)
         counts = counts.to(x.dtype)
-        return (numerators / counts - 1) + x.tanh() * (self.REACH / counts).clamp(max=1)
+        points = (numerators / counts - 1) + x.tanh() * (self.REACH / counts).clamp(max=1)
+        return points.clamp(-1, 1) if self.inside else points
 
 
 def reference_points(density: Triple) -> Tensor:
@@ -155,18 +172,36 @@ class AnisotropicAttention(nn.Module):
         groups: groups of channels with points of their own.
         heads: attention heads.
         offset_norm: LayerNorm in the offset network (released code).
+        points_inside, points_at_rest: see :class:`ShiftedPoints`.
+        position_bias: add :class:`~d2st.layers.position_bias.PositionBias` to the logits.
+        difference: give a patch what the points have more than the patch itself: y_i = sum_j A_ij v_j - v(x_i).
     """
 
     def __init__(
-        self, channels: int, volume: Triple, density: Triple, groups: int, heads: int, offset_norm: bool = True
+        self,
+        channels: int,
+        volume: Triple,
+        density: Triple,
+        groups: int,
+        heads: int,
+        offset_norm: bool = True,
+        *,
+        points_inside: bool = False,
+        points_at_rest: bool = False,
+        position_bias: bool = False,
+        difference: bool = False,
     ):
         super().__init__()
         self.heads = heads
+        self.difference = difference
         self.query = nn.Linear(channels, channels)
-        self.points = ShiftedPoints(channels, groups, volume, density, offset_norm)
+        self.points = ShiftedPoints(
+            channels, groups, volume, density, norm=offset_norm, inside=points_inside, at_rest=points_at_rest
+        )
         self.key = nn.Linear(channels, channels)  # its bias cancels in the softmax; kept for the authors' checkpoints
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
+        self.bias = PositionBias(heads, volume, density) if position_bias else None
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Attend from every token of a clip to the features at its points (equations 3 and 4).
@@ -179,11 +214,13 @@ class AnisotropicAttention(nn.Module):
         Returns:
             (B, T, N, C).
         """
-        q, sampled, _ = self._queries(x, grid)
-        k = self._split(self.key(sampled))  # (B, h, n, C/h)
+        q, k, sampled, _ = self._match(x, grid)
         v = self._split(self.value(sampled))  # (B, h, n, C/h)
         y = _attend(q, k, v)  # (B, h, T*N, C/h)
-        return self.output(y.transpose(1, 2).flatten(2).view_as(x))
+        y = y.transpose(1, 2).flatten(2).view_as(x)  # (B, T, N, C)
+        if self.difference:
+            y = y - self._own_values(x, grid)
+        return self.output(y)
 
     def weights(self, x: Tensor, grid: tuple[int, int], rows: int) -> tuple[Tensor, Iterator[Tensor]]:
         """Compute what ``forward`` never holds as a whole, for pictures: points and attention weights.
@@ -196,15 +233,30 @@ class AnisotropicAttention(nn.Module):
             Points (B, G, n_t, n_h, n_w, 3), normalized coordinates, and the weights of one lot of queries after the
             other in the order of the tokens, (B, h, rows, n) float32; each query's weights sum to 1.
         """
-        q, sampled, points = self._queries(x, grid)
-        k = self._split(self.key(sampled)).float() / math.sqrt(q.shape[-1])  # (B, h, n, C/h)
-        return points, ((part.float() @ k.transpose(-1, -2)).softmax(-1) for part in q.split(rows, dim=2))
+        q, k, _, points = self._match(x, grid)
+        keys = k.float().transpose(-1, -2) / math.sqrt(x.shape[-1] // self.heads)
+        return points, ((part.float() @ keys).softmax(-1) for part in q.split(rows, dim=2))
 
-    def _queries(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, h, T*N, C/h), features (B, n, C) read at the points, points (B, G, n_t, n_h, n_w, 3)."""
+    def _match(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Compute what the logits are the product of, and what is read where.
+
+        Returns:
+            Queries (B, h, T*N, d) and keys (B, h, n, d), d = C/h and what the bias appends; features (B, n, C) read at
+            the points; points (B, G, n_t, n_h, n_w, 3). Logits are their product divided by the root of C/h.
+        """
         queries = self.query(x)  # (B, T, N, C)
         points = self.points(self._volume(queries, grid))
-        return self._split(queries.flatten(1, 2)), self._sample(self._volume(x, grid), points), points
+        sampled = self._sample(self._volume(x, grid), points)
+        q = self._split(queries.flatten(1, 2))
+        k = self._split(self.key(sampled))
+        if self.bias is not None:
+            q, k = self.bias(q, k, points, (x.shape[1], *grid))
+        return q, k, sampled, points
+
+    def _own_values(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Values of the tokens themselves, zeros for those that are no patches: (B, T, N, C) -> (B, T, N, C)."""
+        prefix = x.shape[2] - grid[0] * grid[1]
+        return F.pad(self.value(x[:, :, prefix:]), (0, 0, prefix, 0))
 
     @staticmethod
     def _volume(x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -224,7 +276,11 @@ class AnisotropicAttention(nn.Module):
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """(B, h, M, C/h) attend to (B, h, n, C/h); in steps where PyTorch's has no derivative along a direction."""
-    if forward_derivatives():
-        return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
+    """Queries (B, h, M, d) attend to keys (B, h, n, d) with values (B, h, n, C/h), d at least C/h; (B, h, M, C/h)."""
+    width = v.shape[-1]
+    if forward_derivatives():  # PyTorch's attention has no derivative along a direction
+        return (q @ k.transpose(-1, -2) / math.sqrt(width)).softmax(-1) @ v
+    if q.shape[-1] == width:
+        return F.scaled_dot_product_attention(q, k, v)
+    v = F.pad(v, (0, q.shape[-1] - width))  # the fused kernels want one width
+    return F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(width))[..., :width]
