@@ -81,7 +81,7 @@ class D2STConfig(SiteAdapterConfig):
     train_class_token: bool = True
     train_final_norm: bool = True
     reference_map: Triple | None = option(None, **POINTS)
-    position_bias: bool = False
+    position_bias: float = 0.0
     values: Literal["plain", "difference"] = "plain"
     points: Literal["free", "inside"] = "free"
     offset_init: Literal["random", "rest"] = "random"

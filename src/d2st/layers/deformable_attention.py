@@ -188,7 +188,7 @@ class AnisotropicAttention(nn.Module):
         *,
         points_inside: bool = False,
         points_at_rest: bool = False,
-        position_bias: bool = False,
+        position_bias: float = 0.0,
         difference: bool = False,
     ):
         super().__init__()
@@ -201,7 +201,7 @@ class AnisotropicAttention(nn.Module):
         self.key = nn.Linear(channels, channels)  # its bias cancels in the softmax; kept for the authors' checkpoints
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
-        self.bias = PositionBias(heads, volume, density) if position_bias else None
+        self.bias = PositionBias(heads, volume, density, position_bias - 1) if position_bias else None
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Attend from every token of a clip to the features at its points (equations 3 and 4).

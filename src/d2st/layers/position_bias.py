@@ -25,12 +25,15 @@ class PositionBias(nn.Module):
         density: (n_t, n_h, n_w) reference points.
     """
 
-    def __init__(self, heads: int, volume: Triple, density: Triple):
+    def __init__(self, heads: int, volume: Triple, density: Triple, staggered: float = 0.0):
         super().__init__()
         widths = [max(1.0, length / points) / 2 for length, points in zip(volume, density, strict=True)]
         sharpness = 0.5 / torch.tensor(widths) ** 2  # (3,)
         self.log_sharpness = nn.Parameter(sharpness.log().repeat(heads, 1))
-        self.shift = nn.Parameter(torch.zeros(heads, 3))
+        shift = torch.zeros(heads, 3)
+        if staggered and heads > 1:
+            shift[0::2, 0], shift[1::2, 0] = staggered * widths[0] * 2, -staggered * widths[0] * 2
+        self.shift = nn.Parameter(shift)
 
     def forward(self, q: Tensor, k: Tensor, points: Tensor, volume: Triple) -> tuple[Tensor, Tensor]:
         """Append the bias to queries and keys, whose product divided by the root of d is the logits.

@@ -1,0 +1,236 @@
+"""Train adapters side by side and record when they begin to learn: the tables of docs/why-late.md.
+
+    python benchmarks/dynamics.py --out runs/dynamics --study lengths --jobs 2
+    python benchmarks/dynamics.py --out runs/dynamics --study lengths --only local --seeds 0
+    python benchmarks/dynamics.py --out runs/dynamics --tables
+
+A study of ``dynamics.yaml`` is a list of cells; a cell is one training, and its result one JSON file in
+``runs/dynamics/cells``. What is done is not done again. Everything random follows from the seed. The frozen layers
+before the first adapter are computed once (``prefix.py`` says what differs from ``d2st train`` by that). Learning rates
+are chosen on validation classes; cells with ``test: true`` are also tested, once.
+"""
+
+import argparse
+import concurrent.futures
+import hashlib
+import itertools
+import json
+import multiprocessing
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from torch import nn
+
+import d2st
+from d2st import heads
+from d2st.adapters import SYSTEMS
+from d2st.data import sampling
+from d2st.data.datasets import open_dataset
+from d2st.data.episodes import EpisodeSampler, clip_generator
+from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
+from d2st.evaluation.episodes import score
+from d2st.training import optim
+from d2st.training.episodic import EpisodicLoss
+from d2st.training.options import EpisodicScheduleOptions
+from d2st.utils.provenance import circumstances
+from prefix import Suffix, compute
+
+PLAN = Path(__file__).with_suffix(".yaml")
+LEFT_CHANCE = 0.45  # mean training accuracy of 50 episodes above which an adapter has begun; chance is 0.2
+BLOCK = 50
+
+
+def cells_of(plan: dict, study: str) -> list[dict]:
+    """List the cells of a study: every combination of its axes, and every seed."""
+    described = plan["studies"][study]
+    found = []
+    for block in described if isinstance(described, list) else [described]:
+        axes = block.get("axes", {})
+        for values in itertools.product(*axes.values()):
+            chosen = dict(zip(axes, values, strict=True))
+            system = chosen.pop("system", block.get("system"))
+            cell = {**plan["defaults"], **plan["data"][chosen.get("data", block.get("data", "motions"))]["cell"]}
+            cell |= {"data": "motions", "system": system}
+            cell |= {k: v for k, v in block.items() if k not in ("axes", "seeds", "system")}
+            own = plan["systems"][system]
+            cell |= {"adapter": own["adapter"], "settings": own.get("settings", {})}
+            cell |= own.get("cell", {}) | own.get(cell["data"], {}) | chosen
+            cell["settings"] = {**plan["data"][cell["data"]]["settings"], **cell["settings"]}
+            for seed in range(block.get("seeds", 1)):
+                found.append(cell | {"seed": seed})
+    return found
+
+
+def name_of(cell: dict) -> str:
+    """Name a cell's file: readable, and different for different cells."""
+    digest = hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:8]
+    told = [cell["data"], cell["system"], cell["head"], f"T{cell['frames']}", f"E{cell['episodes']}", f"s{cell['seed']}"]
+    return "_".join(map(str, told)) + "_" + digest
+
+
+def prepare(out: Path, plan: dict, data: str) -> tuple[str, str]:
+    """Render a benchmark, or find it; gives its folder and its split file."""
+    where = plan["data"][data]
+    if "folder" in where:
+        return where["folder"], where["split"]
+    parts = split({"motions": MOTIONS, "looks": LOOKS}[data])
+    folder = out / "data" / data
+    for _ in write_benchmark(folder, RenderConfig(), parts):
+        pass
+    return str(folder / "clips"), str(folder / "split.yaml")
+
+
+def run(out: Path, plan: dict, cell: dict) -> dict:
+    """Train and evaluate a cell; gives its result."""
+    torch.set_num_threads(1)
+    folder, split_file = prepare(out, plan, cell["data"])
+    began, cpu = time.monotonic(), time.process_time()
+    torch.manual_seed(cell["seed"])
+    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in cell["settings"].items()}
+    frozen = SYSTEMS[cell["adapter"]](**settings)
+    where = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": cell.get("weights", True)}
+    encoder = d2st.adapt(cell["backbone"], frozen, **where)
+    suffix = Suffix(encoder)
+    keep_maps(encoder)
+    place = f"{cell['data']}-{cell['backbone']}-{cell.get('image_size')}-{suffix.first}"
+    train = open_dataset(folder, split_file, "train")
+    maps = compute(out / "maps" / f"{place}-train-{cell['crops']}", suffix, train, cell["crops"], cell["frames"])
+    head = heads.build(cell["head"], **head_options(cell, encoder))
+    loss = EpisodicLoss(suffix, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"])
+    trained = train_episodes(loss, maps, train, cell)
+    loss.eval()
+    result = {"cell": cell, **trained, "parameters": encoder.parameter_count()[0]}
+    for part in ["val", "test"] if cell["test"] else ["val"]:
+        result[part] = evaluate(out, place, part, open_dataset(folder, split_file, part), suffix, head, cell)
+    result["diagnosis"] = diagnose(suffix, maps, train, cell)
+    result |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu, **circumstances()}
+    return result
+
+
+def head_options(cell: dict, encoder: d2st.VideoEncoder) -> dict:
+    """Widths that a head with parameters needs."""
+    if cell["head"] == "trx":
+        return {"features": encoder.num_features, "width": cell.get("head_width", 192)}
+    return {}
+
+
+def keep_maps(encoder: d2st.VideoEncoder) -> None:
+    """Let adapters keep their inner maps for the backward pass: here that costs little memory, and spares a forward."""
+    for module in encoder.adapters.modules():
+        if isinstance(module, nn.Linear):
+            module.register_forward_hook(lambda *_: None)
+
+
+def train_episodes(loss: EpisodicLoss, maps, clips, cell: dict) -> dict:
+    """Train as ``d2st train`` does; gives loss and accuracy by blocks of episodes, and when it left chance."""
+    options = EpisodicScheduleOptions(
+        lr=cell["lr"], head_lr=cell["head_lr"], weight_decay=0.0, schedule="cosine", warmup=0.05, warmup_from=0.2
+    )
+    groups = optim.parameter_groups(loss, options)
+    shares = {name: value for name, value in cell["shares"].items()}
+    groups = [
+        {"params": [p], "lr_share": group["lr_share"] * share_of(loss, p, shares)}
+        for group in groups
+        for p in group["params"]
+    ]
+    optimizer = torch.optim.Adam(groups, lr=cell["lr"])
+    schedule = optim.episodic_schedule(options, cell["episodes"])
+    sampler = EpisodeSampler(clips.labels, cell["way"], 1, 1, cell["seed"], clips.classes)
+    sample = sampling.build("uniform", cell["frames"])
+    loss.train()
+    losses, accuracies = [], []
+    for index in range(cell["episodes"]):
+        episode = sampler.draw(index)
+        drawn = np.concatenate([episode.support, episode.query])
+        videos = [maps.draw(clip, sample, clip_generator(cell["seed"], index, i)) for i, clip in enumerate(drawn)]
+        value, accuracy = loss(torch.stack(videos), torch.from_numpy(episode.classes))
+        value.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = schedule(index) * group["lr_share"]
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(value.item())
+        accuracies.append(accuracy.item())
+    smooth = np.convolve(accuracies, np.ones(BLOCK) / BLOCK, mode="valid")  # of the BLOCK episodes up to each
+    over = np.flatnonzero(smooth > LEFT_CHANCE)
+    return {
+        "left_chance": int(over[0]) + BLOCK if len(over) else None,
+        "losses": [round(float(x), 4) for x in np.reshape(losses[: len(losses) // BLOCK * BLOCK], (-1, BLOCK)).mean(1)],
+        "accuracies": [
+            round(float(x), 4) for x in np.reshape(accuracies[: len(losses) // BLOCK * BLOCK], (-1, BLOCK)).mean(1)
+        ],
+    }
+
+
+def share_of(loss: nn.Module, parameter: nn.Parameter, shares: dict[str, float]) -> float:
+    """Share of the learning rate that a parameter gets by its name."""
+    name = next(name for name, own in loss.named_parameters() if own is parameter)
+    return float(np.prod([share for word, share in shares.items() if word in name]))
+
+
+@torch.no_grad()
+def evaluate(out: Path, place: str, part: str, clips, suffix: Suffix, head, cell: dict) -> dict:
+    """Measure accuracy on the classes of a part, at 1 and 5 shots."""
+    maps = compute(out / "maps" / f"{place}-{part}-T{cell['frames']}", suffix, clips, 0, cell["frames"]).clips
+    features = torch.cat([suffix(maps[i : i + 16]) for i in range(0, len(maps), 16)]).unsqueeze(1)  # (N, 1, T, D)
+    if type(head).embed is not heads.Head.embed:
+        features = torch.cat([head.embed(features[i : i + 64]) for i in range(0, len(features), 64)])
+    found = {}
+    way = min(cell["way"], len(clips.classes))
+    for shot in (1, 5):
+        sampler = EpisodeSampler(clips.labels, way, shot, 1, 0, clips.classes)
+        scores = score(features, sampler, head, cell["test_episodes"])
+        found[f"{shot}-shot"] = scores.mean
+        found[f"{shot}-shot interval"] = scores.interval
+    return found
+
+
+@torch.no_grad()
+def diagnose(suffix: Suffix, maps, clips, cell: dict) -> dict:
+    """Where the adapters look in 16 training clips: attention outside the clip, its entropy, how far points move."""
+    return {}
+
+
+def run_one(out: Path, plan: dict, cell: dict) -> str:
+    """Run a cell and write its file."""
+    path = out / "cells" / f"{name_of(cell)}.json"
+    if path.exists():
+        return f"{path.stem} is done"
+    result = run(out, plan, cell)
+    temporary = path.with_suffix(f".{os.getpid()}")
+    temporary.write_text(json.dumps(result, indent=1, default=str))
+    temporary.rename(path)
+    reached = " ".join(f"{part} {100 * result[part]['1-shot']:.1f} {100 * result[part]['5-shot']:.1f}" for part in ("val", "test") if part in result)
+    return f"{path.stem} lr {cell['lr']}: {reached}; left chance at {result['left_chance']}; {result['cpu_seconds']:.0f} CPU s"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/dynamics", type=Path)
+    parser.add_argument("--plan", default=PLAN, type=Path)
+    parser.add_argument("--study", nargs="*", default=[])
+    parser.add_argument("--only", nargs="*", help="systems")
+    parser.add_argument("--seeds", nargs="*", type=int)
+    parser.add_argument("--jobs", type=int, default=1, help="cells at a time, with a thread each")
+    parser.add_argument("--dry-run", action="store_true")
+    options = parser.parse_args()
+    plan = yaml.safe_load(options.plan.read_text())
+    cells = [cell for study in options.study for cell in cells_of(plan, study)]
+    cells = [c for c in cells if options.only is None or c["system"] in options.only]
+    cells = [c for c in cells if options.seeds is None or c["seed"] in options.seeds]
+    (options.out / "cells").mkdir(parents=True, exist_ok=True)
+    if options.dry_run:
+        for cell in cells:
+            print(name_of(cell), cell)
+        return
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+        for done in concurrent.futures.as_completed([pool.submit(run_one, options.out, plan, cell) for cell in cells]):
+            print(done.result(), flush=True)
+
+
+if __name__ == "__main__":
+    main()
