@@ -38,20 +38,24 @@ class Suffix(nn.Module):
         self.encoder = encoder
         self.num_features = encoder.num_features
         model = encoder.backbone
-        places = list(model.blocks) if encoder.has_tokens else [model.layer1, model.layer2, model.layer3, model.layer4]
-        last_of = [next(reversed(list(place.children()))) if isinstance(place, nn.Sequential) else place for place in places]
-        self.hooks = [[h for h in last._forward_hooks.values() if isinstance(h, Hook)] for last in last_of]
-        self.first = next(i for i, hooks in enumerate(self.hooks) if hooks)
-        self.module = last_of[self.first]
-        self.rest = places[self.first + 1 :]
+        if encoder.has_tokens:
+            self.first = next(i for i, block in enumerate(model.blocks) if _hooks(block))
+            self.cut = model.blocks[self.first]
+            self.rest = list(model.blocks[self.first :])
+        else:
+            stages = [model.layer1, model.layer2, model.layer3, model.layer4]
+            self.first = next(i for i, stage in enumerate(stages) if _hooks(stage))
+            self.cut = stages[self.first][-1]
+            self.rest = stages[self.first + 1 :]
 
     def forward(self, maps: Tensor) -> Tensor:
         """Run the first adapter and what follows."""
         encoder, model = self.encoder, self.encoder.backbone
         encoder.clip.set(maps.shape[1], encoder.image_size)
         x = maps.float().flatten(0, 1)
-        for hook in self.hooks[self.first]:
-            x = hook(self.module, (), x)
+        if not encoder.has_tokens:  # the maps are what the stage gave, before its adapter
+            for hook in _hooks(self.cut):
+                x = hook(self.cut, (), x)
         for place in self.rest:
             x = place(x)
         if encoder.has_tokens:
@@ -63,10 +67,16 @@ class Suffix(nn.Module):
     def prefix(self, frames: Tensor) -> Tensor:
         """Run what lies before it: (N, 3, H, W) normalized -> (N, ...) maps."""
 
-        def stop(module: nn.Module, given: tuple, output: Tensor) -> None:
+        def stop_after(module: nn.Module, given: tuple, output: Tensor) -> None:
             raise Reached(output)
 
-        handle = self.module.register_forward_hook(stop, prepend=True)
+        def stop_before(module: nn.Module, given: tuple) -> None:
+            raise Reached(*given)
+
+        if self.encoder.has_tokens:
+            handle = self.cut.register_forward_pre_hook(stop_before, prepend=True)
+        else:
+            handle = self.cut.register_forward_hook(stop_after, prepend=True)
         try:
             self.encoder.backbone.forward_features(frames)
         except Reached as reached:
@@ -74,6 +84,16 @@ class Suffix(nn.Module):
         finally:
             handle.remove()
         raise AssertionError("The forward pass ended without an adapter.")
+
+
+def _hooks(place: nn.Module) -> list[Hook]:
+    """Hooks of adapters in a part of a backbone."""
+    found = []
+    for module in place.modules():
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            if isinstance(getattr(hook, "__self__", hook), Hook):
+                found.append(hook)
+    return found
 
 
 @dataclass(frozen=True, eq=False)

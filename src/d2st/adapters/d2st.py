@@ -21,7 +21,7 @@ from ..layers.deformable_attention import AnisotropicAttention, window
 from ..layers.depthwise import DepthwiseConv3d, Triple
 from ..layers.tokens import join, split
 from ..utils.config import option
-from ..utils.limits import POINTS, RATIO, SITES, WIDTH
+from ..utils.limits import NOT_NEGATIVE, POINTS, RATIO, SITES, WIDTH
 from .base import Positions, SiteAdapterConfig, bottleneck_width
 
 Density = Triple | tuple[Triple, ...]
@@ -58,12 +58,15 @@ class D2STConfig(SiteAdapterConfig):
         train_final_norm: train the last LayerNorm along (released, ViTs only).
         reference_map: the (time, height, width) map that windows are computed for; None is the site's own.
             (8, 14, 14) gives the hard-coded windows of the released ViT code at any frame size.
-        position_bias: let attention heads prefer points near the token (ours; docs/why-late.md, as the next four).
-        values: plain, what attention reads (published), or difference, that less the patch's own value (ours).
-        points: free, shifted points may leave the clip and read zeros (published), or inside it (ours).
-        offset_init: random, points start where a random offset network puts them (published), or rest (ours).
-        time_kernel: the temporal weights that the position embedding starts with: cube, as of a 3x3x3 kernel
-            (published), or column, as of a kernel over three frames, which are three times as large (ours).
+        position_bias: none (published); or attention heads prefer points near the token, centered, or before and after
+            it in turn, staggered (ours, as are the other values than the defaults of the next fields).
+        values: plain, what attention reads (published), or difference, that less the patch's own value.
+        points: free, shifted points may leave the clip and read zeros (published), or they stay inside.
+        offset_init: random, points start where an untrained offset network puts them (published), or at rest.
+        offset_lr: learning rate of the offset networks, as a share of the training's; 1 is published.
+        time_kernel: the weights over time that the position embedding starts with: cube, as in any 3x3x3 kernel
+            (published); column, as in a kernel over three frames alone, which are three times as large; difference,
+            such ones that give what changes: the patch itself and they add up to zero.
     """
 
     ratio: float = option(0.25, **RATIO)
@@ -81,11 +84,12 @@ class D2STConfig(SiteAdapterConfig):
     train_class_token: bool = True
     train_final_norm: bool = True
     reference_map: Triple | None = option(None, **POINTS)
-    position_bias: float = 0.0
+    position_bias: Literal["none", "centered", "staggered"] = "none"
     values: Literal["plain", "difference"] = "plain"
     points: Literal["free", "inside"] = "free"
     offset_init: Literal["random", "rest"] = "random"
-    time_kernel: Literal["cube", "column"] = "cube"
+    offset_lr: float = option(1.0, **NOT_NEGATIVE)
+    time_kernel: Literal["cube", "column", "difference"] = "cube"
 
     name: ClassVar[str] = "d2st"
 
@@ -194,8 +198,8 @@ class D2STAdapter(nn.Module):
         self.scale = 1 / len(densities) if fusion == "mean" else 1.0
         self.down = nn.Linear(channels, width)
         self.pos_embed = DepthwiseConv3d(width, (3, 3, 3), padding=(1, 1, 1))
-        if time_kernel == "column":
-            strengthen_in_time(self.pos_embed)
+        if time_kernel != "cube":
+            _strengthen_in_time(self.pos_embed, difference=time_kernel == "difference")
         self.pathways = nn.ModuleDict()
         for name, density in densities.items():
             self.pathways[name] = Pathway(width, volume, density, **attention)
@@ -244,10 +248,18 @@ class Pathway(nn.Module):
 
 
 @torch.no_grad()
-def strengthen_in_time(kernel: DepthwiseConv3d) -> None:
-    """Draw a kernel's weights along its center through time as those of a kernel that has no others."""
-    column = kernel.weight[:, :, :, kernel.kernel_size[1] // 2, kernel.kernel_size[2] // 2]  # (C', 1, k_t), a view
-    nn.init.kaiming_uniform_(column, a=math.sqrt(5))  # as nn.Conv3d draws
+def _strengthen_in_time(embedding: DepthwiseConv3d, difference: bool) -> None:
+    """Draw the weights of the patch's own place as those of a kernel over time alone.
+
+    Args:
+        embedding: its 3x3x3 kernel is changed in place.
+        difference: make them add up to -1, so that patch plus embedding is zero where nothing changes.
+    """
+    column = embedding.weight[:, 0, :, 1, 1]  # (C', 3), a view
+    nn.init.kaiming_uniform_(column.unsqueeze(1), a=math.sqrt(5))  # as nn.Conv1d draws
+    if difference:
+        column -= column.mean(1, keepdim=True)
+        column[:, 1] -= 1
 
 
 def _per_site(value, site: Site, backbone: Backbone, field: str):

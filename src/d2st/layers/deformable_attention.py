@@ -173,7 +173,7 @@ class AnisotropicAttention(nn.Module):
         heads: attention heads.
         offset_norm: LayerNorm in the offset network (released code).
         points_inside, points_at_rest: see :class:`ShiftedPoints`.
-        position_bias: add :class:`~d2st.layers.position_bias.PositionBias` to the logits.
+        position_bias: none, or :class:`~d2st.layers.position_bias.PositionBias`, centered or staggered.
         difference: give a patch what the points have more than the patch itself: y_i = sum_j A_ij v_j - v(x_i).
     """
 
@@ -188,7 +188,7 @@ class AnisotropicAttention(nn.Module):
         *,
         points_inside: bool = False,
         points_at_rest: bool = False,
-        position_bias: float = 0.0,
+        position_bias: str = "none",
         difference: bool = False,
     ):
         super().__init__()
@@ -201,7 +201,9 @@ class AnisotropicAttention(nn.Module):
         self.key = nn.Linear(channels, channels)  # its bias cancels in the softmax; kept for the authors' checkpoints
         self.value = nn.Linear(channels, channels)
         self.output = nn.Linear(channels, channels)
-        self.bias = PositionBias(heads, volume, density, position_bias - 1) if position_bias else None
+        self.bias = None
+        if position_bias != "none":
+            self.bias = PositionBias(heads, volume, density, staggered=position_bias == "staggered")
 
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Attend from every token of a clip to the features at its points (equations 3 and 4).

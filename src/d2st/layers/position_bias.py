@@ -13,8 +13,8 @@ class PositionBias(nn.Module):
     """Let each head of aDSTA prefer points near a place relative to the token: -sum_a alpha_a (q_a - p_a - mu_a)².
 
     q are a token's and p a point's coordinates in cells, a the axes (time, height, width); sharpness alpha > 0 and
-    shift mu are trained, one of each a head and axis. A head begins with points within about half the distance of two
-    reference points.
+    shift mu are trained, one of each a head and axis. A head begins with the points within about half the distance of
+    two reference points around the token, or, staggered, around the places one such distance before and after it.
 
     No mask is made. What depends on the token alone cancels in the softmax, and the rest is linear in (q_t, q_y, q_x,
     1): these four are appended to the query, and (2 alpha (p + mu), -sum alpha (p + mu)²) to the key.
@@ -23,17 +23,19 @@ class PositionBias(nn.Module):
         heads: attention heads h.
         volume: (T, H, W) of the map that the points are laid out for.
         density: (n_t, n_h, n_w) reference points.
+        staggered: the first head begins with what was before, the second with what comes after, and so on.
     """
 
-    def __init__(self, heads: int, volume: Triple, density: Triple, staggered: float = 0.0):
+    def __init__(self, heads: int, volume: Triple, density: Triple, staggered: bool = False):
         super().__init__()
-        widths = [max(1.0, length / points) / 2 for length, points in zip(volume, density, strict=True)]
-        sharpness = 0.5 / torch.tensor(widths) ** 2  # (3,)
-        self.log_sharpness = nn.Parameter(sharpness.log().repeat(heads, 1))
+        distances = [max(1.0, length / points) for length, points in zip(volume, density, strict=True)]  # in cells
+        sharpness = 2 / torch.tensor(distances) ** 2  # (3,)
         shift = torch.zeros(heads, 3)
         if staggered and heads > 1:
-            shift[0::2, 0], shift[1::2, 0] = staggered * widths[0] * 2, -staggered * widths[0] * 2
-        self.shift = nn.Parameter(shift)
+            shift[0::2, 0] = distances[0]
+            shift[1::2, 0] = -distances[0]
+        self.log_sharpness = nn.Parameter(sharpness.log().repeat(heads, 1))  # (h, 3)
+        self.shift = nn.Parameter(shift)  # (h, 3)
 
     def forward(self, q: Tensor, k: Tensor, points: Tensor, volume: Triple) -> tuple[Tensor, Tensor]:
         """Append the bias to queries and keys, whose product divided by the root of d is the logits.
