@@ -74,9 +74,8 @@ def name_of(cell: dict) -> str:
 
 def prepare(out: Path, plan: dict, data: str) -> tuple[str, str]:
     """Render a benchmark, or find it; gives its folder and its split file."""
-    where = plan["data"][data]
-    if "folder" in where:
-        return where["folder"], where["split"]
+    if data in plan["clips"]:
+        return plan["clips"][data], f"{plan['clips'][data]}.split.yaml"
     parts = split({"motions": MOTIONS, "looks": LOOKS}[data])
     folder = out / "data" / data
     for _ in write_benchmark(folder, RenderConfig(), parts):
@@ -92,7 +91,7 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     torch.manual_seed(cell["seed"])
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in cell["settings"].items()}
     frozen = SYSTEMS[cell["adapter"]](**settings)
-    where = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": cell.get("weights", True)}
+    where = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": plan["weights"].get(cell["backbone"], True)}
     encoder = d2st.adapt(cell["backbone"], frozen, **where)
     suffix = Suffix(encoder)
     keep_maps(encoder)
@@ -213,12 +212,15 @@ def main() -> None:
     parser.add_argument("--out", default="runs/dynamics", type=Path)
     parser.add_argument("--plan", default=PLAN, type=Path)
     parser.add_argument("--study", nargs="*", default=[])
+    parser.add_argument("--clips", nargs="*", default=[], metavar="NAME=FOLDER", help="where the real sets are")
+    parser.add_argument("--weights", nargs="*", default=[], metavar="BACKBONE=FILE", help="in place of a download")
     parser.add_argument("--only", nargs="*", help="systems")
     parser.add_argument("--seeds", nargs="*", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, with a thread each")
     parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text())
+    plan |= {key: dict(pair.split("=", 1) for pair in getattr(options, key)) for key in ("clips", "weights")}
     cells = [cell for study in options.study for cell in cells_of(plan, study)]
     cells = [c for c in cells if options.only is None or c["system"] in options.only]
     cells = [c for c in cells if options.seeds is None or c["seed"] in options.seeds]

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from d2st.backbones.hooks import Hook
@@ -122,7 +123,7 @@ class Maps:
     @cached_property
     def clips(self) -> Tensor:
         """All clips of one length and crop, (clips, T, ...)."""
-        return torch.from_numpy(np.asarray(self.values)).unflatten(0, (len(self.lengths), -1))
+        return torch.from_numpy(np.array(self.values)).unflatten(0, (len(self.lengths), -1))
 
 
 def every_frame(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
@@ -141,24 +142,28 @@ def compute(folder: Path, suffix: Suffix, clips: ClipSet, crops: int, frames: in
         frames: T of that rule.
     """
     index = folder / "index.json"
-    if not index.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        encoder = suffix.encoder
-        sample = every_frame if crops else sampling.build("uniform", frames)
-        transform = encoder.transform(train=bool(crops), flip=False) if crops else encoder.transform()
-        lengths = []
-        with open(folder / "values.tmp", "wb") as file:
-            for i in range(len(clips)):
-                raw = clips.read(i, sample)
-                lengths.append(len(raw))
-                for crop in range(max(1, crops)):
-                    maps = suffix.prefix(seeded(1000 * i + crop, transform, raw)).half().contiguous().numpy()
-                    file.write(maps.tobytes())
-        (folder / "values.tmp").rename(folder / "values")
-        index.write_text(json.dumps({"lengths": lengths, "shape": maps.shape[1:]}))
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "lock"):
+        if not index.exists():
+            _write(folder, suffix, clips, crops, frames)
     described = json.loads(index.read_text())
     lengths = np.array(described["lengths"])
     rows = lengths * max(1, crops)
     shape = (int(rows.sum()), *described["shape"])
     values = np.memmap(folder / "values", dtype=np.float16, mode="r", shape=shape)
     return Maps(values, np.cumsum(rows) - rows, lengths, max(1, crops))
+
+
+def _write(folder: Path, suffix: Suffix, clips: ClipSet, crops: int, frames: int) -> None:
+    encoder = suffix.encoder
+    sample = every_frame if crops else sampling.build("uniform", frames)
+    transform = encoder.transform(train=True, flip=False) if crops else encoder.transform()
+    lengths = []
+    with open(folder / "values", "wb") as file:
+        for i in range(len(clips)):
+            raw = clips.read(i, sample)
+            lengths.append(len(raw))
+            for crop in range(max(1, crops)):
+                maps = suffix.prefix(seeded(1000 * i + crop, transform, raw)).half().contiguous().numpy()
+                file.write(maps.tobytes())
+    (folder / "index.json").write_text(json.dumps({"lengths": lengths, "shape": maps.shape[1:]}))
