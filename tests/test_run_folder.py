@@ -75,6 +75,19 @@ def test_a_step_that_is_not_finished_leaves_no_trace_in_the_statistics(small, tm
     assert statistics and all(tensor.isfinite().all() for tensor in statistics.values())
 
 
+def test_a_run_of_before_a_setting_goes_on_with_its_default_alone(small, tmp_path):
+    run = tmp_path / "run"
+    train(config(small, run, adapter=d2st.D2STConfig(positions=(0,))))
+    there = json.loads((run / "config.json").read_text())
+    del there["lr_shares"], there["adapter"]["offset_lr"]
+    (run / "config.json").write_text(json.dumps(there))
+    with pytest.raises(D2STError, match=r"adapter is .* there and .* here"):
+        train(config(small, run, adapter=d2st.D2STConfig(positions=(0,), offset_lr=0.5)))
+    with pytest.raises(D2STError, match=r"lr_shares is \[\] there and \['up=0.5'\] here"):
+        train(config(small, run, adapter=d2st.D2STConfig(positions=(0,)), lr_shares=("up=0.5",)))
+    train(config(small, run, adapter=d2st.D2STConfig(positions=(0,))))
+
+
 def test_two_processes_cannot_train_in_one_folder(small, tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.open({"lr": 1.0})

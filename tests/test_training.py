@@ -48,6 +48,25 @@ def test_the_adapter_learns_and_the_backbone_stays(small, tmp_path) -> None:
     assert json.loads((tmp_path / "train.json").read_text())["episodes"] == 40
 
 
+@pytest.mark.parametrize("how", ["adapter", "run"])
+def test_offsets_that_have_a_share_of_the_learning_rate_move_less(small, tmp_path, how) -> None:
+    asked = {"adapter": d2st.D2STConfig(offset_lr=0.01)} if how == "adapter" else {"lr_shares": (".points.=0.01",)}
+
+    def moved(name, **more) -> tuple[float, float]:
+        """How far the offset networks and the rest come from where they began."""
+        begin, trained = (tmp_path / name / folder for folder in ("begin", "trained"))
+        for out, lr in ((begin, 0.0), (trained, 1e-3)):
+            train(config(small, out, lr=lr, validate_every=0, weight_decay=0.0, **more))
+        one, two = (load_file(out / "final" / "adapter_model.safetensors") for out in (begin, trained))
+        far = {key: float((one[key] - two[key]).abs().max()) for key in one}
+        offsets = [key for key in far if ".points." in key]
+        return max(far[key] for key in offsets), max(far[key] for key in far.keys() - offsets)
+
+    plain, shared = moved("plain"), moved("shared", **asked)
+    assert 0 < shared[0] < 0.05 * plain[0]
+    assert 0.5 < shared[1] / plain[1] < 2
+
+
 def test_gradient_scale_is_undone_by_adam_but_for_weight_decay(small, tmp_path) -> None:
     """The released code's 1e-3 on four times the mean gradient is 2.5e-4 on the mean, up to Adam's epsilon."""
 

@@ -40,6 +40,11 @@ class AdapterConfig:
         """Tell whether it reads the layer that published weights have behind the features, as CLIP's projection."""
         return False
 
+    @property
+    def lr_shares(self) -> dict[str, float]:
+        """Give shares of the learning rate at which parameters train whose names contain a word: word -> share."""
+        return {}
+
     def to_dict(self) -> dict[str, object]:
         """Name and fields, as files hold them."""
         return {"name": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}

@@ -104,6 +104,11 @@ class D2STConfig(SiteAdapterConfig):
                         f"fit into memory. The paper has up to 8 x 14 x 14 cells and 8 x 8 x 2 points."
                     )
 
+    @property
+    def lr_shares(self) -> dict[str, float]:
+        """The offset networks' share."""
+        return {} if self.offset_lr == 1 else {".points.": self.offset_lr}
+
     def site_insertions(self, site: Site, backbone: Backbone, frames: int) -> list[Insertion]:
         """One adapter at the end of the site."""
         return [Insertion(site.key, self._adapter(site, backbone, frames), site)]

@@ -27,7 +27,7 @@ from ..utils.console import say
 from ..utils.device import pick_device
 from ..utils.distributed import launch, world_size
 from ..utils.options import ComputeOptions
-from ..utils.provenance import config_dict, write_result
+from ..utils.provenance import config_dict, default_dict, write_result
 from ..utils.tensor_file import read_tensors
 from .classifier_options import FullShotTrainConfig
 from .options import TrainConfig
@@ -67,7 +67,8 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     asked = {"sampling": config.sampling, "transforms": config.transforms, "precision": config.precision}
     head.reading = set_reading(encoder, config.grad_checkpointing, frames=frames, **asked)
     task = _task(config, duration, sampler, head, encoder, clips, validation_clips)
-    optimizer = torch.optim.Adam(optim.parameter_groups(task.loss, config), lr=config.lr)
+    groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares)
+    optimizer = torch.optim.Adam(groups, lr=config.lr)
     state, folder = run_training(fabric, config, task, optimizer, learning_rate, give_back=given is not None)
     result = {
         "episodes": state.done,
@@ -129,7 +130,8 @@ def run_training(
     encoder, folder = task.loss.encoder, RunFolder(config.out)
     if fabric.is_global_zero:
         parts = {"training": task.units.clips, "validation": task.validation.clips if task.validation else None}
-        folder.open(config_dict(config), config.overwrite, Material(encoder, encoder.reading, parts))
+        material = Material(encoder, encoder.reading, parts)
+        folder.open(config_dict(config), config.overwrite, material, default_dict(config))
     fabric.barrier()
     options = {"clip_norm": config.clip_norm, "run": config, "compute": config}
     state = Trainer(fabric, task, folder, optimizer, learning_rate, **options).fit()

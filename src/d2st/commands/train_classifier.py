@@ -56,7 +56,8 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     asked = {"sampling": config.sampling, "stride": config.stride, "precision": config.precision}
     set_reading(encoder, config.grad_checkpointing, frames=frames, transforms="plain", **asked)
     task = _task(config, duration, classifier, frames, clips, validation_clips)
-    optimizer = torch.optim.AdamW(optim.parameter_groups(task.loss, config, "model.head."), lr=config.lr)
+    groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares, head="model.head.")
+    optimizer = torch.optim.AdamW(groups, lr=config.lr)
     state, folder = run_training(fabric, config, task, optimizer, learning_rate, give_back=given is not None)
     result = {
         "epochs": state.done / duration.per_epoch,

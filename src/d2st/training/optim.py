@@ -1,12 +1,12 @@
 """Learning rate schedules and parameter groups."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from torch import nn
 
 from ..errors import D2STError
-from .options import EpisodicScheduleOptions, OptimizerOptions
+from .options import EpisodicScheduleOptions, OptimizerOptions, read_shares
 
 # Learning rate by the index of an episode or batch, so that no device or worker count changes it.
 Schedule = Callable[[int], float]
@@ -104,22 +104,45 @@ def _after_warmup(
     return rate
 
 
-def parameter_groups(model: nn.Module, options: OptimizerOptions, head: str = "head.") -> list[dict]:
+def parameter_groups(
+    model: nn.Module,
+    options: OptimizerOptions,
+    adapter_shares: Mapping[str, float] | None = None,
+    head: str = "head.",
+) -> list[dict]:
     """Group the parameters that require gradients by weight decay and by share of the learning rate.
 
     Args:
         model: whose parameters are grouped.
-        options: weight_decay, no_decay and head_lr.
+        options: weight_decay, no_decay, head_lr and lr_shares.
+        adapter_shares: shares that the adapter's config asks for, ``config.lr_shares``.
         head: how the names of the head's parameters begin.
 
     Returns:
         One dictionary a group: ``params``, ``weight_decay``, and ``lr_share``, which the trainer reads.
+
+    Raises:
+        D2STError: a word of ``lr_shares`` is in the name of no such parameter.
     """
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    asked = read_shares(options.lr_shares)
+    for word, _ in asked:
+        if not any(word in name for name in trained):
+            raise D2STError(
+                f"lr_shares: no parameter that trains has {word!r} in its name. Some of the {len(trained)} names: "
+                f"{', '.join(_some(trained))}."
+            )
+    shares = [*asked, *(adapter_shares or {}).items()]
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
+    for name, parameter in trained.items():
         decay = 0.0 if any(word in name for word in options.no_decay) else options.weight_decay
         share = options.head_lr if name.startswith(head) else 1.0
+        share *= math.prod(own for word, own in shares if word in name)
         groups.setdefault((decay, share), []).append(parameter)
     return [{"params": own, "weight_decay": decay, "lr_share": share} for (decay, share), own in groups.items()]
+
+
+def _some(names: Iterable[str], count: int = 8) -> list[str]:
+    """Pick names spread over all of them."""
+    names = list(names)
+    return names[:: max(1, -(-len(names) // count))]

@@ -1,8 +1,11 @@
 """Options of training: what every training reads, and what episodes and clips of fixed classes add to it."""
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import D2STError
 from ..utils.config import Checked, option, reuse
 from ..utils.limits import BELOW_ONE, CLIPS, EPISODES, NOT_NEGATIVE, POSITIVE, SEED, SHARE, STEPS
 
@@ -13,6 +16,12 @@ class OptimizerOptions(Checked):
 
     lr: float = option(1e-3, "learning rate after the warm-up (Adam)", **NOT_NEGATIVE)
     head_lr: float = option(1.0, "learning rate of the head's parameters, as a share of lr", **NOT_NEGATIVE)
+    lr_shares: tuple[str, ...] = option(
+        (),
+        "learning rates of parameters whose names contain a word, as shares of lr, such as .points.=0.1 head.=0.5. "
+        "Where several are in a name, they multiply",
+        empty=True,
+    )
     warmup_from: float = option(0.2, "fraction of lr that the learning rate rises from", **SHARE)
     weight_decay: float = option(
         2.5e-4,
@@ -23,6 +32,32 @@ class OptimizerOptions(Checked):
         ("bn", "norm"), "parameters whose names contain one of these words get no weight decay", empty=True
     )
     clip_norm: float = option(0.0, "largest norm of a step's gradient; 0 does not clip", **NOT_NEGATIVE)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        read_shares(self.lr_shares)  # refuses what is none
+
+
+def read_shares(entries: Iterable[str]) -> list[tuple[str, float]]:
+    """Read ``lr_shares``: pairs of a word and a share.
+
+    Raises:
+        D2STError: an entry that is not WORD=SHARE, or a share that is negative or not finite.
+    """
+    shares = []
+    for entry in entries:
+        word, _, number = entry.partition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = -1.0
+        if not word or share < 0 or not math.isfinite(share):
+            raise D2STError(
+                f"lr_shares: {entry!r} must be a word of the parameters' names, an equals sign, and a share of lr that "
+                "is 0 or more, such as .points.=0.1."
+            )
+        shares.append((word, share))
+    return shares
 
 
 @dataclass(frozen=True, kw_only=True)

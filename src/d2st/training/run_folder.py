@@ -1,7 +1,9 @@
 """The folder of a training run: its files, and the rule that it belongs to one configuration."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..errors import D2STError
@@ -43,13 +45,20 @@ class RunFolder:
         self.final = self.path / "final"
         self.result = self.path / "train.json"
 
-    def open(self, config: dict, overwrite: bool = False, material: "Material | None" = None) -> None:
+    def open(
+        self,
+        config: dict,
+        overwrite: bool = False,
+        material: "Material | None" = None,
+        defaults: Mapping[str, object] = MappingProxyType({}),
+    ) -> None:
         """Take the folder for this process and a configuration, which it then says in ``config.json``.
 
         Args:
             config: the resolved configuration, JSON-able.
             overwrite: remove what another run left here.
             material: what the run is made from. It may lie elsewhere than when the run began, and must be the same.
+            defaults: of the configuration; a run of an earlier version has them for settings that came later.
 
         Raises:
             D2STError: another process trains in the folder, or it holds a run with another configuration; the
@@ -62,7 +71,7 @@ class RunFolder:
         if overwrite:
             self._clear()
         elif self.config.exists():
-            self._compare(config, material)
+            self._compare(config, material, defaults)
         elif self.state.exists():
             raise D2STError(
                 f"The folder '{self.path}' holds the state of a run, {self.state.name}, without its "
@@ -106,11 +115,12 @@ class RunFolder:
         with path.open("a", encoding="utf-8") as file:
             file.write(to_json(record) + "\n")
 
-    def _compare(self, config: dict, material: "Material | None") -> None:
+    def _compare(self, config: dict, material: "Material | None", defaults: Mapping[str, object]) -> None:
         """Refuse another configuration than that of the run, and other material than it began with."""
         there = read_versioned(
             self.config, format=None, what="configuration of the run", remedy="give another out, or overwrite it"
         )
+        there = _completed(there, defaults)
         recorded = material is not None and self.material.exists()  # earlier versions wrote no record
         keys = (config.keys() | there.keys()) - FREE
         if recorded:
@@ -147,3 +157,13 @@ class RunFolder:
                 files += [folder / f"{kind}_config.json", folder / f"{kind}_model.safetensors"]
         for file in (*files, self.config):
             file.unlink(missing_ok=True)
+
+
+def _completed(settings: Mapping[str, object], defaults: Mapping[str, object]) -> dict:
+    """Add the defaults of what is not said, also to an adapter's own settings."""
+    completed = {**defaults, **settings}
+    for key, default in defaults.items():
+        own = settings.get(key)
+        if isinstance(own, dict) and isinstance(default, dict) and own.get("name") == default.get("name"):
+            completed[key] = {**default, **own}
+    return completed

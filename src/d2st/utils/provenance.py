@@ -28,6 +28,18 @@ def config_dict(config: object) -> dict:
     return {field.name: plain(getattr(config, field.name)) for field in dataclasses.fields(config)}
 
 
+def default_dict(config: object) -> dict:
+    """Return the defaults of a config's fields as :func:`config_dict` returns fields; an adapter's are its system's."""
+    found = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = plain(field.default)
+        elif dataclasses.is_dataclass(value):
+            found[field.name] = {**plain(value), **default_dict(value)}
+    return found
+
+
 def plain(value: object) -> object:
     """Return a setting as JSON can hold it, by its own ``to_dict`` where it has one."""
     if hasattr(value, "to_dict"):
