@@ -115,21 +115,25 @@ class ShiftedPoints(nn.Module):
             queries: (B, C, T, H, W), the patch tokens' queries.
 
         Returns:
-            (B, G, n_t, n_h, n_w, 3) normalized coordinates (t, y, x); a point may lie outside [-1, 1] unless ``inside``.
+            (B, G, n_t, n_h, n_w, 3) normalized coordinates (t, y, x); a point may lie outside -1..1 unless ``inside``.
         """
         density = self.density(tuple(queries.shape[2:]))
+        shifts = self.shifts(queries)
+        numerators, counts = self.numerators, self.counts
+        if density != tuple(numerators.shape[:3]):  # a clip of another length or size than laid out for
+            numerators, counts = _numerators(density).to(shifts.device), counts.new_tensor(density)
+        counts = counts.to(shifts.dtype)
+        points = (numerators / counts - 1) + shifts * (self.REACH / counts).clamp(max=1)
+        return points.clamp(-1, 1) if self.inside else points
+
+    def shifts(self, queries: Tensor) -> Tensor:
+        """Offsets as shares of their reach, -1..1: (B, C, T, H, W) -> (B, G, n_t, n_h, n_w, 3)."""
         x = queries.unflatten(1, (self.groups, -1))  # (B, G, C/G, T, H, W)
         x = self.conv(x.flatten(0, 1)).unflatten(0, (-1, self.groups))  # (B, G, C/G, n_t, n_h, n_w)
         x = x.permute(0, 1, 3, 4, 5, 2)  # (B, G, n_t, n_h, n_w, C/G)
         x = self.project(F.gelu(self.norm(x)))  # (B, G, n_t, n_h, n_w, 3)
         # Half precision would round points: on 56x56 cells by up to 0.05 of a cell.
-        x = x.to(torch.promote_types(x.dtype, torch.float32))
-        numerators, counts = self.numerators, self.counts
-        if density != tuple(numerators.shape[:3]):  # a clip of another length or size than laid out for
-            numerators, counts = _numerators(density).to(x.device), counts.new_tensor(density)
-        counts = counts.to(x.dtype)
-        points = (numerators / counts - 1) + x.tanh() * (self.REACH / counts).clamp(max=1)
-        return points.clamp(-1, 1) if self.inside else points
+        return x.to(torch.promote_types(x.dtype, torch.float32)).tanh()
 
 
 def reference_points(density: Triple) -> Tensor:

@@ -1,18 +1,16 @@
 """Measure how far the reference points of a trained D²ST adapter move."""
 
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..data import sampling as frame_rules
-from ..data.clip_reading import ClipReading
 from ..data.datasets import open_dataset
 from ..encoder import VideoEncoder, adapt, load
 from ..layers.deformable_attention import ShiftedPoints
-from ..visualize.points import PathwayPoints, sampled_points
+from ..visualize.diagnosis import points_of_clips, spread_clips
+from ..visualize.points import PathwayPoints
 
 
 def measure(adapters: list[Path], data: dict[str, Path], backbone: str, clips: int = 44) -> dict[str, list[dict]]:
@@ -40,19 +38,10 @@ def measure(adapters: list[Path], data: dict[str, Path], backbone: str, clips: i
     return {"untrained": _measured(untrained, data, clips), "trained": merged}
 
 
-@torch.no_grad()
 def _measured(encoder: VideoEncoder, data: dict[str, Path], count: int) -> list[dict]:
     clips = open_dataset(data["data"], data["split"], "test")
-    reading = ClipReading.of(encoder)
-    sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
-    transform = encoder.transform(transforms=reading.transforms)
-    offsets, examples = defaultdict(list), {}
-    for index in np.linspace(0, len(clips) - 1, min(count, len(clips))).astype(int):
-        for points in sampled_points(encoder, transform(clips.read(int(index), sample)))[0]:
-            key = points.site, points.pathway
-            examples[key] = points
-            offsets[key].append(points.shifted - points.resting)  # (G, n, 3)
-    return [_describe(examples[key], torch.stack(of_clips)) for key, of_clips in offsets.items()]
+    found = points_of_clips(encoder, spread_clips(encoder, clips, count))
+    return [_describe(of_clips[0], torch.stack([points.offsets for points in of_clips])) for of_clips in found.values()]
 
 
 def _describe(points: PathwayPoints, offsets: Tensor) -> dict:

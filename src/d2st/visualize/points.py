@@ -18,8 +18,10 @@ from torch import Tensor
 
 from ..encoder import VideoEncoder
 from ..layers.deformable_attention import AnisotropicAttention, cell_coordinates, reference_points
+from ..layers.tokens import split
 
 _WEIGHTS = 2**22  # attention weights held at once: 16 MiB
+_FLAT = 0.95  # of tanh: the gradient behind it is less than a tenth
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +37,9 @@ class PathwayPoints:
         attention: attention summed over all queries, mean over the heads, (n,). The features read at point j of all
             groups make one key, so that this holds for each of them.
         queries: how many there are: what ``attention`` sums to.
+        entropy: of the attention, a mean over queries and heads, as a share of the most that it can be: 1 is the same
+            attention for every point.
+        saturated: share of the offsets' coordinates that are within a twentieth of their reach, where tanh is flat.
         token: attention of the chosen query token alone, (n,), which sums to 1; None if none was chosen.
     """
 
@@ -45,7 +50,21 @@ class PathwayPoints:
     resting: Tensor
     attention: Tensor
     queries: int
+    entropy: float
+    saturated: float
     token: Tensor | None = None
+
+    @property
+    def offsets(self) -> Tensor:
+        """How far points were shifted, in cells, (G, n, 3)."""
+        return self.shifted - self.resting
+
+    @property
+    def outside(self) -> float:
+        """Share of the attention, 0..1, that reads zeros: of a point partly outside of the clip, its part outside."""
+        last = self.shifted.new_tensor(self.volume) - 1
+        inside = (1 + torch.minimum(self.shifted, last - self.shifted)).clamp(0, 1).prod(-1)  # (G, n), as trilinear
+        return 1 - (self.attention @ inside.mean(0) / self.attention.sum()).item()
 
 
 def cells_to_pixels(cells: Tensor, volume: Sequence[int], size: Sequence[int]) -> Tensor:
@@ -63,6 +82,13 @@ def pixels_to_cells(pixels: Tensor, volume: Sequence[int], size: Sequence[int]) 
 def _scale(like: Tensor, volume: Sequence[int], size: Sequence[int]) -> tuple[Tensor, Tensor]:
     scale = like.new_tensor([1.0, size[0] / volume[1], size[1] / volume[2]])
     return scale, like.new_tensor([0.0, 0.5, 0.5])
+
+
+def pathways(encoder: VideoEncoder) -> dict[tuple[str, str], AnisotropicAttention]:
+    """Find every aDSTA of the adapters by site and pathway, in the order of the backbone."""
+    modules = encoder.adapters.named_modules()
+    named = {name: module for name, module in modules if isinstance(module, AnisotropicAttention)}
+    return {tuple(name.split(".")[:3:2]): module for name, module in named.items()}
 
 
 @torch.no_grad()
@@ -83,9 +109,7 @@ def sampled_points(
     found: list[PathwayPoints] = []
     size = tuple(video.shape[2:])
 
-    def watch(name: str, module: AnisotropicAttention):
-        site, _, pathway = name.split(".")[:3]
-
+    def watch(site: str, pathway: str, module: AnisotropicAttention):
         def record(_module, inputs, _output) -> None:
             x, grid = inputs  # (1, T, N, C)
             chosen = None if token is None else _token_index(token, (x.shape[1], *grid), size, x.shape[2])
@@ -93,8 +117,7 @@ def sampled_points(
 
         return module.register_forward_hook(record)
 
-    modules = encoder.adapters.named_modules()
-    handles = [watch(name, module) for name, module in modules if isinstance(module, AnisotropicAttention)]
+    handles = [watch(*place, module) for place, module in pathways(encoder).items()]
     try:
         features = encoder(video[None])[0]
     finally:
@@ -109,12 +132,15 @@ def _read(
     """Compute the points of one pathway and their attention, of tokens x (1, T, N, C), of which one may be chosen."""
     volume = (x.shape[1], *grid)
     keys = math.prod(attention.points.density(volume))
-    total = torch.zeros(keys, device=x.device)
+    total, entropy = torch.zeros(keys, device=x.device), torch.zeros((), device=x.device)
     chosen, queries = None, 0
     with torch.autocast(x.device.type, enabled=False):
-        points, parts = attention.weights(x.float(), grid, rows=max(1, _WEIGHTS // (attention.heads * keys)))
+        x = x.float()
+        points, parts = attention.weights(x, grid, rows=max(1, _WEIGHTS // (attention.heads * keys)))
+        shifts = attention.points.shifts(split(attention.query(x), grid)[1])  # (1, G, n_t, n_h, n_w, 3)
         for weights in parts:  # (1, h, rows, n)
             total += weights[0].sum(1).mean(0)
+            entropy += torch.special.entr(weights[0]).sum((1, 2)).mean()
             rows = weights.shape[2]
             if token is not None and queries <= token < queries + rows:
                 chosen = weights[0, :, token - queries].mean(0).cpu()  # (n,)
@@ -128,6 +154,8 @@ def _read(
         resting=cell_coordinates(resting, volume),
         attention=total.cpu(),
         queries=queries,
+        entropy=entropy.item() / (queries * math.log(keys)) if keys > 1 else 1.0,
+        saturated=(shifts.abs() > _FLAT).float().mean().item(),
         token=chosen,
     )
 
