@@ -68,8 +68,8 @@ def cells_of(plan: dict, study: str) -> list[dict]:
 def name_of(cell: dict) -> str:
     """Name a cell's file: readable, and different for different cells."""
     digest = hashlib.sha256(json.dumps(cell, sort_keys=True).encode()).hexdigest()[:8]
-    told = [cell["data"], cell["system"], cell["head"], f"T{cell['frames']}", f"E{cell['episodes']}", f"s{cell['seed']}"]
-    return "_".join(map(str, told)) + "_" + digest
+    told = [cell["data"], cell["system"], cell["head"], f"T{cell['frames']}", f"E{cell['episodes']}"]
+    return "_".join([*map(str, told), f"s{cell['seed']}", digest])
 
 
 def prepare(out: Path, plan: dict, data: str) -> tuple[str, str]:
@@ -90,9 +90,10 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     began, cpu = time.monotonic(), time.process_time()
     torch.manual_seed(cell["seed"])
     settings = {key: tuple(value) if isinstance(value, list) else value for key, value in cell["settings"].items()}
-    frozen = SYSTEMS[cell["adapter"]](**settings)
-    where = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": plan["weights"].get(cell["backbone"], True)}
-    encoder = d2st.adapt(cell["backbone"], frozen, **where)
+    config = SYSTEMS[cell["adapter"]](**settings)
+    weights = plan["weights"].get(cell["backbone"], True)
+    like = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": weights}
+    encoder = d2st.adapt(cell["backbone"], config, **like)
     suffix = Suffix(encoder)
     keep_maps(encoder)
     place = f"{cell['data']}-{cell['backbone']}-{cell.get('image_size')}-{suffix.first}"
@@ -130,9 +131,8 @@ def train_episodes(loss: EpisodicLoss, maps, clips, cell: dict) -> dict:
         lr=cell["lr"], head_lr=cell["head_lr"], weight_decay=0.0, schedule="cosine", warmup=0.05, warmup_from=0.2
     )
     groups = optim.parameter_groups(loss, options)
-    shares = {name: value for name, value in cell["shares"].items()}
     groups = [
-        {"params": [p], "lr_share": group["lr_share"] * share_of(loss, p, shares)}
+        {"params": [p], "lr_share": group["lr_share"] * share_of(loss, p, cell['shares'])}
         for group in groups
         for p in group["params"]
     ]
@@ -203,8 +203,8 @@ def run_one(out: Path, plan: dict, cell: dict) -> str:
     temporary = path.with_suffix(f".{os.getpid()}")
     temporary.write_text(json.dumps(result, indent=1, default=str))
     temporary.rename(path)
-    reached = " ".join(f"{part} {100 * result[part]['1-shot']:.1f} {100 * result[part]['5-shot']:.1f}" for part in ("val", "test") if part in result)
-    return f"{path.stem} lr {cell['lr']}: {reached}; left chance at {result['left_chance']}; {result['cpu_seconds']:.0f} CPU s"
+    accuracy = result["val"]["1-shot"]
+    return f"{path.stem}: validation 1-shot {100 * accuracy:.1f} %, left chance at episode {result['left_chance']}"
 
 
 def main() -> None:
@@ -222,6 +222,7 @@ def main() -> None:
     plan = yaml.safe_load(options.plan.read_text())
     plan |= {key: dict(pair.split("=", 1) for pair in getattr(options, key)) for key in ("clips", "weights")}
     cells = [cell for study in options.study for cell in cells_of(plan, study)]
+    cells.sort(key=lambda cell: cell["seed"])  # all cells once, then again
     cells = [c for c in cells if options.only is None or c["system"] in options.only]
     cells = [c for c in cells if options.seeds is None or c["seed"] in options.seeds]
     (options.out / "cells").mkdir(parents=True, exist_ok=True)
