@@ -12,24 +12,27 @@ are chosen on validation classes; cells with ``test: true`` are also tested, onc
 
 import argparse
 import concurrent.futures
+import dataclasses
 import hashlib
 import itertools
 import json
 import multiprocessing
 import os
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
-from torch import nn
+from prefix import Maps, Suffix, compute
+from torch import Tensor, nn
 
 import d2st
 from d2st import heads
 from d2st.adapters import SYSTEMS
 from d2st.data import sampling
-from d2st.data.datasets import open_dataset
+from d2st.data.datasets import ClipSet, open_dataset
 from d2st.data.episodes import EpisodeSampler, clip_generator
 from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
 from d2st.evaluation.episodes import score
@@ -37,11 +40,13 @@ from d2st.training import optim
 from d2st.training.episodic import EpisodicLoss
 from d2st.training.options import EpisodicScheduleOptions
 from d2st.utils.provenance import circumstances
-from prefix import Suffix, compute
+from d2st.visualize.diagnosis import diagnose, spread_clips
 
 PLAN = Path(__file__).with_suffix(".yaml")
 LEFT_CHANCE = 0.45  # mean training accuracy of 50 episodes above which an adapter has begun; chance is 0.2
 BLOCK = 50
+WATCHED = 8  # clips
+PARTS = (".down.", ".pos_embed.", ".query.", ".key.", ".value.", ".output.", ".points.", ".bias.", ".up.")
 
 
 def cells_of(plan: dict, study: str) -> list[dict]:
@@ -101,12 +106,14 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     maps = compute(out / "maps" / f"{place}-train-{cell['crops']}", suffix, train, cell["crops"], cell["frames"])
     head = heads.build(cell["head"], **head_options(cell, encoder))
     loss = EpisodicLoss(suffix, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"])
-    trained = train_episodes(loss, maps, train, cell)
+    watched = list(spread_clips(encoder, open_dataset(folder, split_file, "val"), WATCHED)) if cell.get("watch") else []
+    trained = train_episodes(loss, maps, train, cell, watched)
     loss.eval()
     result = {"cell": cell, **trained, "parameters": encoder.parameter_count()[0]}
     for part in ["val", "test"] if cell["test"] else ["val"]:
         result[part] = evaluate(out, place, part, open_dataset(folder, split_file, part), suffix, head, cell)
-    result["diagnosis"] = diagnose(suffix, maps, train, cell)
+    if cell.get("watch"):
+        encoder.save_pretrained(out / "adapters" / name_of(cell))
     result |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu, **circumstances()}
     return result
 
@@ -125,14 +132,19 @@ def keep_maps(encoder: d2st.VideoEncoder) -> None:
             module.register_forward_hook(lambda *_: None)
 
 
-def train_episodes(loss: EpisodicLoss, maps, clips, cell: dict) -> dict:
-    """Train as ``d2st train`` does; gives loss and accuracy by blocks of episodes, and when it left chance."""
+def train_episodes(loss: EpisodicLoss, maps: Maps, clips: ClipSet, cell: dict, watched: list[Tensor]) -> dict:
+    """Train as ``d2st train`` does.
+
+    Returns:
+        Loss and accuracy by blocks of episodes, when it left chance, and every ``watch`` episodes how the attention
+        does on watched clips, with the gradient's norm by parts.
+    """
     options = EpisodicScheduleOptions(
         lr=cell["lr"], head_lr=cell["head_lr"], weight_decay=0.0, schedule="cosine", warmup=0.05, warmup_from=0.2
     )
     groups = optim.parameter_groups(loss, options)
     groups = [
-        {"params": [p], "lr_share": group["lr_share"] * share_of(loss, p, cell['shares'])}
+        {"params": [p], "lr_share": group["lr_share"] * share_of(loss, p, cell["shares"])}
         for group in groups
         for p in group["params"]
     ]
@@ -141,13 +153,15 @@ def train_episodes(loss: EpisodicLoss, maps, clips, cell: dict) -> dict:
     sampler = EpisodeSampler(clips.labels, cell["way"], 1, 1, cell["seed"], clips.classes)
     sample = sampling.build("uniform", cell["frames"])
     loss.train()
-    losses, accuracies = [], []
+    losses, accuracies, seen = [], [], []
     for index in range(cell["episodes"]):
         episode = sampler.draw(index)
         drawn = np.concatenate([episode.support, episode.query])
         videos = [maps.draw(clip, sample, clip_generator(cell["seed"], index, i)) for i, clip in enumerate(drawn)]
         value, accuracy = loss(torch.stack(videos), torch.from_numpy(episode.classes))
         value.backward()
+        if cell.get("watch") and index % cell.get("watch") == 0:
+            seen.append({"episode": index, "gradient": gradients(loss), "pathways": looked(loss, watched)})
         for group in optimizer.param_groups:
             group["lr"] = schedule(index) * group["lr_share"]
         optimizer.step()
@@ -156,13 +170,33 @@ def train_episodes(loss: EpisodicLoss, maps, clips, cell: dict) -> dict:
         accuracies.append(accuracy.item())
     smooth = np.convolve(accuracies, np.ones(BLOCK) / BLOCK, mode="valid")  # of the BLOCK episodes up to each
     over = np.flatnonzero(smooth > LEFT_CHANCE)
-    return {
-        "left_chance": int(over[0]) + BLOCK if len(over) else None,
-        "losses": [round(float(x), 4) for x in np.reshape(losses[: len(losses) // BLOCK * BLOCK], (-1, BLOCK)).mean(1)],
-        "accuracies": [
-            round(float(x), 4) for x in np.reshape(accuracies[: len(losses) // BLOCK * BLOCK], (-1, BLOCK)).mean(1)
-        ],
-    }
+    left = int(over[0]) + BLOCK if len(over) else None
+    return {"left_chance": left, "losses": blocks(losses), "accuracies": blocks(accuracies), "seen": seen}
+
+
+def blocks(values: list[float]) -> list[float]:
+    """Means of the whole blocks of episodes."""
+    whole = len(values) // BLOCK * BLOCK
+    return np.reshape(values[:whole], (-1, BLOCK)).mean(1).round(4).tolist()
+
+
+def gradients(loss: nn.Module) -> dict[str, float]:
+    """Norm of the gradient of each kind of parameter of the adapters."""
+    squares = defaultdict(float)
+    for name, parameter in loss.named_parameters():
+        for part in PARTS:
+            if part in name and parameter.grad is not None:
+                squares[part.strip(".")] += float(parameter.grad.square().sum())
+    return {part: square**0.5 for part, square in squares.items()}
+
+
+def looked(loss: EpisodicLoss, watched: list[Tensor]) -> list[dict]:
+    """Measure how the attention of every pathway does."""
+    encoder = loss.encoder.encoder
+    encoder.eval()
+    found = [dataclasses.asdict(pathway) for pathway in diagnose(encoder, watched)]
+    encoder.train()
+    return found
 
 
 def share_of(loss: nn.Module, parameter: nn.Parameter, shares: dict[str, float]) -> float:
@@ -186,12 +220,6 @@ def evaluate(out: Path, place: str, part: str, clips, suffix: Suffix, head, cell
         found[f"{shot}-shot"] = scores.mean
         found[f"{shot}-shot interval"] = scores.interval
     return found
-
-
-@torch.no_grad()
-def diagnose(suffix: Suffix, maps, clips, cell: dict) -> dict:
-    """Where the adapters look in 16 training clips: attention outside the clip, its entropy, how far points move."""
-    return {}
 
 
 def run_one(out: Path, plan: dict, cell: dict) -> str:
