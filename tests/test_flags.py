@@ -242,7 +242,7 @@ def test_what_print_config_prints_is_read_back_to_the_same(command, written):
     if HeadSpec in getattr(hints.get("head"), "__args__", ()):
         variants += [{"head": HeadSpec("trx", {"cardinalities": (2, 3)})}]
     for more in variants:
-        made = cls(**required(cls), **more)
+        made = cls(**required(cls) | more)
         text = config_text(made)
         assert read(command, "--config", written(text)) == made, text
         run = written(json.dumps(config_dict(made)), "config.json")

@@ -202,9 +202,9 @@ def _inner_flags(group: str, owner: Any, defaults: Mapping[str, object]) -> Iter
 def _usage(name: str) -> str:
     command = COMMANDS[name]
     words = []
-    for word in map(str.upper, command.words):
-        optional = command.lone_word and word != command.lone_word.upper()
-        words.append(f"[{word}]" if optional else word)
+    for word in command.words:
+        shown = word.removesuffix("_path").upper()
+        words.append(f"[{shown}]" if command.lone_word and word != command.lone_word else shown)
     typed = f"[{' '.join(words)}] " if words else ""
     return f"d2st {name} {typed}[--flag value ...]"
 

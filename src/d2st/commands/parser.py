@@ -226,5 +226,5 @@ def _named_words(name: str, command: Command, typed: Typed) -> dict[str, str]:
     said = " ".join(typed.words)
     if not command.words:
         raise D2STError(f"'{said}' belongs to no flag (d2st {name} --help lists the flags).")
-    wanted = " ".join(field.upper() for field in fields) or "no more words"
+    wanted = " ".join(field.removesuffix("_path").upper() for field in fields) or "no more words"
     raise D2STError(f"It takes {wanted} without a flag, and not '{said}' alone.")

@@ -140,6 +140,17 @@ COMMANDS = {
         ),
         words=("query",),
     ),
+    "inspect": Command(
+        "commands.tool_options:InspectConfig",
+        "commands.inspect:inspect",
+        "how the attention of a trained adapter does, and when its training began to learn",
+        ("adapter_path", "data", "split", "clips", "out"),
+        (
+            "inspect runs/first --data clips --split split.yaml",
+            "inspect runs/first/best --data clips --part val --out runs/inspect",
+        ),
+        words=("adapter_path",),
+    ),
     "spot": Command(
         "commands.options:SpotConfig",
         "commands.spot:spot",

@@ -128,6 +128,21 @@ class BenchConfig(Checked):
 
 
 @dataclass(frozen=True)
+class InspectConfig(DataOptions):
+    """How the attention of a trained adapter does, beside an untrained one, and when its training began to learn."""
+
+    adapter_path: str = option(
+        help="folder of a trained adapter, or of a training run, whose best/ and metrics.jsonl are read"
+    )
+    part: Literal["train", "val", "test"] = option("test", "part of the split whose clips are read")
+    clips: int = option(32, "clips that are read, spread over the part", **CLIPS)
+    weights: str | None = reuse(ModelOptions, "weights")
+    out: str | None = option(None, "folder for inspect.json; None writes nothing")
+    device: str = reuse(ComputeOptions, "device")
+    precision: Precision = reuse(ComputeOptions, "precision")
+
+
+@dataclass(frozen=True)
 class ReproduceConfig(ComputeOptions):
     """Tables of the paper as published, or their small version on the rendered benchmark."""
 

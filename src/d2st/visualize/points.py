@@ -64,7 +64,7 @@ class PathwayPoints:
         """Share of the attention, 0..1, that reads zeros: of a point partly outside of the clip, its part outside."""
         last = self.shifted.new_tensor(self.volume) - 1
         inside = (1 + torch.minimum(self.shifted, last - self.shifted)).clamp(0, 1).prod(-1)  # (G, n), as trilinear
-        return 1 - (self.attention @ inside.mean(0) / self.attention.sum()).item()
+        return max(0.0, 1 - (self.attention @ inside.mean(0) / self.attention.sum()).item())
 
 
 def cells_to_pixels(cells: Tensor, volume: Sequence[int], size: Sequence[int]) -> Tensor:
