@@ -1,6 +1,7 @@
 """``d2st train``: episodic training of an adapter and a head."""
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -29,6 +30,8 @@ from ..utils.distributed import launch, world_size
 from ..utils.options import ComputeOptions
 from ..utils.provenance import config_dict, default_dict, write_result
 from ..utils.tensor_file import read_tensors
+from ..visualize.diagnosis import NO_POINTS, attention_figures
+from ..visualize.points import pathways
 from .classifier_options import FullShotTrainConfig
 from .options import TrainConfig
 
@@ -133,6 +136,10 @@ def run_training(
         material = Material(encoder, encoder.reading, parts)
         folder.open(config_dict(config), config.overwrite, material, default_dict(config))
     fabric.barrier()
+    if config.diagnose_every:
+        task = replace(task, diagnosis=partial(attention_figures, encoder))
+        if not pathways(encoder):
+            fabric.print(f"{NO_POINTS.format(encoder.config.name)} Gradients alone are measured.")
     options = {"clip_norm": config.clip_norm, "run": config, "compute": config}
     state = Trainer(fabric, task, folder, optimizer, learning_rate, **options).fit()
     if give_back:

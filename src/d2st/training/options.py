@@ -74,6 +74,13 @@ class RunOptions(Checked):
     grad_checkpointing: bool = option(
         False, "recompute the backbone's blocks in the backward pass, for less memory and a third more time"
     )
+    diagnose_every: int = option(
+        0,
+        "episodes, or a classifier's batches, between measurements of what d2st inspect shows and of the gradients of "
+        "each part, for metrics.jsonl and TensorBoard; 0 never. It does not change the training",
+        least=0,
+        most=STEPS["most"],
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

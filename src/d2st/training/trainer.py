@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from ..utils.workers import killed, lost
 from .checkpoint import Checkpoint, TrainState, tensors
 from .checks import StepChecks, UnreadableClips
 from .duration import Duration
+from .gradients import norms_by_part
+from .metrics import GRADIENT
 from .optim import Schedule
 from .options import RunOptions
 from .run_folder import RunFolder
@@ -45,6 +48,7 @@ class Task:
         validation: called with Fabric every ``duration.validate_every``, gives accuracy, its interval and unreadable
             clips; has ``clips`` and a ``title``. Or None.
         gradient_scale: factor of a step's mean gradient.
+        diagnosis: called with clips (B, T, 3, H, W) every ``run.diagnose_every``, gives figures by name. Or None.
     """
 
     loss: nn.Module
@@ -52,6 +56,7 @@ class Task:
     duration: Duration
     validation: Callable | None = None
     gradient_scale: float = 1.0
+    diagnosis: Callable[[Tensor], dict[str, float]] | None = None
 
 
 class Trainer:
@@ -67,7 +72,7 @@ class Trainer:
         optimizer: of the trained parameters, see ``optim.parameter_groups``.
         learning_rate: by index of the episode or batch.
         clip_norm: largest norm of a step's gradient; 0 does not clip.
-        run: seed, checkpoint_minutes and max_bad.
+        run: seed, checkpoint_minutes, max_bad and diagnose_every.
         compute: workers and precision.
 
     Raises:
@@ -94,6 +99,7 @@ class Trainer:
         self.clip_norm = clip_norm or float("inf")
         self.seed = run.seed
         self.workers = compute.workers
+        self.diagnose_every = run.diagnose_every
         self.model, self.optimizer = fabric.setup(task.loss, optimizer)
         saving = fabric.strategy.precision, run.checkpoint_minutes, fabric.is_global_zero
         self.checkpoint = Checkpoint(folder.state, task.loss, optimizer, *saving)
@@ -122,14 +128,16 @@ class Trainer:
                     # Forward and backward passes; the processes exchange gradients in the last one.
                     measured = []
                     for i in range(mine):
+                        unit = next(units)
                         with fabric.no_backward_sync(model, enabled=i < mine - 1):
-                            loss, accuracy = self.forward(next(units))
+                            loss, accuracy = self.forward(unit)
                             fabric.backward(loss * (self.task.gradient_scale / mine))
                         measured.append(torch.stack([loss.detach(), accuracy]))
                         del loss  # and its graph, before the next one
                     losses, accuracies, unreadable, stopped = self.gather(measured, stop)
                     norm = fabric.clip_gradients(model, optimizer, max_norm=self.clip_norm, error_if_nonfinite=False)
                     self.checks.check_gradients(state, losses, norm)
+                    figures = self.diagnose(unit) if self.is_diagnosed(first, last) else {}
 
                     # The optimizer's step, taken as a whole or not at all. The released code sets the rate of the
                     # iteration in which it falls: the last of its units.
@@ -141,7 +149,7 @@ class Trainer:
                         optimizer.zero_grad()
                         self.checks.check_weights(last)
                         state.done, state.owed = last, duration.due(first, last)
-                        note = self.log_step(losses, accuracies, lr, norm)
+                        note = self.log_step(losses, accuracies, lr, norm, figures)
                     self.checks.check_skipped(state)
                     self.unreadable.exchange(state, unreadable, self.now)
                     advance(last - first, note)
@@ -227,11 +235,26 @@ class Trainer:
         losses, accuracies = by_process.transpose(0, 1).flatten(0, 1).unbind(1)
         return losses, accuracies, everyone[:, -2], int(everyone[:, -1].max())
 
-    def log_step(self, losses: Tensor, accuracies: Tensor, lr: float, norm: Tensor) -> str:
+    def is_diagnosed(self, first: int, last: int) -> bool:
+        """Tell whether this process measures more of the step from ``first`` to ``last``."""
+        every = self.diagnose_every
+        return every > 0 and first // every < last // every and self.fabric.is_global_zero
+
+    def diagnose(self, unit: Loaded) -> dict[str, float]:
+        """Measure gradients before their step, and what the model does with the clips of a unit; changes nothing."""
+        figures = {GRADIENT + part: norm for part, norm in norms_by_part(self.task.loss).items()}
+        if self.task.diagnosis is not None:
+            self.task.loss.eval()
+            with torch.no_grad(), self.fabric.autocast():
+                figures |= self.task.diagnosis(unit.video.to(self.fabric.device))
+            self.model.train()
+        return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+    def log_step(self, losses: Tensor, accuracies: Tensor, lr: float, norm: Tensor, figures: dict[str, float]) -> str:
         """Write the metrics of a step; gives a note for the progress bar."""
         loss, accuracy = losses.mean().item(), accuracies.mean().item()
         record = {"loss": loss, "accuracy": accuracy, "lr": lr, "gradient_norm": float(norm)}
-        self.log("train", record | self.checks.count_skipped(self.state, float(norm)))
+        self.log("train", record | self.checks.count_skipped(self.state, float(norm)) | figures)
         return f"loss {loss:.3f}, accuracy {100 * accuracy:.0f} %"
 
     def log(self, group: str, record: dict[str, float]) -> None:

@@ -76,6 +76,14 @@ def diagnose(encoder: VideoEncoder, clips: Iterable[Tensor]) -> list[PathwayDiag
     return [_describe(of_clips, biases[place]) for place, of_clips in points_of_clips(encoder, clips).items()]
 
 
+def attention_figures(encoder: VideoEncoder, clips: Iterable[Tensor]) -> dict[str, float]:
+    """Do as :func:`diagnose`; gives a number for each figure, such as "blocks_0.spatial.outside"."""
+    figures = {}
+    for entry in diagnose(encoder, clips):
+        figures |= {f"{entry.site}.{entry.pathway}.{name}": number for name, number in entry.numbers().items()}
+    return figures
+
+
 def points_of_clips(encoder: VideoEncoder, clips: Iterable[Tensor]) -> dict[tuple[str, str], list[PathwayPoints]]:
     """Collect the points of clips (T, 3, H, W) by site and pathway, a list with an entry a clip."""
     found = defaultdict(list)
