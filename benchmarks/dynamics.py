@@ -2,7 +2,7 @@
 
     python benchmarks/dynamics.py --out runs/dynamics --study lengths --jobs 2
     python benchmarks/dynamics.py --out runs/dynamics --study lengths --only local --seeds 0
-    python benchmarks/dynamics.py --out runs/dynamics --tables
+    python benchmarks/dynamics_report.py --out runs/dynamics
 
 A study of ``dynamics.yaml`` is a list of cells; a cell is one training, and its result one JSON file in
 ``runs/dynamics/cells``. What is done is not done again. Everything random follows from the seed. The frozen layers
@@ -68,6 +68,14 @@ def cells_of(plan: dict, study: str) -> list[dict]:
             for seed in range(block.get("seeds", 1)):
                 found.append(cell | {"seed": seed})
     return found
+
+
+def read_plan(path: Path = PLAN, **places: list[str]) -> dict:
+    """Read the plan; ``clips`` and ``weights`` say NAME=PLACE where real ones are."""
+    plan = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for kind in ("clips", "weights"):
+        plan[kind] = dict(pair.split("=", 1) for pair in places.get(kind, ()))
+    return plan
 
 
 def name_of(cell: dict) -> str:
@@ -140,7 +148,7 @@ def train_episodes(loss: EpisodicLoss, maps: Maps, clips: ClipSet, cell: dict, w
         does on watched clips, with the gradient's norm by parts.
     """
     options = EpisodicScheduleOptions(
-        lr=cell["lr"], head_lr=cell["head_lr"], weight_decay=0.0, schedule="cosine", warmup=0.05, warmup_from=0.2
+        lr=cell["lr"], head_lr=cell["head_lr"], weight_decay=cell.get("weight_decay", 0.0), schedule="cosine", warmup=0.05, warmup_from=0.2
     )
     groups = optim.parameter_groups(loss, options)
     groups = [
@@ -247,8 +255,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, with a thread each")
     parser.add_argument("--dry-run", action="store_true")
     options = parser.parse_args()
-    plan = yaml.safe_load(options.plan.read_text())
-    plan |= {key: dict(pair.split("=", 1) for pair in getattr(options, key)) for key in ("clips", "weights")}
+    plan = read_plan(options.plan, clips=options.clips, weights=options.weights)
     cells = [cell for study in options.study for cell in cells_of(plan, study)]
     cells.sort(key=lambda cell: cell["seed"])  # all cells once, then again
     cells = [c for c in cells if options.only is None or c["system"] in options.only]

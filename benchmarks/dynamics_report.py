@@ -1,0 +1,146 @@
+"""Put the cells of benchmarks/dynamics.py into tables and pictures, for docs/why-late.md.
+
+    python benchmarks/dynamics_report.py --out runs/dynamics
+
+prints a table for each study of ``dynamics.yaml`` of which cells are done: means over seeds with their 95 % intervals
+(Student's t over trainings; where a table's systems share seeds, differences are of pairs), and writes ``curves.png``
+and ``attention.png`` into the folder.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from dynamics import BLOCK, LEFT_CHANCE, PLAN, cells_of, name_of, read_plan
+from matplotlib.figure import Figure
+
+from d2st.utils.report import Report
+from d2st.utils.statistics import over_seeds
+
+OURS = "local"
+NAMES = {"st": "ST-Adapter", "dst": "DST-Adapter", "published": "D²ST-Adapter as published", OURS: "d2st-local (ours)"}
+COLORS = {"st": "#7f7f7f", "dst": "#2ca02c", "published": "#d62728", OURS: "#1f77b4"}
+SHOTS = ("1-shot", "5-shot")
+
+
+def done(out: Path, plan: dict, study: str) -> list[dict]:
+    """Read the results of a study that are there."""
+    files = [out / "cells" / f"{name_of(cell)}.json" for cell in cells_of(plan, study)]
+    return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
+
+
+def percent(values: Sequence[float]) -> str:
+    """Say a mean over trainings and its interval, in percent."""
+    found = over_seeds([100 * value for value in values])
+    return f"{found.mean:.1f}" if found.interval is None else f"{found.mean:.1f} ± {found.interval:.1f}"
+
+
+def table(report: Report, results: list[dict], part: str, column: str) -> None:
+    """Add a table of a study: rows are systems, columns the values of an axis."""
+    accuracies: dict[tuple[str, object], dict[int, dict]] = defaultdict(dict)
+    for result in results:
+        cell = result["cell"]
+        accuracies[cell["system"], cell[column]][cell["seed"]] = result
+    systems = list(dict.fromkeys(system for system, _ in accuracies))
+    values = sorted({value for _, value in accuracies}, key=str if column != "episodes" else int)
+    header = ["", *(f"{value} {column}, {shot}" for value in values for shot in SHOTS), "seeds", "left chance"]
+    rows = []
+    for system in systems:
+        row = [NAMES.get(system, system)]
+        for value in values:
+            cells = accuracies.get((system, value), {})
+            for shot in SHOTS:
+                row.append(percent([cell[part][shot] for cell in cells.values()]) if cells else "")
+        every = [cell for value in values for cell in accuracies.get((system, value), {}).values()]
+        begun = [cell["left_chance"] for cell in every]
+        missing = sum(episode is None for episode in begun)
+        told = f"{np.median([b for b in begun if b is not None]):.0f}" if missing < len(begun) else "never"
+        rows.append(
+            [*row, len({cell["cell"]["seed"] for cell in every}), f"{told}, never {missing}" if missing else told]
+        )
+    report.table(header, rows)
+    if OURS not in systems:
+        return
+    rows = []
+    for system in systems:
+        row = [f"{NAMES[OURS]} less {NAMES.get(system, system)}"]
+        for value in values:
+            ours, theirs = accuracies.get((OURS, value), {}), accuracies.get((system, value), {})
+            for shot in SHOTS:
+                pairs = [ours[seed][part][shot] - theirs[seed][part][shot] for seed in ours.keys() & theirs.keys()]
+                row.append(percent(pairs) if pairs else "")
+        if system != OURS:
+            rows.append(row)
+    report.table(header[:-2], rows)
+
+
+def curves(results: list[dict], episodes: int) -> Figure:
+    """Draw training accuracy over the episodes, a line a training."""
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axis = figure.add_subplot()
+    for result in results:
+        cell = result["cell"]
+        if cell["episodes"] == episodes and cell["system"] in NAMES:
+            heights = 100 * np.array(result["accuracies"])
+            places = BLOCK * (np.arange(len(heights)) + 0.5)
+            axis.plot(places, heights, color=COLORS[cell["system"]], linewidth=1, label=NAMES[cell["system"]])
+    axis.axhline(20, color="black", linewidth=0.5, linestyle=":")
+    axis.axhline(100 * LEFT_CHANCE, color="black", linewidth=0.5, linestyle="--")
+    axis.set(xlabel="training episode", ylabel=f"accuracy in {BLOCK} episodes, %")
+    lines = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
+    axis.legend(lines.values(), lines.keys(), frameon=False, loc="lower right")
+    return figure
+
+
+def attention(results: list[dict]) -> Figure:
+    """Draw how the attention does during training: outside, entropy, movement over clips, gradients."""
+    figure = Figure(figsize=(9, 5.4), layout="constrained")
+    axes = figure.subplots(2, 2)
+    figures = ("outside", "entropy", "saturated")
+    titles = ("attention to points outside the clip", "entropy of attention (1 is even)", "offsets at their end")
+    for result in results:
+        system = result["cell"]["system"]
+        episodes = [seen["episode"] for seen in result["seen"]]
+        for axis, name, title in zip(axes.flat, figures, titles, strict=False):
+            heights = np.array([[pathway[name] for pathway in seen["pathways"]] for seen in result["seen"]])
+            axis.plot(episodes, heights.mean(1), color=COLORS[system], label=NAMES[system])
+            axis.fill_between(episodes, heights.min(1), heights.max(1), color=COLORS[system], alpha=0.15, linewidth=0)
+            axis.set(title=title, ylim=(0, 1.02))
+        parts = [seen["gradient"]["query"] / seen["gradient"]["pos_embed"] for seen in result["seen"]]
+        axes.flat[3].semilogy(episodes, parts, color=COLORS[system])
+    axes.flat[3].set(title="gradient of queries / of the position embedding")
+    for axis in axes[1]:
+        axis.set(xlabel="training episode")
+    axes.flat[0].legend(frameon=False)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", default="runs/dynamics", type=Path)
+    parser.add_argument("--plan", default=PLAN, type=Path)
+    options = parser.parse_args()
+    plan = read_plan(options.plan)
+    report = Report()
+    for study, blocks in plan["studies"].items():
+        results = done(options.out, plan, study)
+        axes = {axis for block in blocks for axis in block.get("axes", {})} - {"system"}
+        for data in dict.fromkeys(result["cell"]["data"] for result in results):
+            own = [result for result in results if result["cell"]["data"] == data]
+            report.heading(f"{study}, {data}")
+            part = "test" if all("test" in result for result in own) else "val"
+            table(report, own, part, next(iter(axes - {"data"}), "episodes"))
+    print(report)
+    lengths = done(options.out, plan, "lengths")
+    if lengths:
+        curves(lengths, 800).savefig(options.out / "curves.png", dpi=150)
+    watched = done(options.out, plan, "watch")
+    if watched:
+        attention(watched).savefig(options.out / "attention.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
