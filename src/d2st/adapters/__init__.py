@@ -6,6 +6,7 @@
 from .aim import AIMConfig
 from .base import AdapterConfig, FullConfig, NoneConfig
 from .d2st import D2STConfig
+from .d2st_local import D2STLocalConfig
 from .dist import DiSTConfig
 from .dst import DSTConfig
 from .dualpath import DualPathConfig
@@ -19,6 +20,7 @@ _CONFIGS = (
     STConfig,
     DSTConfig,
     D2STConfig,
+    D2STLocalConfig,
     AIMConfig,
     DualPathConfig,
     DiSTConfig,
@@ -30,6 +32,7 @@ __all__ = [
     "AIMConfig",
     "AdapterConfig",
     "D2STConfig",
+    "D2STLocalConfig",
     "DSTConfig",
     "DiSTConfig",
     "DualPathConfig",

@@ -31,6 +31,8 @@ class AdapterConfig:
     name: ClassVar[str] = ""
     tunes_backbone: ClassVar[bool] = False  # the backbone as a whole trains, in training mode
     classifies_by_text: ClassVar[bool] = False  # its full-shot classifier takes features of the classes' names
+    # Fields that came after files with digests of the model (supports, calibrations) were written.
+    newer: ClassVar[frozenset[str]] = frozenset()
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -48,6 +50,11 @@ class AdapterConfig:
     def to_dict(self) -> dict[str, object]:
         """Name and fields, as files hold them."""
         return {"name": self.name, **{field.name: getattr(self, field.name) for field in fields(self)}}
+
+    def identity(self) -> dict[str, object]:
+        """Name and fields, as digests of a model take them: without those of ``newer`` that have their default."""
+        unsaid = {field.name for field in fields(self) if getattr(self, field.name) == field.default} & self.newer
+        return {name: value for name, value in self.to_dict().items() if name not in unsaid}
 
     @property
     def label(self) -> str:

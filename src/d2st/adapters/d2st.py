@@ -92,6 +92,9 @@ class D2STConfig(SiteAdapterConfig):
     time_kernel: Literal["cube", "column", "difference"] = "cube"
 
     name: ClassVar[str] = "d2st"
+    newer: ClassVar[frozenset[str]] = frozenset(
+        ("position_bias", "values", "points", "offset_init", "offset_lr", "time_kernel")
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

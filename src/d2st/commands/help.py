@@ -165,14 +165,14 @@ def _shown(default: object, text: str) -> str:
     return f"{default:g}" if isinstance(default, float) else str(default)
 
 
-def _adapter_options(name: str) -> tuple[Callable, dict[str, object]]:
+def _adapter_options(name: str) -> tuple[type, dict[str, object]]:
     """Find an adapter's config, and the defaults of its fields."""
     from ..adapters import SYSTEMS
 
     return SYSTEMS[name], {field.name: _default_of(field) for field in dataclasses.fields(SYSTEMS[name])}
 
 
-def _head_options(settings: Settings) -> tuple[Callable, dict[str, object]]:
+def _head_options(settings: Settings) -> tuple[type, dict[str, object]]:
     """Find a head, and the defaults of its options: those of the saved head of that name, or its own."""
     from ..heads import FILLED, HEADS, options_of
 
@@ -183,11 +183,14 @@ def _head_options(settings: Settings) -> tuple[Callable, dict[str, object]]:
     return HEADS[name], defaults
 
 
-def _inner_flags(group: str, owner: Any, defaults: Mapping[str, object]) -> Iterator[Flag]:
-    """Make flags of the options of an adapter or a head, with what its docstring says of them."""
+def _inner_flags(group: str, owner: type, defaults: Mapping[str, object]) -> Iterator[Flag]:
+    """Make flags of the options of an adapter or a head, with what its docstring, or a base's, says of them."""
     from docstring_parser import parse
 
-    told = {one.arg_name: " ".join((one.description or "").split()) for one in parse(owner.__doc__ or "").params}
+    told = {}
+    for cls in reversed(owner.__mro__):
+        for one in parse(vars(cls).get("__doc__") or "").params:
+            told[one.arg_name] = " ".join((one.description or "").split())
     if dataclasses.is_dataclass(owner):
         hints = hints_of(owner)
         told |= {

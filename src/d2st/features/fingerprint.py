@@ -56,7 +56,7 @@ def _short(origin: Origin) -> str:
 def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
     """Digest (SHA-256) backbone, adapter and heads: their weights and options, not where these were read from."""
     about = outline(encoder)
-    made = {key: about[key] for key in ("adapter", "frames", "image_size")}
+    made = {"adapter": encoder.config.identity(), "frames": about["frames"], "image_size": about["image_size"]}
     made["backbone"] = {key: value for key, value in about["backbone"].items() if key != "weights"}
     made["backbone"]["fingerprint"] = fingerprint(encoder.backbone, encoder.trained_names)
     made["heads"] = [[_name(head), head.spec and dict(head.spec.options)] for head in heads]

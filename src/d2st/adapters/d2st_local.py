@@ -1,0 +1,27 @@
+"""D²ST-Adapter with attention that begins near each patch: the settings of ours that train earlier, under one name."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from ..utils.config import reuse
+from .d2st import D2STConfig
+
+
+@dataclass(frozen=True)
+class D2STLocalConfig(D2STConfig):
+    """D²ST-Adapter with other defaults, which are ours and not in the paper.
+
+    Its attention heads begin with the points just before and just after each patch, read what these have more than the
+    patch itself, at points that begin at rest, move slowly and stay within the clip; its position embedding begins with
+    what changes over time. Every field of :class:`D2STConfig` is one of this too, with the same meaning.
+    """
+
+    position_bias: Literal["none", "centered", "staggered"] = reuse(D2STConfig, "position_bias", "staggered")
+    values: Literal["plain", "difference"] = reuse(D2STConfig, "values", "difference")
+    points: Literal["free", "inside"] = reuse(D2STConfig, "points", "inside")
+    offset_init: Literal["random", "rest"] = reuse(D2STConfig, "offset_init", "rest")
+    offset_lr: float = reuse(D2STConfig, "offset_lr", 0.1)
+    time_kernel: Literal["cube", "column", "difference"] = reuse(D2STConfig, "time_kernel", "difference")
+
+    name: ClassVar[str] = "d2st-local"
+    newer: ClassVar[frozenset[str]] = frozenset()  # its defaults are ours and may change: digests hold them all
