@@ -8,7 +8,7 @@ from torch._dynamo.utils import counters
 import d2st
 
 
-@pytest.mark.parametrize("system", ["st", "d2st"])
+@pytest.mark.parametrize("system", ["st", "d2st", "d2st-local"])
 def test_clip_lengths_have_a_graph_each_at_most(system):
     """And come back to it, whatever was encoded before."""
     torch.manual_seed(0)

@@ -20,7 +20,7 @@ from d2st.classifiers.few_shot import FewShotClassifier
 from d2st.commands import cli
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-SYSTEMS = {"d2st": d2st.D2STConfig(), "st": d2st.STConfig()}
+SYSTEMS = {"d2st": d2st.D2STConfig(), "d2st-local": d2st.D2STLocalConfig(), "st": d2st.STConfig()}
 
 
 def encoder_of(system):

@@ -16,6 +16,7 @@ from d2st.layers.plain import all_plain, is_plain
 
 SYSTEMS = {
     "d2st": d2st.D2STConfig(),
+    "d2st-local": d2st.D2STLocalConfig(),
     "st": d2st.STConfig(),
     "dst": d2st.DSTConfig(),
     "vanilla": d2st.VanillaConfig(),
@@ -25,7 +26,7 @@ SYSTEMS = {
     "none": d2st.NoneConfig(),
     "full": d2st.FullConfig(),
 }
-ON_CNNS = ("d2st", "st", "dst", "vanilla", "none", "full")
+ON_CNNS = ("d2st", "d2st-local", "st", "dst", "vanilla", "none", "full")
 
 
 def encoder_of(system="d2st", family="clip-vit"):
@@ -240,7 +241,7 @@ def test_transforms_of_torch_func(system, family):
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("family", ["clip-vit", "resnet-basic"])
-@pytest.mark.parametrize("system", ["d2st", "st", "dst", "vanilla"])
+@pytest.mark.parametrize("system", ["d2st", "d2st-local", "st", "dst", "vanilla"])
 def test_several_gradients_in_one_backward_pass(system, family):
     """vmap over the backward pass alone, in either of PyTorch's ways."""
     encoder = encoder_of(system, family)

@@ -12,6 +12,7 @@ from d2st.adapters.dualpath import make_framesets
 
 SYSTEMS = {
     "d2st": d2st.D2STConfig(),
+    "d2st-local": d2st.D2STLocalConfig(),
     "st": d2st.STConfig(kernel=(3, 3, 3)),
     "dst": d2st.DSTConfig(),
     "aim": d2st.AIMConfig(),
@@ -73,7 +74,7 @@ def test_videos_that_are_not_normalized_are_refused(dtype):
 
 
 @pytest.mark.parametrize("family", ["clip-vit", "resnet-basic", "convnext"])
-@pytest.mark.parametrize("system", ["d2st", "st", "dst", "dist"])
+@pytest.mark.parametrize("system", ["d2st", "d2st-local", "st", "dst", "dist"])
 def test_channels_last(system, family):
     if system == "dist" and family != "clip-vit":
         return

@@ -17,6 +17,7 @@ CONFIGS = {
     "vanilla": d2st.VanillaConfig(),
     "st": d2st.STConfig(),
     "dst": d2st.DSTConfig(),
+    "d2st-local": d2st.D2STLocalConfig(),
     "aim": d2st.AIMConfig(temporal_adapters=2, drop_path=0),
     "dualpath": d2st.DualPathConfig(tiles=2, dropout=0),
     "dist": d2st.DiSTConfig(width=32, temporal_width=8, pool_layers=1),
@@ -29,7 +30,7 @@ ONE_SIZE = {*VITS, "clip-resnet", "swin"}  # position tables or windows are laid
 CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
 REFUSED = [("dualpath", "dinov3"), ("dist", "siglip")]  # no position table, no class token
 PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if (s not in VIT_ONLY or f in VITS) and (s, f) not in REFUSED]
-LIGHT = [(s, f) for s, f in PAIRS if f == "clip-vit" or (f == "resnet-basic" and s in ("st", "dst"))]
+LIGHT = [(s, f) for s, f in PAIRS if f == "clip-vit" or (f == "resnet-basic" and s in ("st", "dst", "d2st-local"))]
 
 
 def encoder_of(system, family, moved=True):
@@ -45,6 +46,7 @@ def has_no_gradient(system, family, name):
     convolutions = {
         "st": "adapters.blocks_2_mlp.",
         "dst": ("adapters.blocks_2.spatial.", "adapters.blocks_2.temporal."),
+        "d2st-local": tuple(f"adapters.blocks_2.pathways.{name}.attention.bias." for name in ("spatial", "temporal")),
     }
     if family in CLASS_TOKEN_ALONE and system in convolutions and name.startswith(convolutions[system]):
         return True  # after the last attention nothing of the patches reaches the class token any more
@@ -134,7 +136,7 @@ def test_compiles_without_graph_breaks(system, family):
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("system", ["st", "aim", "dualpath", "dist"])  # those that reach into blocks, or beside them
+@pytest.mark.parametrize("system", ["st", "d2st-local", "aim", "dualpath", "dist"])  # those that reach into blocks, or beside them
 def test_exports(system):
     encoder, video = encoder_of(system, "clip-vit"), clips()
     file = io.BytesIO()

@@ -58,15 +58,19 @@ class D2STConfig(SiteAdapterConfig):
         train_final_norm: train the last LayerNorm along (released, ViTs only).
         reference_map: the (time, height, width) map that windows are computed for; None is the site's own.
             (8, 14, 14) gives the hard-coded windows of the released ViT code at any frame size.
-        position_bias: none (published); or attention heads prefer points near the token, centered, or before and after
-            it in turn, staggered (ours, as are the other values than the defaults of the next fields).
-        values: plain, what attention reads (published), or difference, that less the patch's own value.
-        points: free, shifted points may leave the clip and read zeros (published), or they stay inside.
-        offset_init: random, points start where an untrained offset network puts them (published), or at rest.
+        position_bias: none (published); or attention heads prefer points by their place relative to the patch:
+            centered, those around it, or staggered, one head those before it in time, the next those after it (a head
+            alone is centered). Ours, as is all but the defaults of the next fields.
+        values: plain, what attention reads (published), or difference, that less the patch's own value. Class and
+            register tokens have the plain form.
+        points: free, shifted points may leave the clip and read zeros (published), or they are kept inside.
+        offset_init: random, points start where an untrained offset network puts them (published), or rest, they start
+            unshifted.
         offset_lr: learning rate of the offset networks, as a share of the training's; 1 is published.
-        time_kernel: the weights over time that the position embedding starts with: cube, as in any 3x3x3 kernel
-            (published); column, as in a kernel over three frames alone, which are three times as large; difference,
-            such ones that give what changes: the patch itself and they add up to zero.
+        time_kernel: how the position embedding's weights for a patch's own place in three frames start: cube, as in any
+            3x3x3 kernel (published); column, three times as large, as in a kernel over time alone; difference, such
+            ones that add up to -1, so that of what does not change they leave nothing (but in the first and the last
+            frame, beside which there are zeros).
     """
 
     ratio: float = option(0.25, **RATIO)
@@ -260,8 +264,9 @@ def _strengthen_in_time(embedding: DepthwiseConv3d, difference: bool) -> None:
     """Draw the weights of the patch's own place as those of a kernel over time alone.
 
     Args:
-        embedding: its 3x3x3 kernel is changed in place.
-        difference: make them add up to -1, so that patch plus embedding is zero where nothing changes.
+        embedding: its 3x3x3 kernel is changed in place; the 24 weights of other places and the bias are left.
+        difference: make them add up to -1. Then a patch that does not change plus what they give is zero, but in the
+            first and the last frame, beside which there are zeros.
     """
     column = embedding.weight[:, 0, :, 1, 1]  # (C', 3), a view
     nn.init.kaiming_uniform_(column.unsqueeze(1), a=math.sqrt(5))  # as nn.Conv1d draws

@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal, NamedTuple, get_args, get_origin
 
 from ..factory.options import adapter_names, head_names
 from ..utils.annotations import choices_of, members

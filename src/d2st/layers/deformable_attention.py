@@ -10,6 +10,7 @@ All coordinates are ordered (t, y, x). A *normalized* coordinate runs from -1 (c
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -225,7 +226,7 @@ class AnisotropicAttention(nn.Module):
         y = _attend(q, k, v)  # (B, h, T*N, C/h)
         y = y.transpose(1, 2).flatten(2).view_as(x)  # (B, T, N, C)
         if self.difference:
-            y = y - self._own_values(x, grid)
+            y = torch.addcmul(y, self.value(x), _minus_patches(y, grid))
         return self.output(y)
 
     def weights(self, x: Tensor, grid: tuple[int, int], rows: int) -> tuple[Tensor, Iterator[Tensor]]:
@@ -259,11 +260,6 @@ class AnisotropicAttention(nn.Module):
             q, k = self.bias(q, k, points, (x.shape[1], *grid))
         return q, k, sampled, points
 
-    def _own_values(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Values of the tokens themselves, zeros for those that are no patches: (B, T, N, C) -> (B, T, N, C)."""
-        prefix = x.shape[2] - grid[0] * grid[1]
-        return F.pad(self.value(x[:, :, prefix:]), (0, 0, prefix, 0))
-
     @staticmethod
     def _volume(x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Patches of (B, T, N, C) as (B, C, T, H, W), a view."""
@@ -281,12 +277,31 @@ class AnisotropicAttention(nn.Module):
         return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 
+def _minus_patches(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Factors of tokens (B, T, N, C) in a sum, (N, 1): -1 for patches, 0 for what stands before them."""
+    patches = grid[0] * grid[1]
+    return F.pad(x.new_full((patches, 1), -1.0), (0, 0, x.shape[2] - patches, 0))
+
+
 def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Queries (B, h, M, d) attend to keys (B, h, n, d) with values (B, h, n, C/h), d at least C/h; (B, h, M, C/h)."""
+    """Queries (B, h, M, d) attend to keys (B, h, n, d) with values (B, h, n, C/h); (B, h, M, C/h).
+
+    Queries and keys with a bias are wider than values and may be more precise; then their precision is kept, also under
+    autocast.
+    """
     width = v.shape[-1]
     if forward_derivatives():  # PyTorch's attention has no derivative along a direction
-        return (q @ k.transpose(-1, -2) / math.sqrt(width)).softmax(-1) @ v
+        weights = (q @ k.transpose(-1, -2) / math.sqrt(width)).softmax(-1)
+        return (weights @ v.to(weights.dtype)).to(v.dtype)
     if q.shape[-1] == width:
         return F.scaled_dot_product_attention(q, k, v)
-    v = F.pad(v, (0, q.shape[-1] - width))  # the fused kernels want one width
-    return F.scaled_dot_product_attention(q, k, v, scale=1 / math.sqrt(width))[..., :width]
+    wide = F.pad(v.to(q.dtype), (0, q.shape[-1] - width))  # the fused kernels want one width
+    with _as_given(q.device.type):
+        return F.scaled_dot_product_attention(q, k, wide, scale=1 / math.sqrt(width))[..., :width].to(v.dtype)
+
+
+def _as_given(device: str) -> AbstractContextManager:
+    """Turn autocast off where it is on."""
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()

@@ -14,16 +14,20 @@ class PositionBias(nn.Module):
 
     q are a token's and p a point's coordinates in cells, a the axes (time, height, width); sharpness alpha > 0 and
     shift mu are trained, one of each a head and axis. A head begins with the points within about half the distance of
-    two reference points around the token, or, staggered, around the places one such distance before and after it.
+    two reference points around the token, or, staggered, around the places one such distance before and after it. A
+    head that has the channels of several groups takes the mean of their points; so does every head of the points of
+    all groups where neither number divides the other.
 
     No mask is made. What depends on the token alone cancels in the softmax, and the rest is linear in (q_t, q_y, q_x,
-    1): these four are appended to the query, and (2 alpha (p + mu), -sum alpha (p + mu)²) to the key.
+    1): these four are appended to the query, and (2 alpha (p + mu), -sum alpha (p + mu)²) to the key. Coordinates are
+    counted from the center of the map, which changes no weight and keeps the numbers small.
 
     Args:
         heads: attention heads h.
         volume: (T, H, W) of the map that the points are laid out for.
         density: (n_t, n_h, n_w) reference points.
-        staggered: the first head begins with what was before, the second with what comes after, and so on.
+        staggered: the first head begins with what was before, the second with what comes after, and so on in turn. A
+            head alone begins centered.
     """
 
     def __init__(self, heads: int, volume: Triple, density: Triple, staggered: bool = False):
@@ -48,17 +52,14 @@ class PositionBias(nn.Module):
             volume: (T, H, W) of the map.
 
         Returns:
-            (B, h, T*N, d + 4) and (B, h, n, d + 4); 8 in place of 4 in half precision.
+            (B, h, T*N, d + 4) and (B, h, n, d + 4), float32 for half precision: large terms nearly cancel in the
+            softmax, and in the gradients even more so.
         """
+        exact = torch.promote_types(q.dtype, torch.float32)
         cells = _cells(volume, q.shape[2] // volume[0], points)  # (T*N, 4)
+        cells = cells.to(exact).expand(*q.shape[:2], -1, -1)
         terms = self._terms(self._of_heads(points), volume) * math.sqrt(q.shape[-1])  # (B, h, n, 4)
-        if q.dtype in (torch.float16, torch.bfloat16):
-            # Cells are halves of small integers, which these types hold; the terms are split in two to keep digits.
-            coarse = terms.to(q.dtype)
-            terms = torch.cat([coarse, (terms - coarse).to(q.dtype)], dim=-1)
-            cells = cells.repeat(1, 2)
-        cells = cells.to(q.dtype).expand(*q.shape[:2], -1, -1)
-        return torch.cat([q, cells], dim=-1), torch.cat([k, terms.to(k.dtype)], dim=-1)
+        return torch.cat([q.to(exact), cells], dim=-1), torch.cat([k.to(exact), terms.to(exact)], dim=-1)
 
     def _terms(self, points: Tensor, volume: Triple) -> Tensor:
         """What keys get: (B, h, n, 3) -> (B, h, n, 4)."""
