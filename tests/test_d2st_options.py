@@ -58,7 +58,7 @@ def mask_of(bias, points, volume, prefix=0):
             own.append(points.mean(1))
     points = torch.stack(own, dim=1).unsqueeze(2)  # (B, h, 1, n, 3)
     cells = torch.cartesian_prod(*(torch.arange(length, dtype=points.dtype) for length in volume))
-    alpha, mu = bias.log_sharpness.to(points.dtype).exp(), bias.shift.to(points.dtype)  # (h, 3)
+    alpha, mu = bias.sharpness.to(points.dtype), bias.shift.to(points.dtype)  # (h, 3)
     far = cells.view(1, 1, -1, 1, 3) - points - mu.view(1, heads, 1, 1, 3)
     mask = -(alpha.view(1, heads, 1, 1, 3) * far.square()).sum(-1)  # (B, h, T*H*W, n)
     mask = mask.unflatten(2, (volume[0], -1))
@@ -119,8 +119,9 @@ def test_what_heads_begin_with():
     assert not PositionBias(4, (8, 14, 14), (2, 4, 7)).shift.any()
     bias = PositionBias(3, (8, 14, 14), (2, 4, 28), staggered=True)
     assert bias.shift.tolist() == [[4, 0, 0], [-4, 0, 0], [4, 0, 0]]
+    assert not any(parameter.any() for parameter in bias.parameters()), "weight decay would change it"
     widths = torch.tensor([4, 3.5, 1.0]) / 2  # never below half a cell
-    torch.testing.assert_close(bias.log_sharpness.exp(), (0.5 / widths**2).expand(3, 3))
+    torch.testing.assert_close(bias.sharpness, (0.5 / widths**2).expand(3, 3))
     assert not PositionBias(1, (8, 14, 14), (2, 4, 4), staggered=True).shift.any()
     # The cell in the middle of frame 4 attends most to what is one distance before it, or after it.
     points = reference_points((8, 1, 1))[None, None]
@@ -141,7 +142,7 @@ def test_where_the_map_begins_changes_nothing(prefix, moved):
     moved = torch.tensor(moved, dtype=torch.float64)
     has_place = q[..., 11:]  # (B, h, T*N, 1)
     q_moved = torch.cat([q[..., :8], q[..., 8:11] + moved * has_place, has_place], dim=-1)
-    alpha = bias.log_sharpness.exp().unsqueeze(1)
+    alpha = bias.sharpness.unsqueeze(1)
     place = k[..., 8:11] / math.sqrt(8) / (2 * alpha) + moved
     terms = torch.cat([2 * alpha * place, -(alpha * place.square()).sum(-1, keepdim=True)], dim=-1) * math.sqrt(8)
     k_moved = torch.cat([k[..., :8], terms], dim=-1)
@@ -169,7 +170,7 @@ def test_the_bias_knows_places_and_not_their_order(order, axis):
     sign = torch.ones(3, dtype=torch.float64)
     sign[axis] = -1
     with torch.no_grad():
-        bias.shift.mul_(sign)
+        bias.displacement.copy_(bias.shift * sign - bias.first_shift)
     mirrored = weights(k, points * sign).unflatten(2, volume).flip(2 + axis).flatten(2, 4)
     torch.testing.assert_close(mirrored, plain)
 
@@ -196,7 +197,7 @@ def test_half_precision_keeps_the_bias(volume, density, heads, dtype, limit, of_
     found = []
     for y in (got, expected):
         direction = torch.randn(y.shape, generator=torch.Generator().manual_seed(1))
-        found.append(torch.autograd.grad((y * direction).sum(), [bias.log_sharpness, bias.shift]))
+        found.append(torch.autograd.grad((y * direction).sum(), list(bias.parameters())))
     for one, other in zip(*found, strict=True):
         assert (one - other).norm() < of_gradients * other.norm()
 
@@ -394,7 +395,7 @@ def test_groups_and_heads(family, groups, heads):
     encoder = encoder_of(family, ratio=0.5, groups=groups, heads=heads)
     got = gradients(encoder, clips(batch=1))
     assert all(gradient.isfinite().all() for gradient in got.values())
-    shifts = [gradient for name, gradient in got.items() if name.endswith("bias.shift")]
+    shifts = [gradient for name, gradient in got.items() if name.endswith("bias.displacement")]
     assert shifts and all(gradient.shape == (heads, 3) for gradient in shifts)
 
 

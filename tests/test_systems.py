@@ -136,7 +136,9 @@ def test_compiles_without_graph_breaks(system, family):
         torch.testing.assert_close(gradient, expected[name.removeprefix("_orig_mod.")], rtol=1e-3, atol=1e-5, msg=name)
 
 
-@pytest.mark.parametrize("system", ["st", "d2st-local", "aim", "dualpath", "dist"])  # those that reach into blocks, or beside them
+@pytest.mark.parametrize(
+    "system", ["st", "d2st-local", "aim", "dualpath", "dist"]
+)  # those that reach into blocks, or beside them
 def test_exports(system):
     encoder, video = encoder_of(system, "clip-vit"), clips()
     file = io.BytesIO()

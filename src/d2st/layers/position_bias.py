@@ -33,13 +33,27 @@ class PositionBias(nn.Module):
     def __init__(self, heads: int, volume: Triple, density: Triple, staggered: bool = False):
         super().__init__()
         distances = [max(1.0, length / points) for length, points in zip(volume, density, strict=True)]  # in cells
-        sharpness = 2 / torch.tensor(distances) ** 2  # (3,)
         shift = torch.zeros(heads, 3)
         if staggered and heads > 1:
             shift[0::2, 0] = distances[0]
             shift[1::2, 0] = -distances[0]
-        self.log_sharpness = nn.Parameter(sharpness.log().repeat(heads, 1))  # (h, 3)
-        self.shift = nn.Parameter(shift)  # (h, 3)
+        # What trains, the log of a factor of alpha and an addition to mu, starts at zero: weight decay draws there.
+        self.sharpening = nn.Parameter(torch.zeros(heads, 3))
+        self.displacement = nn.Parameter(torch.zeros(heads, 3))
+        self.register_buffer("first_sharpness", 2 / torch.tensor(distances) ** 2, persistent=False)  # (3,)
+        self.register_buffer("first_shift", shift, persistent=False)  # (h, 3)
+
+    @property
+    def sharpness(self) -> Tensor:
+        """Alpha of each head and axis, (h, 3), at least float32."""
+        sharpening = self.sharpening.to(torch.promote_types(self.sharpening.dtype, torch.float32))
+        return self.first_sharpness.to(sharpening.dtype) * sharpening.exp()
+
+    @property
+    def shift(self) -> Tensor:
+        """Mu of each head and axis in cells, (h, 3), at least float32."""
+        displacement = self.displacement.to(torch.promote_types(self.displacement.dtype, torch.float32))
+        return self.first_shift.to(displacement.dtype) + displacement
 
     def forward(self, q: Tensor, k: Tensor, points: Tensor, volume: Triple) -> tuple[Tensor, Tensor]:
         """Append the bias to queries and keys, whose product divided by the root of d is the logits.
@@ -63,14 +77,14 @@ class PositionBias(nn.Module):
 
     def _terms(self, points: Tensor, volume: Triple) -> Tensor:
         """What keys get: (B, h, n, 3) -> (B, h, n, 4)."""
-        sharpness = self.log_sharpness.to(points.dtype).exp().unsqueeze(1)  # (h, 1, 3)
+        sharpness = self.sharpness.to(points.dtype).unsqueeze(1)  # (h, 1, 3)
         half = (points.new_tensor(volume) - 1) / 2
         place = points * half + self.shift.to(points.dtype).unsqueeze(1)  # (B, h, n, 3) in cells from the center
         return torch.cat([2 * sharpness * place, -(sharpness * place**2).sum(-1, keepdim=True)], dim=-1)
 
     def _of_heads(self, points: Tensor) -> Tensor:
         """Points of each head: its group's, or the mean over several groups. (B, G, ..., 3) -> (B, h, n, 3)."""
-        heads, groups = len(self.shift), points.shape[1]
+        heads, groups = len(self.displacement), points.shape[1]
         points = points.flatten(2, 4)  # (B, G, n, 3)
         if heads % groups == 0:
             return points.repeat_interleave(heads // groups, dim=1)

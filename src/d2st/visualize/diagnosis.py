@@ -128,7 +128,7 @@ def _describe(of_clips: list[PathwayPoints], bias: PositionBias | None) -> Pathw
     offsets = torch.stack([points.offsets for points in of_clips])  # (clips, G, n, 3)
     sharpness, shift = None, None
     if bias is not None:
-        sharpness, shift = _range(bias.log_sharpness.exp()), _range(bias.shift)
+        sharpness, shift = _range(bias.sharpness), _range(bias.shift)
     return PathwayDiagnosis(
         site=of_clips[0].site,
         pathway=of_clips[0].pathway,
