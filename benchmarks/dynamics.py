@@ -87,8 +87,9 @@ def name_of(cell: dict) -> str:
 
 def prepare(out: Path, plan: dict, data: str) -> tuple[str, str]:
     """Render a benchmark, or find it; gives its folder and its split file."""
-    if data in plan["clips"]:
-        return plan["clips"][data], f"{plan['clips'][data]}.split.yaml"
+    real = plan["data"][data].get("clips")
+    if real:
+        return plan["clips"][real], f"{plan['clips'][real]}.split.yaml"
     parts = split({"motions": MOTIONS, "looks": LOOKS}[data])
     folder = out / "data" / data
     for _ in write_benchmark(folder, RenderConfig(), parts):
@@ -148,7 +149,12 @@ def train_episodes(loss: EpisodicLoss, maps: Maps, clips: ClipSet, cell: dict, w
         does on watched clips, with the gradient's norm by parts.
     """
     options = EpisodicScheduleOptions(
-        lr=cell["lr"], head_lr=cell["head_lr"], weight_decay=cell.get("weight_decay", 0.0), schedule="cosine", warmup=0.05, warmup_from=0.2
+        lr=cell["lr"],
+        head_lr=cell["head_lr"],
+        weight_decay=cell.get("weight_decay", 0.0),
+        schedule="cosine",
+        warmup=0.05,
+        warmup_from=0.2,
     )
     groups = optim.parameter_groups(loss, options)
     groups = [
