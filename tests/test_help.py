@@ -121,6 +121,7 @@ def test_help_knows_every_adapter_and_head(monkeypatch):
     ("arguments", "flags"),
     [
         (["--adapter", "d2st"], {"--adapter.ratio X": "(default: 0.25)", "--adapter.spatial": "reference points"}),
+        (["--adapter", "d2st-local"], {"--adapter.offset-lr X": "(default: 0.1)", "--adapter.groups": "as released"}),
         (["--head", "trx"], {"--head.cardinalities N": "(default: 2,3)", "--head.dropout X": ""}),
     ],
 )
