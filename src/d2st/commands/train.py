@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,10 +13,13 @@ from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, NoPart, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..data.loaders import EpisodeClips
+from ..data.transforms import as_it_is
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, name_features
+from ..features.prefix import split_encoder
+from ..features.prefix_maps import PrefixMaps
 from ..heads import Head
 from ..training import optim
 from ..training.checkpoint import TrainState
@@ -136,8 +140,10 @@ def run_training(
         material = Material(encoder, encoder.reading, parts)
         folder.open(config_dict(config), config.overwrite, material, default_dict(config))
     fabric.barrier()
+    if task.prepare:
+        task.prepare(fabric)
     if config.diagnose_every:
-        task = replace(task, diagnosis=partial(attention_figures, encoder))
+        task = replace(task, diagnosis=partial(attention_figures, getattr(task.loss, "suffix", None) or encoder))
         if not pathways(encoder):
             fabric.print(f"{NO_POINTS.format(encoder.config.name)} Gradients alone are measured.")
     options = {"clip_norm": config.clip_norm, "run": config, "compute": config}
@@ -169,21 +175,38 @@ def _task(
     validation_clips: ClipSet | None,
 ) -> Task:
     """Put together the loss, the training episodes and the validation."""
+    maps = _prefix_maps(config, encoder, clips) if config.prefix_crops else None
     text = name_features(head, encoder, clips.classes, config.text)
     episode = config.way, config.shot, config.queries
-    loss = EpisodicLoss(encoder, head, *episode, config.symmetric, len(clips.classes), config.class_loss, text)
+    classes = len(clips.classes), config.class_loss, text
+    loss = EpisodicLoss(encoder, head, *episode, config.symmetric, *classes, maps and maps.suffix)
     sample = sampling.build(config.sampling, head.reading.frames)
     transforms = encoder.preprocessing.episode_transforms(
         config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
     )
     episodes = EpisodeClips(clips, sampler, sample, *transforms)
+    if maps:
+        episodes = EpisodeClips(maps.clips, sampler, sample, as_it_is, as_it_is)
     validation = None
     if validation_clips:
         text = name_features(head, encoder, validation_clips.classes, config.text)
         reading = sample, encoder.transform(transforms=config.transforms)
         scored = validation_clips, sampler, config.validation_episodes
         validation = EpisodicValidation(encoder, head, *scored, *reading, text, config)
-    return Task(loss, episodes, duration, validation, config.gradient_scale)
+    return Task(loss, episodes, duration, validation, config.gradient_scale, maps and maps.prepare)
+
+
+def _prefix_maps(config: TrainConfig, encoder: VideoEncoder, clips: ClipSet) -> PrefixMaps:
+    """Plan the maps that the training clips are read as: what lies before the first adapter, computed once."""
+    if config.transforms == "released" and config.augment == "queries":
+        raise D2STError(
+            "With prefix_crops support and query clips have the same maps, and the released transforms change the "
+            "colors of queries alone; give --augment all, or train without (prefix_crops 0)."
+        )
+    folder = Path(config.prefix_folder or Path(config.out, "prefix"))
+    augmentation = {"transforms": config.transforms, "flip": config.flip, "jitter": config.jitter}
+    kept = folder, config.prefix_gigabytes
+    return PrefixMaps(split_encoder(encoder), clips, config.prefix_crops, augmentation, *kept, config)
 
 
 def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:

@@ -23,6 +23,7 @@ class Loaded:
     Attributes:
         index: of the episode or batch.
         video: (S + Q, T, 3, H, W) float32, support, then query clips, each class by class; (B, T, 3, H, W) of a batch.
+            (S + Q, T, ...) float16 where maps are read in place of frames.
         classes: int64 class ids: (way,) of the episode's classes, (B,) of the batch's clips.
         bad: clips that could not be read and what stands in for them: id -> reason.
         failure: why it could not be read; then ``video`` is empty.

@@ -202,6 +202,11 @@ def normalize(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Modu
     return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
 
 
+def as_it_is(clip: torch.Tensor) -> torch.Tensor:
+    """Return a clip that needs no transform any more."""
+    return clip
+
+
 def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of a side, or of both."""
     return (size, size) if isinstance(size, int) else tuple(size)

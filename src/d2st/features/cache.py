@@ -10,8 +10,6 @@ import numpy as np
 import torch
 
 from ..data.datasets import ClipSet
-from ..data.video.errors import VideoError
-from ..data.video.open import state
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import Head
@@ -20,7 +18,7 @@ from ..utils.tensor_file import read_tensors
 from ..utils.versioned_json import parse
 from .code_digest import NoSource, code_digest
 from .encode import Features
-from .fingerprint import digest
+from .fingerprint import add_clips, digest
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -107,10 +105,5 @@ def _whole(tensors: dict[str, torch.Tensor], bad: object, heads: Sequence[str]) 
 def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:
     result = digest(encoder, heads)
     result.update(json.dumps([code_digest([encoder, *heads], encoder.config), protocol]).encode())
-    for clip in clips.clips:
-        try:
-            found = state(clip.path)
-        except (OSError, VideoError):
-            found = None  # reading it will say why
-        result.update(json.dumps([clip.id, clip.label, found]).encode())
+    add_clips(result, clips)
     return result.hexdigest()

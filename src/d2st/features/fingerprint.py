@@ -1,4 +1,4 @@
-"""Identify the model that encoded clips: backbone, adapter and head, by their names and a digest of their weights."""
+"""Identify the model that encoded clips, by names and a digest of the weights of its parts, and the clips."""
 
 import hashlib
 import json
@@ -9,6 +9,9 @@ import torch
 
 from ..adapter_file import outline
 from ..backbones.fingerprint import fingerprint
+from ..data.datasets import ClipSet
+from ..data.video.errors import VideoError
+from ..data.video.open import state
 from ..encoder import VideoEncoder
 from ..heads import Head
 from ..utils.config import Checked
@@ -66,6 +69,16 @@ def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
             result.update(name.encode())
             result.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())  # of any type
     return result
+
+
+def add_clips(result: "hashlib._Hash", clips: ClipSet) -> None:
+    """Add names and classes of clips to a digest, and the sizes and times by which a change of them is seen."""
+    for clip in clips.clips:
+        try:
+            found = state(clip.path)
+        except (OSError, VideoError):
+            found = None  # reading it will say why
+        result.update(json.dumps([clip.id, clip.label, found]).encode())
 
 
 def _name(head: Head) -> str:

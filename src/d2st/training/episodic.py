@@ -17,6 +17,7 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..evaluation.episodes import score
 from ..features.encode import encode_clips
+from ..features.prefix import Suffix
 from ..heads import EncodedEpisode, Head
 from ..utils.console import printable
 from ..utils.options import ComputeOptions
@@ -40,6 +41,10 @@ class EpisodicLoss(nn.Module):
             clip, support and query, names the training class (D2ST-Adapter code, ``USE_CLASSIFICATION_VALUE``).
             0 is without it.
         text: (classes, D') features of the training classes' names, for a head that uses them.
+        suffix: of the encoder, where clips come as maps of what lies before the first adapter.
+
+    Raises:
+        D2STError: a head that takes more of clips than their features, with a suffix.
     """
 
     def __init__(
@@ -53,9 +58,16 @@ class EpisodicLoss(nn.Module):
         classes: int = 0,
         class_loss: float = 0.0,
         text: Tensor | None = None,
+        suffix: Suffix | None = None,
     ) -> None:
         super().__init__()
+        if suffix is not None and (head.needs_maps or head.needs_video):
+            raise D2STError(
+                f"The head '{head.spec.name}' takes more of a clip than features, and prefix_crops computes these "
+                f"alone; train without it (prefix_crops 0), or choose another head, such as bi-mhm."
+            )
         self.encoder = encoder
+        self.suffix = suffix
         self.head = head
         self.class_loss = class_loss
         self.classifier = nn.Linear(encoder.num_features, classes) if class_loss else None
@@ -70,7 +82,7 @@ class EpisodicLoss(nn.Module):
         """Compute loss and accuracy of an episode.
 
         Args:
-            video: (S + Q, T, 3, H, W) support, then query clips, each class by class.
+            video: (S + Q, T, 3, H, W) support, then query clips, each class by class; with a suffix (S + Q, T, ...).
             classes: (way,) ids of the episode's classes in the training part.
 
         Returns:
@@ -79,7 +91,8 @@ class EpisodicLoss(nn.Module):
         if self.head.needs_maps:
             features, clips = self.encoder.features_and_maps(video)  # (S + Q, T, D), (S + Q, T, D', H, W)
         else:
-            features = clips = self.encoder(video)  # (S + Q, T, D)
+            encode = self.encoder if self.suffix is None else self.suffix
+            features = clips = encode(video)  # (S + Q, T, D)
         with torch.autocast(features.device.type, enabled=False):  # distances of near frames need their digits
             return self.match(_whole(features), _whole(clips), classes, video if self.head.needs_video else None)
 

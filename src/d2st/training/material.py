@@ -14,6 +14,7 @@ from ..data.video.errors import VideoError
 from ..data.video.open import state
 from ..encoder import VideoEncoder
 from ..errors import D2STError
+from ..features.map_file import MapClips
 from ..utils.versioned_json import read_versioned
 
 FORMAT = 1
@@ -39,11 +40,13 @@ class Material:
         """Describe it as JSON.
 
         That is the reading, a digest of the backbone's frozen weights, and of each class of a part the number of its
-        clips and digests of their names, and of names and bytes.
+        clips and digests of their names, and of names and bytes; and the file of a part's maps, where it is read so.
         """
         clips = {part: _by_class(found) for part, found in self.parts.items()}
         backbone = fingerprint(self.encoder.backbone, self.encoder.trained_names)
-        return {"format": FORMAT, "reading": self.reading.to_dict(), "backbone": backbone, "clips": clips}
+        maps = {part: found.file.path.name for part, found in self.parts.items() if isinstance(found, MapClips)}
+        record = {"format": FORMAT, "reading": self.reading.to_dict(), "backbone": backbone, "clips": clips}
+        return record | ({"maps": maps} if maps else {})
 
     def changed(self, file: Path, unreadable: Collection[str]) -> str:
         """Say what was otherwise when a run began, for a sentence; "" where nothing was.

@@ -130,6 +130,18 @@ class EpisodicTrainingOptions(Checked):
         most=STEPS["most"],
     )
     validation_episodes: int = option(1000, "episodes of a validation", **EPISODES)
+    prefix_crops: int = option(
+        0,
+        "compute what lies before the first adapter once, for every frame of the training clips in so many random "
+        "crops, flips and jitters, of which each episode draws one, instead of a fresh one each time; the maps are "
+        "kept in half precision. Validation and the saved model are as without. 0 is off",
+        least=0,
+        most=CLIPS["most"],
+    )
+    prefix_folder: str | None = option(
+        None, "folder of these maps, which runs on the same clips and cut share; None is prefix in the run's folder"
+    )
+    prefix_gigabytes: float = option(20.0, "largest size of these maps", **POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 LOCK = "run.lock"
 # Settings that do not change what a run computes, so that it may go on with others ...
 FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes", "max_bad", "diagnose_every"}
+FREE |= {"prefix_folder", "prefix_gigabytes"}
 # ... and those that say where its material lies and not what it is.
 PLACES = {"data", "split", "weights"}
 _REMEDY = "give another out, or overwrite to start over"
@@ -29,7 +30,8 @@ class RunFolder:
         path: the folder. In it: ``config.json``, ``material.json`` (what it is made from),
             ``metrics.jsonl`` (a line a step and a validation), ``last.safetensors`` (the state that a resumed run goes
             on from), ``best`` and ``final`` (adapter, and head or classifier), ``bad_clips.json``, ``train.json`` (the
-            result), ``starts.jsonl`` (command, versions and git state of each start), ``tensorboard``.
+            result), ``starts.jsonl`` (command, versions and git state of each start), ``tensorboard``, and ``prefix``
+            (maps that are computed once).
     """
 
     def __init__(self, path: str | Path) -> None:

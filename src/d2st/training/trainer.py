@@ -48,6 +48,7 @@ class Task:
         validation: called with Fabric every ``duration.validate_every``, gives accuracy, its interval and unreadable
             clips; has ``clips`` and a ``title``. Or None.
         gradient_scale: factor of a step's mean gradient.
+        prepare: called once with Fabric before the first unit is read. Or None.
         diagnosis: called with clips (B, T, 3, H, W) every ``run.diagnose_every``, gives figures by name. Or None.
     """
 
@@ -56,6 +57,7 @@ class Task:
     duration: Duration
     validation: Callable | None = None
     gradient_scale: float = 1.0
+    prepare: Callable[["Fabric"], None] | None = None
     diagnosis: Callable[[Tensor], dict[str, float]] | None = None
 
 

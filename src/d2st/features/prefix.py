@@ -1,0 +1,229 @@
+"""Split an adapted encoder at its first adapter: what lies before it has no gradient and never changes in training."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from ..backbones.features import FrameFeatures
+from ..backbones.hooks import Hook, OutputHook
+from ..encoder import VideoEncoder
+from ..errors import D2STError
+
+_WITHOUT = "train without it (prefix_crops 0)"
+_IMPOSSIBLE = f"what lies before the first adapter cannot be computed once; {_WITHOUT}"
+# Options of adapters that train something at the input of a ViT, and how that is told.
+_AT_INPUT = {"temporal_embedding": "a temporal embedding", "train_class_token": "the class token"}
+_WRONG = (RuntimeError, TypeError, ValueError, AttributeError, LookupError, AssertionError)
+
+
+class Cut(NamedTuple):
+    """Say where an encoder is split.
+
+    Attributes:
+        module: path in the backbone.
+        side: the module's input or its output, before the adapters that stand there.
+    """
+
+    module: str
+    side: str
+
+    def __str__(self) -> str:
+        return f"the {self.side} of {self.module}"
+
+
+class Suffix(nn.Module):
+    """Run an encoder from its first adapter on: maps (B, T, ...) -> features (B, T, D).
+
+    The backbone's own code runs it, on one blank frame whose map at the cut is exchanged for the maps that are given;
+    so nothing has to be known here of what the backbone does behind its stages. :func:`split_encoder` builds it.
+
+    Attributes:
+        encoder: all of it; parameters and modes are the same.
+        cut: where it is split.
+        map_shape: (...) of a frame's map there.
+    """
+
+    def __init__(self, encoder: VideoEncoder, cut: Cut) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.cut = cut
+        self.map_shape = tuple(self.prefix(self._blank()).shape[1:])
+
+    @property
+    def adapters(self) -> nn.ModuleDict:
+        """Return those of the encoder, all of which are in this part."""
+        return self.encoder.adapters
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Run the first adapter and what follows it.
+
+        Args:
+            maps: (B, T, ...) of any floating-point type, as :meth:`prefix` gives them for the frames of clips.
+
+        Returns:
+            (B, T, D), what the encoder gives for these frames.
+
+        Raises:
+            D2STError: maps of another shape.
+        """
+        if tuple(maps.shape[2:]) != self.map_shape:
+            raise D2STError(
+                f"Maps at {self.cut} must be (B, T, {', '.join(map(str, self.map_shape))}); these are "
+                f"{tuple(maps.shape)}."
+            )
+        encoder, model = self.encoder, self.encoder.backbone
+        rows = maps.flatten(0, 1)
+        encoder.clip.set(maps.shape[1], encoder.image_size)
+        with self._at_cut(lambda passing: rows.to(passing.dtype)):
+            x = model.forward_head(model.forward_features(self._blank()), pre_logits=True)  # (B*T, D)
+        encoder.clip.done()
+        return x.unflatten(0, maps.shape[:2])
+
+    @torch.no_grad()
+    def prefix(self, frames: Tensor) -> Tensor:
+        """Run what lies before the first adapter: (N, 3, H, W) normalized -> (N, ...) maps."""
+        return self.reach(frames.to(self._blank().dtype))
+
+    def reach(self, frames: Tensor) -> Tensor:
+        """Do as :meth:`prefix`, with a graph where something before the first adapter trains."""
+
+        def stop(passing: Tensor) -> None:
+            raise _Reached(passing)
+
+        with self._at_cut(stop):
+            try:
+                self.encoder.backbone.forward_features(frames)
+            except _Reached as reached:
+                return reached.maps
+        raise D2STError(f"A forward pass of {type(self.encoder.backbone).__name__} does not come to {self.cut}.")
+
+    def _at_cut(self, act: Callable[[Tensor], Tensor]) -> RemovableHandle:
+        """Call a function on what passes the cut, before the adapters there, within a ``with`` block."""
+        module = self.encoder.backbone.get_submodule(self.cut.module)
+        if self.cut.side == "input":
+            return module.register_forward_pre_hook(lambda _, args: (act(args[0]), *args[1:]), prepend=True)
+        return module.register_forward_hook(lambda _, args, output: act(output), prepend=True)
+
+    def _blank(self) -> Tensor:
+        """Make a frame without content, (1, 3, H, W)."""
+        like = next(p for p in self.encoder.backbone.parameters() if p.is_floating_point())
+        return like.new_zeros(1, 3, *self.encoder.image_size)
+
+
+class _Reached(Exception):
+    """Say that the forward pass has come to the cut."""
+
+    def __init__(self, maps: Tensor) -> None:
+        self.maps = maps
+
+
+def split_encoder(encoder: VideoEncoder) -> Suffix:
+    """Split an encoder at its first adapter, and verify on a random clip that both parts together are the whole.
+
+    The cut is the raw output of the first block or stage that is adapted, where adapters stand at its end alone; else
+    its input. It works for every backbone whose frames do not pass the cut by another way.
+
+    Args:
+        encoder: in any mode, with its adapters.
+
+    Raises:
+        D2STError: nothing is frozen before the first adapter, something trains there, the adapter system has a passage
+            of its own, or the backbone cannot be run from its middle.
+    """
+    name, model = encoder.config.name, encoder.backbone
+    if type(encoder.passage) is not FrameFeatures:
+        raise D2STError(f"The adapter '{name}' takes clips through the backbone in a way of its own, so {_IMPOSSIBLE}.")
+    if encoder.config.tunes_backbone:
+        raise D2STError(f"'{name}' trains the backbone from its input on, so {_IMPOSSIBLE}.")
+    if encoder.checkpointing:
+        raise D2STError(
+            "prefix_crops and grad_checkpointing exclude each other: blocks would be computed again from other maps. "
+            "Choose one of them."
+        )
+    _refuse_trained_input(encoder)
+    cut = _first_cut(model, name)
+    try:
+        suffix = Suffix(encoder, cut)
+        error = _verify(suffix)
+    except D2STError:
+        raise
+    except _WRONG as reason:
+        raise D2STError(
+            f"{type(model).__name__} cannot be run from {cut} on ({' '.join(str(reason).split())[:200]}), so "
+            f"{_IMPOSSIBLE}."
+        ) from reason
+    if error > (1e-3 if next(model.parameters()).dtype == torch.float32 else 5e-2):
+        raise D2STError(
+            f"{type(model).__name__}, run from {cut} on, gives other features than as a whole (they differ by "
+            f"{error:.1%}), so {_IMPOSSIBLE}."
+        )
+    return suffix
+
+
+def _refuse_trained_input(encoder: VideoEncoder) -> None:
+    """Refuse options by which the input of a ViT trains."""
+    trained = {"temporal_embedding": "temporal_embedding" in encoder.adapters}
+    trained["train_class_token"] = "cls_token" in encoder.trained_names
+    options = [option for option in _AT_INPUT if trained[option]]
+    if options:
+        parts = " and ".join(_AT_INPUT[option] for option in options)
+        flags = " ".join(f"--adapter.{option.replace('_', '-')} false" for option in options)
+        raise D2STError(
+            f"The adapter '{encoder.config.name}' trains {parts} at the backbone's input, so that everything behind it "
+            f"changes in training. Turn that off ({flags}), or {_WITHOUT}."
+        )
+
+
+def _first_cut(model: nn.Module, name: str) -> Cut:
+    """Find where the first adapter of a backbone stands."""
+    hooks = {}  # path of the hooked module -> hooks
+    for path, module in model.named_modules():
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+            hook = getattr(hook, "__self__", hook)
+            if isinstance(hook, Hook):
+                hooks.setdefault(path, []).append(hook)
+    if not hooks:
+        raise D2STError(f"The adapter '{name}' puts nothing into the backbone to begin at; {_WITHOUT}.")
+    site = min((hook.site for own in hooks.values() for hook in own), key=lambda site: site.index)
+    here = {path: own for path, own in hooks.items() if any(hook.site == site for hook in own)}
+    at_end = set(here) == {site.module} and all(isinstance(hook, OutputHook) for hook in here[site.module])
+    if site.index == 0 and not at_end:
+        raise D2STError(
+            f"The adapter '{name}' stands in the very first block, and nothing before it is worth keeping. Adapt later "
+            f"ones (--adapter.positions late), or {_WITHOUT}."
+        )
+    return Cut(site.module, "output" if at_end else "input")
+
+
+def _verify(suffix: Suffix) -> float:
+    """Compare the parts with the whole on a random clip; gives the relative error of the features.
+
+    Raises:
+        D2STError: something before the cut trains.
+    """
+    encoder = suffix.encoder
+    frames = torch.randn(encoder.frames, 3, *encoder.image_size, generator=torch.Generator().manual_seed(0))
+    frames = frames.to(suffix._blank())
+    was_training = encoder.training
+    encoder.eval()
+    try:
+        with torch.enable_grad():
+            maps = suffix.reach(frames)  # (T, ...)
+        if maps.requires_grad:
+            raise D2STError(f"{_trained_before(encoder, maps)} before {suffix.cut}, so {_IMPOSSIBLE}.")
+        with torch.no_grad():
+            whole, parts = encoder(frames[None]).float(), suffix(maps[None]).float()  # (1, T, D)
+    finally:
+        encoder.train(was_training)
+    return float((whole - parts).norm() / whole.norm().clamp_min(1e-12))
+
+
+def _trained_before(encoder: VideoEncoder, maps: Tensor) -> str:
+    """Name the parameters that maps depend on, as the beginning of a sentence."""
+    named = [(name, p) for name, p in encoder.named_parameters() if p.requires_grad]
+    gradients = torch.autograd.grad(maps.float().sum(), [p for _, p in named], allow_unused=True)
+    names = [name for (name, _), gradient in zip(named, gradients, strict=True) if gradient is not None]
+    return f"{', '.join(names[:3])}{' and others' if len(names) > 3 else ''} train"
