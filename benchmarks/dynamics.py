@@ -6,8 +6,8 @@
 
 A study of ``dynamics.yaml`` is a list of cells; a cell is one training, and its result one JSON file in
 ``runs/dynamics/cells``. What is done is not done again. Everything random follows from the seed. The frozen layers
-before the first adapter are computed once (``prefix.py`` says what differs from ``d2st train`` by that). Learning rates
-are chosen on validation classes; cells with ``test: true`` are also tested, once.
+before the first adapter are computed once, as by ``d2st train --prefix-crops``. Learning rates are chosen on validation
+classes; cells with ``test: true`` are also tested, once.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from pathlib import Path
 import numpy as np
 import torch
 import yaml
-from prefix import Maps, Suffix, compute
 from torch import Tensor, nn
 
 import d2st
@@ -33,12 +32,19 @@ from d2st import heads
 from d2st.adapters import SYSTEMS
 from d2st.data import sampling
 from d2st.data.datasets import ClipSet, open_dataset
-from d2st.data.episodes import EpisodeSampler, clip_generator
+from d2st.data.episodes import EpisodeSampler
+from d2st.data.loaders import EpisodeClips
 from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
+from d2st.data.transforms import as_it_is
 from d2st.evaluation.episodes import score
+from d2st.features.encode import encode_clips
+from d2st.features.prefix import split_encoder
+from d2st.features.prefix_maps import PrefixMaps
 from d2st.training import optim
 from d2st.training.episodic import EpisodicLoss
 from d2st.training.options import EpisodicScheduleOptions
+from d2st.utils.distributed import launch
+from d2st.utils.options import ComputeOptions
 from d2st.utils.provenance import circumstances
 from d2st.visualize.diagnosis import diagnose, spread_clips
 
@@ -108,19 +114,20 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     weights = plan["weights"].get(cell["backbone"], True)
     like = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": weights}
     encoder = d2st.adapt(cell["backbone"], config, **like)
-    suffix = Suffix(encoder)
+    suffix = split_encoder(encoder)
     keep_maps(encoder)
-    place = f"{cell['data']}-{cell['backbone']}-{cell.get('image_size')}-{suffix.first}"
     train = open_dataset(folder, split_file, "train")
-    maps = compute(out / "maps" / f"{place}-train-{cell['crops']}", suffix, train, cell["crops"], cell["frames"])
+    augmentation = {"transforms": "plain", "flip": False, "jitter": 0.0}
+    maps = PrefixMaps(suffix, train, cell["crops"], augmentation, out / "maps", 20, ComputeOptions(workers=0))
+    maps.prepare(launch(torch.device("cpu")))
     head = heads.build(cell["head"], **head_options(cell, encoder))
-    loss = EpisodicLoss(suffix, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"])
+    loss = EpisodicLoss(encoder, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"], suffix=suffix)
     watched = list(spread_clips(encoder, open_dataset(folder, split_file, "val"), WATCHED)) if cell.get("watch") else []
-    trained = train_episodes(loss, maps, train, cell, watched)
+    trained = train_episodes(loss, maps.clips, cell, watched)
     loss.eval()
     result = {"cell": cell, **trained, "parameters": encoder.parameter_count()[0]}
     for part in ["val", "test"] if cell["test"] else ["val"]:
-        result[part] = evaluate(out, place, part, open_dataset(folder, split_file, part), suffix, head, cell)
+        result[part] = evaluate(open_dataset(folder, split_file, part), encoder, head, cell)
     if cell.get("watch"):
         encoder.save_pretrained(out / "adapters" / name_of(cell))
     result |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu, **circumstances()}
@@ -141,7 +148,7 @@ def keep_maps(encoder: d2st.VideoEncoder) -> None:
             module.register_forward_hook(lambda *_: None)
 
 
-def train_episodes(loss: EpisodicLoss, maps: Maps, clips: ClipSet, cell: dict, watched: list[Tensor]) -> dict:
+def train_episodes(loss: EpisodicLoss, clips: ClipSet, cell: dict, watched: list[Tensor]) -> dict:
     """Train as ``d2st train`` does.
 
     Returns:
@@ -165,14 +172,12 @@ def train_episodes(loss: EpisodicLoss, maps: Maps, clips: ClipSet, cell: dict, w
     optimizer = torch.optim.Adam(groups, lr=cell["lr"])
     schedule = optim.episodic_schedule(options, cell["episodes"])
     sampler = EpisodeSampler(clips.labels, cell["way"], 1, 1, cell["seed"], clips.classes)
-    sample = sampling.build("uniform", cell["frames"])
+    episodes = EpisodeClips(clips, sampler, sampling.build("uniform", cell["frames"]), as_it_is, as_it_is)
     loss.train()
     losses, accuracies, seen = [], [], []
     for index in range(cell["episodes"]):
-        episode = sampler.draw(index)
-        drawn = np.concatenate([episode.support, episode.query])
-        videos = [maps.draw(clip, sample, clip_generator(cell["seed"], index, i)) for i, clip in enumerate(drawn)]
-        value, accuracy = loss(torch.stack(videos), torch.from_numpy(episode.classes))
+        episode = episodes[index]
+        value, accuracy = loss(episode.video, episode.classes)
         value.backward()
         if cell.get("watch") and index % cell.get("watch") == 0:
             seen.append({"episode": index, "gradient": gradients(loss), "pathways": looked(loss, watched)})
@@ -206,7 +211,7 @@ def gradients(loss: nn.Module) -> dict[str, float]:
 
 def looked(loss: EpisodicLoss, watched: list[Tensor]) -> list[dict]:
     """Measure how the attention of every pathway does."""
-    encoder = loss.encoder.encoder
+    encoder = loss.encoder
     encoder.eval()
     found = [dataclasses.asdict(pathway) for pathway in diagnose(encoder, watched)]
     encoder.train()
@@ -219,17 +224,14 @@ def share_of(loss: nn.Module, parameter: nn.Parameter, shares: dict[str, float])
     return float(np.prod([share for word, share in shares.items() if word in name]))
 
 
-@torch.no_grad()
-def evaluate(out: Path, place: str, part: str, clips, suffix: Suffix, head, cell: dict) -> dict:
+def evaluate(clips: ClipSet, encoder: d2st.VideoEncoder, head: heads.Head, cell: dict) -> dict:
     """Measure accuracy on the classes of a part, at 1 and 5 shots."""
-    maps = compute(out / "maps" / f"{place}-{part}-T{cell['frames']}", suffix, clips, 0, cell["frames"]).clips
-    features = torch.cat([suffix(maps[i : i + 16]) for i in range(0, len(maps), 16)]).unsqueeze(1)  # (N, 1, T, D)
-    if type(head).embed is not heads.Head.embed:
-        features = torch.cat([head.embed(features[i : i + 64]) for i in range(0, len(features), 64)])
+    encoded = encode_clips(encoder, clips, sampling.build("uniform", cell["frames"]), encoder.transform())
+    features = encoded.embedded(head)  # (N, 1, T, D)
     found = {}
     way = min(cell["way"], len(clips.classes))
     for shot in (1, 5):
-        sampler = EpisodeSampler(clips.labels, way, shot, 1, 0, clips.classes)
+        sampler = EpisodeSampler(clips.labels[encoded.clips], way, shot, 1, 0, clips.classes)
         scores = score(features, sampler, head, cell["test_episodes"])
         found[f"{shot}-shot"] = scores.mean
         found[f"{shot}-shot interval"] = scores.interval
