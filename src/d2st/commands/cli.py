@@ -78,12 +78,14 @@ def run(name: str, arguments: Sequence[str]) -> int:
     name = classifier_command(name, arguments)
     command = COMMANDS[name]
     config = parse(name, arguments)
-    _check_folder(getattr(config, "out", None))
+    for option in ("out", "prefix_folder"):
+        _check_folder(option, getattr(config, option, None))
     return command.exit_code(load(command.function)(config))
 
 
-def _check_folder(out: str | None) -> None:
+def _check_folder(option: str, folder: str | None) -> None:
     """Refuse a file where a command's folder would be, before its work and not after it."""
-    for place in (Path(out), *Path(out).parents) if out else ():
+    for place in (Path(folder), *Path(folder).parents) if folder else ():
         if os.path.exists(place) and not os.path.isdir(place):
-            raise D2STError(f"--out {out} cannot be a folder: '{place}' is a file. Give the name of a folder.")
+            flag = option.replace("_", "-")
+            raise D2STError(f"--{flag} {folder} cannot be a folder: '{place}' is a file. Give the name of a folder.")
