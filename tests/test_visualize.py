@@ -94,6 +94,7 @@ def test_numbers_are_those_of_the_clip(folder, result):
         assert np.allclose(resting[: len(entry.resting)], again.resting(entry), atol=2e-3)
         assert len(written["attention"]) == len(written["inside"]) == len(written["group"]) == count
         assert sum(written["attention"]) == pytest.approx(written["queries"] * written["groups"], rel=1e-3)
+        assert 0 <= written["outside"] < 1 and 0 < written["entropy"] <= 1 and 0 <= written["saturated"] <= 1
         assert sum(written["token_attention"]) == pytest.approx(written["groups"], rel=1e-3)
 
 

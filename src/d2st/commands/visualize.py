@@ -68,6 +68,7 @@ def visualize(config: VisualizeConfig) -> dict:
     if points.pathways:
         files += _draw_points(points, clip, config, out)
         result |= points_record(points)
+        _tell_attention(points)
     else:
         say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
     result |= describe_reading(classifier.reading, encoder)
@@ -181,6 +182,16 @@ def _draw_points(points: ClipPoints, clip: SampledClip, config: VisualizeConfig,
         sheet.write_mp4(out / "important.mp4", moving, rate)
         advance(1)
     return [*files, "important.gif", "important.mp4"]
+
+
+def _tell_attention(points: ClipPoints) -> None:
+    """Say how even the attention is, and how much of it reads nothing."""
+    outside = [f"{100 * entry.outside:.0f}" for entry in points.pathways]
+    entropy = [f"{entry.entropy:.2f}" for entry in points.pathways]
+    say(
+        f"Of the attention of each pathway {', '.join(outside)} % reads zeros outside of the clip; its entropy is "
+        f"{', '.join(entropy)} of an even one's. 'd2st inspect' measures this, and more, over many clips."
+    )
 
 
 def _match_support(classifier: FewShotClassifier, points: ClipPoints, config: VisualizeConfig) -> tuple[dict, Figure]:

@@ -157,10 +157,11 @@ def points_record(clip: ClipPoints) -> dict:
 
     Returns:
         ``token``, and ``points``: for each pathway of each adapter ``site``, ``pathway``, ``map`` (T, H, W), ``groups``
-        and ``queries``, and lists with an entry a point: ``group``; ``frame`` from 0, ``x``, ``y`` in pixels of the
-        upright video; the same before the shift as ``rest_frame``, ``rest_x``, ``rest_y``; ``attention`` (summed over
-        all queries, a mean over the heads); ``token_attention`` where a token was chosen; and ``inside``, whether it
-        lies in what the model sees.
+        and ``queries``; ``outside``, ``entropy`` and ``saturated`` as in :class:`~d2st.visualize.points.PathwayPoints`;
+        and lists with an entry a point: ``group``; ``frame`` from 0, ``x``, ``y`` in pixels of the upright video; the
+        same before the shift as ``rest_frame``, ``rest_x``, ``rest_y``; ``attention`` (summed over all queries, a mean
+        over the heads); ``token_attention`` where a token was chosen; and ``inside``, whether it lies in what the model
+        sees.
     """
     token = None
     if clip.token is not None:
@@ -179,6 +180,9 @@ def _pathway_record(clip: ClipPoints, entry: PathwayPoints) -> dict:
         "map": list(entry.volume),
         "groups": groups,
         "queries": entry.queries,
+        "outside": round(entry.outside, 4),
+        "entropy": round(entry.entropy, 4),
+        "saturated": round(entry.saturated, 4),
         "group": torch.arange(groups).repeat_interleave(count).tolist(),
     }
     for prefix, places in (("", shifted), ("rest_", resting)):
