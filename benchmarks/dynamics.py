@@ -19,7 +19,6 @@ import json
 import multiprocessing
 import os
 import time
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +41,8 @@ from d2st.features.prefix import split_encoder
 from d2st.features.prefix_maps import PrefixMaps
 from d2st.training import optim
 from d2st.training.episodic import EpisodicLoss
+from d2st.training.gradients import norms_by_part
+from d2st.training.metrics import left_chance
 from d2st.training.options import EpisodicScheduleOptions
 from d2st.utils.distributed import launch
 from d2st.utils.options import ComputeOptions
@@ -49,10 +50,8 @@ from d2st.utils.provenance import circumstances
 from d2st.visualize.diagnosis import diagnose, spread_clips
 
 PLAN = Path(__file__).with_suffix(".yaml")
-LEFT_CHANCE = 0.45  # mean training accuracy of 50 episodes above which an adapter has begun; chance is 0.2
-BLOCK = 50
+BLOCK = 50  # episodes whose accuracies are averaged for the curves
 WATCHED = 8  # clips
-PARTS = (".down.", ".pos_embed.", ".query.", ".key.", ".value.", ".output.", ".points.", ".bias.", ".up.")
 
 
 def cells_of(plan: dict, study: str) -> list[dict]:
@@ -122,13 +121,15 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     maps.prepare(launch(torch.device("cpu")))
     head = heads.build(cell["head"], **head_options(cell, encoder))
     loss = EpisodicLoss(encoder, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"], suffix=suffix)
-    watched = list(spread_clips(encoder, open_dataset(folder, split_file, "val"), WATCHED)) if cell.get("watch") else []
+    watched = []
+    if "watch" in cell:
+        watched = list(spread_clips(encoder, open_dataset(folder, split_file, "val"), WATCHED))
     trained = train_episodes(loss, maps.clips, cell, watched)
     loss.eval()
     result = {"cell": cell, **trained, "parameters": encoder.parameter_count()[0]}
     for part in ["val", "test"] if cell["test"] else ["val"]:
         result[part] = evaluate(open_dataset(folder, split_file, part), encoder, head, cell)
-    if cell.get("watch"):
+    if watched:
         encoder.save_pretrained(out / "adapters" / name_of(cell))
     result |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu, **circumstances()}
     return result
@@ -163,50 +164,34 @@ def train_episodes(loss: EpisodicLoss, clips: ClipSet, cell: dict, watched: list
         warmup=0.05,
         warmup_from=0.2,
     )
-    groups = optim.parameter_groups(loss, options)
-    groups = [
-        {"params": [p], "lr_share": group["lr_share"] * share_of(loss, p, cell["shares"])}
-        for group in groups
-        for p in group["params"]
-    ]
+    groups = optim.parameter_groups(loss, options, loss.encoder.config.lr_shares)
     optimizer = torch.optim.Adam(groups, lr=cell["lr"])
-    schedule = optim.episodic_schedule(options, cell["episodes"])
+    schedule = optim.episodic_schedule(options, max(1, cell["episodes"]))
     sampler = EpisodeSampler(clips.labels, cell["way"], 1, 1, cell["seed"], clips.classes)
     episodes = EpisodeClips(clips, sampler, sampling.build("uniform", cell["frames"]), as_it_is, as_it_is)
     loss.train()
-    losses, accuracies, seen = [], [], []
+    losses, steps, seen = [], [], []
     for index in range(cell["episodes"]):
         episode = episodes[index]
         value, accuracy = loss(episode.video, episode.classes)
         value.backward()
-        if cell.get("watch") and index % cell.get("watch") == 0:
-            seen.append({"episode": index, "gradient": gradients(loss), "pathways": looked(loss, watched)})
+        if watched and index % cell["watch"] == 0:
+            seen.append({"episode": index, "gradient": norms_by_part(loss), "pathways": looked(loss, watched)})
         for group in optimizer.param_groups:
             group["lr"] = schedule(index) * group["lr_share"]
         optimizer.step()
         optimizer.zero_grad()
         losses.append(value.item())
-        accuracies.append(accuracy.item())
-    smooth = np.convolve(accuracies, np.ones(BLOCK) / BLOCK, mode="valid")  # of the BLOCK episodes up to each
-    over = np.flatnonzero(smooth > LEFT_CHANCE)
-    left = int(over[0]) + BLOCK if len(over) else None
-    return {"left_chance": left, "losses": blocks(losses), "accuracies": blocks(accuracies), "seen": seen}
+        steps.append({"episode": index + 1, "accuracy": accuracy.item()})
+    accuracies = blocks([step["accuracy"] for step in steps])
+    left = left_chance(steps, 1 / cell["way"])
+    return {"left_chance": left, "losses": blocks(losses), "accuracies": accuracies, "seen": seen}
 
 
 def blocks(values: list[float]) -> list[float]:
     """Means of the whole blocks of episodes."""
     whole = len(values) // BLOCK * BLOCK
-    return np.reshape(values[:whole], (-1, BLOCK)).mean(1).round(4).tolist()
-
-
-def gradients(loss: nn.Module) -> dict[str, float]:
-    """Norm of the gradient of each kind of parameter of the adapters."""
-    squares = defaultdict(float)
-    for name, parameter in loss.named_parameters():
-        for part in PARTS:
-            if part in name and parameter.grad is not None:
-                squares[part.strip(".")] += float(parameter.grad.square().sum())
-    return {part: square**0.5 for part, square in squares.items()}
+    return np.reshape(values[:whole], (-1, BLOCK)).mean(1).round(4).tolist() if whole else []
 
 
 def looked(loss: EpisodicLoss, watched: list[Tensor]) -> list[dict]:
@@ -216,12 +201,6 @@ def looked(loss: EpisodicLoss, watched: list[Tensor]) -> list[dict]:
     found = [dataclasses.asdict(pathway) for pathway in diagnose(encoder, watched)]
     encoder.train()
     return found
-
-
-def share_of(loss: nn.Module, parameter: nn.Parameter, shares: dict[str, float]) -> float:
-    """Share of the learning rate that a parameter gets by its name."""
-    name = next(name for name, own in loss.named_parameters() if own is parameter)
-    return float(np.prod([share for word, share in shares.items() if word in name]))
 
 
 def evaluate(clips: ClipSet, encoder: d2st.VideoEncoder, head: heads.Head, cell: dict) -> dict:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from dynamics import BLOCK, LEFT_CHANCE, PLAN, cells_of, name_of, read_plan
+from dynamics import BLOCK, PLAN, cells_of, name_of, read_plan
 from matplotlib.figure import Figure
 
+from d2st.training.metrics import above_chance
 from d2st.utils.report import Report
 from d2st.utils.statistics import over_seeds
 
@@ -88,7 +89,7 @@ def curves(results: list[dict], episodes: int) -> Figure:
             places = BLOCK * (np.arange(len(heights)) + 0.5)
             axis.plot(places, heights, color=COLORS[cell["system"]], linewidth=1, label=NAMES[cell["system"]])
     axis.axhline(20, color="black", linewidth=0.5, linestyle=":")
-    axis.axhline(100 * LEFT_CHANCE, color="black", linewidth=0.5, linestyle="--")
+    axis.axhline(100 * above_chance(0.2), color="black", linewidth=0.5, linestyle="--")
     axis.set(xlabel="training episode", ylabel=f"accuracy in {BLOCK} episodes, %")
     lines = dict(zip(*reversed(axis.get_legend_handles_labels()), strict=True))
     axis.legend(lines.values(), lines.keys(), frameon=False, loc="lower right")

@@ -318,7 +318,7 @@ def test_the_preset_is_d2st_with_other_defaults():
     own = {name: value for name, value in local.to_dict().items() if name in OPTIONS}
     assert set(own) == set(OPTIONS) and own == {field: value for field, (_, value) in OPTIONS.items()}
     others = {name: value for name, value in local.to_dict().items() if name not in (*OPTIONS, "name")}
-    assert others == {name: getattr(d2st.D2STConfig(), name) for name in others}
+    assert others == {name: getattr(d2st.D2STConfig(), name) for name in others} | {"fusion": "sum"}
     assert local.lr_shares == {".points.": 0.1}
     for name, value, words in (("offset_lr", -1.0, "at least 0"), ("values", "diff", "'plain' or 'difference'")):
         with pytest.raises(d2st.D2STError, match=f"D2STLocalConfig: {name}=.* {words}"):

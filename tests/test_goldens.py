@@ -12,10 +12,11 @@ FOLDER = Path(__file__).parent / "golden"
 NO_NUMBERS = {
     "none",
     "full",
+    "d2st-local",
     "prototype",
     "zero-shot",
     "molo",
-}  # nothing to compare, or none at hand (golden/README_*.md)
+}  # nothing to compare, ours, or none at hand (golden/README_*.md)
 OF = {
     "vanilla": "mini_resnet_vanilla_*",
     "st": "stadapter_encoder_*",

@@ -50,6 +50,8 @@ def has_no_gradient(system, family, name):
     }
     if family in CLASS_TOKEN_ALONE and system in convolutions and name.startswith(convolutions[system]):
         return True  # after the last attention nothing of the patches reaches the class token any more
+    if system == "d2st-local" and name.endswith("attention.value.bias"):
+        return True  # cancels in the difference of values, but for class and register tokens
     return name.endswith(("key.bias", "attn_pool.kv.bias"))  # cancels in the softmax
 
 

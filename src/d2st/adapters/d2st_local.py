@@ -13,9 +13,11 @@ class D2STLocalConfig(D2STConfig):
 
     Its attention heads begin with the points just before and just after each patch, read what these have more than the
     patch itself, at points that begin at rest, move slowly and stay within the clip; its position embedding begins with
-    what changes over time. Every field of :class:`D2STConfig` is one of this too, with the same meaning.
+    what changes over time; its pathways add up, as the paper writes and the released code does not. Every field of
+    :class:`D2STConfig` is one of this too, with the same meaning.
     """
 
+    fusion: Literal["mean", "sum"] = reuse(D2STConfig, "fusion", "sum")
     position_bias: Literal["none", "centered", "staggered"] = reuse(D2STConfig, "position_bias", "staggered")
     values: Literal["plain", "difference"] = reuse(D2STConfig, "values", "difference")
     points: Literal["free", "inside"] = reuse(D2STConfig, "points", "inside")

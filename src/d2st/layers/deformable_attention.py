@@ -204,7 +204,7 @@ class AnisotropicAttention(nn.Module):
             channels, groups, volume, density, norm=offset_norm, inside=points_inside, at_rest=points_at_rest
         )
         self.key = nn.Linear(channels, channels)  # its bias cancels in the softmax; kept for the authors' checkpoints
-        self.value = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)  # its bias cancels in the difference of values
         self.output = nn.Linear(channels, channels)
         self.bias = None
         if position_bias != "none":
