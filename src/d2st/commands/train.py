@@ -181,12 +181,13 @@ def _task(
     classes = len(clips.classes), config.class_loss, text
     loss = EpisodicLoss(encoder, head, *episode, config.symmetric, *classes, maps and maps.suffix)
     sample = sampling.build(config.sampling, head.reading.frames)
-    transforms = encoder.preprocessing.episode_transforms(
-        config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
-    )
-    episodes = EpisodeClips(clips, sampler, sample, *transforms)
     if maps:
         episodes = EpisodeClips(maps.clips, sampler, sample, as_it_is, as_it_is)
+    else:
+        transforms = encoder.preprocessing.episode_transforms(
+            config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
+        )
+        episodes = EpisodeClips(clips, sampler, sample, *transforms)
     validation = None
     if validation_clips:
         text = name_features(head, encoder, validation_clips.classes, config.text)
