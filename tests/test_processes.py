@@ -14,6 +14,8 @@ import small
 import torch
 from safetensors.torch import load_file
 
+from d2st.utils.program import program
+
 EPISODES = 16
 
 
@@ -108,6 +110,14 @@ def test_a_store_is_the_same(small, tmp_path) -> None:
     for file in files[0]:
         one, two = (load_file(store / file) for store in stores)
         assert all(torch.equal(one[name], two[name]) for name in one | two)
+
+
+def test_a_program_leaves_its_group(tmp_path) -> None:
+    """A group that still runs while the interpreter ends can abort it, after everything was done."""
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    assert program("d2st", lambda: 0) == 0
+    assert not torch.distributed.is_initialized()
 
 
 def test_an_evaluation_is_the_same(small, alone, tmp_path) -> None:

@@ -5,6 +5,7 @@ Nothing heavy is imported before it is used: the command line asks for its rank 
 
 import os
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -86,6 +87,16 @@ def mixed_precision(precision: str, device: str) -> "MixedPrecision":
             return data
 
     return WholeInputs(precision, device)
+
+
+def leave() -> None:
+    """Leave the other processes, when all is done; does nothing where there are none.
+
+    Without it the threads of the process group still run while the interpreter ends, which now and then aborts it.
+    """
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def share(fabric: "Fabric", count: int) -> range:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import D2STError
 from .console import tell
-from .distributed import process_rank
+from .distributed import leave, process_rank
 
 
 def program(name: str, work: Callable[[], int], debug: bool = False) -> int:
@@ -48,7 +48,9 @@ def _run(name: str, work: Callable[[], int], debug: bool) -> int:
             if not first:
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
-            return work()
+            code = work()
+            leave()
+            return code
     except KeyboardInterrupt:
         tell(f"{name}: interrupted.")
         return 130
