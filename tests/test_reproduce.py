@@ -342,7 +342,7 @@ def test_the_small_version_has_the_papers_numbers():
     for name, own in (("4", "4"), ("5", "5"), ("7", "7"), ("9", "9"), ("10", "10")):
         theirs = [row["numbers"][0] for row in paper.read(name)["rows"]]
         assert [row["numbers"][0] for row in by_name[own]["rows"] if row["numbers"][0]] == theirs, name
-    eight = [row["numbers"][0] for row in by_name["8"]["rows"]]
+    eight = [row["numbers"][0] for row in by_name["8"]["rows"] if not row["name"].endswith("ours")]
     assert eight == [number for row in paper.read("8")["rows"] for number in row["numbers"]]
     kinetics = {r["name"]: r["numbers"][2] for name in ("4", "5") for r in paper.read(name)["rows"]}
     for row in by_name["spatial"]["rows"]:
@@ -356,7 +356,7 @@ def test_the_small_version_counts_what_it_runs(capsys):
     reproduce(ReproduceConfig("mini", dry_run=True))
     lines = capsys.readouterr().out.splitlines()
     trainings, tests = (sum(line.startswith(f"d2st {verb}") for line in lines) for verb in ("train", "eval"))
-    assert (trainings, tests) == (96, 98) and lines[-1].startswith("# Trainings: 96, tests: 98;")
+    assert (trainings, tests) == (111, 113) and lines[-1].startswith("# Trainings: 111, tests: 113;")
 
 
 def test_every_cell_of_the_small_version_can_be_built(parsed, tmp_path):
@@ -410,7 +410,7 @@ def test_the_small_version_from_clips_to_report(tmp_path, monkeypatch):
     monkeypatch.setattr(small_version, "RenderConfig", functools.partial(RenderConfig, clips=clips))
     monkeypatch.setattr(small_version, "split", lambda _: few)
     config = ReproduceConfig(
-        "mini", out=str(tmp_path), only=("4/Frozen", "4/D2ST"), seeds=0, episodes=2, test_episodes=20, device="cpu"
+        "mini", out=str(tmp_path), only=("4/Frozen", "4/D2ST-Adapter/"), seeds=0, episodes=2, test_episodes=20, device="cpu"
     )
     monkeypatch.setitem(small_version.CLASSES, "motions", LOOKS)
     done = reproduce(config)

@@ -26,9 +26,6 @@ from .base import Positions, SiteAdapterConfig, bottleneck_width
 
 Density = Triple | tuple[Triple, ...]
 
-# Table 14: (height, width) reference points of the four stages of a CNN, and of every block of a ViT.
-_SPATIAL_CNN, _TEMPORAL_CNN, _UNIFORM_CNN = (8, 4, 4, 2), (4, 2, 2, 1), (4, 4, 4, 4)
-_SPATIAL_VIT, _TEMPORAL_VIT, _UNIFORM_VIT = 4, 2, 4
 _GROUPS_CNN, _GROUPS_VIT = (1, 2, 4, 8), 4
 # Above what any clip has use for, and below what takes the memory of a machine.
 _MOST_POINTS, _MOST_CELLS = 2**20, 2**16
@@ -95,6 +92,12 @@ class D2STConfig(SiteAdapterConfig):
     offset_lr: float = option(1.0, **NOT_NEGATIVE)
     time_kernel: Literal["cube", "column", "difference"] = "cube"
 
+    # Table 14: reference points in height and in width, of the four stages of a CNN and of every block of a ViT.
+    sides: ClassVar[dict[str, tuple[tuple[int, ...], int]]] = {
+        "spatial": ((8, 4, 4, 2), 4),
+        "temporal": ((4, 2, 2, 1), 2),
+        "uniform": ((4, 4, 4, 4), 4),
+    }
     name: ClassVar[str] = "d2st"
     newer: ClassVar[frozenset[str]] = frozenset(
         ("position_bias", "values", "points", "offset_init", "offset_lr", "time_kernel")
@@ -160,18 +163,14 @@ class D2STConfig(SiteAdapterConfig):
 
     def _densities(self, site: Site, backbone: Backbone, frames: int) -> dict[str, Triple]:
         """Pathway name -> (n_t, n_h, n_w) at one site."""
-        vit, stage = backbone.has_tokens, min(site.index, 3)
-        defaults = {
-            "spatial": (max(1, frames // 4), _SPATIAL_VIT if vit else _SPATIAL_CNN[stage]),
-            "temporal": (frames, _TEMPORAL_VIT if vit else _TEMPORAL_CNN[stage]),
-            "uniform": (max(1, frames // 2), _UNIFORM_VIT if vit else _UNIFORM_CNN[stage]),
-        }
+        times = {"spatial": max(1, frames // 4), "temporal": frames, "uniform": max(1, frames // 2)}
         densities = {}
         for name in ("spatial", "temporal") if self.pathways == "both" else (self.pathways,):
             given = getattr(self, name)
             if given is None:  # a default adjusts itself to small maps, a given density is taken at its word
-                n_t, n_s = defaults[name]
-                density = (n_t, min(n_s, site.grid[0]), min(n_s, site.grid[1]))
+                stages, block = self.sides[name]
+                side = block if backbone.has_tokens else stages[min(site.index, 3)]
+                density = (times[name], min(side, site.grid[0]), min(side, site.grid[1]))
             else:
                 density = given if isinstance(given[0], int) else _per_site(given, site, backbone, name)
             densities[name] = density

@@ -13,7 +13,8 @@ class D2STLocalConfig(D2STConfig):
 
     Its attention heads begin with the points just before and just after each patch, read what these have more than the
     patch itself, at points that begin at rest, move slowly and stay within the clip; its position embedding begins with
-    what changes over time; its pathways add up, as the paper writes and the released code does not. Every field of
+    what changes over time; its pathways add up, as the paper writes and the released code does not; and the temporal
+    pathway has 4x4 points in every frame, where Table 14 has 2x2 for most stages and blocks. Every field of
     :class:`D2STConfig` is one of this too, with the same meaning.
     """
 
@@ -25,5 +26,6 @@ class D2STLocalConfig(D2STConfig):
     offset_lr: float = reuse(D2STConfig, "offset_lr", 0.1)
     time_kernel: Literal["cube", "column", "difference"] = reuse(D2STConfig, "time_kernel", "difference")
 
+    sides: ClassVar[dict[str, tuple[tuple[int, ...], int]]] = {**D2STConfig.sides, "temporal": ((4, 4, 4, 4), 4)}
     name: ClassVar[str] = "d2st-local"
     newer: ClassVar[frozenset[str]] = frozenset()  # its defaults are ours and may change: digests hold them all

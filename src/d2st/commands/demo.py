@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import heads
-from ..adapters import D2STConfig, NoneConfig
+from ..adapters import D2STLocalConfig, NoneConfig
 from ..classifiers.few_shot import FewShotClassifier
 from ..data import sampling
 from ..data.datasets import ClipSet, open_dataset
@@ -29,7 +29,7 @@ from .tool_options import DemoConfig
 from .train import TrainConfig, train
 
 BACKBONE = "d2st_stills"
-ADAPTER = D2STConfig(ratio=0.5, positions=(1, 2, 3))  # the first stage's large map costs more than it gives
+ADAPTER = D2STLocalConfig(ratio=0.5, positions=(1, 2, 3))  # the first stage's large map costs more than it gives
 
 
 def demo(config: DemoConfig) -> dict:

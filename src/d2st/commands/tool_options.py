@@ -23,7 +23,7 @@ class DemoConfig(Checked):
     out: str = option(
         "runs/demo", "folder of clips, training run and report; the demo goes on where it was stopped in it"
     )
-    episodes: int = option(1500, "training episodes", **STEPS)
+    episodes: int = option(1200, "training episodes", **STEPS)
     way: int = option(5, "classes in an episode, in training and evaluation", least=2)
     test_episodes: int = option(3000, "episodes of an evaluation", **EPISODES)
     train_clips: int = option(20, "clips rendered of each training class", least=2, most=CLIPS["most"])

@@ -97,7 +97,8 @@ def mini_run(cell: Cell, seed: int, config: ReproduceConfig) -> Run:
     own = dict(setting.get("flags", {}))
     if config.episodes and method != "none":
         own["episodes"] = config.episodes
-    flags = {"episodes": plan["episodes"], **plan["methods"].get(method, {}), **own}
+    common = {"episodes": plan["episodes"], "prefix_crops": plan["prefix_crops"], "prefix_folder": str(out / "prefix")}
+    flags = {**common, **plan["methods"].get(method, {}), **own}
     part = setting.get("part", "test")
     name = run_name(dataset, setting["backbone"], method, own, seed, *([part] if part != "test" else []))
     folder = out / name
