@@ -409,9 +409,8 @@ def test_the_small_version_from_clips_to_report(tmp_path, monkeypatch):
     clips = {"train": 2, "val": 1, "test": 6}
     monkeypatch.setattr(small_version, "RenderConfig", functools.partial(RenderConfig, clips=clips))
     monkeypatch.setattr(small_version, "split", lambda _: few)
-    config = ReproduceConfig(
-        "mini", out=str(tmp_path), only=("4/Frozen", "4/D2ST-Adapter/"), seeds=0, episodes=2, test_episodes=20, device="cpu"
-    )
+    only = ("4/Frozen", "4/D2ST-Adapter/")
+    config = ReproduceConfig("mini", out=str(tmp_path), only=only, seeds=0, episodes=2, test_episodes=20, device="cpu")
     monkeypatch.setitem(small_version.CLASSES, "motions", LOOKS)
     done = reproduce(config)
     assert done["failed"] == {}
