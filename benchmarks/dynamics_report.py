@@ -59,9 +59,8 @@ def table(report: Report, results: list[dict], part: str, column: str) -> None:
         begun = [cell["left_chance"] for cell in every]
         missing = sum(episode is None for episode in begun)
         told = f"{np.median([b for b in begun if b is not None]):.0f}" if missing < len(begun) else "never"
-        rows.append(
-            [*row, len({cell["cell"]["seed"] for cell in every}), f"{told}, never {missing}" if missing else told]
-        )
+        seeds = sorted({len(accuracies[system, value]) for value in values if (system, value) in accuracies})
+        rows.append([*row, " to ".join(map(str, seeds)), f"{told}, never {missing}" if missing else told])
     report.table(header, rows)
     if OURS not in systems:
         return
