@@ -66,6 +66,20 @@ def test_equals_encoding_every_clip_in_every_episode(small) -> None:
     assert result["results"][0]["accuracy"] == pytest.approx(right / (12 * 6))
 
 
+def test_clips_come_to_the_device_as_bytes(small, monkeypatch) -> None:
+    from d2st.features import encode
+
+    read, run = [], encode.run_clips
+
+    def spy(model, forward, clips, view, **loading):
+        read.append(view(0, 0).dtype)
+        return run(model, forward, clips, view, **loading)
+
+    monkeypatch.setattr(encode, "run_clips", spy)
+    evaluate(config(small, shot=1, episodes=2))
+    assert read == [torch.uint8]
+
+
 def test_features_are_encoded_once(small, tmp_path, monkeypatch) -> None:
     import d2st.commands.evaluate as module
 

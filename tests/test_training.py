@@ -120,6 +120,21 @@ def test_workers_change_nothing(small, tmp_path) -> None:
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_clips_come_to_the_device_as_bytes(small, tmp_path, monkeypatch) -> None:
+    given, taken, onto = [], [], Trainer.to_device
+
+    def spy(self, unit):
+        given.append(unit.video.dtype)
+        taken.append(onto(self, unit))
+        return taken[-1]
+
+    monkeypatch.setattr(Trainer, "to_device", spy)
+    train(config(small, tmp_path, jitter=0.3, episodes=4, diagnose_every=4, validate_every=0))
+    assert set(given) == {torch.uint8} and len(given) == 5
+    assert {video.dtype for video in taken} == {torch.float32}
+    assert min(video.min() for video in taken) < 0  # normalized
+
+
 def test_no_validation_classes_keeps_the_last(small, tmp_path, capsys) -> None:
     result = train(config(small, tmp_path, split=None))
     assert "No validation, the last adapter will be the best" in capsys.readouterr().out

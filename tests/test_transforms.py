@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from d2st.data import transforms
@@ -117,6 +118,46 @@ def test_memory_layout_changes_nothing():
     clip = torch.randint(0, 256, (3, 3, 50, 70), dtype=torch.uint8)
     made = transforms.eval_transform(32, *CLIP)
     assert torch.equal(made(clip), made(clip.to(memory_format=torch.channels_last)))
+
+
+@pytest.mark.parametrize(
+    ("transform", "dtype"),
+    [
+        (transforms.eval_transform(32, *CLIP), torch.uint8),
+        (transforms.train_transform(32, *CLIP, jitter=0.4), torch.uint8),
+        (transforms.full_shot_transform(32, *CLIP, rand_augment=2), torch.uint8),
+        (transforms.CropsTransform(32, *CLIP, crops=3), torch.uint8),
+        (transforms.released_eval_transform(*CLIP, size=32, resize=40), torch.float32),
+        (transforms.released_query_transform(*CLIP, size=32, resize=40), torch.float32),
+    ],
+)
+def test_a_batch_that_is_normalized_later_has_the_same_bits(transform, dtype):
+    clip = torch.randint(0, 256, (4, 3, 40, 60), dtype=torch.uint8)
+    pixels, normalize = transforms.parts(transform)
+    torch.manual_seed(3)
+    whole = torch.stack([transform(clip) for _ in range(2)])
+    torch.manual_seed(3)
+    batch = torch.stack([pixels(clip) for _ in range(2)])
+    expected = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(*CLIP)])(batch)
+    kept = batch.clone()
+    assert batch.dtype == dtype
+    assert torch.equal(normalize(batch), whole) and torch.equal(whole, expected)
+    assert torch.equal(batch, kept)
+
+
+def test_what_needs_normalized_floats_stays_one_part():
+    transform = transforms.full_shot_transform(32, *CLIP, erasing=1.0)
+    pixels, normalize = transforms.parts(transform)
+    found = pixels(torch.randint(0, 256, (4, 3, 40, 60), dtype=torch.uint8))
+    assert pixels is transform and normalize is transforms.as_it_is
+    assert found.dtype == torch.float32 and (found == 0).any()
+
+
+def test_the_released_resize_has_the_bits_of_a_whole_clips():
+    clip = torch.randint(0, 256, (5, 3, 50, 70), dtype=torch.uint8).to(memory_format=torch.channels_last)
+    whole = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Resize((40, 40), antialias=False)])(clip)
+    pixels, _ = transforms.parts(transforms.released_eval_transform(*PLAIN, size=40, resize=40))
+    assert torch.equal(pixels(clip), whole)
 
 
 def test_wrong_options_are_refused():

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -15,6 +16,7 @@ from ..adapter_file import WEIGHTS as ADAPTER_WEIGHTS
 from ..data import sampling as frame_sampling
 from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, open_dataset
+from ..data.transforms import transform_onto
 from ..data.video.open import Video, read_any
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
@@ -245,7 +247,8 @@ class FewShotClassifier(HubModel):
             D2STError: it cannot be read, or its features are not finite.
         """
         name = "given as frames" if isinstance(clip, Tensor) else str(clip)
-        encoded = self.encode_all(read_any(clip, self.sample, self.transform).unsqueeze(0), [name])
+        transform = partial(transform_onto, self.device, self.transform)
+        encoded = self.encode_all(read_any(clip, self.sample, transform).unsqueeze(0), [name])
         return EncodedClips(encoded.frames[0], encoded.tokens[0])
 
     @torch.no_grad()

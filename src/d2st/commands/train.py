@@ -13,7 +13,7 @@ from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, NoPart, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..data.loaders import EpisodeClips
-from ..data.transforms import as_it_is
+from ..data.transforms import as_it_is, parts
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
@@ -181,20 +181,23 @@ def _task(
     classes = len(clips.classes), config.class_loss, text
     loss = EpisodicLoss(encoder, head, *episode, config.symmetric, *classes, maps and maps.suffix)
     sample = sampling.build(config.sampling, head.reading.frames)
+    normalize = as_it_is
     if maps:
         episodes = EpisodeClips(maps.clips, sampler, sample, as_it_is, as_it_is)
     else:
-        transforms = encoder.preprocessing.episode_transforms(
+        support, query = encoder.preprocessing.episode_transforms(
             config.transforms, flip=config.flip, jitter=config.jitter, augment=config.augment
         )
-        episodes = EpisodeClips(clips, sampler, sample, *transforms)
+        (support, _), (query, normalize) = parts(support), parts(query)
+        episodes = EpisodeClips(clips, sampler, sample, support, query)
     validation = None
     if validation_clips:
         text = name_features(head, encoder, validation_clips.classes, config.text)
         reading = sample, encoder.transform(transforms=config.transforms)
         scored = validation_clips, sampler, config.validation_episodes
         validation = EpisodicValidation(encoder, head, *scored, *reading, text, config)
-    return Task(loss, episodes, duration, validation, config.gradient_scale, maps and maps.prepare)
+    prepare = maps and maps.prepare
+    return Task(loss, episodes, duration, validation, config.gradient_scale, prepare, normalize=normalize)
 
 
 def _prefix_maps(config: TrainConfig, encoder: VideoEncoder, clips: ClipSet) -> PrefixMaps:

@@ -6,6 +6,7 @@ from ..classifiers.video import VideoClassifier
 from ..data import sampling
 from ..data.datasets import ClipSet, open_division, parts_of
 from ..data.loaders import ClipBatches
+from ..data.transforms import parts
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
@@ -97,11 +98,12 @@ def _task(
         erasing=config.erasing,
     )
     sample = sampling.build(config.sampling, frames, stride=config.stride)
-    batches = ClipBatches(clips, config.batch_size, sample, transform, config.seed)
+    pixels, normalize = parts(transform)
+    batches = ClipBatches(clips, config.batch_size, sample, pixels, config.seed)
     validation = None
     if validation_clips:
         validation = ClassificationValidation(classifier, validation_clips, frames, config.batch_size, config)
-    return Task(loss, batches, duration, validation)
+    return Task(loss, batches, duration, validation, normalize=normalize)
 
 
 def _validation_clips(config: FullShotTrainConfig, clips: ClipSet) -> ClipSet | None:

@@ -22,8 +22,8 @@ class Loaded:
 
     Attributes:
         index: of the episode or batch.
-        video: (S + Q, T, 3, H, W) float32, support, then query clips, each class by class; (B, T, 3, H, W) of a batch.
-            (S + Q, T, ...) float16 where maps are read in place of frames.
+        video: (S + Q, T, 3, H, W), support, then query clips, each class by class; (B, T, 3, H, W) of a batch; of the
+            type that the transforms give. (S + Q, T, ...) float16 where maps are read in place of frames.
         classes: int64 class ids: (way,) of the episode's classes, (B,) of the batch's clips.
         bad: clips that could not be read and what stands in for them: id -> reason.
         failure: why it could not be read; then ``video`` is empty.
@@ -51,7 +51,7 @@ class EpisodeClips(Dataset):
         clips: the set.
         sampler: draws the episodes from the set's labels.
         sample: frame sampler.
-        support_transform: of support clips.
+        support_transform: of support clips; the first part of one (``transforms.parts``) leaves them in bytes.
         query_transform: of query clips.
     """
 
@@ -117,7 +117,7 @@ def read_first(
         clips: the set.
         candidates: clips of it, in the order in which they are tried.
         sample: frame sampler.
-        transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        transform: uint8 (T, 3, H, W) -> (T, 3, h, w).
         place: seed, index and position of the randomness, see ``episodes.clip_generator``.
         bad: gets the reasons of those that cannot be read, by their ids.
 
@@ -182,7 +182,7 @@ class ClipBatches(Dataset):
         clips: the set.
         size: B, clips in a batch; batches run on over the end of an epoch.
         sample: frame sampler.
-        transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        transform: uint8 (T, 3, H, W) -> (T, 3, h, w), a whole one or the first part (``transforms.parts``).
         seed: of the order and of every clip's randomness.
     """
 

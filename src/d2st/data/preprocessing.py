@@ -11,12 +11,12 @@ from .clip_reading import Transforms
 from .transforms import (
     ClipTransform,
     CropsTransform,
+    Normalize,
     View,
     eval_transform,
     eval_view,
     fit,
     full_shot_transform,
-    normalize,
     released_eval_transform,
     released_query_transform,
     released_support_transform,
@@ -98,9 +98,9 @@ class Preprocessing:
             return v2.Compose([v2.Resize((resize, resize), antialias=False), v2.CenterCrop(size)])
         return fit(self.size, self.interpolation)
 
-    def normalize(self) -> ClipTransform:
+    def normalize(self) -> Normalize:
         """Build the last part of it: uint8 to float."""
-        return v2.Compose(normalize(self.mean, self.std))
+        return Normalize(self.mean, self.std)
 
     def view(self, transforms: Transforms, height: int, width: int) -> View:
         """Locate what :meth:`eval_transform` shows of pictures of ``height`` x ``width``."""

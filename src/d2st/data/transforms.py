@@ -1,7 +1,8 @@
 """Turn clips of bytes into normalized clips, with the same random choice for all frames of a clip.
 
 Every transform takes uint8 RGB of shape (T, 3, H, W) and gives float32 of shape (T, 3, h, w) with
-``(x / 255 - mean) / std``. Random ones draw from torch's global generator, so the caller seeds.
+``(x / 255 - mean) / std``. Random ones draw from torch's global generator, so the caller seeds. :func:`parts` splits a
+transform in two, so that bytes go to the device and become floats there: a fourth of what has to be moved.
 
 Three families. ``train_transform`` and ``eval_transform`` are our default: they keep the aspect ratio. The
 ``released_*`` ones are those of the official D2ST-Adapter code, whose support and query clips differ in training.
@@ -19,6 +20,54 @@ from torchvision.transforms.v2 import functional as F
 from ..errors import D2STError
 
 ClipTransform = Callable[[torch.Tensor], torch.Tensor]
+
+
+class Normalizing(torch.nn.Module):
+    """Change a clip's pixels, with all that is random, then normalize.
+
+    Attributes:
+        pixels: uint8 (T, 3, H, W) -> (T, 3, h, w) or several of these: uint8, or float32 in 0..1 of the released code's
+            transforms, which do not round.
+        normalize: (..., 3, h, w) of both -> float32, on any device; the same bits for a batch as clip by clip.
+    """
+
+    def __init__(self, pixels: ClipTransform, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.pixels = pixels
+        self.normalize = Normalize(mean, std)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """(T, 3, H, W) uint8 -> (T, 3, h, w) float32."""
+        return self.normalize(self.pixels(clip))
+
+
+class Normalize(torch.nn.Module):
+    """Normalize uint8, or floats in 0..1, of shape (..., 3, H, W): (x / 255 - mean) / std."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.mean, self.std = list(mean), list(std)
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
+        """(..., 3, H, W) -> the same in float32."""
+        own = not clip.is_floating_point()  # a fresh copy, which no one else has
+        return F.normalize(F.to_dtype(clip, torch.float32, scale=True), self.mean, self.std, inplace=own)
+
+
+def parts(transform: ClipTransform) -> tuple[ClipTransform, ClipTransform]:
+    """Split a transform into what is done where clips are read, and what may be done on the device.
+
+    The second part is the identity for transforms that end in floats, such as one's own.
+    """
+    if isinstance(transform, Normalizing):
+        return transform.pixels, transform.normalize
+    return transform, as_it_is
+
+
+def transform_onto(device: torch.device, transform: ClipTransform, frames: torch.Tensor) -> torch.Tensor:
+    """Transform a clip's frames on their way to a device."""
+    pixels, normalize = parts(transform)
+    return normalize(pixels(frames).to(device))
 
 
 @dataclass(frozen=True)
@@ -84,7 +133,7 @@ def eval_transform(
     Raises:
         D2STError: the interpolation has another name.
     """
-    return v2.Compose([fit(size, interpolation), *normalize(mean, std)])
+    return Normalizing(fit(size, interpolation), mean, std)
 
 
 def fit(size: int | tuple[int, int], interpolation: str = "bicubic") -> ClipTransform:
@@ -125,21 +174,21 @@ def train_transform(
         steps.append(v2.RandomHorizontalFlip(0.5))
     if jitter:
         steps.append(v2.ColorJitter(jitter, jitter, jitter, jitter / 4))
-    return v2.Compose([*steps, *normalize(mean, std)])
+    return Normalizing(v2.Compose(steps), mean, std)
 
 
 def released_eval_transform(
     mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256
 ) -> ClipTransform:
     """Test clips of the released code: exactly ``resize`` x ``resize``, aspect ratio ignored, then center crop."""
-    return v2.Compose([*_released_resize(resize), v2.CenterCrop(size), v2.Normalize(mean, std)])
+    return Normalizing(v2.Compose([_ReleasedResize(resize), v2.CenterCrop(size)]), mean, std)
 
 
 def released_support_transform(
     mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256
 ) -> ClipTransform:
     """Support clips of the released training: resize and random crop, no flip, no jitter."""
-    return v2.Compose([*_released_resize(resize), v2.RandomCrop(size), v2.Normalize(mean, std)])
+    return Normalizing(v2.Compose([_ReleasedResize(resize), v2.RandomCrop(size)]), mean, std)
 
 
 def released_query_transform(
@@ -151,9 +200,9 @@ def released_query_transform(
     the paper.
     """
     color = [v2.RandomGrayscale(0.3), v2.ColorJitter(0.5, 0.5, 0.5, 0.25)]
-    steps = [*_released_resize(resize), v2.RandomCrop(size), *color, v2.Normalize(mean, std)]
+    steps = [_ReleasedResize(resize), v2.RandomCrop(size), *color]
     # Mirroring before or after the resize gives the same pictures; here it costs less.
-    return v2.Compose([v2.RandomHorizontalFlip(0.5), *steps] if flip else steps)
+    return Normalizing(v2.Compose([v2.RandomHorizontalFlip(0.5), *steps] if flip else steps), mean, std)
 
 
 class _Cover(torch.nn.Module):
@@ -193,13 +242,19 @@ def interpolation_mode(name: str) -> InterpolationMode:
     return modes[name]
 
 
-def _released_resize(resize: int) -> list[torch.nn.Module]:
-    return [v2.ToDtype(torch.float32, scale=True), v2.Resize((resize, resize), antialias=False)]
+class _ReleasedResize(torch.nn.Module):
+    """Resize as the released code does: floats, which are not rounded, frame by frame, so that no clip is copied."""
 
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
 
-def normalize(mean: Sequence[float], std: Sequence[float]) -> list[torch.nn.Module]:
-    """Return steps from uint8 to (x / 255 - mean) / std."""
-    return [v2.ToDtype(torch.float32, scale=True), v2.Normalize(list(mean), list(std))]
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:  # (T, 3, H, W) uint8 -> (T, 3, side, side) float32
+        resized = clip.new_empty(len(clip), 3, self.side, self.side, dtype=torch.float32)
+        for frame, place in zip(clip, resized, strict=True):
+            floats = F.to_dtype(frame, torch.float32, scale=True)
+            place.copy_(F.resize(floats, [self.side, self.side], antialias=False))
+        return resized
 
 
 def as_it_is(clip: torch.Tensor) -> torch.Tensor:
@@ -271,13 +326,11 @@ def full_shot_transform(
         # Bilinear: torchvision turns tensors in no better way.
         drawn = v2.RandAugment(1, round(3 * magnitude), 3 * MAGNITUDES + 1, InterpolationMode.BILINEAR, fill=grey)
         steps.append(v2.RandomApply([drawn], 0.5))
-    steps += normalize(mean, std)
-    if erasing:
-        steps.append(v2.RandomErasing(erasing))  # with zeros, which are the mean now
-    return v2.Compose(steps)
+    whole = Normalizing(v2.Compose(steps), mean, std)
+    return v2.Compose([whole, v2.RandomErasing(erasing)]) if erasing else whole  # with zeros, which are the mean now
 
 
-class CropsTransform:
+class CropsTransform(Normalizing):
     """Test crops of a clip, (T, 3, H, W) -> (crops, T, 3, h, w).
 
     The picture is resized until it just covers ``size``. One crop is its center; several lie at equal distances along
@@ -301,18 +354,21 @@ class CropsTransform:
     ) -> None:
         if crops < 1:
             raise D2STError(f"A test clip needs at least 1 crop, not {crops}.")
-        self.size = pair(size)
-        self.interpolation = interpolation
-        self.crops = crops
-        self.normalize = v2.Compose(normalize(mean, std))
+        super().__init__(_Crops(pair(size), interpolation, crops), mean, std)
 
-    def __call__(self, clip: torch.Tensor) -> torch.Tensor:
-        """(T, 3, H, W) uint8 -> (crops, T, 3, h, w) float32."""
+
+class _Crops(torch.nn.Module):
+    """Cut several crops, (T, 3, H, W) -> (crops, T, 3, h, w) uint8."""
+
+    def __init__(self, size: tuple[int, int], interpolation: str, crops: int) -> None:
+        super().__init__()
+        self.size, self.interpolation, self.crops = size, interpolation, crops
+
+    def forward(self, clip: torch.Tensor) -> torch.Tensor:
         clip = cover(clip, self.size, self.interpolation)
         height, width = self.size
         tops, lefts = (offsets(clip.shape[i] - side, self.crops) for i, side in ((-2, height), (-1, width)))
-        cut = [clip[..., y : y + height, x : x + width] for y, x in zip(tops, lefts, strict=True)]
-        return torch.stack([self.normalize(part) for part in cut])  # (crops, T, 3, h, w)
+        return torch.stack([clip[..., y : y + height, x : x + width] for y, x in zip(tops, lefts, strict=True)])
 
 
 def offsets(slack: int, count: int) -> list[int]:

@@ -12,7 +12,7 @@ from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading
 from ..data.datasets import ClipSet
 from ..data.options import ViewOptions
-from ..data.transforms import CropsTransform
+from ..data.transforms import ClipTransform, parts
 from ..features.runner import run_clips
 from ..utils.device import check_loading
 
@@ -46,7 +46,7 @@ class Answers:
 class ReadViews:
     """Read (views * crops, T, 3, h, w) of a clip; the frames of all views are read at once."""
 
-    def __init__(self, clips: ClipSet, reading: ClipReading, views: int, transform: CropsTransform) -> None:
+    def __init__(self, clips: ClipSet, reading: ClipReading, views: int, transform: ClipTransform) -> None:
         self.clips, self.transform = clips, transform
         rule = {"stride": reading.stride, "views": views}
         self.rules = [frame_rules.build(reading.sampling, reading.frames, view=view, **rule) for view in range(views)]
@@ -86,11 +86,12 @@ def classify(
     """
     check_loading(workers, batch_size)
     views = views or ViewOptions()
+    pixels, normalize = parts(model.encoder.preprocessing.crops_transform(views.crops))
     found = run_clips(
         model,
-        lambda video: [_scores(model, video, views.average, batch_size)],
+        lambda video: [_scores(model, normalize(video), views.average, batch_size)],
         clips,
-        ReadViews(clips, reading, views.views, model.encoder.preprocessing.crops_transform(views.crops)),
+        ReadViews(clips, reading, views.views, pixels),
         fabric=fabric,
         batch_size=max(1, batch_size // (views.views * views.crops)),
         workers=workers,

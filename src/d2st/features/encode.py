@@ -10,6 +10,7 @@ from torch import Tensor
 from ..data.datasets import ClipSet
 from ..data.episodes import clip_generator
 from ..data.sampling import Sampler
+from ..data.transforms import parts
 from ..encoder import VideoEncoder
 from ..heads import Head
 from .runner import run_clips
@@ -52,12 +53,12 @@ class Features:
 
 
 class ReadFrames:
-    """Read the frames of a clip's view and make them fit for the encoder.
+    """Read the frames of a clip's view and transform them.
 
     Args:
         clips: the set.
         sample: frame sampler (``d2st.data.sampling``).
-        transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        transform: uint8 (T, 3, H, W) -> (T, 3, h, w).
         seed: None reads the frames of the deterministic test rule; a number draws them, from (seed, clip, view).
     """
 
@@ -82,6 +83,8 @@ def encode_clips(
 ) -> Features:
     """Encode clips of a set; those that cannot be read are left out and listed.
 
+    Frames go to the device as bytes, and are normalized there, where the transform is one of this package's.
+
     Args:
         encoder: on its device.
         clips: the set.
@@ -96,11 +99,12 @@ def encode_clips(
         D2STError: as ``run_clips``.
     """
     heads = [head for head in heads if head.needs_maps]
+    pixels, normalize = parts(transform)
     found = run_clips(
         encoder,
-        lambda video: encode_batch(encoder, video, heads),
+        lambda video: encode_batch(encoder, normalize(video), heads),
         clips,
-        ReadFrames(clips, sample, transform, seed),
+        ReadFrames(clips, sample, pixels, seed),
         views=views,
         **loading,
     )

@@ -20,7 +20,7 @@ from ..backbones.fingerprint import fingerprint
 from ..data.datasets import ClipSet
 from ..data.episodes import clip_generator, torch_seed
 from ..data.loaders import seeded
-from ..data.transforms import ClipTransform
+from ..data.transforms import ClipTransform, parts
 from ..data.video.errors import VideoError
 from ..data.video.open import probe
 from ..errors import D2STError
@@ -164,7 +164,8 @@ class PrefixMaps:
         index, own = self._index(), share(fabric, len(self.frames))
         found = {clip: self.lengths[clip] for clip in own if isinstance(self.lengths[clip], str)}
         jobs = [(clip, crop) for clip in own if clip not in found for crop in range(self.crops)]
-        results = run_jobs(partial(_read, self.frames, self.transform), jobs, self.compute.workers)
+        pixels, _ = parts(self.transform)
+        results = run_jobs(partial(_read, self.frames, pixels), jobs, self.compute.workers)
         bar, cast = progress("prefix", len(jobs), "crops"), autocast(fabric.device, self.compute.precision)
         with bar as advance, cast, file.open("r+b") as opened, lost_workers():
             for (clip, crop), result in zip(jobs, results, strict=True):
@@ -180,9 +181,10 @@ class PrefixMaps:
         return found
 
     def _maps(self, video: Tensor, clip: int, device: torch.device) -> bytes:
-        """Compute the maps of frames (L, 3, h, w) of a clip."""
-        parts = [self.suffix.prefix(part.to(device)) for part in video.split(_FRAMES)]
-        maps = torch.cat(parts).half()  # (L, ...)
+        """Compute the maps of frames (L, 3, h, w) of a clip, as bytes or floats."""
+        _, normalize = parts(self.transform)
+        found = [self.suffix.prefix(normalize(part.to(device))) for part in video.split(_FRAMES)]
+        maps = torch.cat(found).half()  # (L, ...)
         if not maps.isfinite().all():
             raise D2STError(
                 f"The maps of clip '{self.frames.clips[clip].id}' at {self.suffix.cut} are not finite in half "

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from ..data.datasets import ClipSet
 from ..data.video.errors import VideoError
@@ -86,7 +86,7 @@ def run_clips(
         _Views(read, indices, views),
         batch_size=batch_size,
         num_workers=workers,
-        collate_fn=list,
+        collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )
     was_training = model.training
@@ -94,16 +94,14 @@ def run_clips(
     rows: list[tuple[Tensor, ...] | str] = []  # of each view, the parts or the reason
     with progress(action, len(indices) * views, "clips") as advance, autocast(device, precision):
         for batch in from_workers(loader):
-            readable = [view for view in batch if not isinstance(view, str)]
-            if readable:
-                video = torch.stack(readable).to(device, non_blocking=True)
-                parts = [part.cpu() for part in forward(video)]
-                places = [len(rows) + i for i, view in enumerate(batch) if not isinstance(view, str)]
+            if batch.video is not None:
+                parts = [part.cpu() for part in forward(batch.video.to(device, non_blocking=True))]
+                places = [len(rows) + i for i, reason in enumerate(batch.reasons) if reason is None]
                 names = [clips.clips[indices[place // views]].id for place in places]
                 check_finite(parts, names, precision, outputs)
                 found = zip(*parts, strict=True)
-            rows += [view if isinstance(view, str) else next(found) for view in batch]
-            advance(len(batch))
+            rows += [next(found) if reason is None else reason for reason in batch.reasons]
+            advance(len(batch.reasons))
     model.train(was_training)
     own = _by_clip(rows, indices, clips, views)
     return own if fabric is None else _gathered(fabric, own)
@@ -124,6 +122,24 @@ class _Views(Dataset):
             return self.read(int(self.indices[place]), view)
         except VideoError as error:
             return error.reason
+
+
+class _Batch(NamedTuple):
+    """Hold views that were read: those that can be as one tensor (B, ...), which is what gets pinned, and the reasons.
+
+    Attributes:
+        video: None where none of them can be read.
+        reasons: of each view; None of one that can be read.
+    """
+
+    video: Tensor | None
+    reasons: list[str | None]
+
+
+def _collate(views: list[Tensor | str]) -> _Batch:
+    readable = [view for view in views if not isinstance(view, str)]
+    reasons = [view if isinstance(view, str) else None for view in views]
+    return _Batch(default_collate(readable) if readable else None, reasons)
 
 
 def _by_clip(rows: Sequence, indices: Sequence[int], clips: ClipSet, views: int) -> ClipOutputs:

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from ..data.datasets import ClipSet
 from ..data.episodes import MODEL, generator, torch_seed
 from ..data.loaders import Loaded
+from ..data.transforms import ClipTransform, as_it_is
 from ..errors import D2STError
 from ..utils.device import check_loading
 from ..utils.distributed import lost_processes
@@ -50,6 +51,7 @@ class Task:
         gradient_scale: factor of a step's mean gradient.
         prepare: called once with Fabric before the first unit is read. Or None.
         diagnosis: called with clips (B, T, 3, H, W) every ``run.diagnose_every``, gives figures by name. Or None.
+        normalize: called with a unit's clips on the device, gives them as ``loss`` takes them.
     """
 
     loss: nn.Module
@@ -59,6 +61,7 @@ class Task:
     gradient_scale: float = 1.0
     prepare: Callable[["Fabric"], None] | None = None
     diagnosis: Callable[[Tensor], dict[str, float]] | None = None
+    normalize: ClipTransform = as_it_is
 
 
 class Trainer:
@@ -220,8 +223,11 @@ class Trainer:
             raise D2STError(f"{unit.failure} The state at {self.now} is in {self.folder.state}.")
         self.unreadable.found |= unit.bad
         torch.manual_seed(torch_seed(generator(self.seed, unit.index, MODEL)))  # drop-out and its like
-        video = unit.video.to(self.fabric.device, non_blocking=True)
-        return self.model(video, unit.classes.to(self.fabric.device))
+        return self.model(self.to_device(unit), unit.classes.to(self.fabric.device, non_blocking=True))
+
+    def to_device(self, unit: Loaded) -> Tensor:
+        """Give a unit's clips on the device, normalized."""
+        return self.task.normalize(unit.video.to(self.fabric.device, non_blocking=True))
 
     def gather(self, measured: list[Tensor], stop: Stop) -> tuple[Tensor, Tensor, Tensor, int]:
         """Exchange what the processes measured in a step: loss and accuracy (2,) of each unit; and what they noticed.
@@ -248,7 +254,7 @@ class Trainer:
         if self.task.diagnosis is not None:
             self.task.loss.eval()
             with torch.no_grad(), self.fabric.autocast():
-                figures |= self.task.diagnosis(unit.video.to(self.fabric.device))
+                figures |= self.task.diagnosis(self.to_device(unit))
             self.model.train()
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..data.clip_reading import Transforms
-from ..data.transforms import View
+from ..data.transforms import View, transform_onto
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..utils.device import Precision, autocast
@@ -123,9 +123,9 @@ def clip_points(
         place = _in_model(token, view, len(frames))
         shown = (int(token[0]), float(token[2]), float(token[1]))
     device = next(encoder.parameters()).device
-    video = encoder.transform(transforms=transforms)(frames)
+    video = transform_onto(device, encoder.transform(transforms=transforms), frames)
     with autocast(device, precision):
-        pathways, features = sampled_points(encoder, video.to(device), place)
+        pathways, features = sampled_points(encoder, video, place)
     features = features.float().cpu()
     numbers = [torch.cat([entry.shifted.flatten(), entry.attention]) for entry in pathways]
     check_finite([part[None] for part in (features, *numbers)], ["to be shown"], precision)

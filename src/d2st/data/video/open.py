@@ -66,7 +66,7 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
 
 
 def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]) -> Tensor:
-    """Read a clip as an encoder takes it, float (T, 3, h, w).
+    """Read a clip as an encoder takes it, float (T, 3, h, w), on the device where the transform leaves it.
 
     Args:
         clip: a path; uint8 RGB frames (L, 3, H, W) of any length, from which T are sampled; or float frames
