@@ -29,7 +29,7 @@ from ..training.material import Material
 from ..training.run_folder import RunFolder
 from ..training.trainer import Task, Trainer
 from ..utils.console import say
-from ..utils.device import pick_device
+from ..utils.device import deterministic, pick_device
 from ..utils.distributed import launch, world_size
 from ..utils.options import ComputeOptions
 from ..utils.provenance import config_dict, default_dict, write_result
@@ -147,7 +147,8 @@ def run_training(
         if not pathways(encoder):
             fabric.print(f"{NO_POINTS.format(encoder.config.name)} Gradients alone are measured.")
     options = {"clip_norm": config.clip_norm, "run": config, "compute": config}
-    state = Trainer(fabric, task, folder, optimizer, learning_rate, **options).fit()
+    with deterministic(config.deterministic, fabric.device):
+        state = Trainer(fabric, task, folder, optimizer, learning_rate, **options).fit()
     if give_back:
         fabric.barrier()  # the first process writes them
         weights, _ = read_tensors(folder.best / WEIGHTS, what="adapter weights", remedy="start the run again")

@@ -74,6 +74,11 @@ class RunOptions(Checked):
     grad_checkpointing: bool = option(
         False, "recompute the backbone's blocks in the backward pass, for less memory and a third more time"
     )
+    deterministic: bool = option(
+        False,
+        "the same bits in every run on a CUDA GPU too, of one kind and with the same versions, for more time; on a CPU "
+        "they are the same anyway",
+    )
     diagnose_every: int = option(
         0,
         "episodes, or a classifier's batches, between measurements of what d2st inspect shows and of the gradients of "

@@ -1,6 +1,7 @@
 """Pick the device and the precision that a config asks for."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import torch
@@ -55,6 +56,37 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if precision not in DTYPES:
         raise D2STError(f"There is no precision '{precision}'; choose fp32, bf16 or fp16.")
     return torch.autocast(device.type, DTYPES[precision])
+
+
+@contextlib.contextmanager
+def deterministic(enable: bool, device: torch.device) -> Iterator[None]:
+    """Let a CUDA GPU compute the same bits in every run, as a CPU does anyway.
+
+    Raises:
+        D2STError: the device has no such mode, or something that is computed within has no such way on it.
+    """
+    if not enable or device.type == "cpu":
+        yield
+        return
+    if device.type != "cuda":
+        raise D2STError(f"deterministic is for CPUs and CUDA GPUs, not for {device.type}; leave it off.")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS promises nothing
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
+    try:
+        yield
+    except RuntimeError as error:
+        if "deterministic" not in str(error):
+            raise
+        reason = str(error).split(", but you set")[0].splitlines()[0]
+        raise D2STError(
+            f"The bits cannot be the same in every run on this GPU ({reason}); leave deterministic off, or compute on "
+            "the CPU."
+        ) from error
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.utils.deterministic.fill_uninitialized_memory = before[1]
 
 
 @contextlib.contextmanager
