@@ -38,6 +38,22 @@ def test_verbs_without_a_model_do_not_import_any():
         assert done.stdout.splitlines()[-1] == "[]", arguments
 
 
+def test_predict_imports_no_more_than_it_uses(small):
+    """Imports are most of what a small prediction takes."""
+    data, heavy = small / "data", ["lightning_fabric", "tensorboard", "matplotlib", "open_clip", "onnx", "onnxruntime"]
+    heavy += ["gradio", "pandas", "scipy", "sklearn", "IPython", "docstring_parser", "torchcodec"]
+    heavy += [f"d2st.{room}" for room in ("training.trainer", "evaluation.episodes", "visualize", "official", "studio")]
+    model = ["--backbone", "test_resnet", "--weights", str(small / "weights.safetensors"), "--image-size", "32"]
+    arguments = ["predict", "--support", str(data), "--query", str(data / "teal"), *model, "--format", "jsonl"]
+    code = (
+        f"import sys, d2st.commands.cli\nassert d2st.commands.cli.main({arguments}) == 0\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    *records, found = done.stdout.splitlines() or [done.stderr]
+    assert len(records) == 5 and found == "[]", done.stderr
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_has_documented_flags(name, capsys):
     config = load(COMMANDS[name].config)
