@@ -100,6 +100,36 @@ def test_a_skip_that_lands_wrong_falls_back_to_the_start(folder, monkeypatch):
     assert np.array_equal(video.read(path, [59, 30]).permute(0, 2, 3, 1), np.stack([everything[59], everything[30]]))
 
 
+def test_frames_that_no_other_refers_to_are_left_out(folder):
+    for kind in ("long_gop.mp4", "hevc_10bit.mp4"):
+        path = _made(folder, kind)
+        with container.open_video(path) as (opened, stream):
+            found = packets.scan(opened, stream)
+            assert found.spares, kind
+            times = [frame.pts for frame in container.decode(path, stream, found.packets, {found.times[33]})]
+        assert found.times[33] in times and times == sorted(times)
+        assert len(times) < 0.9 * found.frames, kind
+    for kind in ("h264.ts", "h264.avi", "vp9.webm", "mpeg4.avi"):  # nothing tells, or times cannot be trusted
+        with container.open_video(_made(folder, kind)) as (opened, stream):
+            assert not packets.scan(opened, stream).spares, kind
+
+
+def test_a_frame_that_was_left_out_by_mistake_is_decoded_again(folder, monkeypatch):
+    path, decode = _made(folder, "long_gop.mp4"), video.decode
+    everything = list(video.iter_frames(path))
+    spared = []
+
+    def forgetful(path, stream, packets, needed=None):
+        spared.append(needed is not None)
+        return decode(path, stream, packets, None if needed is None else ())
+
+    monkeypatch.setattr(video, "decode", forgetful)
+    for index in range(20, 24):
+        clip = video.read(path, [index])
+        assert np.array_equal(clip.permute(0, 2, 3, 1), everything[index][None])
+    assert spared.count(False) > 0  # a picture that is not there made the reader begin again
+
+
 def test_hidden_reference_pictures_are_not_frames():
     assert packets._vp8_hidden(bytes([0b00000])) and not packets._vp8_hidden(bytes([0b10000]))
     hidden, shown, existing = 0b10000000, 0b10000010, 0b10001000

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import chain, pairwise
 
@@ -108,8 +108,10 @@ def packets_from(path, found: Scan, start: int = 0) -> Iterator:
                 yield packet
 
 
-def decode(path, stream, packets: Iterable) -> Iterator:
+def decode(path, stream, packets: Iterable, needed: Container[int] | None = None) -> Iterator:
     """Yield frames in the order the decoder gives them; at least one.
+
+    Where the times of the frames that are ``needed`` are given, others that no frame refers to are left out.
 
     What precedes the first key packet and what follows the last frame may fail to decode: that is a recording which
     began or ended too early, and its frames are whole. An error between frames refuses the file. Of a last packet that
@@ -126,6 +128,8 @@ def decode(path, stream, packets: Iterable) -> Iterator:
             break
         count += 1
         begun = begun or packet.is_keyframe
+        if needed is not None:
+            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in needed else "NONREF"
         try:
             frames = stream.codec_context.decode(packet)
         except (av.error.FFmpegError, OSError) as error:

@@ -28,6 +28,11 @@ class Fields:
         self.single = 0
         self.paired = 0
 
+    @property
+    def may_come(self) -> bool:
+        """Say whether packets may hold fields, as far as is known; what is not known of a codec is taken for none."""
+        return self._look is not None and self._look.may_have
+
     def __call__(self, packet) -> bool:
         """Say whether a packet completes the frame of the one before."""
         found = self._look.fields(bytes(packet)) if self._look and self._look.may_have else ()

@@ -35,6 +35,7 @@ class Scan:
             the first key frame is one from which a broadcast or a camcorder's part begins, with frames that refer to
             what came before.
         rate: frames a second by their times, of field-coded streams, whose header may count fields; else 0.
+        spares: pictures that no other refers to may be left out by the decoder, and the times tell which those are.
     """
 
     packets: list | None
@@ -44,6 +45,7 @@ class Scan:
     sure: bool = True
     begins: tuple[bool, int | None] = (True, None)
     rate: float = 0.0
+    spares: bool = False
 
 
 def scan(container, stream) -> Scan:
@@ -88,7 +90,8 @@ def scan(container, stream) -> Scan:
         span = float((max(own) - min(own)) * stream.time_base)
         return Scan(kept, frames, [], [], sure, begins, (frames - 1) / span if span else 0.0)
     starts = _starts(times, shown, resets) if skips else []
-    return Scan(kept, frames, sorted(own), starts, sure, begins)
+    spares = skips and sure and not second.may_come and _marks_references(codec, extradata or b"")
+    return Scan(kept, frames, sorted(own), starts, sure, begins, spares=spares)
 
 
 def _starts(times: list[int], shown: list[bool], resets: list[bool]) -> list[tuple[int, int]]:
@@ -152,6 +155,16 @@ def _restarts(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]:
         kinds = range(32)
         return lambda data: _slices(data, (extradata[21] & 3) + 1, lambda b: b >> 1 & 63, kinds) <= set(range(16, 22))
     return lambda data: False
+
+
+def _marks_references(codec: str, extradata: bytes) -> bool:
+    """Say whether each unit of a stream tells whether others refer to it.
+
+    H.264 does (nal_ref_idc). HEVC does within a temporal layer alone, so there must be one (ISO 14496-15, 8.3.2.1.2).
+    """
+    if codec == "hevc":
+        return len(extradata) > 22 and extradata[0] == 1 and extradata[21] >> 3 & 7 == 1
+    return codec == "h264" and length_prefix(codec, extradata) > 0
 
 
 def _begins(codec: str, extradata: bytes, data: bytes) -> bool:

@@ -17,7 +17,7 @@ The rules, all of them:
   it (FFmpeg's own VP8 and VP9 decoders give none). A stream that changes its picture size is scaled to its first one.
 * A decoder error refuses the file, unless it precedes the first key frame or nothing decodes after it: such a clip is
   as long as what decodes. Missing frames, and pictures that the decoder marks as damaged and that are used, are told by
-  one :class:`VideoWarning` each.
+  one :class:`VideoWarning` each. What no frame that is read refers to may be left out, and its damage is not seen.
 * Pictures of more than 64 megapixels are refused, and more than 2 GiB of them. Pictures longer than 2560 pixels come at
   half the size, or another whole fraction, that leaves 1024 pixels for the short side.
 * One thread decodes. Data loader workers, not decoder threads, are the parallelism.
@@ -106,7 +106,8 @@ def read_clip(
     """Read the frames that a sampler picks (:mod:`d2st.data.sampling`).
 
     Stretches without wanted frames are skipped where the packets prove that decoding can start again exactly
-    (:func:`d2st.data.video.packets.plan`). Memory is the frames asked for, and the compressed file up to 64 MiB.
+    (:func:`d2st.data.video.packets.plan`), and so are frames that no other refers to. Memory is the frames asked for,
+    and the compressed file up to 64 MiB.
 
     Args:
         path: a video file.
@@ -129,7 +130,7 @@ def read_clip(
         again = copy.deepcopy(rng)  # a second sampling draws what one on the right length would have drawn
         indices = _within(path, sample(promised, rate, rng), promised)  # (T,)
         # Packets say where decoding can start again by the numbers of all frames, also of those that do not decode.
-        no_skips = replace(found, starts=[])
+        no_skips = replace(found, starts=[], spares=False)
         try:
             return _pictures(path, stream, found if promised == found.frames else no_skips, size, indices)
         except _Ended as end:
@@ -233,12 +234,17 @@ def _pictures(path, stream, found: Scan, size: tuple[int, int], indices: np.ndar
     """
     wanted = np.unique(indices)
     stretches = plan(found, wanted)
-    if len(stretches) > 1 or stretches[0][0]:
-        pictures = _pick(path, stream, found, stretches, size, indices)
+    if found.spares or len(stretches) > 1 or stretches[0][0]:
+        try:
+            pictures = _pick(path, stream, found, stretches, size, indices)
+        except VideoError:
+            if not found.spares:
+                raise
+            pictures = None  # what is left out looks whole: whether the damage is at the end is not seen
         if pictures is not None:
             return pictures
         with open_video(path) as (_, fresh):  # a used decoder remembers damage
-            return _pick(path, fresh, found, [(0, 0, wanted.tolist())], size, indices)
+            return _pick(path, fresh, replace(found, spares=False), [(0, 0, wanted.tolist())], size, indices)
     return _pick(path, stream, found, [(0, 0, wanted.tolist())], size, indices)
 
 
@@ -246,12 +252,15 @@ def _pick(path, stream, found: Scan, stretches, size, indices) -> torch.Tensor |
     """Decode stretches to frames (T, 3, H, W); None where a skip did not land where it should."""
     pictures = FrameBuffer(path, indices)
     damaged = 0
-    skips = len(stretches) > 1 or stretches[0][0] > 0
+    skips = found.spares or len(stretches) > 1 or stretches[0][0] > 0
     for start, index, targets in stretches:
         stream.codec_context.flush_buffers()
         wanted = set(targets)
         end = targets[-1] + 1
-        for frame in decode(path, stream, packets_from(path, found, start)):
+        needed = {found.times[target] for target in targets} if found.spares else None
+        for frame in decode(path, stream, packets_from(path, found, start), needed):
+            while found.spares and index not in wanted and frame.pts != found.times[index]:
+                index += 1  # it was left out
             if skips and (frame.pts != found.times[index] or frame.is_corrupt):
                 return None  # damage is mended from the frames before, which were skipped
             if index in wanted:
