@@ -48,7 +48,8 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         config = replace(with_reading(config, classifier.reading), head=classifier.head.spec)
         return classifier.to(device), SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
-    clips = None if is_file else open_dataset(config.support)  # refuses before anything is built
+    # refuses before anything is built
+    clips = None if is_file else open_dataset(config.support).decoded_by(config.decoder)
     model, reading, trained = create_model(config, device)
     encoder, head = model["encoder"], model["head"]
     if not trained:

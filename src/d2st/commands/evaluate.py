@@ -49,7 +49,7 @@ def evaluate(config: EvalConfig) -> dict:
     """
     _check(config)
     fabric = launch(pick_device(config.device))
-    clips = open_dataset(config.data, config.split, config.part)
+    clips = open_dataset(config.data, config.split, config.part).decoded_by(config.decoder)
     _samplers(config, clips.labels, clips.classes)  # refuses a split with too few clips before anything is encoded
     torch.manual_seed(config.seed)  # of what is untrained
     encoder, _ = create_encoder(config)

@@ -37,7 +37,7 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
     parts = parts_of(config.data, config.split)
     part = config.part or next((name for name in ("test", "val") if name in parts), "train")
-    clips = open_division(config.data, config.split, part, model.names)
+    clips = open_division(config.data, config.split, part, model.names).decoded_by(config.decoder)
     reading = model.reading(config.frames, config.sampling, config.stride, config.precision)
     loading = {"batch_size": config.batch_size, "workers": config.workers}
     answers = classify(fabric, model, clips, reading, config, **loading)

@@ -25,7 +25,7 @@ def predict(config: PredictConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, a class is left without examples, or no query clip can be read.
     """
-    clips = query_clips(config.query)
+    clips = query_clips(config.query).decoded_by(config.decoder)
     classifier, support, config = create_classifier(config)
     if config.save:
         classifier.save_pretrained(config.save)

@@ -188,7 +188,7 @@ class ReproduceConfig(ComputeOptions):
         """Flags that every command gets."""
         default = ComputeOptions()
         flags = []
-        for name in ("device", "precision", "workers"):
+        for name in ("device", "precision", "workers", "decoder"):
             value = getattr(self, name)
             if value != getattr(default, name):
                 flags += [f"--{name}", str(value)]

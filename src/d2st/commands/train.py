@@ -59,7 +59,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     """
     duration = Duration.of_episodes(config)
     fabric = launch_training(config, duration)
-    clips = open_dataset(config.data, config.split, "train")
+    clips = open_dataset(config.data, config.split, "train").decoded_by(config.decoder)
     sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
     validation_clips = _validation_clips(config, clips)
     learning_rate = optim.episodic_schedule(config, config.episodes)
@@ -218,7 +218,7 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
     if config.validate_every == 0:
         return None
     try:
-        clips = open_dataset(config.data, config.split, "val")
+        clips = open_dataset(config.data, config.split, "val").decoded_by(config.decoder)
     except NoPart as error:
         say(f"No validation, the last adapter will be the best: {error}")
         return None

@@ -37,7 +37,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     Raises:
         D2STError: a setting, the data, the split or the run folder cannot be used; or the training diverged.
     """
-    clips = open_division(config.data, config.split, "train")
+    clips = open_division(config.data, config.split, "train").decoded_by(config.decoder)
     if len(clips.classes) < 2:
         raise D2STError(f"A classifier needs two classes or more; '{config.data}' has only {clips.classes[0]}.")
     duration = Duration.of_epochs(config, len(clips), config.warmup_epochs, world_size())
@@ -112,4 +112,4 @@ def _validation_clips(config: FullShotTrainConfig, clips: ClipSet) -> ClipSet | 
     if "val" not in parts_of(config.data, config.split):
         say("No validation, the last model will be the best: the data have no part val.")
         return None
-    return open_division(config.data, config.split, "val", clips.classes)
+    return open_division(config.data, config.split, "val", clips.classes).decoded_by(config.decoder)

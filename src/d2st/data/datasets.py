@@ -3,13 +3,15 @@
 import os
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import torch
 
 from ..errors import D2STError
+from ..utils.options import Decoder
 from ..utils.sentences import quoted, short
 from . import benchmarks
 from .archives import advice, is_archive
@@ -21,6 +23,7 @@ from .sampling import Sampler
 from .splits import Source, apply_split
 from .store import StoreLookup, is_store, list_store
 from .video.open import read_clip
+from .video.torchcodec_frames import video_decoder
 from .walk import is_flow_folder, is_frame_folder, nfc, walk
 
 
@@ -56,12 +59,14 @@ class ClipSet:
         clips: all clips.
         problems: sentences about clips that are listed and cannot be used.
         notes: sentences about files that were left out on purpose.
+        decoder: of video files, see :meth:`decoded_by`.
     """
 
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    decoder: Decoder = field(default="pyav", kw_only=True)
     labels: np.ndarray = field(init=False, compare=False)
     by_class: list[np.ndarray] = field(init=False, compare=False)
 
@@ -72,6 +77,16 @@ class ClipSet:
 
     def __len__(self) -> int:
         return len(self.clips)
+
+    def decoded_by(self, decoder: Decoder) -> Self:
+        """Return the same clips, of which video files are decoded by "pyav" or "torchcodec".
+
+        Raises:
+            D2STError: torchcodec cannot be used here.
+        """
+        if decoder == "torchcodec":
+            video_decoder()
+        return replace(self, decoder=decoder)
 
     def read(self, index: int, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
         """Read frames of one clip.
@@ -87,7 +102,7 @@ class ClipSet:
         Raises:
             VideoError: the clip cannot be read; it names the file and the reason.
         """
-        return read_clip(self.clips[index].path, sample, rng)
+        return read_clip(self.clips[index].path, sample, rng, self.decoder)
 
 
 def open_dataset(

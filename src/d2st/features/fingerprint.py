@@ -73,6 +73,8 @@ def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
 
 def add_clips(result: "hashlib._Hash", clips: ClipSet) -> None:
     """Add names and classes of clips to a digest, and the sizes and times by which a change of them is seen."""
+    if clips.decoder != "pyav":  # frames are the same where its FFmpeg computes as PyAV's does
+        result.update(clips.decoder.encode())
     for clip in clips.clips:
         try:
             found = state(clip.path)

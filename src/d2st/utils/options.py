@@ -7,6 +7,7 @@ from .config import Checked, option
 from .limits import WORKERS
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Decoder = Literal["pyav", "torchcodec"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,3 +17,4 @@ class ComputeOptions(Checked):
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("fp32", "fp32, bf16 or fp16 (mixed)")
     workers: int = option(0, "processes that read clips", **WORKERS)
+    decoder: Decoder = option("pyav", "of video files: pyav, or torchcodec where it is installed")

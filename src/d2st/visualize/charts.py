@@ -23,8 +23,8 @@ DPI = 110
 
 # Settings of an evaluation that belong to the adapter, are in the title already, or change no accuracy.
 FREE = {
-    *("adapter", "adapter_path", "backbone", "batch_size", "calibration", "device", "head", "heads", "open_set", "out"),
-    *("part", "reject_rate", "save_calibration", "search_mixing", "shot", "way", "workers"),
+    *("adapter", "adapter_path", "backbone", "batch_size", "calibration", "decoder", "device", "head", "heads"),
+    *("open_set", "out", "part", "reject_rate", "save_calibration", "search_mixing", "shot", "way", "workers"),
 }
 
 

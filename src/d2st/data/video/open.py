@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...errors import D2STError
+from ...utils.options import Decoder
 from ..pack.shard import span
 from ..sampling import Sampler
 from . import frame_file, frame_folder
@@ -40,8 +41,10 @@ def reader(path: str | os.PathLike) -> Reader:
     return frame_file if frame_file.is_frame_file(path) else video_file
 
 
-def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> Tensor:
-    """Read the frames of a clip of any kind that a sampler picks.
+def read_clip(
+    path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None, decoder: Decoder = "pyav"
+) -> Tensor:
+    """Read the frames of a clip of any kind that a sampler picks; ``decoder`` is of video files.
 
     Returns:
         uint8 RGB frames of shape (T, 3, H, W).
@@ -50,7 +53,9 @@ def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator
         VideoError: it cannot be read, whatever the reason; it names the file and the reason.
     """
     with clip_errors(path):
-        return reader(path).read_clip(path, sample, rng)
+        kind = reader(path)
+        more = {"decoder": decoder} if kind is video_file else {}
+        return kind.read_clip(path, sample, rng, **more)
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:

@@ -35,6 +35,7 @@ class Scan:
             the first key frame is one from which a broadcast or a camcorder's part begins, with frames that refer to
             what came before.
         rate: frames a second by their times, of field-coded streams, whose header may count fields; else 0.
+        timed: the container stores one whole picture a packet, and its time, by which frames are in order.
         spares: pictures that no other refers to may be left out by the decoder, and the times tell which those are.
     """
 
@@ -45,6 +46,7 @@ class Scan:
     sure: bool = True
     begins: tuple[bool, int | None] = (True, None)
     rate: float = 0.0
+    timed: bool = False
     spares: bool = False
 
 
@@ -91,7 +93,7 @@ def scan(container, stream) -> Scan:
         return Scan(kept, frames, [], [], sure, begins, (frames - 1) / span if span else 0.0)
     starts = _starts(times, shown, resets) if skips else []
     spares = skips and sure and not second.may_come and _marks_references(codec, extradata or b"")
-    return Scan(kept, frames, sorted(own), starts, sure, begins, spares=spares)
+    return Scan(kept, frames, sorted(own), starts, sure, begins, timed=skips, spares=spares)
 
 
 def _starts(times: list[int], shown: list[bool], resets: list[bool]) -> list[tuple[int, int]]:

@@ -27,15 +27,18 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
+from ...utils.options import Decoder
 from .container import decode, frame_rate, open_video, packets_from, scan_packets, stored_size
 from .errors import VideoError, VideoWarning, clip_errors
 from .packets import Scan, plan
 from .pictures import FrameBuffer, orientation, shrunk, upright
+from .torchcodec_frames import torchcodec_frames
 from .truncation import missing_bytes
 
 # Missing frames for which the last one stands in, and how many there must be for each.
@@ -102,6 +105,7 @@ def read_clip(
     path: str | os.PathLike,
     sample: Callable[[int, float, np.random.Generator | None], np.ndarray],
     rng: np.random.Generator | None = None,
+    decoder: Decoder = "pyav",
 ) -> torch.Tensor:
     """Read the frames that a sampler picks (:mod:`d2st.data.sampling`).
 
@@ -113,6 +117,7 @@ def read_clip(
         path: a video file.
         sample: ``sample(length, fps, rng)`` gives frame indices of shape (T,) in 0..length-1.
         rng: handed to the sampler; None asks for its deterministic rule.
+        decoder: torchcodec decodes what it is sure to decode to the same frames, and PyAV the rest.
 
     Returns:
         uint8 RGB frames of shape (T, 3, H, W), upright.
@@ -120,7 +125,8 @@ def read_clip(
     Raises:
         VideoError: the file cannot be read or an index is outside the clip.
     """
-    with clip_errors(path), open_video(path) as (container, stream):
+    with clip_errors(path), ExitStack() as stack:
+        container, stream = stack.enter_context(open_video(path))
         found = scan_packets(path, container, stream)
         size = shrunk(*stored_size(stream))
         rate = found.rate or frame_rate(stream)
@@ -129,6 +135,11 @@ def read_clip(
             warnings.warn(note, VideoWarning, stacklevel=2)
         again = copy.deepcopy(rng)  # a second sampling draws what one on the right length would have drawn
         indices = _within(path, sample(promised, rate, rng), promised)  # (T,)
+        if decoder == "torchcodec":
+            clip = torchcodec_frames(path, stream, found, promised, indices)
+            if clip is not None:
+                return clip
+            stream = stack.enter_context(open_video(path))[1]  # the other has begun to decode
         # Packets say where decoding can start again by the numbers of all frames, also of those that do not decode.
         no_skips = replace(found, starts=[], spares=False)
         try:

@@ -1,0 +1,116 @@
+"""The decoder torchcodec: the frames of PyAV, and PyAV where torchcodec might give others."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import clips
+import numpy as np
+import pytest
+import small as tiny
+import torch
+
+from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.data import sampling
+from d2st.data.datasets import Clip, ClipSet
+from d2st.data.video import container, packets
+from d2st.data.video import reader as video
+from d2st.data.video.torchcodec_frames import torchcodec_frames
+from d2st.errors import D2STError
+
+SAMPLE = sampling.build("uniform", 8)
+KINDS = {
+    "long_gop.mp4": {"options": {"g": "300", "bf": "3"}},
+    "short_gop.mp4": {"options": {"g": "12", "bf": "3"}},
+    "variable_rate.mp4": {"times": np.cumsum(np.arange(40) % 4 + 1).tolist(), "options": {"bf": "2"}},
+    "vp9.webm": {"codec": "libvpx-vp9", "options": {"g": "15", "deadline": "realtime", "cpu-used": "8"}},
+    "with sound.mp4": {"audio": True},
+}
+
+
+@pytest.fixture
+def installed():
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except Exception as error:
+        pytest.skip(f"torchcodec cannot be imported: {error}")
+    return VideoDecoder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_frames_are_those_of_pyav(installed, tmp_path, kind):
+    path = clips.write(tmp_path / kind, 40, **KINDS[kind])
+    for wanted in (SAMPLE(40, 25.0, None), np.array([39, 0, 7, 7])):
+        with container.open_video(path) as (opened, stream):
+            found = packets.scan(opened, stream)
+            assert torch.equal(torchcodec_frames(path, stream, found, 40, wanted), video.read(path, wanted))
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    """Put a module in torchcodec's place that reads grey pictures at the right times, as its documentation has it."""
+    made = SimpleNamespace(frames=0, shift=0.0, error=None, shape=None, calls=0)
+
+    class VideoDecoder:
+        def __init__(self, source, *, stream_index, num_ffmpeg_threads, seek_mode):
+            assert isinstance(source, str) and num_ffmpeg_threads == 1 and seek_mode == "exact"
+            with container.open_video(source) as (opened, stream):
+                assert stream_index == stream.index
+                self.size = stream.codec_context.height, stream.codec_context.width
+                self.times = [float(time * stream.time_base) for time in packets.scan(opened, stream).times]
+            self.metadata = SimpleNamespace(num_frames=len(self.times) + made.frames)
+
+        def get_frames_at(self, indices):
+            made.calls += 1
+            if made.error:
+                raise made.error
+            data = torch.full((len(indices), 3, *(made.shape or self.size)), 7, dtype=torch.uint8)
+            times = [self.times[index] + made.shift for index in indices]
+            return SimpleNamespace(data=data, pts_seconds=torch.tensor(times, dtype=torch.float64))
+
+    module = ModuleType("torchcodec.decoders")
+    module.VideoDecoder = VideoDecoder
+    monkeypatch.setitem(sys.modules, "torchcodec", ModuleType("torchcodec"))
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", module)
+    return made
+
+
+def _is_grey(path) -> bool:
+    clip = video.read_clip(path, SAMPLE, decoder="torchcodec")
+    if bool((clip == 7).all()):
+        return True
+    assert torch.equal(clip, video.read_clip(path, SAMPLE))
+    return False
+
+
+@pytest.mark.parametrize(
+    "differs",
+    [{}, {"frames": 1}, {"shift": 0.04}, {"shape": (clips.WIDTH, clips.HEIGHT)}, {"error": RuntimeError("damaged")}],
+    ids=str,
+)
+def test_other_frames_than_the_scans_are_read_by_pyav(stand_in, tmp_path, differs):
+    path = clips.write(tmp_path / "a.mp4", 12, options={"bf": "2"})
+    vars(stand_in).update(differs)
+    assert _is_grey(path) == (not differs)
+
+
+def test_what_has_rules_of_its_own_is_read_by_pyav(stand_in, tmp_path):
+    turned = clips.turn(clips.write(tmp_path / "turned.mov", 12), -1, 0, 0, -1)
+    deep = clips.write(tmp_path / "deep.mov", 12, codec="prores_ks", pixel_format="yuv422p10le")
+    untimed = clips.write(tmp_path / "untimed.avi", 12, options={"bf": "3"})
+    for path in (turned, deep, untimed):
+        assert not _is_grey(path), path
+    assert stand_in.calls == 0
+
+
+def test_commands_take_it(stand_in, small):
+    config = EvalConfig(**tiny.options(small, part="test", shot=1, way=3, episodes=2, decoder="torchcodec"))
+    evaluate(config)
+    assert stand_in.calls == 15
+
+
+def test_what_is_missing_is_said_before_anything_is_read(monkeypatch):
+    clip_set = ClipSet(("a",), (Clip("nowhere.mp4", 0, "nowhere.mp4"),))
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    with pytest.raises(D2STError, match=r"pip install \"d2st\[torchcodec\]\""):
+        clip_set.decoded_by("torchcodec")
+    assert clip_set.decoded_by("pyav") == clip_set
