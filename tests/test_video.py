@@ -33,6 +33,13 @@ KINDS = {
     "vp8.webm": {"frames": 40, "codec": "libvpx", "options": {"g": "15", "deadline": "realtime", "cpu-used": "8"}},
     "vp9.webm": {"frames": 40, "codec": "libvpx-vp9", "options": {"g": "15", "deadline": "realtime", "cpu-used": "8"}},
     "mpeg4.avi": {"frames": 40, "codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+    "mpeg4_open.mp4": {"frames": 60, "codec": "mpeg4", "options": {"g": "12", "bf": "2"}},
+    "mpeg4_closed.mp4": {
+        "frames": 60,
+        "codec": "mpeg4",
+        "options": {"g": "12", "bf": "2", "flags": "+cgop", "sc_threshold": "1000000000"},
+    },
+    "mpeg4_plain.mkv": {"frames": 60, "codec": "mpeg4", "options": {"g": "12", "bf": "0"}},
     "mjpeg.avi": {"frames": 20, "codec": "mjpeg", "pixel_format": "yuvj420p"},
     "mjpeg.mkv": {"frames": 20, "codec": "mjpeg", "pixel_format": "yuvj420p"},
     "prores_10bit.mov": {"frames": 10, "codec": "prores_ks", "pixel_format": "yuv422p10le"},
@@ -86,8 +93,11 @@ def test_skips_only_where_decoding_can_start_again(folder):
     assert [s[1] for s in _stretches(_made(folder, "short_gop.mp4"), [0, 1, 50])] == [0, 48]
     assert _stretches(_made(folder, "hevc_10bit.mp4"), [39])[0][1] > 0
     assert _stretches(_made(folder, "vp9.webm"), [39])[0][1] == 30
+    assert _stretches(_made(folder, "mpeg4_plain.mkv"), [59])[0][1] > 40
     assert _stretches(_made(folder, "mjpeg.mkv"), [19]) == [(19, 19, [19])]
-    for kind in ("long_gop.mp4", "open_gop.mp4", "open_gop.mkv", "refresh.mkv", "h264.avi", "mpeg4.avi"):
+    assert _stretches(_made(folder, "mpeg4_closed.mp4"), [59])[0][1] > 40
+    unskippable = ("long_gop.mp4", "open_gop.mp4", "open_gop.mkv", "refresh.mkv", "h264.avi", "mpeg4.avi")
+    for kind in (*unskippable, "mpeg4_open.mp4"):
         end = KINDS[kind]["frames"] - 1
         assert _stretches(_made(folder, kind), [end]) == [(0, 0, [end])], kind
 

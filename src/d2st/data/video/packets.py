@@ -147,6 +147,8 @@ def _restarts(codec: str, extradata: bytes | None) -> Callable[[bytes], bool]:
     extradata = extradata or b""
     if codec in ("mjpeg", "png", "prores"):
         return lambda data: True
+    if codec == "mpeg4":  # one picture, an I-VOP (ISO 14496-2, section 6.2.5)
+        return lambda data: data.count(b"\0\0\1\xb6") == 1 and data.partition(b"\0\0\1\xb6")[2][:1] < b"\x40"
     if codec == "vp8":
         return lambda data: not data[0] & 1
     if codec == "vp9":
