@@ -109,8 +109,9 @@ def attention(results: list[dict]) -> Figure:
             axis.plot(episodes, heights.mean(1), color=COLORS[system], label=NAMES[system])
             axis.fill_between(episodes, heights.min(1), heights.max(1), color=COLORS[system], alpha=0.15, linewidth=0)
             axis.set(title=title, ylim=(0, 1.02))
-        parts = [seen["gradient"]["query"] / seen["gradient"]["pos_embed"] for seen in result["seen"]]
-        axes.flat[3].semilogy(episodes, parts, color=COLORS[system])
+        gradients = {seen["episode"]: seen["gradient"] for seen in result["seen"]}
+        parts = {at: norms["query"] / norms["pos_embed"] for at, norms in gradients.items() if norms["pos_embed"]}
+        axes.flat[3].semilogy(parts.keys(), parts.values(), color=COLORS[system])  # not of episode 0, where both are 0
     axes.flat[3].set(title="gradient of queries / of the position embedding")
     for axis in axes[1]:
         axis.set(xlabel="training episode")
