@@ -78,7 +78,7 @@ def test_aim_draws_as_strongly_as_imgaug(read):
     """n=4 of which all are done, m=7 of 30: here each draw is done half of the time."""
     config = read("train", "ssv2-aim")
     chosen = {"rand_augment": config.rand_augment, "magnitude": config.magnitude}
-    steps = full_shot_transform(32, (0.5,) * 3, (0.5,) * 3, flip=False, **chosen).transforms
+    steps = full_shot_transform(32, (0.5,) * 3, (0.5,) * 3, flip=False, **chosen).pixels.transforms
     draws = [step for step in steps if isinstance(step, v2.RandomApply)]
     assert sum(step.p for step in draws) == 4
     assert {(step.transforms[0].magnitude, step.transforms[0].num_magnitude_bins) for step in draws} == {(7, 31)}

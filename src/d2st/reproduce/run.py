@@ -21,7 +21,7 @@ from .cells import Run
 
 COMMANDS, LOG, RESULT = "commands.json", "log.txt", "test/eval.json"
 # Flags that say where something lies or what computes it, and not what.
-FREE = {"--data", "--out", "--workers", "--device", "--decoder"}
+FREE = {"--data", "--out", "--workers", "--device", "--decoder", "--prefix-folder"}
 PATHS = {"--split", "--adapter"}  # a name, or a path that ends in one
 
 
