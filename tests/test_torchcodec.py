@@ -9,7 +9,9 @@ import pytest
 import small as tiny
 import torch
 
+from d2st.commands.classifier_options import FullShotPredictConfig
 from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.commands.predict_classifier import predict_full_shot
 from d2st.data import sampling
 from d2st.data.datasets import Clip, ClipSet
 from d2st.data.video import container, packets
@@ -108,9 +110,14 @@ def test_commands_take_it(stand_in, small):
     assert stand_in.calls == 15
 
 
-def test_what_is_missing_is_said_before_anything_is_read(monkeypatch):
+def test_what_is_missing_is_said_before_anything_is_read(monkeypatch, tmp_path):
     clip_set = ClipSet(("a",), (Clip("nowhere.mp4", 0, "nowhere.mp4"),))
     monkeypatch.setitem(sys.modules, "torchcodec", None)
     with pytest.raises(D2STError, match=r"pip install \"d2st\[torchcodec\]\""):
         clip_set.decoded_by("torchcodec")
     assert clip_set.decoded_by("pyav") == clip_set
+    config = FullShotPredictConfig(
+        query=str(clips.write(tmp_path / "a.mp4", 12)), adapter_path="x", decoder="torchcodec"
+    )
+    with pytest.raises(D2STError, match=r"pip install \"d2st\[torchcodec\]\""):
+        predict_full_shot(config)

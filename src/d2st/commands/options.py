@@ -16,11 +16,13 @@ from ..spotting.options import SegmentOptions
 from ..training.options import EpisodicScheduleOptions, EpisodicTrainingOptions, RunOptions
 from ..utils.config import option, reuse
 from ..utils.limits import COUNT, NOT_NEGATIVE, SEED
-from ..utils.options import ComputeOptions, Precision
+from ..utils.options import ComputeOptions, Decoder, Precision
 
 if TYPE_CHECKING:
     from ..adapters import AdapterConfig
     from ..heads import HeadSpec
+
+_EXAMPLES_DECODER = "of the examples' video files: pyav, or torchcodec where it is installed; PyAV reads the rest"
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,7 @@ class VisualizeConfig(MatchingOptions, EncodingOptions):
     )
     seed: int = option(0, "of adapters that are put on untrained", **SEED)
     out: str = option("runs/visualize", "folder for the pictures and visualize.json")
+    decoder: Decoder = reuse(ComputeOptions, "decoder", help=_EXAMPLES_DECODER)
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,7 @@ class SpotConfig(FewShotOptions, SegmentOptions):
     )
     out: str | None = option(None, "folder for spot.json, windows.csv and timeline.png; None writes nothing")
     workers: int = reuse(ComputeOptions, "workers", help="processes that read clips, threads that decode the video")
+    decoder: Decoder = reuse(ComputeOptions, "decoder", help=_EXAMPLES_DECODER)
 
 
 @dataclass(frozen=True)

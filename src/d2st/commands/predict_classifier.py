@@ -27,7 +27,7 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
         D2STError: an option cannot be used, there is no classifier, or no clip can be read.
     """
     check_given(config)
-    clips = query_clips(config.query)
+    clips = query_clips(config.query).decoded_by(config.decoder)
     fabric = launch(pick_device(config.device))
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
     reading = model.reading(config.frames, config.sampling, config.stride, config.precision)

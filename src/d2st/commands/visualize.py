@@ -203,7 +203,7 @@ def _match_support(classifier: FewShotClassifier, points: ClipPoints, config: Vi
     Raises:
         D2STError: the support is none, or no example of a class can be read.
     """
-    clips = support_clips(Path(config.support))
+    clips = support_clips(Path(config.support)).decoded_by(config.decoder)
     support = classifier.fit_clips(clips, config.support, batch_size=config.batch_size, workers=config.workers)
     tell_unreadable(support.unreadable)
     label, scores = clips.classes[0], None
