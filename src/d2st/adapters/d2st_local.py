@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from ..utils.config import reuse
-from .d2st import D2STConfig
+from .d2st import D2STConfig, Density
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,9 @@ class D2STLocalConfig(D2STConfig):
     :class:`D2STConfig` is one of this too, with the same meaning.
     """
 
+    temporal: Density | None = reuse(
+        D2STConfig, "temporal", help="the same for the temporal pathway; None is 4x4 points in every frame"
+    )
     fusion: Literal["mean", "sum"] = reuse(D2STConfig, "fusion", "sum")
     position_bias: Literal["none", "centered", "staggered"] = reuse(D2STConfig, "position_bias", "staggered")
     values: Literal["plain", "difference"] = reuse(D2STConfig, "values", "difference")

@@ -91,12 +91,11 @@ def _add_points(report: Report) -> None:
     report.heading("Where the adapters look")
     report.text(
         "Each adapter reads the clip at a few reference points, which it shifts by what it sees. The spatial "
-        "pathway has many points in few moments, the temporal pathway few points in every frame."
+        "pathway has its points in few moments, the temporal pathway in every frame."
     )
     report.picture(
         "points.png",
-        "Reference points of the first and the last adapter, at rest and shifted; some leave the clip, where "
-        "there is nothing to read.",
+        "Reference points of the first and the last adapter, at rest and shifted; they stay within the clip.",
     )
 
 
