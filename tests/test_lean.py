@@ -292,6 +292,20 @@ def test_checkpointed_keeps_its_input_alone_and_computes_the_rest_again():
     assert flops[1] - flops[0] == 2 * 64 * (16 * 4 + 4 * 4 + 4 * 16)  # the forward pass once more
 
 
+def test_what_comes_of_a_small_input_is_kept(monkeypatch):
+    x = torch.randn(64, 16, requires_grad=True)
+    monkeypatch.setattr("d2st.layers.checkpointed.SMALL", x.numel())
+    ordinary, lean = residuals(torch.float32)
+    found = []
+    for module in (ordinary, lean):
+        with FlopCounterMode(display=False) as counter:
+            module(x).sum().backward()
+        found.append((counter.get_total_flops(), kept(lambda: module(x), *module.parameters(), x)))
+    assert found[0] == found[1]
+    more = torch.randn(65, 16, requires_grad=True)
+    assert kept(lambda: lean(more), *lean.parameters(), more) == 0
+
+
 def test_adapted_clip_vit_keeps_what_the_documentation_says():
     """Beside the frozen backbone's: the input of each adapter, and not a map of 3072 channels twice."""
     backbone = timm.create_model("vit_base_patch16_clip_quickgelu_224", img_size=64, depth=2, num_classes=0)

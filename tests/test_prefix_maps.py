@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 import small as dataset
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import d2st
 from d2st.commands import cli
 from d2st.commands.train import TrainConfig, train
-from d2st.data.datasets import open_dataset
+from d2st.data.datasets import ClipSet, open_dataset
 from d2st.data.rendered import RenderConfig, split, write_benchmark
 from d2st.data.sampling import build
 from d2st.errors import D2STError
@@ -66,13 +68,31 @@ def test_each_draw_is_what_the_prefix_gives_of_the_training_transform(small, tmp
     assert about.lengths == [len(clips.read(i, every)) for i in range(len(clips))] and about.rates[0] == 25
     for clip in (0, 7):
         for crop in range(2):
-            _, video = prefix_maps._read(clips, maps.transform, (clip, crop))
+            _, (video,) = prefix_maps._read(clips, maps.transform, (clip, range(crop, crop + 1)))
             expected = maps.suffix.prefix(video)
             found = maps.clips.file.read(clip, crop, np.arange(len(video)))
             assert found.dtype == torch.float16
             torch.testing.assert_close(found.float(), expected, rtol=1e-3, atol=1e-3)
     one, two = (maps.clips.file.read(0, crop, np.arange(8)) for crop in range(2))
     assert not torch.allclose(one.float(), two.float(), atol=1e-2), "the crops do not differ"
+
+
+@pytest.mark.parametrize(("most", "reads"), [(512, 1), (1, 3)])
+def test_a_clip_is_decoded_once_for_many_crops(small, tmp_path, monkeypatch, most, reads):
+    expected = prepared(small, tmp_path / "one", crops=3).path.read_bytes()
+    maps, read, seen = maps_of(small, tmp_path / "two", crops=3), ClipSet.read, []
+    monkeypatch.setattr(prefix_maps, "_FRAMES_READ", most)
+    monkeypatch.setattr(ClipSet, "read", lambda clips, i, *more: (seen.append(i), read(clips, i, *more))[1])
+    maps.prepare(launch(torch.device("cpu")))
+    assert sorted(seen) == sorted(list(range(len(maps.frames))) * reads)
+    assert maps.path.read_bytes() == expected
+
+
+@given(crops=st.integers(1, 40), frames=st.integers(0, 2000))
+def test_lots_hold_each_crop_once(crops, frames):
+    lots = prefix_maps._lots(crops, frames)
+    assert [crop for lot in lots for crop in lot] == list(range(crops))
+    assert all(len(lot) == 1 or len(lot) * frames <= prefix_maps._FRAMES_READ for lot in lots)
 
 
 def test_what_is_drawn_follows_from_the_generator(small, tmp_path):

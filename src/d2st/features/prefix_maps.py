@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 SEED = 0  # of the crops: runs that differ in their seed share the maps
 _FRAMES = 32  # in a forward pass
+_FRAMES_READ = 512  # of a clip in all crops that are held at once: 77 MB at 224x224 pixels
 _GB = 10**9
 
 
@@ -163,21 +164,23 @@ class PrefixMaps:
         """
         index, own = self._index(), share(fabric, len(self.frames))
         found = {clip: self.lengths[clip] for clip in own if isinstance(self.lengths[clip], str)}
-        jobs = [(clip, crop) for clip in own if clip not in found for crop in range(self.crops)]
+        jobs = [(clip, crops) for clip in own if clip not in found for crops in _lots(self.crops, index.rooms[clip])]
         pixels, _ = parts(self.transform)
         results = run_jobs(partial(_read, self.frames, pixels), jobs, self.compute.workers)
-        bar, cast = progress("prefix", len(jobs), "crops"), autocast(fabric.device, self.compute.precision)
+        total = sum(len(crops) for _, crops in jobs)
+        bar, cast = progress("prefix", total, "crops"), autocast(fabric.device, self.compute.precision)
         with bar as advance, cast, file.open("r+b") as opened, lost_workers():
-            for (clip, crop), result in zip(jobs, results, strict=True):
+            for (clip, crops), result in zip(jobs, results, strict=True):
                 if isinstance(result, str):
                     found[clip] = result
                 elif not isinstance(found.get(clip), str):
-                    rate, video = result
-                    video = video[: index.rooms[clip]]
-                    opened.seek(index.place(clip, crop) * index.row_bytes)
-                    opened.write(self._maps(video, clip, fabric.device))
-                    found[clip] = len(video), rate
-                advance(1)
+                    rate, videos = result
+                    for crop, video in zip(crops, videos, strict=True):
+                        video = video[: index.rooms[clip]]
+                        opened.seek(index.place(clip, crop) * index.row_bytes)
+                        opened.write(self._maps(video, clip, fabric.device))
+                        found[clip] = len(video), rate
+                advance(len(crops))
         return found
 
     def _maps(self, video: Tensor, clip: int, device: torch.device) -> bytes:
@@ -255,12 +258,19 @@ class _EveryFrame:
         return np.arange(length)
 
 
-def _read(clips: ClipSet, transform: ClipTransform, job: tuple[int, int]) -> tuple[float, Tensor] | str:
-    """Read all frames of a clip in one crop: frames a second and (L, 3, h, w), or the reason where it cannot be."""
-    clip, crop = job
+def _lots(crops: int, frames: int) -> list[range]:
+    """Divide the crops of a clip into lots for each of which it is decoded once, of so many frames in all or one crop."""
+    size = max(1, _FRAMES_READ // max(1, frames))
+    return [range(first, min(first + size, crops)) for first in range(0, crops, size)]
+
+
+def _read(clips: ClipSet, transform: ClipTransform, job: tuple[int, range]) -> tuple[float, list[Tensor]] | str:
+    """Read all frames of a clip in a few crops: frames a second and (L, 3, h, w) each; a reason where it cannot be."""
+    clip, crops = job
     sample = _EveryFrame()
     try:
         frames = clips.read(clip, sample)
     except VideoError as error:
         return error.reason
-    return sample.rate, seeded(torch_seed(clip_generator(SEED, clip, crop)), transform, frames)
+    seeds = [torch_seed(clip_generator(SEED, clip, crop)) for crop in crops]
+    return sample.rate, [seeded(seed, transform, frames) for seed in seeds]

@@ -11,11 +11,13 @@ from torch.func import functional_call
 
 from .plain import all_plain, transformed
 
+SMALL = 2**20  # elements of an input, 4 MiB in fp32: what comes of one so small is kept, which is quicker
+
 
 def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Make a module's forward method keep its first argument alone, and run again in the backward pass.
 
-    Only where the module and all in it is plain (:mod:`d2st.layers.plain`): hooks may want the inner maps, and what
+    Only where that has more than ``SMALL`` elements, and where the module and all in it is plain (:mod:`d2st.layers.plain`): hooks may want the inner maps, and what
     stands in a layer's place may draw random numbers. A compiler decides itself what is kept. Unlike
     ``torch.utils.checkpoint``, it gives several gradients in one backward pass (vmap), and those of parameters that
     ``torch.func.functional_call`` took away again.
@@ -26,7 +28,7 @@ def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(forward)
     def keeping_less(module: nn.Module, x: Tensor, *args) -> Tensor:
-        if not torch.is_grad_enabled() or transformed() or not all_plain([module]):
+        if x.numel() <= SMALL or not torch.is_grad_enabled() or transformed() or not all_plain([module]):
             return forward(module, x, *args)
         inner = _Forward(module, forward, args)
         parameters = dict(inner.named_parameters())
