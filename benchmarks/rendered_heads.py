@@ -85,7 +85,7 @@ class System:
     def train(self, rate: float, seed: int) -> dict:
         """Train, and give what ``train.json`` holds."""
         episodes, folder = self.options.episodes, self.folder(rate, seed)
-        line = f"train {self.data} {TRAINING} --episodes {episodes} --validate-every {max(1, episodes // 3)} --lr {rate}"
+        line = f"train {self.data} {TRAINING} --lr {rate} --episodes {episodes} --validate-every {-(-episodes // 3)}"
         line += f" {ADAPTER if self.adapted else '--adapter none'} --head {self.head} {OPTIONS.get(self.head, '')}"
         if self.head in TRAINED:
             line += f" --head-lr {self.options.head_rate}"

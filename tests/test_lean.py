@@ -296,13 +296,8 @@ def test_what_comes_of_a_small_input_is_kept(monkeypatch):
     x = torch.randn(64, 16, requires_grad=True)
     monkeypatch.setattr("d2st.layers.checkpointed.SMALL", x.numel())
     ordinary, lean = residuals(torch.float32)
-    found = []
-    for module in (ordinary, lean):
-        with FlopCounterMode(display=False) as counter:
-            module(x).sum().backward()
-        found.append((counter.get_total_flops(), kept(lambda: module(x), *module.parameters(), x)))
-    assert found[0] == found[1]
     more = torch.randn(65, 16, requires_grad=True)
+    assert kept(lambda: lean(x), *lean.parameters(), x) == kept(lambda: ordinary(x), *ordinary.parameters(), x) > 0
     assert kept(lambda: lean(more), *lean.parameters(), more) == 0
 
 

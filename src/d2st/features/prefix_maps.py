@@ -259,7 +259,7 @@ class _EveryFrame:
 
 
 def _lots(crops: int, frames: int) -> list[range]:
-    """Divide the crops of a clip into lots for each of which it is decoded once, of so many frames in all or one crop."""
+    """Divide the crops of a clip into lots, for each of which it is decoded once."""
     size = max(1, _FRAMES_READ // max(1, frames))
     return [range(first, min(first + size, crops)) for first in range(0, crops, size)]
 

@@ -17,10 +17,10 @@ SMALL = 2**20  # elements of an input, 4 MiB in fp32: what comes of one so small
 def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Make a module's forward method keep its first argument alone, and run again in the backward pass.
 
-    Only where that has more than ``SMALL`` elements, and where the module and all in it is plain (:mod:`d2st.layers.plain`): hooks may want the inner maps, and what
-    stands in a layer's place may draw random numbers. A compiler decides itself what is kept. Unlike
-    ``torch.utils.checkpoint``, it gives several gradients in one backward pass (vmap), and those of parameters that
-    ``torch.func.functional_call`` took away again.
+    Only where that has more than ``SMALL`` elements, and where the module and all in it is plain
+    (:mod:`d2st.layers.plain`): hooks may want the inner maps, and what stands in a layer's place may draw random
+    numbers. A compiler decides itself what is kept. Unlike ``torch.utils.checkpoint``, it gives several gradients in
+    one backward pass (vmap), and those of parameters that ``torch.func.functional_call`` took away again.
 
     Args:
         forward: takes the module, a tensor, and what has no gradient.
