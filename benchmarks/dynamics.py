@@ -63,13 +63,14 @@ def cells_of(plan: dict, study: str) -> list[dict]:
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
             system = chosen.pop("system", block.get("system"))
-            cell = {**plan["defaults"], **plan["data"][chosen.get("data", block.get("data", "motions"))]["cell"]}
-            cell |= {"data": "motions", "system": system}
-            cell |= {k: v for k, v in block.items() if k not in ("axes", "seeds", "system")}
+            data = chosen.pop("data", block.get("data", "motions"))
+            cell = {**plan["defaults"], **plan["data"][data]["cell"]}
+            cell |= {k: v for k, v in block.items() if k not in ("axes", "seeds", "system", "data")}
+            cell |= {"data": data, "system": system}
             own = plan["systems"][system]
             cell |= {"adapter": own["adapter"], "settings": own.get("settings", {})}
-            cell |= own.get("cell", {}) | own.get(cell["data"], {}) | chosen
-            cell["settings"] = {**plan["data"][cell["data"]]["settings"], **cell["settings"]}
+            cell |= own.get("cell", {}) | own.get(data, {}) | chosen
+            cell["settings"] = {**plan["data"][data]["settings"], **cell["settings"]}
             for seed in range(block.get("seeds", 1)):
                 found.append(cell | {"seed": seed})
     return found
