@@ -118,7 +118,8 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     keep_maps(encoder)
     train = open_dataset(folder, split_file, "train")
     augmentation = {"transforms": "plain", "flip": False, "jitter": 0.0}
-    maps = PrefixMaps(suffix, train, cell["crops"], augmentation, out / "maps", 20, ComputeOptions(workers=0))
+    compute = ComputeOptions(workers=0, precision="fp32")
+    maps = PrefixMaps(suffix, train, cell["crops"], augmentation, out / "maps", 20, compute)
     maps.prepare(launch(torch.device("cpu")))
     head = heads.build(cell["head"], **head_options(cell, encoder))
     loss = EpisodicLoss(encoder, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"], suffix=suffix)

@@ -228,7 +228,9 @@ def test_files_from_before_the_record_are_read_as_they_were_made(small, plain, t
     with pytest.raises(D2STError, match="has plain transforms; this reads released transforms"):
         FewShotClassifier(encoder, transforms="released").load_support(support)
     assert not capsys.readouterr().err
-    assert choose_reading(EvalConfig(data="data"), encoder) == ClipReading(4, image_size=(32, 32), precision="fp32")
+    assert choose_reading(EvalConfig(data="data", precision="fp32"), encoder) == ClipReading(
+        4, image_size=(32, 32), precision="fp32"
+    )
 
 
 def test_a_calibration_holds_for_clips_that_are_read_as_those_it_was_fitted_to(small, plain, tmp_path, capsys) -> None:

@@ -146,7 +146,7 @@ def test_workers_and_batches_change_nothing(small, tmp_path) -> None:
         ({"episodes": 0}, "episodes=0 must be a whole number from 1"),
         ({"head": "nearest"}, "no head named 'nearest'"),
         ({"device": "tpu7"}, "device 'tpu7' cannot be used"),
-        ({"precision": "fp8"}, "precision='fp8' must be 'fp32', 'bf16' or 'fp16'"),
+        ({"precision": "fp8"}, "precision='fp8' must be 'auto', 'fp32', 'bf16' or 'fp16'"),
     ],
 )
 def test_wrong_options_are_refused_with_a_sentence(small, more: dict, said: str) -> None:

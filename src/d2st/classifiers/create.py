@@ -13,7 +13,7 @@ from ..data.datasets import open_dataset
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, warn_untrained
-from ..utils.device import pick_device
+from ..utils.device import pick_device, with_precision
 from .few_shot import FewShotClassifier
 from .options import FewShotOptions, MatchingOptions
 from .rejector import find_calibration
@@ -41,6 +41,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     if (config.support is None) == (config.classifier is None):
         raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
     device = pick_device(config.device)
+    config = with_precision(config, device)
     options = {"precision": config.precision, "reject_rate": config.reject_rate, "calibration": config.calibration}
     if config.classifier:
         refuse_ignored(config, config.classifier)

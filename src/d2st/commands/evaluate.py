@@ -25,7 +25,7 @@ from ..features.encode import Features, encode_clips
 from ..features.fingerprint import Origin, digest
 from ..heads import Head
 from ..utils.console import say
-from ..utils.device import pick_device
+from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
 from ..utils.provenance import plain, write_result
 from ..utils.statistics import estimate
@@ -49,6 +49,7 @@ def evaluate(config: EvalConfig) -> dict:
     """
     _check(config)
     fabric = launch(pick_device(config.device))
+    config = with_precision(config, fabric.device)
     clips = open_dataset(config.data, config.split, config.part).decoded_by(config.decoder)
     _samplers(config, clips.labels, clips.classes)  # refuses a split with too few clips before anything is encoded
     torch.manual_seed(config.seed)  # of what is untrained

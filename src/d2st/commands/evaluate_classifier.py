@@ -10,7 +10,7 @@ from ..data.datasets import ClipSet, open_division, parts_of
 from ..errors import D2STError
 from ..evaluation.classification import Answers, classify
 from ..utils.console import say
-from ..utils.device import pick_device
+from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
 from ..utils.files import write_atomic
 from ..utils.provenance import write_result
@@ -34,6 +34,7 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     """
     check_given(config)
     fabric = launch(pick_device(config.device))
+    config = with_precision(config, fabric.device)
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
     parts = parts_of(config.data, config.split)
     part = config.part or next((name for name in ("test", "val") if name in parts), "train")

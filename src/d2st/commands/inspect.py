@@ -13,7 +13,7 @@ from ..errors import D2STError
 from ..training.metrics import WINDOW, above_chance, gradient_norms, left_chance, read_steps
 from ..training.run_folder import RunFolder
 from ..utils.console import say, tell_unreadable
-from ..utils.device import autocast, pick_device
+from ..utils.device import autocast, pick_device, with_precision
 from ..utils.progress import progress
 from ..utils.provenance import read_result, write_result
 from ..utils.tables import print_rows
@@ -38,6 +38,7 @@ def inspect(config: InspectConfig) -> dict:
     """
     folder, run = _find(Path(config.adapter_path))
     device = pick_device(config.device)
+    config = with_precision(config, device)
     clips = open_dataset(config.data, config.split, config.part)
     encoder = load(folder, weights=config.weights).to(device)
     adapter, unreadable = encoder.config, {}

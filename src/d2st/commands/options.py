@@ -16,7 +16,7 @@ from ..spotting.options import SegmentOptions
 from ..training.options import EpisodicScheduleOptions, EpisodicTrainingOptions, RunOptions
 from ..utils.config import option, reuse
 from ..utils.limits import COUNT, NOT_NEGATIVE, SEED
-from ..utils.options import ComputeOptions, Decoder, Precision
+from ..utils.options import AskedPrecision, ComputeOptions, Decoder
 
 if TYPE_CHECKING:
     from ..adapters import AdapterConfig
@@ -188,4 +188,4 @@ class StudioConfig(MatchingOptions, RejectionOptions):
         most=10_000_000,
     )
     device: str = reuse(ComputeOptions, "device")
-    precision: Precision = reuse(ComputeOptions, "precision")
+    precision: AskedPrecision = reuse(ComputeOptions, "precision")

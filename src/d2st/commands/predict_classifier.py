@@ -7,7 +7,7 @@ from ..classifiers.video import VideoClassifier
 from ..data.clip_reading import describe_reading
 from ..evaluation.classification import classify
 from ..utils.console import tell_unreadable
-from ..utils.device import pick_device
+from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
 from ..utils.provenance import write_result
 from ..utils.tables import print_rows
@@ -29,6 +29,7 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
     check_given(config)
     clips = query_clips(config.query).decoded_by(config.decoder)
     fabric = launch(pick_device(config.device))
+    config = with_precision(config, fabric.device)
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
     reading = model.reading(config.frames, config.sampling, config.stride, config.precision)
     loading = {"batch_size": config.batch_size, "workers": config.workers}

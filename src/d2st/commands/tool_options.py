@@ -10,7 +10,7 @@ from ..data.options import DataOptions, EpisodeOptions, ReadingOptions, StoreOpt
 from ..factory.options import ModelOptions
 from ..utils.config import Checked, option, reuse
 from ..utils.limits import CLIPS, EPISODES, FRAMES, SEED, STEPS, THREADS, WORKERS
-from ..utils.options import ComputeOptions, Precision
+from ..utils.options import AskedPrecision, ComputeOptions, Precision
 
 if TYPE_CHECKING:
     from ..adapters import AdapterConfig
@@ -120,7 +120,7 @@ class BenchConfig(Checked):
     )
     out: str | None = option(None, "folder for bench.json, bench.md and accuracy.png; None writes nothing")
     device: str = reuse(ComputeOptions, "device")
-    precision: Precision = reuse(ComputeOptions, "precision")
+    precision: Precision = reuse(ComputeOptions, "precision", "fp32", "fp32, bf16 or fp16 (mixed)")
     threads: int | None = option(None, "of PyTorch on the CPU; None is its own choice", **THREADS)
     seed: int = option(0, "of random weights and clips", **SEED)
 
@@ -139,7 +139,7 @@ class InspectConfig(DataOptions):
     weights: str | None = reuse(ModelOptions, "weights")
     out: str | None = option(None, "folder for inspect.json; None writes nothing")
     device: str = reuse(ComputeOptions, "device")
-    precision: Precision = reuse(ComputeOptions, "precision")
+    precision: AskedPrecision = reuse(ComputeOptions, "precision")
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
@@ -29,9 +29,8 @@ from ..training.material import Material
 from ..training.run_folder import RunFolder
 from ..training.trainer import Task, Trainer
 from ..utils.console import say
-from ..utils.device import deterministic, pick_device
+from ..utils.device import deterministic, pick_device, with_precision
 from ..utils.distributed import launch, world_size
-from ..utils.options import ComputeOptions
 from ..utils.provenance import config_dict, default_dict, write_result
 from ..utils.tensor_file import read_tensors
 from ..visualize.diagnosis import NO_POINTS, attention_figures
@@ -41,6 +40,8 @@ from .options import TrainConfig
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+Config = TypeVar("Config", TrainConfig, FullShotTrainConfig)
 
 
 def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
@@ -58,7 +59,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
         D2STError: a setting, the data, the split or the run folder cannot be used; or the training diverged.
     """
     duration = Duration.of_episodes(config)
-    fabric = launch_training(config, duration)
+    fabric, config = launch_training(config, duration)
     clips = open_dataset(config.data, config.split, "train").decoded_by(config.decoder)
     sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
     validation_clips = _validation_clips(config, clips)
@@ -93,17 +94,22 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     return result
 
 
-def launch_training(compute: ComputeOptions, duration: Duration) -> "Fabric":
-    """Launch Fabric for this process, or for those that ``torchrun`` started.
+def launch_training(config: Config, duration: Duration) -> tuple["Fabric", Config]:
+    """Launch Fabric for this process, or for those that ``torchrun`` started, in the precision of the config.
+
+    Returns:
+        Fabric, and the config with the precision that was chosen where it leaves that open.
 
     Raises:
         D2STError: no such device, a precision that it does not have, or a run that the processes cannot share.
     """
-    device = pick_device(compute.device)
-    if compute.precision == "fp16" and device.type == "cpu":
+    device = pick_device(config.device)
+    begun = None if config.overwrite else RunFolder(config.out).began_with("precision")
+    config = with_precision(config, device, begun)
+    if config.precision == "fp16" and device.type == "cpu":
         raise D2STError("Training in fp16 needs a GPU; on the CPU choose bf16 or fp32.")
     duration.check(world_size())
-    return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[compute.precision])
+    return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]), config
 
 
 def set_reading(encoder: VideoEncoder, grad_checkpointing: bool, **asked: object) -> ClipReading:

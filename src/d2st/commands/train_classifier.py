@@ -41,7 +41,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     if len(clips.classes) < 2:
         raise D2STError(f"A classifier needs two classes or more; '{config.data}' has only {clips.classes[0]}.")
     duration = Duration.of_epochs(config, len(clips), config.warmup_epochs, world_size())
-    fabric = launch_training(config, duration)
+    fabric, config = launch_training(config, duration)
     validation_clips = _validation_clips(config, clips)
     warmup = config.warmup_epochs / config.epochs
     learning_rate = optim.cosine_schedule(config.lr, duration.total, warmup, config.lr * config.warmup_from)

@@ -22,7 +22,7 @@ from ..errors import D2STError
 from ..factory.heads import warn_untrained
 from ..heads import bi_mhm, frame_distances
 from ..utils.console import say, tell_unreadable
-from ..utils.device import pick_device
+from ..utils.device import pick_device, with_precision
 from ..utils.files import write_png
 from ..utils.progress import progress
 from ..utils.provenance import write_result
@@ -91,7 +91,9 @@ def _check(config: VisualizeConfig) -> None:
 
 def _create_classifier(config: VisualizeConfig) -> tuple[FewShotClassifier, bool, VisualizeConfig]:
     """Create a classifier without classes; tells whether its head needs no training, and how clips are read."""
-    model, reading, trained = create_model(config, pick_device(config.device))
+    device = pick_device(config.device)
+    config = with_precision(config, device)
+    model, reading, trained = create_model(config, device)
     return FewShotClassifier(**model, precision=config.precision), trained, with_reading(config, reading)
 
 

@@ -28,7 +28,8 @@ def checkpointed(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(forward)
     def keeping_less(module: nn.Module, x: Tensor, *args) -> Tensor:
-        if x.numel() <= SMALL or not torch.is_grad_enabled() or transformed() or not all_plain([module]):
+        # A compiler would take the size for a condition that its code is bound to, so it is asked for after that.
+        if not torch.is_grad_enabled() or transformed() or x.numel() <= SMALL or not all_plain([module]):
             return forward(module, x, *args)
         inner = _Forward(module, forward, args)
         parameters = dict(inner.named_parameters())

@@ -27,6 +27,7 @@ _FORWARD = {
     kind: kind.forward
     for kind in (nn.Linear, nn.Conv2d, nn.Conv3d, nn.LayerNorm, nn.GELU, nn.ReLU, nn.Identity, nn.Sequential)
 } | dict.fromkeys((nn.ModuleList, nn.ModuleDict))
+_TENSORS = nn.Parameter, Tensor  # and no subclasses, which may do anything
 _OWN = "d2st."  # a module of this package is as it is written there
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = _global_forward_hooks, _global_forward_pre_hooks, _global_backward_hooks, _global_backward_pre_hooks
@@ -56,7 +57,7 @@ def _is_as_written(layer: nn.Module) -> bool:
     return (
         not (own["_forward_hooks"] or own["_forward_pre_hooks"] or own["_backward_hooks"] or own["_backward_pre_hooks"])
         and own.keys().isdisjoint(_methods(kind))
-        and all(tensor is None or type(tensor) in (nn.Parameter, Tensor) for tensor in own["_parameters"].values())
+        and all(tensor is None or type(tensor) in _TENSORS for tensor in own["_parameters"].values())
     )
 
 

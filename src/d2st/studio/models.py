@@ -11,7 +11,7 @@ from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.rejector import find_calibration
 from ..errors import D2STError
 from ..factory.heads import warn_untrained
-from ..utils.device import pick_device
+from ..utils.device import pick_device, with_precision
 from . import StudioConfig
 
 KEPT = 2  # loaded without a page that uses them, so that going back to one is quick
@@ -51,8 +51,8 @@ class ModelCache:
     """
 
     def __init__(self, config: StudioConfig) -> None:
-        self.config = config
         self.device = pick_device(config.device)
+        self.config = with_precision(config, self.device)
         self.lock = threading.RLock()
         self.paths = _find(config)
         self.names = list(self.paths)

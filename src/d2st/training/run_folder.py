@@ -84,6 +84,13 @@ class RunFolder:
         write_json(self.config, config)
         self._append(self.starts, circumstances())
 
+    def began_with(self, setting: str) -> object | None:
+        """Return a setting of the run in the folder; None where there is none, or it cannot be read."""
+        try:
+            return json.loads(self.config.read_text("utf-8"))[setting]
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+
     def log(self, **record: object) -> None:
         """Append a line to ``metrics.jsonl``."""
         self._append(self.metrics, record)

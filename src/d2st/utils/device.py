@@ -1,14 +1,19 @@
 """Pick the device and the precision that a config asks for."""
 
 import contextlib
+import logging
 import os
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import TypeVar
 
 import torch
 
 from ..errors import D2STError
 from .options import Precision
 
+_log = logging.getLogger(__name__)
+Config = TypeVar("Config")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -31,6 +36,35 @@ def pick_device(name: str) -> torch.device:
             f"The device '{name}' cannot be used here ({reason}); choose auto, cpu, cuda or mps."
         ) from error
     return device
+
+
+def with_precision(config: Config, device: torch.device, begun: Precision | None = None) -> Config:
+    """Return a command's config with the precision that its ``auto`` stands for, and log it where it is not fp32.
+
+    Args:
+        config: with a field ``precision``.
+        device: that it is computed on.
+        begun: the precision of a run that goes on, which it keeps on any machine.
+    """
+    if config.precision != "auto":
+        return config
+    chosen, reason = (begun, "as the run began") if begun else fast_precision(device)
+    if chosen != "fp32":
+        _log.info(f"Precision: {chosen}, {reason}.")
+    return replace(config, precision=chosen)
+
+
+def fast_precision(device: torch.device) -> tuple[Precision, str]:
+    """Choose bf16 where the hardware multiplies it several times as fast as fp32, else fp32; gives the reason too.
+
+    CPUs with AVX512-BF16 and without AMX are slower in bf16 (docs/cost.md). Apple's GPUs were not tried.
+    """
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
+    if device.type == "cpu" and torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available():
+        return "bf16", "this CPU has AMX"
+    return "fp32", "this CPU has no AMX" if device.type == "cpu" else f"bf16 was not tried on {device.type}"
 
 
 def check_loading(workers: int, batch_size: int = 1) -> None:

@@ -7,6 +7,7 @@ from .config import Checked, option
 from .limits import WORKERS
 
 Precision = Literal["fp32", "bf16", "fp16"]
+AskedPrecision = Literal["auto", "fp32", "bf16", "fp16"]
 Decoder = Literal["pyav", "torchcodec"]
 
 
@@ -15,6 +16,10 @@ class ComputeOptions(Checked):
     """Device and processes"""
 
     device: str = option("auto", "auto, cpu, cuda or mps")
-    precision: Precision = option("fp32", "fp32, bf16 or fp16 (mixed)")
+    precision: AskedPrecision = option(
+        "auto",
+        "fp32, bf16 or fp16 (mixed); auto is bf16 where the machine is made for it (CUDA from Ampere on, AMX), "
+        "else fp32",
+    )
     workers: int = option(0, "processes that read clips", **WORKERS)
     decoder: Decoder = option("pyav", "of video files: pyav, or torchcodec where it is installed")
