@@ -13,6 +13,7 @@ from .adapter_file import PASSAGE, TRAINED
 from .adapters import SYSTEMS, AdapterConfig, D2STConfig
 from .backbones import build as backbones
 from .backbones.build import ImageSize
+from .backbones.compiled import compile_blocks, leave_blocks
 from .backbones.fingerprint import difference
 from .backbones.hooks import ClipShape, carries_adapters, insert, remove
 from .backbones.restore import Snapshot, unchanged_on_error
@@ -26,6 +27,11 @@ from .utils.config import Bounds, checked
 from .utils.hub import find
 from .utils.hub_model import CardFacts, HubModel
 from .utils.limits import FRAMES, SIDE
+
+_EITHER = (
+    "compile and grad_checkpointing exclude each other: compiled blocks decide themselves what they keep for the "
+    "backward pass. Choose one of them."
+)
 
 
 def adapt(
@@ -217,9 +223,10 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: wrong shape or type, a number of frames that the adapter cannot take, or a frame size that the
                 backbone cannot; or the adapters were taken out.
         """
-        images = self.images(video)
-        features = self.passage(self.backbone, images, video.to(images.dtype))
-        self.clip.done()
+        with self.clip.turn():
+            images = self.images(video)
+            features = self.passage(self.backbone, images, video.to(images.dtype))
+            self.clip.done()
         return features
 
     def features_and_maps(self, video: Tensor) -> tuple[Tensor, Tensor]:
@@ -239,9 +246,10 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: as for :meth:`forward`; or an adapter system that reads features of its own (DUALPATH, DiST), or
                 a backbone without a map.
         """
-        images = self.images(video)
-        features_and_maps = self.passage.features_and_maps(self.backbone, images, video.to(images.dtype))
-        self.clip.done()
+        with self.clip.turn():
+            images = self.images(video)
+            features_and_maps = self.passage.features_and_maps(self.backbone, images, video.to(images.dtype))
+            self.clip.done()
         return features_and_maps
 
     def images(self, video: Tensor) -> Tensor:
@@ -327,8 +335,10 @@ class VideoEncoder(nn.Module, HubModel):
         another number of frames or another frame size are encoded; otherwise PyTorch raises its CheckpointError.
 
         Raises:
-            D2STError: timm cannot do it for this backbone.
+            D2STError: timm cannot do it for this backbone, or its blocks are compiled.
         """
+        if enable and self.compiled:
+            raise D2STError(_EITHER)
         try:
             self.backbone.set_grad_checkpointing(enable)
         except (AssertionError, AttributeError, NotImplementedError, TypeError) as error:
@@ -337,6 +347,35 @@ class VideoEncoder(nn.Module, HubModel):
                 f"without it, with smaller batches, or take another backbone."
             ) from error
         self.checkpointing = enable
+
+    @property
+    def compiled(self) -> bool:
+        """Say whether the backbone's blocks are compiled, see :meth:`compile_blocks`; copies have them as they were."""
+        return self.clip.compiled
+
+    def compile_blocks(
+        self, enable: bool = True, device: torch.device | None = None, backend: str = "inductor"
+    ) -> None:
+        """Compile the backbone's blocks one by one, with the adapters in them; the first pass takes longer then.
+
+        Each length of clips and each batch size may be compiled anew, up to the limit of ``torch.compile``, and so may
+        passes with and without gradients. One thread at a time encodes. ``torch.compile(encoder)`` compiles it whole.
+
+        Args:
+            enable: False has them as they were.
+            device: that the encoder will run on; None is where it is.
+            backend: of ``torch.compile``.
+
+        Raises:
+            D2STError: nothing can be compiled here, or gradient checkpointing is on.
+        """
+        if not enable:
+            leave_blocks(self.backbone)
+        elif self.checkpointing:
+            raise D2STError(_EITHER)
+        else:
+            compile_blocks(self.backbone, device or next(self.backbone.parameters()).device, backend)
+        self.clip.compiled = enable
 
     def restore(self) -> nn.Module:
         """Take the adapters out and give the backbone back as it was before :func:`adapt`: the way back.
@@ -355,6 +394,8 @@ class VideoEncoder(nn.Module, HubModel):
             ordinary(self.backbone)
         if self.checkpointing:
             self.set_grad_checkpointing(False)
+        if self.compiled:
+            self.compile_blocks(False)
         self.before.restore(self.backbone)
         self.restored = True
         return self.backbone

@@ -9,6 +9,7 @@ or go after the first call, hence the ``enabled`` attribute, which it guards.
 """
 
 import threading
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -46,7 +47,8 @@ class ClipShape:
 
     Each thread has its own. Blocks that are computed again in a backward pass, which may run in a thread of autograd's,
     see the shape that was set last. Compiled code would be guarded against a change of an attribute that outlives a
-    call, and be compiled anew for each; so what it is told is forgotten at the end of the call (:meth:`done`).
+    call, and be compiled anew for each; so what it is told is forgotten at the end of the call (:meth:`done`). Blocks
+    that are compiled by themselves see the shape that was set last, so one thread at a time encodes (:meth:`turn`).
 
     Args:
         frames: images of a clip.
@@ -57,6 +59,7 @@ class ClipShape:
         shape: (images of a clip, (H, W) in pixels) set last.
         traced: the same within a compiled call, else None.
         stream: what a :class:`StreamHook` remembers within a block.
+        compiled: whether the blocks are compiled by themselves.
     """
 
     def __init__(self, frames: int, image_size: tuple[int, int]):
@@ -64,7 +67,9 @@ class ClipShape:
         self.shape = (frames, image_size)
         self.traced = None
         self.stream = None
+        self.compiled = False
         self._thread = threading.local()
+        self._lock = threading.RLock()
 
     @property
     def here(self) -> "ClipShape | threading.local":
@@ -95,6 +100,10 @@ class ClipShape:
         else:
             self.shape = self._thread.shape = frames, image_size
             self.traced = None
+
+    def turn(self) -> AbstractContextManager:
+        """Return a context in which no other thread encodes, where that matters."""
+        return self._lock if self.compiled and not torch.compiler.is_compiling() else nullcontext()
 
     def done(self) -> None:
         """Forget what a compiled call was told."""

@@ -47,7 +47,8 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         refuse_ignored(config, config.classifier)
         classifier = FewShotClassifier.from_pretrained(config.classifier, weights=config.weights, **options)
         config = replace(with_reading(config, classifier.reading), head=classifier.head.spec)
-        return classifier.to(device), SupportClips(), config
+        classifier.to(device).encoder.compile_blocks(config.compile)
+        return classifier, SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
     # refuses before anything is built
     clips = None if is_file else open_dataset(config.support).decoded_by(config.decoder)
@@ -57,6 +58,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         warn_untrained(head)
     options["calibration"] = config.calibration or find_calibration(config.adapter_path, encoder, head, reading)
     classifier = FewShotClassifier(**model, **options)
+    encoder.compile_blocks(config.compile)
     config = replace(with_reading(config, reading), head=head.spec)
     if clips is None:
         return classifier.load_support(config.support), SupportClips(), config

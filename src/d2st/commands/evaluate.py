@@ -56,7 +56,7 @@ def evaluate(config: EvalConfig) -> dict:
     encoder, _ = create_encoder(config)
     reading = choose_reading(config, encoder)
     config = with_reading(config, reading)
-    encoder.to(fabric.device)
+    encoder.to(fabric.device).compile_blocks(config.compile)
     heads, left_out = _heads(config, encoder, reading.frames, clips)
     if config.heads is None:
         config = replace(config, head=heads[0].spec)  # in what is written, with every option of it

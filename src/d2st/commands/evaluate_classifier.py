@@ -36,6 +36,7 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     fabric = launch(pick_device(config.device))
     config = with_precision(config, fabric.device)
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
+    model.encoder.compile_blocks(config.compile)
     parts = parts_of(config.data, config.split)
     part = config.part or next((name for name in ("test", "val") if name in parts), "train")
     clips = open_division(config.data, config.split, part, model.names).decoded_by(config.decoder)

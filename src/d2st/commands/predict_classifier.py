@@ -31,6 +31,7 @@ def predict_full_shot(config: FullShotPredictConfig) -> dict:
     fabric = launch(pick_device(config.device))
     config = with_precision(config, fabric.device)
     model = VideoClassifier.from_pretrained(config.adapter_path, weights=config.weights).to(fabric.device)
+    model.encoder.compile_blocks(config.compile)
     reading = model.reading(config.frames, config.sampling, config.stride, config.precision)
     loading = {"batch_size": config.batch_size, "workers": config.workers}
     answers = classify(fabric, model, replace(clips, classes=model.names), reading, config, **loading)

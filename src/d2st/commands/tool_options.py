@@ -192,6 +192,8 @@ class ReproduceConfig(ComputeOptions):
             value = getattr(self, name)
             if value != getattr(default, name):
                 flags += [f"--{name}", str(value)]
+        if self.compile:
+            flags += ["--compile"]
         return tuple(flags)
 
     def seed_list(self, default: tuple[int, ...]) -> tuple[int, ...]:

@@ -73,7 +73,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     config = replace(config, head=head.spec)  # from here on, and in what is written, with every option of it
     _check_trainable(encoder, head)
     asked = {"sampling": config.sampling, "transforms": config.transforms, "precision": config.precision}
-    head.reading = set_reading(encoder, config.grad_checkpointing, frames=frames, **asked)
+    head.reading = set_reading(encoder, config, fabric.device, frames=frames, **asked)
     task = _task(config, duration, sampler, head, encoder, clips, validation_clips)
     groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares)
     optimizer = torch.optim.Adam(groups, lr=config.lr)
@@ -112,13 +112,17 @@ def launch_training(config: Config, duration: Duration) -> tuple["Fabric", Confi
     return launch(device, {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}[config.precision]), config
 
 
-def set_reading(encoder: VideoEncoder, grad_checkpointing: bool, **asked: object) -> ClipReading:
-    """Make an encoder ready for training on clips that are read as asked, by fields of ``ClipReading``."""
+def set_reading(
+    encoder: VideoEncoder, config: TrainConfig | FullShotTrainConfig, device: torch.device, **asked: object
+) -> ClipReading:
+    """Make an encoder ready for training on a device and clips that are read as asked, by fields of ``ClipReading``."""
     reading = ClipReading.of(encoder, **asked)
     if encoder.reading:
         log_difference(encoder.reading, reading, "The adapter was trained before on")
     encoder.lay_out(reading)
-    encoder.set_grad_checkpointing(grad_checkpointing)
+    encoder.set_grad_checkpointing(config.grad_checkpointing)
+    if config.compile:
+        encoder.compile_blocks(device=device)
     return reading
 
 

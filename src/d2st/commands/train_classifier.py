@@ -55,7 +55,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
         classes = encode_names(clips.classes, encoder.backbone_name, config.text)
     classifier = VideoClassifier(encoder, classes, clips.classes, config.sampling, config.stride)
     asked = {"sampling": config.sampling, "stride": config.stride, "precision": config.precision}
-    set_reading(encoder, config.grad_checkpointing, frames=frames, transforms="plain", **asked)
+    set_reading(encoder, config, fabric.device, frames=frames, transforms="plain", **asked)
     task = _task(config, duration, classifier, frames, clips, validation_clips)
     groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares, head="model.head.")
     optimizer = torch.optim.AdamW(groups, lr=config.lr)

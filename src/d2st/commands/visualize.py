@@ -94,6 +94,7 @@ def _create_classifier(config: VisualizeConfig) -> tuple[FewShotClassifier, bool
     device = pick_device(config.device)
     config = with_precision(config, device)
     model, reading, trained = create_model(config, device)
+    model["encoder"].compile_blocks(config.compile)
     return FewShotClassifier(**model, precision=config.precision), trained, with_reading(config, reading)
 
 

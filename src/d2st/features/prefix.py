@@ -143,6 +143,11 @@ def split_encoder(encoder: VideoEncoder) -> Suffix:
             "prefix_crops and grad_checkpointing exclude each other: blocks would be computed again from other maps. "
             "Choose one of them."
         )
+    if encoder.compiled:
+        raise D2STError(
+            "prefix_crops and compile exclude each other: compiled blocks cannot be entered from maps. Choose one of "
+            "them."
+        )
     _refuse_trained_input(encoder)
     cut = _first_cut(model, name)
     try:

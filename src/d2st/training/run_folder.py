@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 LOCK = "run.lock"
 # Settings that do not change what a run computes, so that it may go on with others ...
-FREE = {"out", "overwrite", "device", "workers", "checkpoint_minutes", "max_bad", "diagnose_every", "deterministic"}
-FREE |= {"decoder", "prefix_folder", "prefix_gigabytes"}
+FREE = {"out", "overwrite", "device", "workers", "decoder", "checkpoint_minutes", "max_bad", "diagnose_every"}
+FREE |= {"prefix_folder", "prefix_gigabytes", "deterministic", "compile"}
 # ... and those that say where its material lies and not what it is.
 PLACES = {"data", "split", "weights"}
 _REMEDY = "give another out, or overwrite to start over"

@@ -23,3 +23,8 @@ class ComputeOptions(Checked):
     )
     workers: int = option(0, "processes that read clips", **WORKERS)
     decoder: Decoder = option("pyav", "of video files: pyav, or torchcodec where it is installed")
+    compile: bool = option(
+        False,
+        "compile the backbone's blocks and the adapters in them (torch.compile), for faster passes after a first one "
+        "that takes minutes",
+    )

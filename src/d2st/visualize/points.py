@@ -119,7 +119,8 @@ def sampled_points(
 
     handles = [watch(*place, module) for place, module in pathways(encoder).items()]
     try:
-        features = encoder(video[None])[0]
+        with torch.compiler.set_stance("force_eager"):  # compiled code knows nothing of hooks that came after it
+            features = encoder(video[None])[0]
     finally:
         for handle in handles:
             handle.remove()
