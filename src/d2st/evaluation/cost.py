@@ -68,32 +68,41 @@ def peak_memory(encoder: VideoEncoder, video: Tensor, precision: Precision = "fp
     """
     encoder.train()
     encoder.zero_grad()
-    if video.device.type == "cuda":
-        torch.cuda.synchronize(video.device)
-        torch.cuda.reset_peak_memory_stats(video.device)
-        before = torch.cuda.memory_allocated(video.device)
-        step(encoder, video, precision)
-        peak = torch.cuda.max_memory_allocated(video.device) - before
-    else:
-        with _quiet_stderr(), profile(profile_memory=True) as record:
-            step(encoder, video, precision)
-        events = [event for event in record.kineto_results.events() if event.name() == "[memory]"]
-        changes = [change for _, change in sorted((event.start_ns(), event.nbytes()) for event in events)]
-        peak = max(itertools.accumulate(changes, initial=0))
+    peak = measure_peak(lambda: step(encoder, video, precision), video.device)
     encoder.zero_grad()
     return peak
+
+
+def measure_peak(run: Callable[[], object], device: torch.device) -> int:
+    """Measure the most bytes that a run takes at once, above those that are taken before it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return torch.cuda.max_memory_allocated(device) - before
+    with _quiet_stderr(), profile(profile_memory=True) as record:
+        run()
+    events = [event for event in record.kineto_results.events() if event.name() == "[memory]"]
+    changes = [change for _, change in sorted((event.start_ns(), event.nbytes()) for event in events)]
+    return max(itertools.accumulate(changes, initial=0))
 
 
 def seconds(task: Task, encoder: VideoEncoder, video: Tensor, precision: Precision = "fp32") -> Seconds:
     """Time one run of :func:`forward` or :func:`step`."""
     encoder.train(task is step)
-    _wait(video)
-    used, start = time.process_time(), time.perf_counter()
-    task(encoder, video, precision)
-    _wait(video)
-    result = Seconds(time.perf_counter() - start, time.process_time() - used)
+    result = measure_seconds(lambda: task(encoder, video, precision), video.device)
     encoder.zero_grad()
     return result
+
+
+def measure_seconds(run: Callable[[], object], device: torch.device) -> Seconds:
+    """Time a run, to its end on the device."""
+    _wait(device)
+    used, start = time.process_time(), time.perf_counter()
+    run()
+    _wait(device)
+    return Seconds(time.perf_counter() - start, time.process_time() - used)
 
 
 def shared_copy(model: nn.Module) -> nn.Module:
@@ -137,9 +146,9 @@ def _convolution_backward_flops(gradient, x, weight, *more, out_shape=None):
     return 2 * places[0] * math.prod(places[2:]) * math.prod(weight) * sum(wanted[:2])
 
 
-def _wait(video: Tensor) -> None:
-    if video.device.type == "cuda":
-        torch.cuda.synchronize(video.device)
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 @contextlib.contextmanager
