@@ -50,7 +50,7 @@ def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def largest_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """Over the numbers that the golden has."""
-    ours, theirs = ours.detach().double().reshape(-1), theirs.detach().double().reshape(-1)
+    ours, theirs = ours.detach().cpu().double().reshape(-1), theirs.detach().double().reshape(-1)
     there = ~theirs.isnan()
     return (ours[there] - theirs[there]).abs().max().item()
 

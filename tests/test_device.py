@@ -5,6 +5,7 @@ import shutil
 import signal
 from dataclasses import replace
 
+import goldens
 import heads_small
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from families import clips, gradients
 from pretended_gpu import GPU, GpuTensor, pretended_gpu
 from safetensors.torch import load_file
 from small import noisy, options, write_clip
+from test_parity_d2st import check_adapter
 from test_systems import PAIRS, encoder_of
 
 import d2st
@@ -32,6 +34,15 @@ from d2st.training.trainer import Trainer
 from d2st.utils.distributed import launch
 
 CLOSE = dict(rtol=1e-4, atol=1e-5)
+# On a real GPU too, where there is one.
+MACHINES = ["pretended"] + [pytest.param("real", marks=pytest.mark.gpu)] * torch.cuda.is_available()
+
+
+@contextlib.contextmanager
+def gpu_of(machine):
+    """The device, within which it is there."""
+    with pretended_gpu() if machine == "pretended" else contextlib.nullcontext(torch.device("cuda")) as device:
+        yield device
 
 
 MODULES = [
@@ -41,8 +52,12 @@ MODULES = [
 
 
 @contextlib.contextmanager
-def commands_at_gpu(monkeypatch):
-    """Let commands, that run on the CPU here, think that they are on a GPU."""
+def commands_at_gpu(monkeypatch, machine):
+    """Let commands run on the GPU; on the pretended one they run on the CPU, and think that they are on a GPU."""
+    if machine == "real":
+        with monkeypatch.context() as patch:
+            yield patch
+        return
 
     def launch_there(device, *more):
         fabric = launch(torch.device("cpu"), *more)
@@ -57,9 +72,9 @@ def commands_at_gpu(monkeypatch):
         yield patch
 
 
-def on_gpu(episode: EncodedEpisode) -> EncodedEpisode:
+def on(device: torch.device, episode: EncodedEpisode) -> EncodedEpisode:
     tensors = {name: value for name, value in vars(episode).items() if isinstance(value, torch.Tensor)}
-    return replace(episode, **{name: tensor.to(GPU) for name, tensor in tensors.items()})
+    return replace(episode, **{name: tensor.to(device) for name, tensor in tensors.items()})
 
 
 def test_the_pretended_gpu_takes_nothing_from_elsewhere():
@@ -77,40 +92,47 @@ def test_the_pretended_gpu_takes_nothing_from_elsewhere():
         assert torch.equal(there, x.cpu()[0]) and not isinstance(there, GpuTensor) and x.sum().item() == x.cpu().sum()
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize(("system", "family"), PAIRS)
-def test_encoders(system, family):
+def test_encoders(system, family, machine):
     encoder, video = encoder_of(system, family), clips(batch=1)
     expected = encoder(video)
     expected_gradients = gradients(encoder.train(), video) if system != "none" else {}
     encoder = encoder_of(system, family)
-    with pretended_gpu() as gpu:
+    with gpu_of(machine) as gpu:
         encoder.to(gpu)
         found = encoder(video.to(gpu))
-        assert found.device == gpu
+        assert found.device.type == gpu.type
         torch.testing.assert_close(found.cpu(), expected, **CLOSE)
         if system != "none":
             for name, gradient in gradients(encoder.train(), video.to(gpu)).items():
                 torch.testing.assert_close(gradient.cpu(), expected_gradients[name], **CLOSE)
 
 
-@pytest.mark.parametrize("where", [D2STAdapter])
-def test_a_planted_move_to_the_cpu_is_found(monkeypatch, where):
-    encoder, forward = encoder_of("d2st-local", "vit"), where.forward
-    monkeypatch.setattr(where, "forward", lambda module, x, grid: forward(module, x, grid).cpu())
+def test_a_planted_move_to_the_cpu_is_found(monkeypatch):
+    encoder, forward = encoder_of("d2st-local", "vit"), D2STAdapter.forward
+    monkeypatch.setattr(D2STAdapter, "forward", lambda module, x, grid: forward(module, x, grid).cpu())
     with pretended_gpu() as gpu, pytest.raises(RuntimeError, match="same device"):
         encoder.to(gpu)(clips(batch=1).to(gpu))
 
 
+@pytest.mark.parametrize("name", goldens.find("mini_resnet_d2st_*"))
+def test_parity_with_the_authors_code(name):
+    with pretended_gpu() as gpu:
+        check_adapter(name, torch.float32, gpu)
+
+
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("name", sorted(heads.HEADS))
-def test_heads(name):
+def test_heads(name, machine):
     head = heads_small.build(name)
     move_head(head)
     episode = heads_small.episode(head)
     loss, logits = head.loss(episode)
     expected = torch.autograd.grad(loss, list(head.parameters()), allow_unused=True) if loss.requires_grad else ()
-    with pretended_gpu() as gpu:
+    with gpu_of(machine) as gpu:
         head.to(gpu)
-        loss_there, logits_there = head.loss(on_gpu(episode))
+        loss_there, logits_there = head.loss(on(gpu, episode))
         torch.testing.assert_close(loss_there.cpu(), loss, **CLOSE)
         torch.testing.assert_close(logits_there.cpu(), logits, **CLOSE)
         if expected:
@@ -137,12 +159,14 @@ TRAINED = {
 EPISODES = {"way": 2, "shot": 1, "queries": 1, "validate_every": 4, "validation_episodes": 4, "episodes_per_step": 2}
 
 
+@pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("system", TRAINED)
-def test_training_and_evaluation(small, tmp_path, monkeypatch, system):
+def test_training_and_evaluation(small, tmp_path, monkeypatch, system, machine):
     """Validated, stopped in the middle and gone on with; then evaluated, also with unknown clips."""
     own = TRAINED[system] | EPISODES | {"episodes": 8, "precision": "fp32"}
     plain = train(TrainConfig(**options(small, out=str(tmp_path / "cpu"), **own)))
-    settings = options(small, out=str(tmp_path / "gpu"), **own)
+    device = {"device": "cuda" if machine == "real" else "cpu"}
+    settings = options(small, out=str(tmp_path / "gpu"), **own) | device
     test = options(small, shot=1, queries=1, episodes=20, precision="fp32", way=2 if "molo" in system else 1)
     test |= {"open_set": "molo" not in system}
     forward = Trainer.forward
@@ -152,12 +176,12 @@ def test_training_and_evaluation(small, tmp_path, monkeypatch, system):
             signal.raise_signal(signal.SIGTERM)
         return forward(trainer, unit)
 
-    with commands_at_gpu(monkeypatch) as patch:
+    with commands_at_gpu(monkeypatch, machine) as patch:
         with patch.context() as stop, pytest.raises(SystemExit):
             stop.setattr(Trainer, "forward", interrupted)
             train(TrainConfig(**settings))
         found = train(TrainConfig(**settings))
-        results = evaluate(EvalConfig(**test, adapter_path=found["adapter"]))["results"]
+        results = evaluate(EvalConfig(**test | device, adapter_path=found["adapter"]))["results"]
     for name, tensor in load_file(tmp_path / "cpu" / "final" / "adapter_model.safetensors").items():
         again = load_file(tmp_path / "gpu" / "final" / "adapter_model.safetensors")[name]
         torch.testing.assert_close(again, tensor, rtol=1e-2, atol=1e-3)
@@ -166,7 +190,8 @@ def test_training_and_evaluation(small, tmp_path, monkeypatch, system):
     assert abs(results[0]["accuracy"] - expected[0]["accuracy"]) <= 0.1
 
 
-def test_clips_are_recognized(small, support, tmp_path, monkeypatch):
+@pytest.mark.parametrize("machine", MACHINES)
+def test_clips_are_recognized(small, support, tmp_path, monkeypatch, machine):
     model = options(small, precision="fp32", adapter=d2st.D2STLocalConfig(ratio=0.5, positions=(2, 3)))
     del model["split"]
     shares = {"data": model.pop("data"), "split": str(tmp_path / "shares.yaml"), "weights": model["weights"]}
@@ -177,7 +202,8 @@ def test_clips_are_recognized(small, support, tmp_path, monkeypatch):
     run = {"epochs": 1, "clips_per_step": 4, "batch_size": 2, "lr": 1e-3, "warmup_epochs": 0, "precision": "fp32"}
     run |= {"adapter": d2st.STConfig(), "out": str(tmp_path / "classifier"), **shares}
 
-    def everything():
+    def everything(device):
+        model["device"] = run["device"] = shares["device"] = device
         answer = predict(PredictConfig(**model, query=query))["predictions"][0]
         segments = spot(SpotConfig(**model, video=video, threshold=0, contrast=0, reject_rate=1e-9))["segments"]
         pictures = visualize(VisualizeConfig(**model, query=query, out=str(tmp_path / "pictures")))["files"]
@@ -186,9 +212,9 @@ def test_clips_are_recognized(small, support, tmp_path, monkeypatch):
         accuracy = evaluate_full_shot(FullShotEvalConfig(**whole))["results"][0]["accuracy"]
         return answer["label"], [one["label"] for one in segments], pictures, accuracy
 
-    with commands_at_gpu(monkeypatch):
-        found = everything()
-    assert found == everything()
+    with commands_at_gpu(monkeypatch, machine):
+        found = everything("cuda" if machine == "real" else "cpu")
+    assert found == everything("cpu")
 
 
 @pytest.fixture(scope="module")

@@ -57,6 +57,11 @@ def stored_precision(golden):
 @PRECISIONS
 @pytest.mark.parametrize("name", goldens.find("mini_resnet_d2st_*") + goldens.find("*vit_d2st_w64"))
 def test_adapter(name, dtype):
+    check_adapter(name, dtype, "cpu")
+
+
+def check_adapter(name, dtype, device):
+    """An adapter on a device against the golden of a name: output, and gradients of input and parameters."""
     meta, tensors = goldens.read(name)
     vit, frames = "grid" in meta["config"], meta["config"]["T"]
     channels = tensors["x"].shape[-1 if vit else 1]
@@ -68,7 +73,8 @@ def test_adapter(name, dtype):
     adapter = D2STAdapter(channels, width, **windows, activations=activations).to(dtype)
     left = d2st.official.load(adapter, goldens.weights(tensors, dtype))
     assert left == {}
-    x = tensors["x"].to(dtype).requires_grad_()
+    adapter.to(device)
+    x = tensors["x"].to(dtype).to(device).requires_grad_()
     if vit:  # (N, B*T, C)
         grid = (meta["config"]["grid"],) * 2
         tokens = x.transpose(0, 1).unflatten(0, (-1, frames))
@@ -77,7 +83,7 @@ def test_adapter(name, dtype):
         grid = tuple(x.shape[2:])
         tokens = x.flatten(2).transpose(1, 2).unflatten(0, (-1, frames))
         y = adapter(tokens, grid).flatten(0, 1).transpose(1, 2).unflatten(2, grid)
-    (y * tensors["c"].to(dtype)).sum().backward()
+    (y * tensors["c"].to(dtype).to(device)).sum().backward()
     limit = max(TOLERANCE[dtype], stored_precision(tensors["y"]))
     suffix = "32" if dtype == torch.float32 and "y32" in tensors else ""
     assert goldens.relative_error(y, tensors[f"y{suffix}"]) <= limit
