@@ -19,6 +19,7 @@ GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 _MOVES = (Tensor.to, Tensor.cpu, Tensor.cuda, Tensor.type_as)
 _WHOLE = (torch.nn.functional.one_hot, Tensor.new_tensor)  # that make tensors where C++ thinks that the others are
 _COPY = torch.ops.aten.copy_.default
+_SCATTER = torch.ops.aten.scatter.src  # into zeros that C++ made, in the gradient of a maximum up to torch 2.9
 
 
 class GpuTensor(Tensor):
@@ -61,6 +62,8 @@ class GpuTensor(Tensor):
     def __torch_dispatch__(cls, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        if function is _SCATTER:
+            tensors = tensors[1:]
         others = [tensor for tensor in tensors if not isinstance(tensor, GpuTensor) and tensor.dim()]
         if others and function is not _COPY:
             raise RuntimeError(f"Expected all tensors to be on the same device, but {function} got cuda:0 and cpu.")

@@ -90,10 +90,10 @@ def scaled(monkeypatch, **scaler) -> None:
     plugin.forward_context = lambda: torch.autocast("cpu", enabled=False)
     plugin.convert_input = lambda data: data
 
-    def launch(compute, duration):
+    def launch(config, duration):
         fabric = Fabric(accelerator="cpu", devices=1, plugins=[plugin])
         fabric.launch()
-        return fabric
+        return fabric, config
 
     monkeypatch.setattr("d2st.commands.train.launch_training", launch)
 
