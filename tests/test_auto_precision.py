@@ -24,11 +24,13 @@ RECIPES = Path(d2st.recipes.__file__).parent
 
 @pytest.fixture
 def amx(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")  # of conftest.py
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
 
 
 @pytest.fixture
 def no_amx(monkeypatch):
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
 
 
@@ -40,6 +42,14 @@ def test_a_cpu_with_amx_takes_bf16(amx, monkeypatch):
 
 def test_a_cpu_without_takes_fp32(no_amx):
     assert fast_precision(CPU)[0] == "fp32"
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"), [("AVX512_CORE_BF16", "fp32"), ("avx512_core_amx", "bf16"), ("ALL", "bf16")]
+)
+def test_amx_that_was_turned_off_does_not_count(amx, monkeypatch, most, expected):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+    assert fast_precision(CPU)[0] == expected
 
 
 @pytest.mark.parametrize(("capability", "expected"), [((7, 5), "fp32"), ((8, 0), "bf16"), ((12, 0), "bf16")])
@@ -69,6 +79,7 @@ def test_evaluation_says_and_stores_it(small, tmp_path, amx, caplog):
 def test_a_run_goes_on_as_it_began_on_any_machine(small, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     settings = dataset.options(small, out=str(tmp_path), way=3, episodes=2, validate_every=0, episodes_per_step=1)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
     train(TrainConfig(**settings))
     weights = (tmp_path / "final" / "adapter_model.safetensors").read_bytes()

@@ -62,9 +62,16 @@ def fast_precision(device: torch.device) -> tuple[Precision, str]:
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
         return ("bf16" if major >= 8 else "fp32"), f"the GPU has compute capability {major}.{minor}"
-    if device.type == "cpu" and torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available():
-        return "bf16", "this CPU has AMX"
-    return "fp32", "this CPU has no AMX" if device.type == "cpu" else f"bf16 was not tried on {device.type}"
+    if device.type == "cpu":
+        return ("bf16", "this CPU has AMX") if _uses_amx() else ("fp32", "AMX is not used on this CPU")
+    return "fp32", f"bf16 was not tried on {device.type}"
+
+
+def _uses_amx() -> bool:
+    """Tell whether products on this CPU use AMX: it has it, and oneDNN is there and was not told to do without."""
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", "ALL").upper()
+    allowed = "AMX" in most or most in ("ALL", "DEFAULT")
+    return allowed and torch.backends.mkldnn.is_available() and torch.cpu._is_amx_tile_supported()
 
 
 def check_loading(workers: int, batch_size: int = 1) -> None:
