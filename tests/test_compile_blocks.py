@@ -123,3 +123,11 @@ def test_an_evaluation_takes_it(small, monkeypatch):
     result = evaluate(EvalConfig(**settings, compile=True))
     assert counters["stats"]["unique_graphs"] >= families.FRAMES // 2
     assert result["results"][0]["accuracy"] == pytest.approx(expected["results"][0]["accuracy"], abs=0.05)
+
+
+def test_nothing_is_looked_for_where_nothing_was_compiled():
+    """Names of early stages, that no adapter stands at, need not be modules."""
+    encoder = encoder_of(BACKBONES["resnet-basic"]())
+    encoder.backbone.feature_info = [{"module": "nowhere"}]
+    encoder.compile_blocks(False)
+    assert not encoder.compiled

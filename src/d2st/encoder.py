@@ -370,7 +370,8 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: nothing can be compiled here, or gradient checkpointing is on.
         """
         if not enable:
-            leave_blocks(self.backbone)
+            if self.compiled:
+                leave_blocks(self.backbone)
         elif self.checkpointing:
             raise D2STError(_EITHER)
         else:
