@@ -97,6 +97,17 @@ def test_a_run_goes_on_as_it_began_on_any_machine(small, tmp_path, monkeypatch, 
     assert not any("Precision" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp8", ["bf16"]])
+def test_a_run_whose_precision_is_none_is_refused_in_a_sentence(small, tmp_path, precision):
+    settings = dataset.options(small, out=str(tmp_path), way=3, episodes=2, validate_every=0, episodes_per_step=1)
+    (tmp_path / "config.json").write_text(json.dumps({"precision": precision}))
+    with pytest.raises(D2STError, match=r"precision is .*(auto|fp8|bf16).* there and fp32 here"):
+        train(TrainConfig(**settings))
+    (tmp_path / "config.json").write_text("[" * 5000)
+    with pytest.raises(D2STError, match=r"The configuration of the run .* is nested too deeply"):
+        train(TrainConfig(**settings))
+
+
 @pytest.mark.parametrize(
     "recipe",
     [path for kind in ("", "full-shot/", "protocols/") for path in RECIPES.glob(f"{kind}*.yaml")],

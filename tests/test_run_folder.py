@@ -88,6 +88,21 @@ def test_a_run_of_before_a_setting_goes_on_with_its_default_alone(small, tmp_pat
     train(config(small, run, adapter=d2st.D2STConfig(positions=(0,))))
 
 
+def test_another_way_of_rounding_is_told(small, tmp_path, caplog):
+    told = []
+    train(config(small, tmp_path))
+    train(config(small, tmp_path, deterministic=True))
+    assert "goes on otherwise than before (deterministic was False and is True)" in caplog.text
+    there = json.loads((tmp_path / "config.json").read_text())
+    for device in ("cuda", "cuda"):
+        caplog.clear()
+        folder = RunFolder(tmp_path)
+        folder.open(there, device=device)
+        folder.lock.lock.release()
+        told.append("device was cpu and is cuda" in caplog.text)
+    assert told == [True, False]
+
+
 def test_two_processes_cannot_train_in_one_folder(small, tmp_path):
     folder = RunFolder(tmp_path / "run")
     folder.open({"lr": 1.0})

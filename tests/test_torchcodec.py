@@ -11,7 +11,9 @@ import torch
 
 from d2st.commands.classifier_options import FullShotPredictConfig
 from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.commands.options import VisualizeConfig
 from d2st.commands.predict_classifier import predict_full_shot
+from d2st.commands.visualize import visualize
 from d2st.data import sampling
 from d2st.data.datasets import Clip, ClipSet
 from d2st.data.video import container, packets
@@ -108,6 +110,13 @@ def test_commands_take_it(stand_in, small):
     config = EvalConfig(**tiny.options(small, part="test", shot=1, way=3, episodes=2, decoder="torchcodec"))
     evaluate(config)
     assert stand_in.calls == 15
+
+
+def test_all_clips_of_a_drawing_are_read_by_it(stand_in, small, tmp_path):
+    query, support = (str(small / "data" / name) for name in ("pink/0.mp4", "sand/1.mp4"))
+    model = {key: tiny.options(small)[key] for key in ("backbone", "weights", "image_size", "frames", "device")}
+    visualize(VisualizeConfig(**model, query=query, support=support, out=str(tmp_path), decoder="torchcodec"))
+    assert stand_in.calls == 3  # query, support, and what is shown of it
 
 
 def test_what_is_missing_is_said_before_anything_is_read(monkeypatch, tmp_path):

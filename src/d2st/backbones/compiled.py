@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import D2STError
+from .sites import stages
 
 
 def compile_blocks(model: nn.Module, device: torch.device, backend: str) -> None:
@@ -36,9 +37,8 @@ def leave_blocks(model: nn.Module) -> None:
 
 def blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """List the blocks of a timm model's stages by their paths; a stage that is no container is one itself."""
-    for stage in model.feature_info:
-        path = stage["module"]
-        yield from _inner(path, model.get_submodule(path))
+    for path, stage in stages(model).items():
+        yield from _inner(path, stage)
 
 
 def _inner(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -117,6 +117,13 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     return Backbone(model, sites, image_size, feature.shape[1], map_channels)
 
 
+def stages(model: nn.Module) -> dict[str, nn.Module]:
+    """Find the stages that ``feature_info`` names, by their paths; early ones that are no modules are left out."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    paths = [stage.get("module") for stage in model.feature_info]
+    return {path: modules[path] for path in paths if path in modules}
+
+
 def _forward_blank(
     model: nn.Module, stages: dict[str, nn.Module], image_size: tuple[int, int]
 ) -> tuple[dict[str, list], Tensor, Tensor]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from ..adapters import AdapterConfig
     from ..heads import HeadSpec
 
-_EXAMPLES_DECODER = "of the examples' video files: pyav, or torchcodec where it is installed; PyAV reads the rest"
-
 
 @dataclass(frozen=True)
 class TrainConfig(
@@ -133,7 +131,7 @@ class VisualizeConfig(MatchingOptions, EncodingOptions):
     )
     seed: int = option(0, "of adapters that are put on untrained", **SEED)
     out: str = option("runs/visualize", "folder for the pictures and visualize.json")
-    decoder: Decoder = reuse(ComputeOptions, "decoder", help=_EXAMPLES_DECODER)
+    decoder: Decoder = reuse(ComputeOptions, "decoder")
 
 
 @dataclass(frozen=True)
@@ -162,7 +160,11 @@ class SpotConfig(FewShotOptions, SegmentOptions):
     )
     out: str | None = option(None, "folder for spot.json, windows.csv and timeline.png; None writes nothing")
     workers: int = reuse(ComputeOptions, "workers", help="processes that read clips, threads that decode the video")
-    decoder: Decoder = reuse(ComputeOptions, "decoder", help=_EXAMPLES_DECODER)
+    decoder: Decoder = reuse(
+        ComputeOptions,
+        "decoder",
+        help="of the examples' video files: pyav, or torchcodec where it is installed; PyAV streams the video",
+    )
 
 
 @dataclass(frozen=True)

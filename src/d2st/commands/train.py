@@ -148,7 +148,7 @@ def run_training(
     if fabric.is_global_zero:
         parts = {"training": task.units.clips, "validation": task.validation.clips if task.validation else None}
         material = Material(encoder, encoder.reading, parts)
-        folder.open(config_dict(config), config.overwrite, material, default_dict(config))
+        folder.open(config_dict(config), config.overwrite, material, default_dict(config), fabric.device.type)
     fabric.barrier()
     if task.prepare:
         task.prepare(fabric)

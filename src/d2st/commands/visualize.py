@@ -15,7 +15,7 @@ from ..data.clip_reading import describe_reading, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
 from ..data.splits import LISTS
 from ..data.store import is_store
-from ..data.transforms import View
+from ..data.transforms import View, transform_onto
 from ..data.video.open import read_clip
 from ..data.walk import clips_in, is_frame_folder
 from ..errors import D2STError
@@ -24,6 +24,7 @@ from ..heads import bi_mhm, frame_distances
 from ..utils.console import say, tell_unreadable
 from ..utils.device import pick_device, with_precision
 from ..utils.files import write_png
+from ..utils.options import Decoder
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..visualize import point_figures, sheet
@@ -51,7 +52,7 @@ def visualize(config: VisualizeConfig) -> dict:
     torch.manual_seed(config.seed)
     classifier, head_is_trained, config = _create_classifier(config)
     encoder, head = classifier.encoder, classifier.head
-    clip = SampledClip.read(config.query, classifier)
+    clip = SampledClip.read(config.query, classifier, config.decoder)
     points = clip_points(encoder, clip.frames, config.token, config.precision, config.transforms)
     if not points.pathways and not config.support:
         raise D2STError(_NO_POINTS.format(encoder.config.name))
@@ -62,7 +63,7 @@ def visualize(config: VisualizeConfig) -> dict:
     if config.support:  # first, because it can be refused
         if not head_is_trained:
             warn_untrained(head)
-        result["alignment"], figure = _match_support(classifier, points, config)
+        result["alignment"], figure = _match_support(classifier, clip, points, config)
         write_png(out / "alignment.png", figure)
         files.append("alignment.png")
     if points.pathways:
@@ -107,6 +108,7 @@ class SampledClip:
         frames: uint8 (T, 3, H, W).
         indices: (T,) in the video.
         length, fps: of the video.
+        decoder: that they were read by.
     """
 
     path: str
@@ -114,9 +116,10 @@ class SampledClip:
     indices: np.ndarray
     length: int
     fps: float
+    decoder: Decoder
 
     @classmethod
-    def read(cls, path: str, classifier: FewShotClassifier) -> "SampledClip":
+    def read(cls, path: str, classifier: FewShotClassifier, decoder: Decoder) -> "SampledClip":
         """Read the frames that a classifier samples."""
         found = {}
 
@@ -124,8 +127,8 @@ class SampledClip:
             found.update(indices=classifier.sample(length, fps, rng), length=length, fps=fps)
             return found["indices"]
 
-        frames = read_clip(path, sample)
-        return cls(path, frames, **found)
+        frames = read_clip(path, sample, decoder=decoder)
+        return cls(path, frames, **found, decoder=decoder)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Read more pictures of the clip, for an animation.
@@ -141,7 +144,7 @@ class SampledClip:
         if len(self.frames) < 2 or count <= len(self.frames) or not rising:
             return as_pictures(self.frames), np.arange(len(self.frames)), 2.0
         chosen = np.linspace(first, last, count).round().astype(np.int64)
-        pictures = as_pictures(read_clip(self.path, lambda length, fps, rng: chosen))
+        pictures = as_pictures(read_clip(self.path, lambda length, fps, rng: chosen, decoder=self.decoder))
         times = np.interp(chosen, self.indices, np.arange(len(self.indices)))
         rate = count * self.fps / span if self.fps else 8.0
         return pictures, times, float(np.clip(rate, 4, 15))
@@ -197,7 +200,9 @@ def _tell_attention(points: ClipPoints) -> None:
     )
 
 
-def _match_support(classifier: FewShotClassifier, points: ClipPoints, config: VisualizeConfig) -> tuple[dict, Figure]:
+def _match_support(
+    classifier: FewShotClassifier, clip: SampledClip, points: ClipPoints, config: VisualizeConfig
+) -> tuple[dict, Figure]:
     """Match the frames of the query with those of examples; examples that cannot be read are named and passed over.
 
     Returns:
@@ -211,14 +216,14 @@ def _match_support(classifier: FewShotClassifier, points: ClipPoints, config: Vi
     tell_unreadable(support.unreadable)
     label, scores = clips.classes[0], None
     if len(clips.classes) > 1:
-        prediction = classifier.predict(config.query)
+        prediction = classifier.predict(transform_onto(classifier.device, classifier.transform, clip.frames))
         label, scores = prediction.label, prediction.scores
     examples, query = classifier.support[label].frames, points.features  # (K, T', D), (T', D)
     alignment = align(classifier.head, examples.mean(0), query)
     own = [clip.path for clip in support.clips.clips if support.clips.classes[clip.label] == label]
     nearest = own[int(bi_mhm(frame_distances(examples, query[None])[0]).argmin())]
     shown = f"mean of {len(own)}, here {nearest.name}" if len(own) > 1 else nearest.name
-    pictures = as_pictures(read_clip(nearest, classifier.sample))
+    pictures = as_pictures(read_clip(nearest, classifier.sample, decoder=config.decoder))
     figure = alignment_figure(
         _middles(points.frames, len(query)),
         _middles(pictures, len(query)),

@@ -1,6 +1,7 @@
 """The folder of a training run: its files, and the rule that it belongs to one configuration."""
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,10 +15,13 @@ from ..utils.versioned_json import parse, read_versioned
 if TYPE_CHECKING:
     from .material import Material
 
+_log = logging.getLogger(__name__)
 LOCK = "run.lock"
-# Settings that do not change what a run computes, so that it may go on with others ...
+# Settings that do not change what a run computes, so that it may go on with others, ...
 FREE = {"out", "overwrite", "device", "workers", "decoder", "checkpoint_minutes", "max_bad", "diagnose_every"}
-FREE |= {"prefix_folder", "prefix_gigabytes", "deterministic", "compile"}
+FREE |= {"prefix_folder", "prefix_gigabytes"}
+# ... those that change its rounding alone, which is told, ...
+ROUNDING = {"compile", "deterministic"}
 # ... and those that say where its material lies and not what it is.
 PLACES = {"data", "split", "weights"}
 _REMEDY = "give another out, or overwrite to start over"
@@ -30,8 +34,8 @@ class RunFolder:
         path: the folder. In it: ``config.json``, ``material.json`` (what it is made from),
             ``metrics.jsonl`` (a line a step and a validation), ``last.safetensors`` (the state that a resumed run goes
             on from), ``best`` and ``final`` (adapter, and head or classifier), ``bad_clips.json``, ``train.json`` (the
-            result), ``starts.jsonl`` (command, versions and git state of each start), ``tensorboard``, and ``prefix``
-            (maps that are computed once).
+            result), ``starts.jsonl`` (command, versions, git state and device of each start), ``tensorboard``, and
+            ``prefix`` (maps that are computed once).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,6 +57,7 @@ class RunFolder:
         overwrite: bool = False,
         material: "Material | None" = None,
         defaults: Mapping[str, object] = MappingProxyType({}),
+        device: str = "",
     ) -> None:
         """Take the folder for this process and a configuration, which it then says in ``config.json``.
 
@@ -61,6 +66,7 @@ class RunFolder:
             overwrite: remove what another run left here.
             material: what the run is made from. It may lie elsewhere than when the run began, and must be the same.
             defaults: of the configuration; a run of an earlier version has them for settings that came later.
+            device: that is computed on; another than before, as other ``ROUNDING``, is logged.
 
         Raises:
             D2STError: another process trains in the folder, or it holds a run with another configuration; the
@@ -82,13 +88,16 @@ class RunFolder:
         if material:
             write_json(self.material, material.record)
         write_json(self.config, config)
-        self._append(self.starts, circumstances())
+        start = circumstances() | {"device": device} | {name: config[name] for name in ROUNDING & config.keys()}
+        if self.state.exists():
+            self._tell_rounding(start)
+        self._append(self.starts, start)
 
     def began_with(self, setting: str) -> object | None:
         """Return a setting of the run in the folder; None where there is none, or it cannot be read."""
         try:
-            return json.loads(self.config.read_text("utf-8"))[setting]
-        except (OSError, ValueError, TypeError, KeyError):
+            return self._config().get(setting)
+        except D2STError:
             return None
 
     def log(self, **record: object) -> None:
@@ -124,14 +133,16 @@ class RunFolder:
         with path.open("a", encoding="utf-8") as file:
             file.write(to_json(record) + "\n")
 
+    def _config(self) -> dict:
+        """Read the configuration of the run in the folder."""
+        remedy = "give another out, or overwrite it"
+        return read_versioned(self.config, format=None, what="configuration of the run", remedy=remedy)
+
     def _compare(self, config: dict, material: "Material | None", defaults: Mapping[str, object]) -> None:
         """Refuse another configuration than that of the run, and other material than it began with."""
-        there = read_versioned(
-            self.config, format=None, what="configuration of the run", remedy="give another out, or overwrite it"
-        )
-        there = _completed(there, defaults)
+        there = _completed(self._config(), defaults)
         recorded = material is not None and self.material.exists()  # earlier versions wrote no record
-        keys = (config.keys() | there.keys()) - FREE
+        keys = (config.keys() | there.keys()) - FREE - ROUNDING
         if recorded:
             keys -= PLACES
         differ = []
@@ -150,11 +161,25 @@ class RunFolder:
                 f"Restore them, {_REMEDY}."
             )
 
+    def _tell_rounding(self, start: Mapping[str, object]) -> None:
+        """Log what was otherwise at the start before and rounds otherwise."""
+        keys = ["device", *sorted(ROUNDING & start.keys())]
+        try:
+            before = parse(self.starts.read_bytes().splitlines()[-1], "The last start", "it is passed over")
+            differ = [f"{key} was {before[key]} and is {start[key]}" for key in keys if before[key] != start[key]]
+        except (OSError, D2STError, LookupError, TypeError):  # of an earlier version, or damaged
+            return
+        if differ:
+            _log.warning(
+                f"The run in '{self.path}' goes on otherwise than before ({', '.join(differ)}): its weights will not "
+                f"be those of an undisturbed run bit for bit, but up to rounding."
+            )
+
     def _unreadable(self) -> set[str]:
         """Give the ids of the clips that could not be read so far."""
         try:
             return {str(clip["id"]) for clip in json.loads(self.bad.read_text("utf-8"))}
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return set()
 
     def _clear(self) -> None:

@@ -5,7 +5,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import torch
 
@@ -38,17 +38,17 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def with_precision(config: Config, device: torch.device, begun: Precision | None = None) -> Config:
+def with_precision(config: Config, device: torch.device, begun: object = None) -> Config:
     """Return a command's config with the precision that its ``auto`` stands for, and log it where it is not fp32.
 
     Args:
         config: with a field ``precision``.
         device: that it is computed on.
-        begun: the precision of a run that goes on, which it keeps on any machine.
+        begun: the precision of a run that goes on, which it keeps on any machine; what is none is passed over.
     """
     if config.precision != "auto":
         return config
-    chosen, reason = (begun, "as the run began") if begun else fast_precision(device)
+    chosen, reason = (begun, "as the run began") if begun in get_args(Precision) else fast_precision(device)
     if chosen != "fp32":
         _log.info(f"Precision: {chosen}, {reason}.")
     return replace(config, precision=chosen)
