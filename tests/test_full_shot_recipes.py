@@ -27,6 +27,7 @@ PUBLISHED = {
     "ssv2-dualpath": (16, 50, 3, 86, 1.68e-4, 0.05),
     "kinetics400-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
     "ssv2-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
+    "ssv2-dia": (16, 45, 2, 8, 2.5e-3, 0.05),
 }
 
 
@@ -121,4 +122,4 @@ def test_weight_decay_spares_what_the_authors_spare(method):
 
 
 def test_recipes_ship_with_the_package():
-    assert Path(recipes.find("recipes/full-shot/ssv2-st.yaml")).is_file() and len(TRAINING) == 10
+    assert Path(recipes.find("recipes/full-shot/ssv2-st.yaml")).is_file() and len(TRAINING) == 11

@@ -25,6 +25,7 @@ OF = {
     "aim": "aim_encoder_*",
     "dualpath": "dualpath_encoder_*",
     "dist": "dist_temporalnet_*",
+    "dia": "dia_adapter_*",
     "bi-mhm": "bimhm_*",
     "otam": "otam_head_*",
     "trx": "trx_*",

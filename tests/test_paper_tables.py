@@ -81,6 +81,7 @@ def test_millions_of_parameters_are_the_published_ones(name, config, frames, hea
         (VIDEO_LEVEL, 16, 26_105_184 - 36_960, None),  # the last, inert layer does not train
         (VIDEO_LEVEL, 64, None, 39_867_744 - 36_960),
         (d2st.DiSTConfig(feature="video", pool_layers=2), 16, 19_001_184 - 36_960, None),
+        (d2st.DiAConfig(), 8, 12 * 297_794, None),
     ],
     ids=lambda value: getattr(value, "label", value),
 )
@@ -138,7 +139,7 @@ def test_densities_of_tables_7_and_8(frames, densities):
         assert gradients[f"adapters.blocks_0.pathways.{pathway}.attention.points.conv.weight"].abs().min() > 0
 
 
-SYSTEMS_IN_BLOCKS = pytest.mark.parametrize("name", ["vanilla", "st", "dst", "d2st", "aim", "dualpath"])
+SYSTEMS_IN_BLOCKS = pytest.mark.parametrize("name", ["vanilla", "st", "dst", "d2st", "aim", "dualpath", "dia"])
 PLACES = [("all", range(12)), ("early", range(6)), ("late", range(6, 12)), ("skip", range(1, 12, 2)), ((3, 0), (0, 3))]
 
 

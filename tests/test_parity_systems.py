@@ -13,6 +13,7 @@ from torch import nn
 import d2st
 from d2st.adapters import dist_network, dualpath
 from d2st.adapters.aim import Bottleneck
+from d2st.adapters.dia import DiAAdapter
 from d2st.adapters.dst import DSTAdapter
 from d2st.adapters.dualpath import frameset_codes
 from d2st.adapters.st import STAdapter
@@ -353,3 +354,43 @@ def test_dist_weights_load_into_an_encoder_of_frames(name):
     left = d2st.official.load(encoder, goldens.weights(tensors, torch.float32), "dist")
     assert "dist_net.aggregated_cls_token" in left and "dist_net.proj" not in left
     assert encoder(tensors["in/images"].unflatten(0, (2, -1))).shape == (2, meta["config"]["t"], 32)
+
+
+@goldens_of("dia_adapter_*")
+def test_dia_adapter(name):
+    meta, tensors = goldens.read(name)
+    dtype, width, frames = precision(name), meta["args"]["WIDTH"], meta["args"]["NUM_INPUT_FRAMES"]
+    adapter = DiAAdapter(width, width // 4).to(dtype)
+    assert d2st.official.load(adapter, goldens.weights(tensors, dtype), "dia") == {}
+    x = tensors["in/x"].requires_grad_()  # (N, B*T, C)
+    side = round((x.shape[0] - 1) ** 0.5)
+    y = adapter(x.transpose(0, 1).unflatten(0, (-1, frames)), (side, side)).flatten(0, 1).transpose(0, 1)
+    (y * tensors["c/y"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(adapter, tensors, TOLERANCE[dtype], "dia")
+
+
+@goldens_of("dia_encoder_*")
+def test_dia_frame_features(name):
+    meta, tensors = goldens.read(name)
+    dtype, args = precision(name), meta["args"]
+    vit = dict(
+        img_size=args["crop"], patch_size=args["PATCH_SIZE"], embed_dim=args["WIDTH"], depth=args["LAYERS"],
+        num_heads=args["HEADS"],
+    )  # fmt: skip
+    encoder = clip_vit(d2st.DiAConfig(place="end", temporal_embedding=True), frames=args["T"], **vit).to(dtype)
+    state = goldens.weights(tensors, dtype)
+    for prefix in ("", "model."):  # the CLIP model alone, and as checkpoints have it
+        assert d2st.official.load(encoder, {prefix + key: value for key, value in state.items()}, "dia") == {}
+    x = tensors["in/x"].requires_grad_()
+    y = encoder(x.unflatten(0, (-1, args["T"])))
+    (y.flatten(0, 1) * tensors["c/y"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "features")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(encoder, tensors, TOLERANCE[dtype], "dia", spare=["adapters.temporal_embedding.weight"])
+
+    without = clip_vit(d2st.DiAConfig(place="end"), frames=args["T"], **vit).to(dtype)
+    assert set(d2st.official.load(without, state, "dia")) == {"temporal_embedding"}
+    with pytest.raises(d2st.D2STError, match=r"missing keys .*blocks_0_input"):
+        d2st.official.load(clip_vit(d2st.DiAConfig(), frames=args["T"], **vit), state, "dia")

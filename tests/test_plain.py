@@ -23,10 +23,11 @@ SYSTEMS = {
     "aim": d2st.AIMConfig(),
     "dualpath": d2st.DualPathConfig(tiles=2),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
+    "dia": d2st.DiAConfig(),
     "none": d2st.NoneConfig(),
     "full": d2st.FullConfig(),
 }
-ON_CNNS = ("d2st", "d2st-local", "st", "dst", "vanilla", "none", "full")
+ON_CNNS = ("d2st", "d2st-local", "st", "dst", "dia", "vanilla", "none", "full")
 
 
 def encoder_of(system="d2st", family="clip-vit"):

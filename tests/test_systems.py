@@ -21,6 +21,7 @@ CONFIGS = {
     "aim": d2st.AIMConfig(temporal_adapters=2, drop_path=0),
     "dualpath": d2st.DualPathConfig(tiles=2, dropout=0),
     "dist": d2st.DiSTConfig(width=32, temporal_width=8, pool_layers=1),
+    "dia": d2st.DiAConfig(),
 }
 FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
 VIT_ONLY = {"aim", "dualpath", "dist"}
@@ -151,7 +152,10 @@ def test_exports(system):
 
 
 @pytest.mark.parametrize("family", CNNS)
-@pytest.mark.parametrize("config", [CONFIGS[s] for s in CONFIGS if s in VIT_ONLY] + [d2st.STConfig(places="both")])
+@pytest.mark.parametrize(
+    "config",
+    [CONFIGS[s] for s in CONFIGS if s in VIT_ONLY] + [d2st.STConfig(places="both"), d2st.DiAConfig(place="input")],
+)
 def test_unsuitable_backbones_are_refused_by_name(config, family):
     refused(config, family)
 

@@ -7,6 +7,7 @@ from .aim import AIMConfig
 from .base import AdapterConfig, FullConfig, NoneConfig
 from .d2st import D2STConfig
 from .d2st_local import D2STLocalConfig
+from .dia import DiAConfig
 from .dist import DiSTConfig
 from .dst import DSTConfig
 from .dualpath import DualPathConfig
@@ -24,6 +25,7 @@ _CONFIGS = (
     AIMConfig,
     DualPathConfig,
     DiSTConfig,
+    DiAConfig,
 )
 SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
@@ -34,6 +36,7 @@ __all__ = [
     "D2STConfig",
     "D2STLocalConfig",
     "DSTConfig",
+    "DiAConfig",
     "DiSTConfig",
     "DualPathConfig",
     "FullConfig",

@@ -76,7 +76,7 @@ class Backbone:
                 raise D2STError(
                     f"{system} reaches into the attention and MLP of a ViT's blocks; {type(self.model).__name__} is "
                     f"made of {type(block).__name__}. Take a ViT (CLIP, ImageNet, SigLIP, DINO), or an adapter that "
-                    f"sits at the end of stages (D2STConfig, DSTConfig, STConfig, VanillaConfig)."
+                    f"sits at the end of stages (D2STConfig, DSTConfig, STConfig, DiAConfig, VanillaConfig)."
                 )
 
 
