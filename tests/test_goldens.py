@@ -13,6 +13,7 @@ NO_NUMBERS = {
     "none",
     "full",
     "d2st-local",
+    "lora",
     "prototype",
     "zero-shot",
     "molo",
@@ -26,6 +27,7 @@ OF = {
     "dualpath": "dualpath_encoder_*",
     "dist": "dist_temporalnet_*",
     "dia": "dia_adapter_*",
+    "zeroi2v": "zeroi2v_encoder_*",
     "bi-mhm": "bimhm_*",
     "otam": "otam_head_*",
     "trx": "trx_*",
@@ -44,7 +46,7 @@ def test_every_system_and_head_has_numbers_in_the_repository():
 
 
 def test_they_are_small():
-    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 6e6
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 7e6
 
 
 def test_a_small_golden_is_compared_where_it_has_numbers(tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from d2st.adapters.dst import DSTAdapter
 from d2st.adapters.dualpath import frameset_codes
 from d2st.adapters.st import STAdapter
 from d2st.adapters.vanilla import VanillaAdapter
+from d2st.layers.time_shift import TimeShift
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 CLASSES = 10
@@ -216,6 +217,56 @@ def test_aim_on_an_imagenet_vit(name):
     (y * tensors["c"].flatten(2).transpose(1, 2)).sum().backward()
     check(y.transpose(1, 2), tensors["out/y"], TOLERANCE[dtype], "features")
     check_gradients(encoder, tensors, TOLERANCE[dtype], "aim")
+
+
+@goldens_of("zeroi2v_shift_*")
+def test_zeroi2v_shift(name):
+    meta, tensors = goldens.read(name)
+    args, x = meta["args"], tensors["in/x"].requires_grad_()  # (N, B*T, C)
+    groups = [(-1, x.shape[2] // args["n_div"]), (1, x.shape[2] // args["n_div"])]
+    if "long_shift_div" in args:
+        groups += [(offset, x.shape[2] // args["long_shift_div"]) for offset in (-2, 2)]
+    y = TimeShift(groups)(x.unflatten(1, (-1, 8)).permute(1, 2, 0, 3)).permute(2, 0, 1, 3).flatten(1, 2)
+    (y * tensors["c/y"]).sum().backward()
+    check(y, tensors["out/y"], 0, "y")
+    check(x.grad, tensors["gin/x"], 0, "gx")
+
+
+@goldens_of("zeroi2v_block_*")
+def test_zeroi2v_block(name):
+    meta, tensors = goldens.read(name)
+    dtype = precision(name)
+    config = d2st.ZeroI2VConfig(temporal_embedding=False, train_final_norm=False)
+    encoder = clip_vit(config, depth=1, embed_dim=48, num_heads=meta["args"]["n_head"], img_size=8).to(dtype)
+    load_block(encoder, tensors, "zeroi2v")
+    x = tensors["in/x"].requires_grad_()  # (N, B*T, C)
+    y = run_block(encoder, x.transpose(0, 1)).transpose(0, 1)
+    (y * tensors["c/y"]).sum().backward()
+    check(y, tensors["out/y"], TOLERANCE[dtype], "y")
+    check(x.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(encoder, in_block(tensors), TOLERANCE[dtype], "zeroi2v")
+    encoder.merge()
+    check(run_block(encoder, x.transpose(0, 1)).transpose(0, 1), y, TOLERANCE[dtype], "merged")
+
+
+@goldens_of("zeroi2v_encoder_*")
+def test_zeroi2v_encoder_and_the_weights_that_their_script_merges(name):
+    meta, tensors = goldens.read(name)
+    args, dtype = meta["args"], precision(name)
+    encoder = clip_vit(d2st.ZeroI2VConfig(), embed_dim=args["width"], num_heads=args["heads"]).to(dtype)
+    assert d2st.official.load(encoder, goldens.weights(tensors, dtype), "zeroi2v") == {}
+    video = tensors["in/x"].requires_grad_()  # (B, 3, T, H, W)
+    features = encoder(video.transpose(1, 2))
+    theirs = tensors["c/y"].flatten(2).transpose(1, 2)  # (B, C, T, 1, 1) -> (B, T, D)
+    (features * theirs).sum().backward()
+    check(features.transpose(1, 2), tensors["out/y"], TOLERANCE[dtype], "features")
+    check(video.grad, tensors["gin/x"], TOLERANCE[dtype], "gx")
+    check_gradients(encoder, tensors, TOLERANCE[dtype], "zeroi2v")
+    encoder.merge()
+    check(encoder(video.transpose(1, 2)).transpose(1, 2), tensors["out/merged"], TOLERANCE[dtype], "merged features")
+    merged = d2st.official.translate(encoder, goldens.weights(tensors, None, "wm/"), "zeroi2v")
+    for key, expected in merged.items():
+        check(encoder.get_parameter(key), expected, TOLERANCE[dtype], key)
 
 
 @goldens_of("dualpath_adapter_*")

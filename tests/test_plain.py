@@ -24,6 +24,8 @@ SYSTEMS = {
     "dualpath": d2st.DualPathConfig(tiles=2),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
     "dia": d2st.DiAConfig(),
+    "lora": d2st.LoRAConfig(),
+    "zeroi2v": d2st.ZeroI2VConfig(),
     "none": d2st.NoneConfig(),
     "full": d2st.FullConfig(),
 }

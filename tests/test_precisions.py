@@ -20,6 +20,8 @@ SYSTEMS = {
     "dualpath": d2st.DualPathConfig(tiles=2, antialias=True),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
     "dia": d2st.DiAConfig(),
+    "lora": d2st.LoRAConfig(orthogonal=True),
+    "zeroi2v": d2st.ZeroI2VConfig(),
     "full": d2st.FullConfig(),
 }
 PRECISIONS = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float64: 1e-5}  # and how far features may be off

@@ -22,14 +22,20 @@ CONFIGS = {
     "dualpath": d2st.DualPathConfig(tiles=2, dropout=0),
     "dist": d2st.DiSTConfig(width=32, temporal_width=8, pool_layers=1),
     "dia": d2st.DiAConfig(),
+    "lora": d2st.LoRAConfig(dropout=0),
+    "zeroi2v": d2st.ZeroI2VConfig(dropout=0),
 }
 FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
-VIT_ONLY = {"aim", "dualpath", "dist"}
-NO_IDENTITY = {"dualpath", "dist"}  # these do not start as the frozen backbone, by design
+VIT_ONLY = {"aim", "dualpath", "dist", "lora", "zeroi2v"}
 ONE_LENGTH = {"dualpath", "dist"}  # laid out for clips of as many frames as were said
 ONE_SIZE = {*VITS, "clip-resnet", "swin"}  # position tables or windows are laid out for one size of frames
 CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
-REFUSED = [("dualpath", "dinov3"), ("dist", "siglip")]  # no position table, no class token
+REFUSED = [
+    ("dualpath", "dinov3"),  # no position table
+    ("dist", "siglip"),  # no class token
+    ("lora", "dinov3"),  # its attention never calls the layer of queries, keys and values
+    ("zeroi2v", "dinov3"),
+]
 PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if (s not in VIT_ONLY or f in VITS) and (s, f) not in REFUSED]
 LIGHT = [(s, f) for s, f in PAIRS if f == "clip-vit" or (f == "resnet-basic" and s in ("st", "dst", "d2st-local"))]
 
@@ -68,11 +74,15 @@ def test_contract(system, family):
     with torch.no_grad():
         features = encoder(video)
         assert features.shape == (2, FEATURES.get(system, FRAMES), encoder.num_features)
-        if system not in NO_IDENTITY:
-            frozen = BACKBONES[family]().eval()
-            frozen.load_state_dict(backbone.state_dict())
-            expected = frozen.forward_head(frozen.forward_features(video.flatten(0, 1)), pre_logits=True)
+        frozen = BACKBONES[family]().eval()
+        frozen.load_state_dict(backbone.state_dict())
+        expected = frozen.forward_head(frozen.forward_features(video.flatten(0, 1)), pre_logits=True)
+        if encoder.config.starts_as_backbone:
             assert same(features.flatten(0, 1), expected, family), "not the frozen backbone at the start"
+        else:
+            assert features.shape != (2, FRAMES, *expected.shape[1:]) or not torch.allclose(
+                features.flatten(0, 1), expected
+            ), "it starts as the frozen backbone, and says that it does not"
 
     move(encoder)
     plain = gradients(encoder.train(), video) if system != "none" else {}
@@ -140,7 +150,7 @@ def test_compiles_without_graph_breaks(system, family):
 
 
 @pytest.mark.parametrize(
-    "system", ["st", "d2st-local", "aim", "dualpath", "dist"]
+    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "lora", "zeroi2v"]
 )  # those that reach into blocks, or beside them
 def test_exports(system):
     encoder, video = encoder_of(system, "clip-vit"), clips()

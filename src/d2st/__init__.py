@@ -21,9 +21,11 @@ if TYPE_CHECKING:
         DSTConfig,
         DualPathConfig,
         FullConfig,
+        LoRAConfig,
         NoneConfig,
         STConfig,
         VanillaConfig,
+        ZeroI2VConfig,
     )
     from .classifiers.few_shot import FewShotClassifier
     from .classifiers.prediction import Prediction
@@ -50,12 +52,14 @@ __all__ = [
     "EpisodeSampler",
     "FewShotClassifier",
     "FullConfig",
+    "LoRAConfig",
     "NoneConfig",
     "Prediction",
     "STConfig",
     "VanillaConfig",
     "VideoClassifier",
     "VideoEncoder",
+    "ZeroI2VConfig",
     "__version__",
     "adapt",
     "adapters",

@@ -16,6 +16,7 @@ from .backbones.build import ImageSize
 from .backbones.compiled import compile_blocks, leave_blocks
 from .backbones.fingerprint import difference
 from .backbones.hooks import ClipShape, carries_adapters, insert, remove
+from .backbones.merge import Merged, find_foldable, merge
 from .backbones.restore import Snapshot, unchanged_on_error
 from .backbones.sites import Backbone, inspect
 from .data.clip_reading import ClipReading, Transforms
@@ -57,8 +58,9 @@ def adapt(
         image_size: side or (height, width) of the frames in pixels; None is the backbone's own.
 
     Returns:
-        The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives (but for
-        DUALPATH and DiST, which read features in their own way).
+        The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives, but for
+        systems whose config's ``starts_as_backbone`` is False (DUALPATH and DiST read features in their own way, shifted
+        heads look at other frames).
 
     Raises:
         D2STError: unknown name, weights that are missing or do not fit, a model without usable stages, a system that
@@ -191,6 +193,7 @@ class VideoEncoder(nn.Module, HubModel):
         self.image_size, self.has_tokens = backbone.image_size, backbone.has_tokens
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
         self.checkpointing, self.restored = False, False
+        self.merged: Merged | None = None
         self.clip = ClipShape(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
@@ -378,6 +381,38 @@ class VideoEncoder(nn.Module, HubModel):
             compile_blocks(self.backbone, device or next(self.backbone.parameters()).device, backend)
         self.clip.compiled = enable
 
+    @property
+    def mergeable(self) -> bool:
+        """Say whether there are adapters that :meth:`merge` can fold into the backbone."""
+        return bool(find_foldable(self.backbone, self.clip))
+
+    def merge(self) -> "VideoEncoder":
+        """Fold the adapters that are linear into the frozen weights beside them, in place; gives the encoder itself.
+
+        Features stay the same up to rounding, and the adapters cost nothing any more. What cannot be folded stays: a
+        shift of heads, a temporal embedding. Of LoRA without them the plain backbone is left. Dropout is off then. The
+        adapter can no longer be saved or loaded: save it before. :meth:`restore` has the backbone's own weights, which
+        are kept until then. Code that ``torch.compile`` made before does not see the change.
+
+        Raises:
+            D2STError: there is nothing to fold, the blocks are compiled, or a layer is not of the ordinary kind.
+        """
+        self._check_whole()
+        if self.merged:
+            raise D2STError("The adapters of this encoder were merged into its backbone already.")
+        if self.compiled:
+            raise D2STError("Merge before the blocks are compiled; compile_blocks(False) has them as they were.")
+        if not self.mergeable:
+            raise D2STError(
+                f"Nothing of {type(self.config).__name__} can be merged: only adapters that are linear and stand beside "
+                f"linear layers can (LoRAConfig, ZeroI2VConfig)."
+            )
+        self.merged, folded = merge(self.backbone, self.clip)
+        gone = {id(adapter) for adapter in folded}
+        for key in [key for key, adapter in self.adapters.items() if id(adapter) in gone]:
+            del self.adapters[key]
+        return self
+
     def restore(self) -> nn.Module:
         """Take the adapters out and give the backbone back as it was before :func:`adapt`: the way back.
 
@@ -391,6 +426,8 @@ class VideoEncoder(nn.Module, HubModel):
         """
         self._check_whole()
         remove(self.backbone, self.clip)
+        if self.merged:
+            self.merged.undo(self.backbone)
         if not self.config.tunes_backbone:
             ordinary(self.backbone)
         if self.checkpointing:
@@ -409,6 +446,13 @@ class VideoEncoder(nn.Module, HubModel):
             )
         if self.restored:
             raise D2STError("The adapters of this encoder were taken out by restore(): adapt the backbone again.")
+
+    def _check_unmerged(self) -> None:
+        if self.merged:
+            raise D2STError(
+                "The adapters of this encoder were merged into its backbone and are no longer there by themselves. Save "
+                "an adapter before merge(), and load one into an encoder that was not merged."
+            )
 
     def _dtype(self) -> torch.dtype:
         """Return what the backbone computes in."""
@@ -437,8 +481,9 @@ class VideoEncoder(nn.Module, HubModel):
         """Take what :meth:`adapter_state_dict` gave.
 
         Raises:
-            D2STError: keys or shapes that are not this encoder's, listed.
+            D2STError: keys or shapes that are not this encoder's, listed; or its adapters were merged.
         """
+        self._check_unmerged()
         own = self.adapter_state_dict()
         different = adapter_file.different_tensors(own, state)
         if different:
@@ -455,16 +500,22 @@ class VideoEncoder(nn.Module, HubModel):
         return sum(p.numel() for p in self.trainable_parameters()), sum(p.numel() for p in self.parameters())
 
     def summary(self) -> dict[str, float]:
-        """Print and return the number of trainable and of all parameters, and their share."""
+        """Print and return the number of trainable and of all parameters, and their share.
+
+        It also says where untrained adapters change what the backbone gives.
+        """
         trainable, total = self.parameter_count()
         print(
             f"{type(self.config).__name__} on {self.backbone_name or type(self.backbone).__name__}: "
             f"{trainable:,} of {total:,} parameters train ({trainable / total:.2%})"
         )
+        if not self.config.starts_as_backbone:
+            print("Untrained, it does not give what the frozen backbone gives.")
         return {"trainable": trainable, "total": total, "share": trainable / total}
 
     def _save_pretrained(self, folder: Path) -> None:
         """Write the adapter alone: ``adapter_config.json`` and ``adapter_model.safetensors``."""
+        self._check_unmerged()
         adapter_file.save(self, folder)
 
     def card_facts(self) -> CardFacts:

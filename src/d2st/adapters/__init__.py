@@ -11,8 +11,10 @@ from .dia import DiAConfig
 from .dist import DiSTConfig
 from .dst import DSTConfig
 from .dualpath import DualPathConfig
+from .lora import LoRAConfig
 from .st import STConfig
 from .vanilla import VanillaConfig
+from .zeroi2v import ZeroI2VConfig
 
 _CONFIGS = (
     NoneConfig,
@@ -26,6 +28,8 @@ _CONFIGS = (
     DualPathConfig,
     DiSTConfig,
     DiAConfig,
+    LoRAConfig,
+    ZeroI2VConfig,
 )
 SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
@@ -40,7 +44,9 @@ __all__ = [
     "DiSTConfig",
     "DualPathConfig",
     "FullConfig",
+    "LoRAConfig",
     "NoneConfig",
     "STConfig",
     "VanillaConfig",
+    "ZeroI2VConfig",
 ]

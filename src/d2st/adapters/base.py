@@ -43,6 +43,11 @@ class AdapterConfig:
         return False
 
     @property
+    def starts_as_backbone(self) -> bool:
+        """Tell whether an untrained encoder gives what the frozen backbone gives."""
+        return True
+
+    @property
     def lr_shares(self) -> dict[str, float]:
         """Give shares of the learning rate at which parameters train whose names contain a word: word -> share."""
         return {}

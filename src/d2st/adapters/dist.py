@@ -66,6 +66,11 @@ class DiSTConfig(AdapterConfig):
 
     classifies_by_text: ClassVar[bool] = True
 
+    @property
+    def starts_as_backbone(self) -> bool:
+        """Tell that it does not: features are read in a way of its own."""
+        return False
+
     def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """The networks beside the backbone."""
         site, kind = backbone.sites[0], type(backbone.model).__name__

@@ -72,6 +72,11 @@ class DualPathConfig(AdapterConfig):
         """CLIP's projection, where it is asked for."""
         return self.projection
 
+    @property
+    def starts_as_backbone(self) -> bool:
+        """Tell that it does not: features are read in a way of its own."""
+        return False
+
     def insertions(self, backbone: Backbone, frames: int) -> list[Insertion]:
         """Positions of the framesets before the first block, and two or three insertions a block."""
         backbone.require_blocks("DualPathConfig")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from rich import box
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..adapters import SYSTEMS, AdapterConfig, NoneConfig
 from ..backbones import build as backbones
@@ -82,20 +82,34 @@ def _systems(config: BenchConfig) -> list[AdapterConfig]:
 def _encoders(
     config: BenchConfig, systems: Sequence[AdapterConfig], device: torch.device
 ) -> tuple[list[VideoEncoder], list[dict]]:
-    """Build an encoder for each system that fits the backbone, on shared weights; and say what does not fit."""
+    """Build an encoder for each system that fits the backbone, on shared weights; and say what does not fit.
+
+    One that can be merged into the backbone is there twice, before and after.
+    """
     torch.manual_seed(config.seed)
     name = config.backbone or DEFAULT_BACKBONE
     backbone = backbones.build(name, config.weights or False, config.image_size).to(device)
     encoders, refused = [], []
     for system in systems:
         try:
-            own = cost.shared_copy(backbone)
-            encoders.append(adapt(own, system, frames=config.frames, image_size=config.image_size))
+            encoders.append(_encoder(config, system, backbone))
+            if encoders[-1].mergeable:
+                encoders.append(_encoder(config, system, backbone).merge())
         except D2STError as error:
             if system == NoneConfig():
                 raise  # the backbone itself cannot be used
             refused.append({"adapter": system.label, "reason": str(error)})
     return encoders, refused
+
+
+def _encoder(config: BenchConfig, system: AdapterConfig, backbone: nn.Module) -> VideoEncoder:
+    own = cost.shared_copy(backbone)
+    return adapt(own, system, frames=config.frames, image_size=config.image_size)
+
+
+def label(encoder: VideoEncoder) -> str:
+    """Name an encoder's line: its system's label, and whether it was merged."""
+    return f"{encoder.config.label} merged" if encoder.merged else encoder.config.label
 
 
 def _measure(encoders: Sequence[VideoEncoder], video: Tensor, precision: Precision, repeats: int) -> list[dict]:
@@ -106,13 +120,13 @@ def _measure(encoders: Sequence[VideoEncoder], video: Tensor, precision: Precisi
         for encoder in encoders:
             rows.append(_count(encoder, video, precision))
             cost.seconds(cost.forward, encoder, video, precision)  # a warm-up, like the two before it
-            advance(1, encoder.config.label)
+            advance(1, label(encoder))
         for _ in range(repeats):
             for i, encoder in enumerate(encoders):
                 for name, task in TASKS.items():
                     pair = [cost.seconds(task, each, video, precision) for each in (encoders[0], encoder)]
                     runs[i, name].append(pair)
-                advance(1, encoder.config.label)
+                advance(1, label(encoder))
     for name in TASKS:
         frozen = dict(rows[0][name])
         for i, row in enumerate(rows):
@@ -127,7 +141,7 @@ def _count(encoder: VideoEncoder, video: Tensor, precision: Precision) -> dict:
     trainable, total = encoder.parameter_count()
     forward_flops, step_flops = cost.count_flops(encoder, video)
     return {
-        "adapter": encoder.config.label,
+        "adapter": label(encoder),
         "config": config_dict(encoder.config),
         "parameters": {"trainable": trainable, "total": total, "share": trainable / total},
         "forward": {"flops": forward_flops},

@@ -43,6 +43,8 @@ def export(config: ExportConfig) -> dict:
         encoder, _ = create_encoder(config)
         head, reading, classes = _head(config), choose_reading(config, encoder), ()
     config = with_reading(config, reading)
+    if encoder.mergeable:
+        encoder.merge()
     about = describe(encoder, reading) | {"classes": list(classes), "head": plain(head)}
     out, name = Path(config.out), f"encoder.{config.format}"
     out.mkdir(parents=True, exist_ok=True)
@@ -79,7 +81,8 @@ def _write_support(classifier: FewShotClassifier, file: Path) -> None:
 
 def _tell(file: Path, encoder: VideoEncoder, result: dict) -> None:
     about, check = result["encoder"], result["check"]
-    say(f"{file}: {encoder.config.label} on {about['backbone']}, {file.stat().st_size / 1e6:.1f} MB")
+    merged = ", merged into its weights" if encoder.merged else ""
+    say(f"{file}: {encoder.config.label} on {about['backbone']}{merged}, {file.stat().st_size / 1e6:.1f} MB")
     for side in ("input", "output"):
         say(f"  {about[side]['name']} ({', '.join(map(str, about[side]['shape']))}) {about[side]['type']}")
     say(
