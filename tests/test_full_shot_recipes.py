@@ -25,6 +25,8 @@ PUBLISHED = {
     "ssv2-aim": (8, 50, 2.5, 64, 3e-4, 0.05),
     "kinetics400-dualpath": (16, 50, 3, 86, 1.68e-4, 0.05),
     "ssv2-dualpath": (16, 50, 3, 86, 1.68e-4, 0.05),
+    "kinetics400-zeroi2v": (8, 40, 2.5, 64, 3e-4, 0.05),
+    "ssv2-zeroi2v": (16, 50, 2.5, 64, 3e-4, 0.05),
     "kinetics400-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
     "ssv2-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
     "ssv2-dia": (16, 45, 2, 8, 2.5e-3, 0.05),
@@ -99,14 +101,14 @@ def test_eval_reads_every_protocol(read, name):
     assert config.average == ("logits" if "dualpath" in name else "probabilities") and config.part == "val"
 
 
-@pytest.mark.parametrize("method", ["st", "aim", "dualpath", "dist", "d2st"])
+@pytest.mark.parametrize("method", ["st", "aim", "dualpath", "dist", "zeroi2v", "d2st"])
 def test_weight_decay_spares_what_the_authors_spare(method):
-    """ST-Adapter (and D2ST with its settings) every bias, AIM norms, DUALPATH nothing, DiST all but matrices."""
+    """ST-Adapter and D2ST: biases; AIM: norms; ZeroI2V: its embedding too; DUALPATH: none; DiST: all but matrices."""
     from timm.models.vision_transformer import VisionTransformer
 
     recipe = given(f"ssv2-{method}")
     config = SYSTEMS[method](**{k: v for k, v in recipe["adapter"].items() if k not in ("name", "width", "projection")})
-    backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=2, num_classes=0)
+    backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=64, depth=2, num_heads=4, num_classes=0)
     encoder = d2st.adapt(backbone, config, frames=recipe["frames"])
     trained = {name: p for name, p in encoder.named_parameters() if p.requires_grad}
     spared = {name for name in trained if any(word in name for word in recipe["no_decay"])}
@@ -115,6 +117,7 @@ def test_weight_decay_spares_what_the_authors_spare(method):
         "st": {name for name in trained if name.endswith("bias")},
         "d2st": {name for name in trained if name.endswith("bias")},
         "aim": {"backbone.norm.weight", "backbone.norm.bias"},
+        "zeroi2v": {"adapters.temporal_embedding.weight", "backbone.norm.weight", "backbone.norm.bias"},
         "dualpath": set(),
         "dist": {n for n, p in trained.items() if p.ndim == 1 or any(word in n.rsplit(".", 1)[-1] for word in tokens)},
     }
@@ -122,4 +125,4 @@ def test_weight_decay_spares_what_the_authors_spare(method):
 
 
 def test_recipes_ship_with_the_package():
-    assert Path(recipes.find("recipes/full-shot/ssv2-st.yaml")).is_file() and len(TRAINING) == 11
+    assert Path(recipes.find("recipes/full-shot/ssv2-st.yaml")).is_file() and len(TRAINING) == 13

@@ -1,13 +1,12 @@
 """Folding linear adapters into the backbone (LoRA, ZeroI2V), and what LoRA and the shift of heads compute."""
 
 import copy
-import dataclasses
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from families import BACKBONES, FRAMES, SIZE, VIT, VITS, clips, move
+from families import BACKBONES, FRAMES, SIZE, VIT, clips, move, on_meta
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -20,7 +19,9 @@ from d2st.layers.time_shift import TimeShift
 ALL = ("v", "q", "k", "fc2", "proj", "fc1")  # in no order
 CONFIGS = {
     "lora": d2st.LoRAConfig(),
-    "lora-all": d2st.LoRAConfig(matrices=ALL, rank=3, alpha=5, orthogonal=True, shifts=(-1, 2), temporal_embedding=True),
+    "lora-all": d2st.LoRAConfig(
+        matrices=ALL, rank=3, alpha=5, orthogonal=True, shifts=(-1, 2), temporal_embedding=True
+    ),
     "zeroi2v": d2st.ZeroI2VConfig(),
     "zeroi2v-3": d2st.ZeroI2VConfig(after_mlp=False, shifts=(), scale=1.5, ratio=0.5),
 }
@@ -104,7 +105,7 @@ def test_blocks_that_never_call_the_layer_are_refused_by_name():
     with pytest.raises(d2st.D2STError, match=r"LoRAConfig .* q, v .* Eva call none for q, v\. .*\(proj, fc1, fc2\)"):
         adapted(d2st.LoRAConfig(), "dinov3")
     adapted(d2st.LoRAConfig(matrices=("proj", "fc1")), "dinov3")
-    with pytest.raises(d2st.D2STError, match="ZeroI2VConfig has one adapter before .* Eva computes them in three"):
+    with pytest.raises(d2st.D2STError, match=r"ZeroI2VConfig has one adapter before .* Eva computes them in three"):
         d2st.adapt(Eva(**VIT, **UNFUSED, qkv_fused=False), d2st.ZeroI2VConfig(), image_size=SIZE)
 
 
@@ -157,6 +158,26 @@ def test_one_that_shares_its_weights_keeps_them():
     assert all(torch.equal(backbone.state_dict()[key], value) for key, value in own.items())
 
 
+def test_export_merges_first(tmp_path, capsys):
+    from safetensors.torch import save_file
+
+    from d2st.commands import cli
+
+    torch.manual_seed(0)
+    weights = timm.create_model("test_vit", num_classes=0).state_dict()
+    save_file(weights, tmp_path / "weights.safetensors")
+    options = (
+        f"--backbone test_vit --weights {tmp_path / 'weights.safetensors'} --image-size 160 --frames 2 --format pt2"
+    )
+    sizes = {}
+    for name in ("none", "lora"):
+        assert cli.main(["export", *options.split(), "--adapter", name, "--out", str(tmp_path / name)]) == 0
+        assert ("lora on test_vit, merged into its weights" in capsys.readouterr().out) == (name == "lora")
+        program = torch.export.load(tmp_path / name / "encoder.pt2")
+        sizes[name] = len(program.graph.nodes), sorted(program.state_dict)
+    assert sizes["lora"] == sizes["none"]
+
+
 def test_lora_is_the_formula():
     torch.manual_seed(0)
     layer = nn.Linear(6, 12)
@@ -193,7 +214,9 @@ def test_orthogonal_lora_stays_out_of_what_the_matrix_does_most():
     assert (result @ u[:, :3]).abs().max() < 1e-5 < result.abs().max()
     assert "away_from" not in pair.state_dict()
     config = d2st.LoRAConfig(orthogonal=True)
-    assert d2st.adapt(BACKBONES["vit"](), config, image_size=SIZE).adapters["blocks_0_qkv"].pairs["q"].away_from.ndim == 2
+    assert (
+        d2st.adapt(BACKBONES["vit"](), config, image_size=SIZE).adapters["blocks_0_qkv"].pairs["q"].away_from.ndim == 2
+    )
 
 
 @pytest.mark.parametrize("frames", [1, 2, 3, 8])
@@ -224,19 +247,21 @@ def test_shifts_that_cannot_be(config, options, words):
 
 
 def test_matrices_are_named_once():
-    with pytest.raises(d2st.D2STError, match="LoRAConfig: matrices=.* each once"):
+    with pytest.raises(d2st.D2STError, match=r"LoRAConfig: matrices=.* each once"):
         d2st.LoRAConfig(matrices=("q", "v", "q"))
 
 
 def test_parameters_at_full_size():
     """MuST's count, and all six matrices at rank 16."""
-    from families import on_meta
-
     assert on_meta(d2st.LoRAConfig())[0].parameter_count()[0] == 294_912
     assert on_meta(d2st.LoRAConfig(matrices=ALL, rank=16))[0].parameter_count()[0] == 2_654_208
 
 
 def test_summary_says_what_does_not_start_as_the_backbone(capsys):
-    for config, said in ((d2st.LoRAConfig(), False), (d2st.LoRAConfig(shifts=(-1,)), True), (d2st.ZeroI2VConfig(), True)):
+    for config, said in (
+        (d2st.LoRAConfig(), False),
+        (d2st.LoRAConfig(shifts=(-1,)), True),
+        (d2st.ZeroI2VConfig(), True),
+    ):
         adapted(config).summary()
         assert ("does not give what the frozen backbone gives" in capsys.readouterr().out) == said

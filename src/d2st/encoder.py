@@ -59,8 +59,8 @@ def adapt(
 
     Returns:
         The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives, but for
-        systems whose config's ``starts_as_backbone`` is False (DUALPATH and DiST read features in their own way, shifted
-        heads look at other frames).
+        systems whose config's ``starts_as_backbone`` is False (DUALPATH and DiST read features in their own way, and
+        shifted heads look at other frames).
 
     Raises:
         D2STError: unknown name, weights that are missing or do not fit, a model without usable stages, a system that
@@ -404,8 +404,8 @@ class VideoEncoder(nn.Module, HubModel):
             raise D2STError("Merge before the blocks are compiled; compile_blocks(False) has them as they were.")
         if not self.mergeable:
             raise D2STError(
-                f"Nothing of {type(self.config).__name__} can be merged: only adapters that are linear and stand beside "
-                f"linear layers can (LoRAConfig, ZeroI2VConfig)."
+                f"Nothing of {type(self.config).__name__} can be merged: only linear adapters at linear layers can "
+                f"(LoRAConfig, ZeroI2VConfig)."
             )
         self.merged, folded = merge(self.backbone, self.clip)
         gone = {id(adapter) for adapter in folded}
@@ -450,8 +450,8 @@ class VideoEncoder(nn.Module, HubModel):
     def _check_unmerged(self) -> None:
         if self.merged:
             raise D2STError(
-                "The adapters of this encoder were merged into its backbone and are no longer there by themselves. Save "
-                "an adapter before merge(), and load one into an encoder that was not merged."
+                "The adapters of this encoder were merged into its backbone and are no longer there by themselves. "
+                "Save an adapter before merge(), and load one into an encoder that was not merged."
             )
 
     def _dtype(self) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al., ICLR 2022): a product of two narrow matrices beside a ViT's frozen ones, folded into them at the end.
+"""LoRA (Hu et al., ICLR 2022): two narrow matrices beside frozen ones of a ViT, folded into them at the end.
 
 Sources: the paper's section 4; defaults of the video code trantrongnb/MuST, 74e592a (``must/lora.py``); the projection
 is P2A's (CVPR 2026, no public code), from its formula.
@@ -62,7 +62,9 @@ class LoRAConfig(SiteAdapterConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         if len(set(self.matrices)) < len(self.matrices):
-            raise D2STError(f"LoRAConfig: matrices={self.matrices!r} must name some of q, k, v, proj, fc1 and fc2, each once.")
+            raise D2STError(
+                f"LoRAConfig: matrices={self.matrices!r} must name some of q, k, v, proj, fc1 and fc2, each once."
+            )
 
     @property
     def starts_as_backbone(self) -> bool:

@@ -28,7 +28,7 @@ class ZeroI2VConfig(SiteAdapterConfig):
     ``encoder.merge()`` folds them into the frozen layers: what is left is the backbone with shifted heads.
 
     Defaults are the authors' for Kinetics-400 and ViT-B/16. Theirs for Something-Something are ``scale=1, dropout=0,
-    shifts=(-1, 1, -2)``; for ViT-L/14 ``shifted_heads=2``.
+    shifts=(-1, 1, -2, 2)``; for ViT-L/14 ``shifted_heads=2``.
 
     Args:
         ratio: bottleneck width as a share of the site's channels.

@@ -17,7 +17,21 @@ if TYPE_CHECKING:
     from ..heads import HeadSpec
 
 
-ADAPTERS = ("none", "full", "vanilla", "st", "dst", "d2st", "d2st-local", "aim", "dualpath", "dist", "dia", "lora", "zeroi2v")
+ADAPTERS = (
+    "none",
+    "full",
+    "vanilla",
+    "st",
+    "dst",
+    "d2st",
+    "d2st-local",
+    "aim",
+    "dualpath",
+    "dist",
+    "dia",
+    "lora",
+    "zeroi2v",
+)
 HEADS = ("bi-mhm", "clip-fsar", "hyrsm", "molo", "otam", "prototype", "trx", "zero-shot")
 
 
