@@ -216,7 +216,7 @@ def test_files_that_are_no_evaluations_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["--adapters", "d2st,lora"], "--adapters 'lora' is not one of none, full"),
+        (["--adapters", "d2st,prompts"], "--adapters 'prompts' is not one of none, full"),
         (["--clips", "0"], "clips=0 must be a whole number from 1"),
         (["--repeats", "-1"], "repeats=-1 must be a whole number from 0"),
         (["--threads", "0"], "threads=0 must be a whole number from 1"),
