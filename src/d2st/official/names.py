@@ -46,6 +46,8 @@ CLIP_VIT: Rules = (
     (r"ln_post\.", "backbone.norm."),
     (r"transformer\.resblocks\.(\d+)\.", r"backbone.blocks.\1.", _CLIP_BLOCK),
 )
+# A bottleneck of AIM, which ZeroI2V names alike.
+AIM_BOTTLENECK: Rules = ((r"D_fc1\.", "down."), (r"D_fc2\.", "up."))
 # A torchvision ResNet as ``nn.Sequential`` of its children, under timm's names.
 RESNET_CHILDREN: Rules = (
     (r"0\.", "backbone.conv1."),
