@@ -117,9 +117,13 @@ def test_what_cannot_be_merged_says_so(tmp_path):
     encoder.merge()
     with pytest.raises(d2st.D2STError, match="merged into its backbone already"):
         encoder.merge()
-    for use in (lambda: encoder.save_pretrained(tmp_path), lambda: encoder.load_adapter_state_dict(state)):
+    video = d2st.VideoClassifier(encoder, 2, names=["clap", "wave"])
+    few_shot = d2st.FewShotClassifier(encoder)
+    saves = [lambda model=model: model.save_pretrained(tmp_path / "out") for model in (encoder, video, few_shot)]
+    for use in (*saves, lambda: encoder.load_adapter_state_dict(state)):
         with pytest.raises(d2st.D2STError, match="Save an adapter before merge"):
             use()
+    assert not (tmp_path / "out").exists(), "a half of a model was written"
     encoder = adapted(CONFIGS["lora"])
     encoder.compile_blocks(backend="eager")
     with pytest.raises(d2st.D2STError, match="before the blocks are compiled"):
@@ -207,7 +211,7 @@ def test_orthogonal_lora_stays_out_of_what_the_matrix_does_most():
     shares = values / values.sum()
     taken = leading_directions(weight)
     assert taken.shape == (8, int(torch.exp(-(shares * shares.log()).sum()))) == (8, 3)
-    pair = LowRank(6, 8, 2, taken)
+    pair = LowRank(6, 8, 2, weight)
     with torch.no_grad():
         pair.b.normal_()
         result = pair(torch.randn(10, 6))

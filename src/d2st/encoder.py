@@ -178,6 +178,7 @@ class VideoEncoder(nn.Module, HubModel):
         laid_out: T that the adapters are laid out for.
         reading: how the clips were read that it was trained on; None where it was not trained.
         image_size: (H, W) in pixels that they are laid out for.
+        merged: the backbone's own parameters that :meth:`merge` put aside; None before.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if the backbone has none.
         mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``; see
@@ -402,12 +403,13 @@ class VideoEncoder(nn.Module, HubModel):
             raise D2STError("The adapters of this encoder were merged into its backbone already.")
         if self.compiled:
             raise D2STError("Merge before the blocks are compiled; compile_blocks(False) has them as they were.")
-        if not self.mergeable:
+        found = find_foldable(self.backbone, self.clip)
+        if not found:
             raise D2STError(
                 f"Nothing of {type(self.config).__name__} can be merged: only linear adapters at linear layers can "
                 f"(LoRAConfig, ZeroI2VConfig)."
             )
-        self.merged, folded = merge(self.backbone, self.clip)
+        self.merged, folded = merge(self.backbone, found)
         gone = {id(adapter) for adapter in folded}
         for key in [key for key, adapter in self.adapters.items() if id(adapter) in gone]:
             del self.adapters[key]

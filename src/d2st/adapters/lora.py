@@ -18,7 +18,7 @@ from ..errors import D2STError
 from ..utils.config import option
 from ..utils.limits import ATTENTION_HEADS, BELOW_ONE, POSITIVE, SITES, WIDTH
 from .base import Positions, SiteAdapterConfig
-from .shifted_heads import Shifts, shift_heads
+from .shifted_heads import shift_heads
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class LoRAConfig(SiteAdapterConfig):
     alpha: float = option(16.0, **POSITIVE)
     dropout: float = option(0.05, **BELOW_ONE)
     orthogonal: bool = False
-    shifts: Shifts = option((), least=-64, most=64)
+    shifts: tuple[int, ...] = option((), least=-64, most=64)
     shifted_heads: int = option(1, **ATTENTION_HEADS)
     positions: Positions = option("all", **SITES)
     temporal_embedding: bool = False
@@ -98,13 +98,15 @@ class LowRank(nn.Module):
         inputs: channels of x.
         outputs: channels of the result.
         rank: r.
-        away_from: (outputs, K) orthonormal directions that B is kept out of, None for none.
+        weight: (outputs, inputs) whose leading directions B is kept out of, None for none.
     """
 
-    def __init__(self, inputs: int, outputs: int, rank: int, away_from: Tensor | None = None):
+    def __init__(self, inputs: int, outputs: int, rank: int, weight: Tensor | None = None):
         super().__init__()
         self.a, self.b = nn.Parameter(torch.empty(rank, inputs)), nn.Parameter(torch.zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
+        valued = weight is not None and not (weight.is_meta or self.a.is_meta)  # else only shapes are asked for
+        away_from = leading_directions(weight) if valued else None
         self.register_buffer("away_from", away_from, persistent=False)  # of the frozen weight, which is at hand
 
     def outward(self) -> Tensor:
@@ -138,8 +140,8 @@ class LoRA(nn.Module):
         self.rows = {name: (part.start, part.stop) for name, part in ordered}
         self.pairs = nn.ModuleDict()
         for name, (start, stop) in self.rows.items():
-            taken = None if weight is None else leading_directions(weight[start:stop])
-            self.pairs[name] = LowRank(parts[name].inputs, stop - start, rank, taken)
+            own = None if weight is None else weight[start:stop]
+            self.pairs[name] = LowRank(parts[name].inputs, stop - start, rank, own)
 
     def forward(self, x: Tensor, y: Tensor, grid: tuple[int, int]) -> Tensor:
         """The layer's input (B, T, N, C) and output (B, T, N, C') -> (B, T, N, C')."""
@@ -171,8 +173,6 @@ def leading_directions(weight: Tensor) -> Tensor:
     Returns:
         (out, K).
     """
-    if weight.is_meta:  # counted, not computed: which values there would be is not known
-        return weight[:, :0]
     vectors, values, _ = torch.linalg.svd(weight.cpu().double(), full_matrices=False)
     rank = int(torch.special.entr(values / values.sum()).sum().exp())
     return vectors[:, :rank].to(weight)

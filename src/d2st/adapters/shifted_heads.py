@@ -6,11 +6,9 @@ from ..backbones.sites import Backbone, Site
 from ..errors import D2STError
 from ..layers.time_shift import TimeShift
 
-Shifts = tuple[int, ...]
-
 
 def shift_heads(
-    parts: dict[Matrix, Part], shifts: Shifts, heads: int, site: Site, backbone: Backbone, system: str
+    parts: dict[Matrix, Part], shifts: tuple[int, ...], heads: int, site: Site, backbone: Backbone, system: str
 ) -> list[Insertion]:
     """Build what shifts the first heads of a block's keys and values; nothing without ``shifts``.
 

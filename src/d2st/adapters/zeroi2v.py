@@ -16,7 +16,7 @@ from ..errors import D2STError
 from ..utils.config import option
 from ..utils.limits import ATTENTION_HEADS, BELOW_ONE, RATIO, SITES
 from .base import Positions, SiteAdapterConfig, bottleneck_width
-from .shifted_heads import Shifts, shift_heads
+from .shifted_heads import shift_heads
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ZeroI2VConfig(SiteAdapterConfig):
     scale: float = 0.5
     dropout: float = option(0.1, **BELOW_ONE)
     after_mlp: bool = True
-    shifts: Shifts = option((-1, 1), least=-64, most=64, empty=True)
+    shifts: tuple[int, ...] = option((-1, 1), least=-64, most=64, empty=True)
     shifted_heads: int = option(1, **ATTENTION_HEADS)
     positions: Positions = option("all", **SITES)
     temporal_embedding: bool = True

@@ -32,7 +32,10 @@ class Merged:
             layer.weight, layer.bias = own
 
 
-def find_foldable(model: nn.Module, clip: ClipShape) -> dict[str, tuple[list[Hook], list[Hook]]]:
+Foldable = dict[str, tuple[list[Hook], list[Hook]]]
+
+
+def find_foldable(model: nn.Module, clip: ClipShape) -> Foldable:
     """List what can be folded: path of a layer -> hooks before it, the nearest first, and hooks behind it, likewise.
 
     What stands farther from the layer than something that cannot be folded stays.
@@ -46,15 +49,18 @@ def find_foldable(model: nn.Module, clip: ClipShape) -> dict[str, tuple[list[Hoo
     return found
 
 
-def merge(model: nn.Module, clip: ClipShape) -> tuple[Merged, list[nn.Module]]:
-    """Fold what can be folded, in eval mode's arithmetic; gives the layers' old parameters and the adapters.
+def merge(model: nn.Module, found: Foldable) -> tuple[Merged, list[nn.Module]]:
+    """Fold what was found, in eval mode's arithmetic; gives the layers' own parameters and the adapters folded in.
 
-    The layers get new parameters, so that others who share the old ones keep them.
+    The layers get new parameters, so that others who share their own ones keep them.
+
+    Args:
+        model: the backbone.
+        found: what :func:`find_foldable` gave for it.
 
     Raises:
         D2STError: a layer of another class than ``nn.Linear``, whose weight may be kept in another form.
     """
-    found = find_foldable(model, clip)
     for path in found:
         layer = model.get_submodule(path)
         if type(layer) is not nn.Linear:
@@ -88,8 +94,8 @@ def _foldable(hooks, clip: ClipShape) -> list[Hook]:
 
 @torch.no_grad()
 def _fold(layer: nn.Linear, before: list[Hook], behind: list[Hook]) -> None:
-    weight = layer.weight.double()  # (out, in)
-    bias = weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.double()
+    weight = _exact(layer.weight)  # (out, in)
+    bias = weight.new_zeros(layer.out_features) if layer.bias is None else _exact(layer.bias)
     for hook in (*behind, *before):  # what stands behind sees the layer's input as the adapters before it leave it
         weight, bias = getattr(hook.adapter, _METHODS[type(hook)])(weight, bias)
     keeps = layer.bias is not None or bool(bias.any())
@@ -97,5 +103,10 @@ def _fold(layer: nn.Linear, before: list[Hook], behind: list[Hook]) -> None:
     layer.bias = _frozen(bias, layer.weight) if keeps else None
 
 
+def _exact(tensor: Tensor) -> Tensor:
+    """Give a tensor in float64; on the CPU, because not every device has that."""
+    return tensor.to(tensor.device if tensor.is_meta else "cpu", torch.float64)
+
+
 def _frozen(tensor: Tensor, like: nn.Parameter) -> nn.Parameter:
-    return nn.Parameter(tensor.to(like.dtype), requires_grad=False)
+    return nn.Parameter(tensor.to(like), requires_grad=False)

@@ -92,11 +92,10 @@ class VideoClassifier(nn.Module, HubModel):
         """
         if self.names is None:
             raise D2STError("A VideoClassifier without names of its classes cannot be saved; give names=[...].")
-        folder.mkdir(parents=True, exist_ok=True)
+        self.encoder.save_pretrained(folder)  # first, because it may refuse
         write_safetensors(folder / WEIGHTS, self._classifier_tensors())
         about = {"format": FORMAT, "d2st_version": __version__, "classes": list(self.names)}
         write_json(folder / CONFIG, about | {"sampling": self.sampling, "stride": self.stride})
-        self.encoder.save_pretrained(folder)
 
     def card_facts(self) -> CardFacts:
         """Encoder and classes."""
