@@ -13,7 +13,6 @@ import d2st
 
 SYSTEMS = {name: config() for name, config in d2st.adapters.SYSTEMS.items()} | {
     "dualpath": d2st.DualPathConfig(tiles=2),
-    "zeroi2v": d2st.ZeroI2VConfig(),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
 }
 

@@ -150,7 +150,7 @@ def test_compiles_without_graph_breaks(system, family):
 
 
 @pytest.mark.parametrize(
-    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "lora", "zeroi2v"]
+    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "dia", "lora", "zeroi2v"]
 )  # those that reach into blocks, or beside them
 def test_exports(system):
     encoder, video = encoder_of(system, "clip-vit"), clips()
