@@ -12,7 +12,18 @@ import d2st
 ROOT = Path(d2st.__file__).parent
 ROOMS = (
     *("version", "errors", "utils", "layers", "data", "backbones", "adapters", "heads", "adapter_file", "encoder"),
-    *("text", "factory", "features", "classifiers", "evaluation", "training", "visualize", "spotting", "official"),
+    *(
+        "text",
+        "factory",
+        "features",
+        "classifiers",
+        "evaluation",
+        "training",
+        "learning",
+        "visualize",
+        "spotting",
+        "official",
+    ),
     *("export", "recipes", "commands", "studio", "reproduce"),
 )
 

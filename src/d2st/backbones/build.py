@@ -4,6 +4,8 @@ import sys
 from pathlib import Path
 
 import timm
+from huggingface_hub.constants import HF_HUB_CACHE
+from huggingface_hub.file_download import repo_folder_name
 from timm.layers import PatchEmbed
 from timm.models import load_state_dict
 from torch import nn
@@ -64,6 +66,16 @@ def build(
         origin = name if pretrained is True else repr(str(pretrained))
         check_weights(model.state_dict(), f"The backbone weights {origin}", "copy them again, or take others")
     return model
+
+
+def at_hand(name: str) -> bool:
+    """Tell whether a backbone can be built without a download: it ships with d2st, or was downloaded before."""
+    if name in SHIPPED:
+        return True
+    repository = timm.get_pretrained_cfg(name).hf_hub_id or ""
+    repository = repository if repository.strip("/").count("/") else f"{repository.strip('/')}/{name}"
+    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    return any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.glob("snapshots/*/*"))
 
 
 def load_weights(model: nn.Module, file: Path) -> None:

@@ -35,6 +35,16 @@ def check(config: CheckConfig) -> dict:
     Raises:
         D2STError: the data or the split cannot be read at all.
     """
+    report = look_at(config)
+    if config.out:
+        Path(config.out).mkdir(parents=True, exist_ok=True)
+        write_json(Path(config.out) / "check.json", report)
+    show(report, config.frames)
+    return report
+
+
+def look_at(config: CheckConfig) -> dict:
+    """Check a dataset; gives what :func:`check` prints."""
     listing = list_clips(config.data, config.split, shared=config.full_shot)
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
     full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
@@ -45,10 +55,6 @@ def check(config: CheckConfig) -> dict:
         report["protocol"] = protocol(benchmark, readable, sorted({1, 5, config.shot}), config.queries)
     report["reasons"] = [reason for part in report["parts"].values() for reason in part["reasons"]]
     report["usable"] = not report["reasons"]
-    if config.out:
-        Path(config.out).mkdir(parents=True, exist_ok=True)
-        write_json(Path(config.out) / "check.json", report)
-    show(report, config.frames)
     return report
 
 

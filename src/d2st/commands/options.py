@@ -110,6 +110,41 @@ class PredictConfig(FewShotOptions):
 
 
 @dataclass(frozen=True)
+class LearnConfig(EncodingOptions):
+    """Find the best recognizer of a folder of clips, measured on clips that are held out.
+
+    Ctrl-C takes the best of what was tried so far. Started again with the same folder, it goes on where it was.
+    """
+
+    clips: str = option("", "folder of class folders, list file or frame store")
+    out: str = option(
+        "recognizer",
+        "folder of the recognizer, which is a saved classifier, with report.html, report.json, and work/, which may be "
+        "deleted when it is done",
+    )
+    minutes: float = option(15, "time for trying; what takes longer is left out, and said", above=0, most=100_000)
+    backbone: str | None = option(
+        None,
+        "timm name or a backbone that ships with d2st; None tries those that are on this machine: the small one that "
+        "ships, and CLIP ViT-B/16 where it was downloaded",
+    )
+    weights: str | None = reuse(ModelOptions, "weights")
+    image_size: int | None = reuse(ModelOptions, "image_size")
+    frames: int | None = reuse(ModelOptions, "frames")
+    adapter_path: str | None = reuse(
+        ModelOptions, "adapter_path", help="folder of an adapter that was trained elsewhere, to be tried as well"
+    )
+    groups: str | None = option(
+        None,
+        "CSV file with the columns path and group, which says who or what is in each clip: groups are held out "
+        "together. None is groups.csv in the folder, or what the clips' names say (s03, person12); none is without",
+    )
+    train: bool = option(True, "train adapters on the clips themselves, where the time is long enough")
+    reject_rate: float = reuse(RejectionOptions, "reject_rate")
+    seed: int = option(0, "of folds, draws and training", **SEED)
+
+
+@dataclass(frozen=True)
 class VisualizeConfig(MatchingOptions, EncodingOptions):
     """Pictures of what a model sees in a clip: the points its adapters read, and the frames that match examples."""
 

@@ -129,6 +129,17 @@ COMMANDS = {
         ("predict-classifier --adapter runs/mine/best --query new.mp4",),
         _all_read,
     ),
+    "learn": Command(
+        "commands.options:LearnConfig",
+        "commands.learn:learn",
+        "a folder of clips in, the best recognizer out, with how often it will be right (learn CLIPS)",
+        ("clips", "out", "minutes", "backbone", "adapter_path"),
+        (
+            "learn clips/ --out recognizer",
+            "learn clips/ --minutes 60 --adapter runs/first/best",
+        ),
+        words=("clips",),
+    ),
     "visualize": Command(
         "commands.options:VisualizeConfig",
         "commands.visualize:visualize",

@@ -1,0 +1,269 @@
+"""Run ``d2st learn``: a folder of clips in, the best recognizer out, with how often it will be right."""
+
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from ..classifiers.prediction import check_name
+from ..data.datasets import ClipSet, open_dataset
+from ..errors import D2STError
+from ..heads import Head
+from ..learning import findings
+from ..learning.answers import answer
+from ..learning.choice import RULE, Candidate, Choice, choose
+from ..learning.folds import divide
+from ..learning.groups import Groups, find_groups
+from ..utils.console import plain_console, plain_table, printable, say, tell
+from ..utils.device import pick_device, with_precision
+from ..utils.distributed import launch
+from ..utils.provenance import write_result
+from ..utils.sentences import listed, quoted
+from .check_data import look_at
+from .learn_models import Bench, Model, Trial, models_of, plain_heads
+from .learn_report import expected_sentence, write_page
+from .options import LearnConfig
+from .tool_options import CheckConfig
+
+REPEATS = 4  # divisions into folds, for models whose clips are encoded once
+REPORT = "report.json"
+
+
+@dataclass(frozen=True, eq=False)
+class Tried:
+    """Hold a trial and the head that go with a candidate."""
+
+    candidate: Candidate
+    trial: Trial
+    head: Head
+
+
+def learn(config: LearnConfig) -> dict:
+    """Try models and heads on clips that are held out, keep the best recognizer, and report what to expect of it.
+
+    Returns:
+        The content of report.json.
+
+    Raises:
+        D2STError: an option cannot be used, or there is no class with a readable clip.
+    """
+    began = time.monotonic()
+    config = with_precision(config, pick_device(config.device))
+    clips, looked = _look(config)
+    groups = find_groups(clips, Path(config.clips), config.groups)
+    folds = divide(clips.labels, groups.of, REPEATS, config.seed)
+    say(_allowance(clips, groups, folds.measured))
+    fabric = launch(pick_device(config.device))
+    bench = Bench(config, fabric, clips, folds, began + 60 * config.minutes)
+    tried, left_out = _try_all(bench, models_of(config, len(clips.classes)))
+    choice = choose([one.candidate for one in tried], groups.of, config.seed)
+    chosen = next(one for one in tried if one.candidate is choice.chosen)
+    say(f"\nTrain and keep: {choice.chosen.name}.")
+    classifier = chosen.trial.recognizer(chosen.head.spec)
+    classifier.save_pretrained(config.out)
+    report = {
+        "command": _command(config),
+        "use": shlex.join(["d2st", "predict", "--classifier", config.out, *_weights(config), "--query", "NEW"]),
+        "clips": len(clips),
+        "classes": {name: len(of) for name, of in zip(clips.classes, clips.by_class, strict=True)},
+        "groups": {"count": len(set(groups.of)) if groups.names else 0, "source": groups.source},
+        "looked": looked,
+        "left_out": left_out,
+        "candidates": _candidates(choice, tried),
+        "chosen": choice.chosen.name,
+        "rule": RULE,
+        "reason": choice.reason,
+        "expected": choice.expected and asdict(choice.expected),
+        **_find_out(chosen, clips, groups, config),
+        "minutes": (time.monotonic() - began) / 60,
+    }
+    write_result(Path(config.out) / REPORT, config, report)
+    write_page(Path(config.out), report, clips)
+    _conclude(config, report)
+    return report
+
+
+def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
+    """Look at every clip; gives those that can be used, and what was found."""
+    if not config.clips:
+        raise D2STError(
+            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
+        )
+    clips = open_dataset(config.clips).decoded_by(config.decoder)
+    for name in clips.classes:
+        check_name(name)
+    frames = config.frames or 8
+    found = look_at(CheckConfig(data=config.clips, way=2, frames=frames, workers=config.workers))
+    dropped = {entry["id"]: entry["reason"] for entry in found["bad"]}
+    of = {clip.id: clips.classes[clip.label] for clip in clips.clips}
+    for copies in found["duplicates"]:
+        twice = len({of[id] for id in copies}) > 1
+        for id in copies if twice else copies[1:]:
+            others = quoted([other for other in copies if other != id])
+            dropped[id] = f"the same file as {others}" + (", in another class" if twice else "")
+    kept = [clip for clip in clips.clips if clip.id not in dropped]
+    names = [name for i, name in enumerate(clips.classes) if any(clip.label == i for clip in kept)]
+    if not names:
+        first = next(iter(dropped))
+        raise D2STError(f"No clip of '{config.clips}' can be used; the first: {first}: {dropped[first]}.")
+    for id, reason in dropped.items():
+        tell(f"Left out: {id}: {reason}")
+    gone = sorted(set(clips.classes) - set(names))
+    if gone:
+        tell(f"Without a clip that can be used, and left out: {quoted(gone)}.")
+    place = {clips.classes.index(name): i for i, name in enumerate(names)}
+    usable = replace(clips, classes=tuple(names), clips=tuple(replace(c, label=place[c.label]) for c in kept))
+    looked = {
+        "left_out": [{"id": id, "reason": reason} for id, reason in dropped.items()],
+        "short": [entry["id"] for entry in found["short"]],
+        "classes_left_out": gone,
+    }
+    return usable, looked
+
+
+def _allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:
+    """Say what the clips are, and what so many allow."""
+    sizes = [len(of) for of in clips.by_class]
+    each = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else sizes[0]
+    lines = [f"{len(clips)} clips of {len(sizes)} class{'es' if len(sizes) > 1 else ''}, {each} of each."]
+    if groups.names:
+        lines.append(f"{len(groups.names)} people or scenes, by {groups.source}; each is held out as a whole.")
+    if len(sizes) == 1:
+        lines.append("One class alone: nothing can be measured, the recognizer tells it from what it does not know.")
+    elif not measured.any():
+        lines.append("No class has a second clip to hold out: nothing can be measured, and the first model is taken.")
+    elif not measured.all():
+        few = sorted({clips.classes[label] for label in clips.labels[~measured]})
+        lines.append(
+            f"Of {listed(few, 'classes')} too little is there to hold out; accuracies are those of the others."
+        )
+    else:
+        lines.append("Every clip is held out in turn.")
+    return "\n".join(lines)
+
+
+def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[dict]]:
+    """Try every model with every head, as far as the time goes; Ctrl-C ends it with what there is."""
+    trials = [Trial(model, bench) for model in models]
+    _print_plan(trials, bench)
+    tried: list[Tried] = []
+    left_out: list[dict] = []
+    for cost, trial in enumerate(trials):
+        if tried and not trial.fits():
+            minutes = (trial.seconds() - bench.seconds_left) / 60
+            reason = f"the time left is too short by about {max(1, minutes):.0f} minutes"
+            left_out.append({"model": trial.model.name, "reason": reason})
+            continue
+        say(f"\nTry {trial.model.name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
+        try:
+            for head in plain_heads():
+                answers = answer(head, lambda fold, head=head, trial=trial: trial.tokens(head, fold), *_asked(trial))
+                tried.append(Tried(Candidate(trial.model.name, head.spec.name, cost, answers), trial, head))
+        except KeyboardInterrupt:
+            if not tried:
+                raise
+            left_out += [{"model": other.model.name, "reason": "interrupted"} for other in trials[cost:]]
+            break
+    return tried, left_out
+
+
+def _asked(trial: Trial) -> tuple[np.ndarray, object]:
+    return trial.bench.clips.labels, trial.folds
+
+
+def _print_plan(trials: Sequence[Trial], bench: Bench) -> None:
+    table = plain_table("to try", "minutes, about")
+    for trial in trials:
+        least = "at least " if trial.model.adapter else ""
+        table.add_row(printable(trial.model.name), f"{least}{trial.seconds() / 60:.1f}")
+    console = plain_console()
+    console.print(table)
+    console.print(f"{bench.seconds_left / 60:.0f} minutes are left for it; what does not fit is left out.")
+
+
+def _candidates(choice: Choice, tried: Sequence[Tried]) -> list[dict]:
+    """Describe the candidates, the best first."""
+    rows = []
+    for one, promise, difference in zip(tried, choice.promises, choice.differences, strict=True):
+        found = {"model": one.candidate.model, "head": one.candidate.head, "measured": promise and asdict(promise)}
+        if promise:
+            found["difference"] = asdict(difference)
+        rows.append(found)
+    return sorted(rows, key=lambda row: -row["measured"]["mean"] if row["measured"] else 0)
+
+
+def _find_out(chosen: Tried, clips: ClipSet, groups: Groups, config: LearnConfig) -> dict:
+    """Look closer at the candidate that was chosen."""
+    trial, head, answers = chosen.trial, chosen.head, chosen.candidate.answers
+    if np.isnan(answers.right).all() or len(clips.classes) < 2:
+        return {"confusion": None, "confused": [], "suspects": [], "curve": [], "gain": None, "rejection": None}
+
+    def tokens(fold: int):
+        return trial.tokens(head, fold)
+
+    matrix = findings.confusion_matrix(answers, len(clips.classes))
+    curve = findings.learning_curve(head, tokens, clips.labels, groups.of, trial.folds, config.seed)
+    shots = float(np.median([len(of) for of in clips.by_class]))
+    rejected = findings.rejection(head, tokens, clips.labels, trial.folds, config.reject_rate)
+    named = clips.classes
+    return {
+        "confusion": matrix.tolist(),
+        "confused": [
+            {"one": named[c.one], "other": named[c.other], "share": c.share} for c in findings.confusions(matrix)
+        ],
+        "suspects": [
+            {"id": clips.clips[s.clip].id, "class": named[clips.labels[s.clip]], "taken_for": named[s.taken_for]}
+            for s in findings.suspects(answers)
+        ],
+        "curve": [{"shots": size, **asdict(measured)} for size, measured in curve],
+        "gain": findings.gain_of_more(curve, shots),
+        "rejection": rejected and asdict(rejected),
+    }
+
+
+def _command(config: LearnConfig) -> str:
+    """Write the line that makes the same again."""
+    words = ["d2st", "learn", config.clips, "--out", config.out, "--minutes", f"{config.minutes:g}"]
+    default = LearnConfig()
+    for name in (
+        "backbone",
+        "weights",
+        "image_size",
+        "frames",
+        "adapter_path",
+        "groups",
+        "train",
+        "reject_rate",
+        "seed",
+    ):
+        value = getattr(config, name)
+        if value != getattr(default, name):
+            words += [
+                "--" + name.removesuffix("_path").replace("_", "-"),
+                str(value).lower() if name == "train" else value,
+            ]
+    return shlex.join(map(str, words))
+
+
+def _weights(config: LearnConfig) -> list[str]:
+    """Return what a saved classifier must be told of a backbone from a file."""
+    return ["--weights", config.weights] if config.weights else []
+
+
+def _conclude(config: LearnConfig, report: dict) -> None:
+    table = plain_table("model", "head", "right, %", "95 %")
+    for row in report["candidates"]:
+        measured = row["measured"]
+        numbers = ["–", "–"]
+        if measured:
+            numbers = [f"{100 * measured['mean']:.1f}", f"{100 * measured['low']:.0f} to {100 * measured['high']:.0f}"]
+        table.add_row(printable(row["model"]), row["head"], *numbers)
+    plain_console().print(table)
+    for entry in report["left_out"]:
+        say(f"Not tried: {entry['model']}: {entry['reason']}.")
+    say(report["reason"])
+    say(expected_sentence(report))
+    say(f"The report is {config.out}/report.html. To use the recognizer: {report['use']}")

@@ -1,0 +1,285 @@
+"""The models that ``d2st learn`` tries: frozen ones, and adapters that it trains on the clips themselves."""
+
+import csv
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from .. import heads
+from ..adapters import AdapterConfig, D2STLocalConfig, STConfig
+from ..backbones.build import at_hand
+from ..classifiers.create import create_model
+from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.options import MatchingOptions
+from ..data import sampling
+from ..data.clip_reading import ClipReading
+from ..data.datasets import ClipSet
+from ..encoder import VideoEncoder
+from ..factory.encoder import DEFAULT_BACKBONE
+from ..features.cache import cached_features
+from ..features.encode import Features, encode_clips
+from ..heads import Head, HeadSpec
+from ..learning.folds import Folds
+from ..utils.files import write_atomic
+from .options import LearnConfig, TrainConfig
+from .train import train
+
+SMALL = "d2st_stills"
+EPISODES = 100, 400  # of a training: fewer teach nothing, more were not better on so few clips
+EPISODE_STEP = 50
+PROBED = 2  # clips whose time is taken
+CROPS = 4  # of every training clip, of which the frozen layers are computed once
+TRAINED = {  # the learning rate is that of docs/why-late.md for real clips
+    "d2st-local": (D2STLocalConfig(ratio=0.5, positions="late"), 0.003),
+    "st": (STConfig(ratio=0.5, positions="late"), 0.01),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Name a model that can be tried.
+
+    Args:
+        name: for people.
+        options: of the model that is there: ``backbone``, ``weights``, ``adapter_path``, ....
+        adapter: that is trained on the clips, put on ``options``' backbone; None takes the model as it is.
+        lr: learning rate of that training.
+    """
+
+    name: str
+    options: Mapping[str, object]
+    adapter: AdapterConfig | None = None
+    lr: float = 0.0
+
+
+def models_of(config: LearnConfig, classes: int) -> list[Model]:
+    """List the models to try, the cheapest first."""
+    shared = {"frames": config.frames, "image_size": config.image_size}
+    backbones = [config.backbone] if config.backbone else [SMALL]
+    if config.backbone is None and at_hand(DEFAULT_BACKBONE):
+        backbones.append(DEFAULT_BACKBONE)
+    found = []
+    if not (config.adapter_path and config.backbone is None and config.weights):
+        on = {"weights": config.weights, **shared} if config.backbone else shared
+        found = [Model(f"{name}, frozen", {"backbone": name, **on}) for name in backbones]
+    if config.adapter_path:
+        saved = {"adapter_path": config.adapter_path, "weights": config.weights, **shared}
+        found.append(Model(f"adapter {config.adapter_path}", saved))
+    if config.train and classes > 1:
+        for frozen in [model for model in found if "backbone" in model.options]:
+            backbone = frozen.options["backbone"]
+            found += [
+                Model(f"{backbone}, {name} trained here", frozen.options, adapter, lr)
+                for name, (adapter, lr) in TRAINED.items()
+            ]
+    return found
+
+
+def plain_heads() -> list[Head]:
+    """Build every head that has nothing to train, and needs frame features alone."""
+    found = []
+    for name, kind in heads.HEADS.items():
+        if not (kind.needs_maps or kind.needs_text or "features" in heads.options_of(name)):
+            found.append(heads.build(name).eval())
+    return found
+
+
+@dataclass(eq=False)
+class Bench:
+    """Hold what all models are tried with.
+
+    Args:
+        config: of the command, its precision chosen.
+        fabric: launched.
+        clips: those that can be read.
+        folds: which of them are held out together.
+        deadline: by ``time.monotonic``.
+    """
+
+    config: LearnConfig
+    fabric: Fabric
+    clips: ClipSet
+    folds: Folds
+    deadline: float
+
+    @property
+    def work(self) -> Path:
+        """Where features and trainings are kept, so that the command can go on."""
+        return Path(self.config.out) / "work"
+
+    @property
+    def seconds_left(self) -> float:
+        """Return how long the trying may still take."""
+        return self.deadline - time.monotonic()
+
+    def build(self, options: Mapping[str, object], head: HeadSpec | None = None) -> tuple[dict, ClipReading]:
+        """Create a model: the arguments of a :class:`FewShotClassifier`, and how it reads clips."""
+        matching = MatchingOptions(**options, head=head)
+        arguments, reading, _ = create_model(matching, self.fabric.device)
+        arguments["encoder"].compile_blocks(self.config.compile)
+        return arguments, reading
+
+    def encode(self, encoder: VideoEncoder, reading: ClipReading, indices: Sequence[int] | None = None) -> Features:
+        """Encode the clips, or take what was kept of an earlier start."""
+        sample = sampling.build(reading.sampling, reading.frames, stride=reading.stride)
+        transform = encoder.transform(transforms=reading.transforms)
+        loading = {"batch_size": self.config.batch_size, "workers": self.config.workers}
+        loading["precision"] = self.config.precision
+
+        def run() -> Features:
+            return encode_clips(
+                encoder.eval(), self.clips, sample, transform, fabric=self.fabric, indices=indices, **loading
+            )
+
+        if indices is not None:
+            return run()
+        protocol = [reading.to_dict(), self.config.precision, self.fabric.device.type]
+        return cached_features(self.fabric, self.work / "features", encoder, [], self.clips, protocol, run)
+
+
+@dataclass(eq=False)
+class Trial:
+    """Try a model: see the clips as it does in every fold.
+
+    Args:
+        model: what is tried.
+        bench: what it is tried with.
+        episodes: of each training, where it trains.
+    """
+
+    model: Model
+    bench: Bench
+    episodes: int = 0
+    _seen: dict[int, Tensor] = field(default_factory=dict)
+
+    @cached_property
+    def seconds_a_clip(self) -> float:
+        """Measure how long a clip takes to be read and encoded."""
+        arguments, reading = self.bench.build(self.model.options)
+        indices = list(range(min(PROBED, len(self.bench.clips))))
+        self.bench.encode(arguments["encoder"], reading, indices[:1])  # the first pass is slower than those after it
+        begun = time.monotonic()
+        self.bench.encode(arguments["encoder"], reading, indices)
+        return (time.monotonic() - begun) / len(indices)
+
+    def seconds(self, episodes: int = EPISODES[0]) -> float:
+        """Estimate how long the trial takes, with trainings of so many episodes.
+
+        A clip in training costs about one pass of the whole backbone: the forward and the backward pass of the half
+        that has adapters, the other half being computed once for every crop.
+        """
+        clips = len(self.bench.clips)
+        if self.model.adapter is None:
+            return clips * self.seconds_a_clip
+        trainings = self.bench.folds.count + 1
+        episode = 2 * self.way + CROPS * clips / 2 / episodes
+        return self.seconds_a_clip * trainings * (episodes * episode + clips)
+
+    @property
+    def way(self) -> int:
+        """Return the classes of a training episode."""
+        return min(5, len(self.bench.clips.classes))
+
+    def fits(self) -> bool:
+        """Choose the episodes that the time left allows; tells whether it allows the trial at all."""
+        left = self.bench.seconds_left
+        if self.model.adapter is None:
+            return self.seconds() <= left
+        rate = self.seconds(EPISODES[1]) / EPISODES[1]
+        self.episodes = int(min(EPISODES[1], left / rate)) // EPISODE_STEP * EPISODE_STEP
+        return self.episodes >= EPISODES[0]
+
+    @property
+    def folds(self) -> Folds:
+        """Return the folds it is tried in: a model that trains is trained for each, of the first division alone."""
+        return self.bench.folds if self.model.adapter is None else self.bench.folds.first()
+
+    def frames(self, fold: int) -> Tensor:
+        """Return frame features (N, T, D) of all clips, by the model that has not seen those of the fold."""
+        key = -1 if self.model.adapter is None else fold
+        if key not in self._seen:
+            arguments, reading = self.bench.build(self.options_of(key))
+            self._seen[key] = self.bench.encode(arguments["encoder"], reading).values[:, 0]
+        return self._seen[key]
+
+    def options_of(self, fold: int) -> Mapping[str, object]:
+        """Return the options of the model for a fold, which is trained first where it trains; -1 is for all clips."""
+        if self.model.adapter is None:
+            return self.model.options
+        rest = self.bench.folds.of[0] != fold if fold >= 0 else np.ones(len(self.bench.clips), bool)
+        weights = self.model.options.get("weights")
+        return {"adapter_path": self._train(np.flatnonzero(rest), fold), "weights": weights}
+
+    def tokens(self, head: Head, fold: int) -> Tensor:
+        """Embed the clips as a head takes them, (N, T', D')."""
+        frames = self.frames(fold)
+        with torch.no_grad():
+            return head.embed(frames)
+
+    def _train(self, indices: np.ndarray, fold: int) -> str:
+        """Train an adapter on some of the clips, by the code of ``d2st train``; returns its folder."""
+        name = self.model.name.replace("/", "-").replace(", ", "-").replace(" ", "-")
+        folder = self.bench.work / f"{name}-{self.episodes}"
+        list_file = folder / ("all.csv" if fold < 0 else f"fold{fold}.csv")
+        _write_list(list_file, self.bench.clips, indices)
+        config, data = self.bench.config, Path(self.bench.config.clips)
+        options = {**self.model.options, "adapter": self.model.adapter, "lr": self.model.lr}
+        result = train(
+            TrainConfig(
+                **options,
+                data=str(data.parent if data.is_file() else data),
+                split=str(list_file),
+                way=self.way,
+                symmetric=True,
+                class_loss=1.0,
+                episodes=self.episodes,
+                episodes_per_step=1,
+                schedule="cosine",
+                warmup=0.05,
+                weight_decay=0.0,
+                flip=False,  # to the left and to the right may be different actions
+                validate_every=0,
+                prefix_crops=CROPS,
+                seed=config.seed,
+                device=config.device,
+                precision=config.precision,
+                workers=config.workers,
+                decoder=config.decoder,
+                compile=config.compile,
+                out=str(list_file.with_suffix("")),
+            )
+        )
+        return result["adapter"]
+
+    def recognizer(self, head: HeadSpec) -> FewShotClassifier:
+        """Make the recognizer of all clips."""
+        arguments, reading = self.bench.build(self.options_of(-1), head)
+        config = self.bench.config
+        classifier = FewShotClassifier(**arguments, precision=config.precision, reject_rate=config.reject_rate)
+        frames = self.bench.encode(arguments["encoder"], reading).values[:, 0]
+        for label, name in enumerate(self.bench.clips.classes):
+            classifier.set_class(name, frames[self.bench.clips.labels == label])
+        return classifier
+
+
+def _write_list(file: Path, clips: ClipSet, indices: np.ndarray) -> None:
+    """Write a list file of clips whose class has two of them, which an episode needs."""
+    labels = clips.labels[indices]
+    counts = np.bincount(labels, minlength=len(clips.classes))
+    rows = [
+        (clips.clips[i].id, clips.classes[label]) for i, label in zip(indices, labels, strict=True) if counts[label] > 1
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as content:
+            csv.writer(content).writerows([("path", "label"), *rows])
+
+    write_atomic(file, write)

@@ -1,0 +1,225 @@
+"""``d2st learn`` from a folder of clips to a recognizer and its report."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from small import FRAMES, SIDE, noisy, write_clip
+
+from d2st import D2STError
+from d2st.backbones import build
+from d2st.commands import learn as module
+from d2st.commands import learn_models
+from d2st.commands.learn import learn
+from d2st.commands.options import LearnConfig, PredictConfig
+from d2st.commands.predict import predict
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Four classes of five clips, whose colors tell them apart."""
+    folder, rng = tmp_path_factory.mktemp("learn") / "clips", np.random.default_rng(0)
+    for name in ("blue", "green", "red", "white"):
+        (folder / name).mkdir(parents=True)
+        for n in range(5):
+            write_clip(folder / name / f"{n}.mp4", noisy(rng, name, 8 + n))
+    return folder
+
+
+@pytest.fixture
+def config(small, tmp_path):
+    """Make a config for clips, on a small backbone."""
+
+    def make(clips, **more):
+        model = {"backbone": "test_resnet", "weights": str(small / "weights.safetensors"), "image_size": SIDE}
+        own = {"out": str(tmp_path / "recognizer"), "frames": FRAMES, "train": False, "device": "cpu"}
+        return LearnConfig(clips=str(clips), **model | own | more)
+
+    return make
+
+
+def test_from_a_folder_to_a_recognizer(clips, config, tmp_path, capsys):
+    asked = config(clips)
+    report = learn(asked)
+    said = capsys.readouterr().out
+    out = tmp_path / "recognizer"
+    assert "20 clips of 4 classes, 5 of each.\nEvery clip is held out in turn." in said
+    assert f"d2st predict --classifier {out}" in said and "Of 100 new clips like these" in said
+
+    heads = {(row["model"], row["head"]) for row in report["candidates"]}
+    assert {("test_resnet, frozen", name) for name in ("bi-mhm", "otam", "prototype")} <= heads
+    expected = report["expected"]
+    assert expected["clips"] == expected["groups"] == 20
+    assert expected["low"] <= expected["mean"] <= expected["high"] and expected["mean"] > 0.6
+    assert [point["shots"] for point in report["curve"]] == [1, 2, 3, 4]
+    saved = json.loads((out / "report.json").read_text())
+    assert saved["chosen"] == report["chosen"] and saved["config"]["seed"] == 0
+
+    page = (out / "report.html").read_text()
+    assert "What is mixed up" in page and "test_resnet, frozen" in page
+    assert not re.search(r'(?:src|href)="(?!data:)', page) and "<script" not in page  # nothing from elsewhere
+
+    used = {"classifier": str(out), "weights": asked.weights, "device": "cpu"}
+    answers = predict(PredictConfig(query=str(clips / "red" / "0.mp4"), **used))
+    assert answers["predictions"][0]["label"] == "red"
+    assert report["use"] == f"d2st predict --classifier {out} --weights {asked.weights} --query NEW"
+    assert report["command"].startswith(f"d2st learn {clips} --out {out} --minutes 15 --backbone test_resnet")
+
+    again = learn(asked)  # on the features that were kept
+    assert again["expected"] == expected and again["candidates"] == report["candidates"]
+
+
+def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatch):
+    monkeypatch.setattr(learn_models, "EPISODES", (2, 2))
+    monkeypatch.setattr(learn_models, "EPISODE_STEP", 1)
+    monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
+    read = []
+    real = learn_models.train
+
+    def watched(training):
+        read.append([line.split(",")[0] for line in Path(training.split).read_text().splitlines()[1:]])
+        return real(training)
+
+    monkeypatch.setattr(learn_models, "train", watched)
+    report = learn(config(clips, train=True))
+    rows = [row for row in report["candidates"] if row["model"] == "test_resnet, st trained here"]
+    assert rows and all(row["measured"]["clips"] == 20 for row in rows)
+    folds = [set(ids) for ids in dict.fromkeys(map(tuple, read)) if len(ids) < 20]
+    assert len(folds) == 5 and all(len(ids) == 16 for ids in folds)
+    every = set.union(*folds)
+    assert len(every) == 20 and all(sum(id not in ids for ids in folds) == 1 for id in every)  # each is held out once
+
+
+def test_what_takes_too_long_is_left_out_and_said(clips, config, capsys):
+    report = learn(config(clips, train=True, minutes=1e-6))
+    assert {entry["model"] for entry in report["left_out"]} == {
+        "test_resnet, d2st-local trained here",
+        "test_resnet, st trained here",
+    }
+    assert report["chosen"].startswith("test_resnet, frozen")
+    assert "Not tried: test_resnet, st trained here: the time left is too short by about" in capsys.readouterr().out
+
+
+def test_control_c_keeps_what_there_is(clips, config, monkeypatch):
+    real, calls = module.answer, []
+
+    def interrupted(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "answer", interrupted)
+    report = learn(config(clips))
+    assert len(report["candidates"]) == 2 and report["left_out"][0]["reason"] == "interrupted"
+    calls[:] = [None, None]
+    with pytest.raises(KeyboardInterrupt):  # nothing was tried yet
+        learn(config(clips))
+
+
+def test_clips_that_cannot_be_used_are_named_and_left_out(clips, config, tmp_path, capsys):
+    data = tmp_path / "clips"
+    shutil.copytree(clips, data)
+    (data / "blue" / "broken.mp4").write_bytes(b"no video")
+    shutil.copy(data / "blue" / "0.mp4", data / "blue" / "copy.mp4")
+    shutil.copy(data / "red" / "0.mp4", data / "white" / "stray.mp4")
+    (data / "empty").mkdir()
+    (data / "bad").mkdir()
+    (data / "bad" / "0.mp4").write_bytes(b"no video")
+    report = learn(config(data))
+    dropped = {entry["id"]: entry["reason"] for entry in report["looked"]["left_out"]}
+    assert dropped.keys() == {"bad/0.mp4", "blue/broken.mp4", "blue/copy.mp4", "red/0.mp4", "white/stray.mp4"}
+    assert dropped["blue/copy.mp4"] == "the same file as 'blue/0.mp4'"
+    assert dropped["red/0.mp4"] == "the same file as 'white/stray.mp4', in another class"
+    assert report["classes"] == {"blue": 5, "green": 5, "red": 4, "white": 5}
+    assert report["looked"]["classes_left_out"] == ["bad"]
+    assert "Left out: blue/copy.mp4: the same file as 'blue/0.mp4'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("classes", "shots", "said", "measured"),
+    [
+        (1, 5, "One class alone: nothing can be measured", False),
+        (3, 1, "No class has a second clip to hold out", False),
+        (2, 5, "Every clip is held out in turn", True),
+    ],
+)
+def test_with_too_little_there_is_no_number(clips, config, tmp_path, capsys, classes, shots, said, measured):
+    data = tmp_path / "clips"
+    for name in sorted(path.name for path in clips.iterdir())[:classes]:
+        (data / name).mkdir(parents=True)
+        for n in range(shots):
+            shutil.copy(clips / name / f"{n}.mp4", data / name)
+    asked = config(data)
+    report = learn(asked)
+    out = capsys.readouterr().out
+    assert said in out and (report["expected"] is not None) == measured
+    assert ("cannot be said" in out) != measured
+    assert "What was tried" in (tmp_path / "recognizer" / "report.html").read_text()
+    used = {"classifier": asked.out, "weights": asked.weights, "device": "cpu"}
+    assert len(predict(PredictConfig(query=str(data), **used))["predictions"]) == classes * shots
+
+
+def test_a_class_of_one_clip_is_in_the_recognizer_and_not_in_the_number(clips, config, tmp_path, capsys):
+    data = tmp_path / "clips"
+    shutil.copytree(clips, data)
+    for n in range(1, 5):
+        (data / "red" / f"{n}.mp4").unlink()
+    report = learn(config(data))
+    assert "Of 'red' too little is there to hold out" in capsys.readouterr().out
+    assert report["expected"]["clips"] == 15 and report["classes"]["red"] == 1
+
+
+def test_people_are_held_out_together(clips, config, tmp_path, capsys):
+    data = tmp_path / "clips"
+    shutil.copytree(clips, data)
+    for path in data.glob("*/*.mp4"):
+        path.rename(path.with_name(f"s0{int(path.stem) % 3}_{path.name}"))
+    report = learn(config(data))
+    assert report["groups"] == {"count": 3, "source": "the clips' names"} and report["expected"]["groups"] == 3
+    assert "3 people or scenes, by the clips' names; each is held out as a whole." in capsys.readouterr().out
+
+
+def test_permuted_labels_stay_at_chance(clips, config, tmp_path):
+    files = sorted(clips.glob("*/*.mp4"))
+    names = np.random.default_rng(3).permutation([file.parent.name for file in files])
+    rows = [f"{file.relative_to(clips).as_posix()},{name}" for file, name in zip(files, names, strict=True)]
+    copy = tmp_path / "clips"
+    shutil.copytree(clips, copy)
+    (copy / "permuted.csv").write_text("\n".join(["path,label", *rows]))
+    expected = learn(config(copy / "permuted.csv"))["expected"]
+    assert expected["low"] < 0.25 < expected["high"] and expected["mean"] < 0.5
+
+
+def test_what_cannot_be_learned_from_is_said(config, tmp_path):
+    with pytest.raises(D2STError, match="Say which clips to learn from"):
+        learn(LearnConfig())
+    with pytest.raises(D2STError, match="does not exist"):
+        learn(config(tmp_path / "missing"))
+    (tmp_path / "bad" / "a").mkdir(parents=True)
+    (tmp_path / "bad" / "a" / "0.mp4").write_bytes(b"no video")
+    with pytest.raises(D2STError, match=r"No clip of .* can be used; the first: a/0\.mp4: "):
+        learn(config(tmp_path / "bad"))
+    (tmp_path / "bad" / "a").rename(tmp_path / "bad" / "unknown")
+    with pytest.raises(D2STError, match="A class is called 'unknown'"):
+        learn(config(tmp_path / "bad"))
+
+
+def test_backbones_at_hand_are_those_that_need_no_download(tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "HF_HUB_CACHE", str(tmp_path))
+    assert build.at_hand("d2st_stills")
+    name = learn_models.DEFAULT_BACKBONE
+    assert not build.at_hand(name)
+    found = learn_models.models_of(LearnConfig(clips="x", train=False), 3)
+    assert [model.name for model in found] == ["d2st_stills, frozen"]
+    repository = timm.get_pretrained_cfg(name).hf_hub_id.replace("/", "--")
+    snapshot = tmp_path / f"models--{repository}" / "snapshots" / "1"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    assert build.at_hand(name)
+    found = learn_models.models_of(LearnConfig(clips="x", train=False), 3)
+    assert [model.name for model in found] == ["d2st_stills, frozen", f"{name}, frozen"]
