@@ -143,8 +143,8 @@ def test_a_shot_that_is_there_twice(rule: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("scale", [0.0, 0.01, 100.0])
-def test_gradients_are_finite_for_frames_of_any_size(dtype: torch.dtype, scale: float) -> None:
-    """Zero and repeated frames among them, and under autocast."""
+def test_half_precision_is_widened_and_gradients_are_finite(dtype: torch.dtype, scale: float) -> None:
+    """For frames of any size, zero and repeated ones among them, and under autocast."""
     rng = torch.Generator().manual_seed(0)
     clips = torch.randn(5, 4, 8, generator=rng) * scale
     clips[1:3, 1:] = clips[1:3, :1]
@@ -153,7 +153,8 @@ def test_gradients_are_finite_for_frames_of_any_size(dtype: torch.dtype, scale: 
         head = heads.build("bi-mhm", shots=rule, tuples=3)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = head(support, torch.tensor([1, 0, 1]), query)
-        assert logits.dtype == torch.float32
+        wide = head(support.detach().float(), torch.tensor([1, 0, 1]), query.detach().float())
+        torch.testing.assert_close(logits, wide, rtol=0, atol=1e-6)
         F.cross_entropy(logits, torch.tensor([0, 1])).backward()
         assert logits.isfinite().all() and support.grad.isfinite().all() and query.grad.isfinite().all()
 
