@@ -65,8 +65,8 @@ class BiMHM(Head):
     """Match frame cosines by Bi-MHM or Chamfer++; logits are minus the distance, without a temperature.
 
     The defaults are D2ST-Adapter's. Chamfer++ without the learned projection of tuples is ``cosine="eps",
-    shots="joint", tuples=3``. Its logits are 100 a times the mean cosine of the nearest, with a learned factor a that
-    starts at 0.1; with these logits and clips of T frames they are 100 a (1 + logits / 2T), or / T in one direction.
+    shots="joint", tuples=3``. Its logits are 100 a times the mean cosine of what is nearest, with a learned factor a
+    that starts at 0.1: 100 a (1 + z / 2T) where this head's are z and clips have T frames, z / T in one direction.
 
     Args:
         cosine: ``"norm"`` as D2ST and HyRSM do it, ``"eps"`` as MoLo and Chamfer++ do (see ``frame_distances``).

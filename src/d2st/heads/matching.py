@@ -154,7 +154,7 @@ def class_minima(values: Tensor, labels: Tensor, way: int | None = None) -> Tens
         way: see :func:`class_shares`.
 
     Returns:
-        (..., Q, way, T); for a class without clips what is another's, see :func:`shut_out`.
+        (..., Q, way, T); a class without clips has another's values, see :func:`shut_out`.
 
     Raises:
         D2STError: as :func:`class_shares`.

@@ -181,11 +181,11 @@ def _draw_matrix(sheet: Sheet, alignment: Alignment, left: float, top: float, ce
 
 def _note(alignment: Alignment) -> str:
     if alignment.rule == "nearest":
-        of_query = "Ring, solid line: the support frame nearest to a query frame. "
-        of_support = "Cross, dashed line: the query frame\nnearest to a support frame. "
+        rings = "Ring, solid line: the support frame nearest to a query frame."
+        crosses = "Cross, dashed line: the query frame nearest to a support frame."
         if alignment.of_query and alignment.of_support:
-            return f"{of_query}{of_support}Black line: both."
-        return of_query if alignment.of_query else of_support
+            return f"{rings}\n{crosses} Black line: both."
+        return rings if alignment.of_query else crosses
     drawn = []
     if alignment.of_query:
         drawn.append("ring, solid line: every query frame")
