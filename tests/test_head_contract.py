@@ -91,7 +91,7 @@ def test_a_query_s_logits_do_not_depend_on_the_others(name, options):
 
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
 def test_the_queries_labels_do_not_reach_the_logits(name, options):
-    """Of training too: a loss sees them, the logits that it is of do not."""
+    """What ``loss`` returns of both: it sees them, its logits do not."""
     head, episode = small(name, options=options)
     other = replace(episode, targets=(episode.targets + 1) % episode.way)
     (loss, logits), (other_loss, other_logits) = head.loss(episode), head.loss(other)
