@@ -42,7 +42,7 @@ def test_every_system_and_head_has_numbers_in_the_repository():
     from d2st.heads import HEADS
 
     assert {*SYSTEMS, *HEADS} == OF.keys() | NO_NUMBERS
-    for pattern in (*OF.values(), "hyrsmpp_*"):
+    for pattern in (*OF.values(), "hyrsmpp_*", "chamfer*"):
         assert list(FOLDER.glob(f"{pattern}.safetensors")), pattern
 
 
