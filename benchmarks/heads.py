@@ -1,6 +1,7 @@
 """What the matching heads cost: against loops, and over 10,000 evaluation episodes.
 
     python benchmarks/heads.py --heads trx otam --shots 1 5 --threads 2
+    python benchmarks/heads.py --heads bi-mhm --head-options '{"shots": "joint", "tuples": 3}'
 
 Part one takes an episode of the papers' size (5 classes, one query of each, 8 frames) forward, and forward and backward
 with the gradients of features and weights, against the version in benchmarks/loops with the same weights. Runs
@@ -33,6 +34,7 @@ WAY, GRID, CLIPS, CLASSES = 5, 7, 2400, 24
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--heads", nargs="+", default=loops())
+    parser.add_argument("--head-options", type=json.loads, default={}, help="of every head, as JSON")
     parser.add_argument("--shots", nargs="+", type=int, default=[1, 5])
     parser.add_argument("--features", type=int, default=768)
     parser.add_argument("--frames", type=int, default=8)
@@ -45,7 +47,8 @@ def main() -> None:
     for name in options.heads:
         torch.manual_seed(0)
         known = d2st.heads.options_of(name)
-        head = d2st.heads.build(name, **({"features": options.features} if "features" in known else {}))
+        width = {"features": options.features} if "features" in known else {}
+        head = d2st.heads.build(name, **width, **options.head_options)
         head = head.to(options.device).eval()
         for shot in options.shots:
             result = {"head": name, "shot": shot}

@@ -65,6 +65,17 @@ def clips(batch=2, frames=FRAMES, size=(SIZE, SIZE), seed=0):
     return torch.randn(batch, frames, 3, *size, generator=torch.Generator().manual_seed(seed))
 
 
+def check_clips_do_not_mix(encoder):
+    """In evaluation a clip's features depend neither on the other clips of its batch, nor on their number and order."""
+    video = clips(batch=3)
+    with torch.no_grad():
+        encoder.train()(5 + 3 * video)  # running statistics, where there are some, that are not those of any batch
+        features = encoder.eval()(video)
+        others = torch.cat([1e3 * video[:1], video[1:2].flip(1), video[2:]])
+        for batch, place in ((video[2:], 0), (video.flip(0), 0), (others, 2), (video[[2, 2]], 1)):
+            torch.testing.assert_close(encoder(batch)[place], features[2], rtol=1e-4, atol=1e-5)
+
+
 def move(encoder):
     """Give what trains weights as if it had been trained for a while."""
     with torch.no_grad():

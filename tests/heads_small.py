@@ -7,6 +7,7 @@ from d2st.heads import EncodedEpisode, Head
 
 FEATURES, FRAMES, CLASSES = 16, 4, 7
 GRID, PATCH = 2, 32  # of feature maps, and pixels of a frame behind one of their cells
+GRIDS = {"ta2n": 4}  # of heads that need larger maps
 # The options that make a head small. A new head needs a line here and is then held to tests/test_head_contract.py.
 SMALL: dict[str, dict] = {
     "bi-mhm": {},
@@ -15,6 +16,7 @@ SMALL: dict[str, dict] = {
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
     "prototype": {},
+    "ta2n": {"features": FEATURES},
     "trx": {"features": FEATURES, "width": 12, "dropout": 0.0},
     "zero-shot": {"features": FEATURES},
 }
@@ -22,9 +24,14 @@ NO_SUPPORT = {"zero-shot"}  # heads that do not look at the support clips
 
 
 def build(name: str, **options: object) -> Head:
-    """A head with random weights, the same each time, in eval mode."""
+    """A head with random weights, the same each time, in eval mode; layers that begin at zero have some too."""
     torch.manual_seed(0)
-    return heads.build(name, **(SMALL[name] | options)).eval()
+    head = heads.build(name, **(SMALL[name] | options)).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            if parameter.ndim > 1 and not parameter.any():
+                parameter.normal_(std=0.1)
+    return head
 
 
 def episode(
@@ -50,13 +57,14 @@ def episode(
     rng, way = torch.Generator().manual_seed(seed), len(shots)
     labels = torch.arange(way).repeat_interleave(torch.tensor(shots))
     labels = labels[torch.randperm(len(labels), generator=rng)]
-    shape = (frames, FEATURES, GRID, GRID) if head.needs_maps else (frames, FEATURES)
+    grid = GRIDS.get(head.spec.name, GRID)
+    shape = (frames, FEATURES, grid, grid) if head.needs_maps else (frames, FEATURES)
 
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=rng, dtype=torch.float64).to(dtype)
 
     def video(count: int) -> torch.Tensor | None:
-        return draw(*lead, count, frames, 3, PATCH * GRID, PATCH * GRID) if head.needs_video else None
+        return draw(*lead, count, frames, 3, PATCH * grid, PATCH * grid) if head.needs_video else None
 
     return EncodedEpisode(
         support=draw(*lead, len(labels), *shape),

@@ -29,6 +29,19 @@ def test_bi_mhm_pairs_add_up_to_its_distance(of_query, of_support):
     assert -head(support[None], torch.tensor([0]), query[None]).item() == pytest.approx(total, rel=1e-5)
 
 
+@pytest.mark.parametrize("direction", ["query", "support"])
+def test_bi_mhm_in_one_direction_shows_its_pairs_alone(direction):
+    query, support, head = features(5, 0), features(3, 1), heads.build("bi-mhm", direction=direction)
+    found = align(head, support, query)
+    assert (len(found.of_query), len(found.of_support)) == ((5, 0) if direction == "query" else (0, 3))
+    total = sum(found.distances[pair] for pair in (*found.of_query, *found.of_support))
+    assert -head(support[None], torch.tensor([0]), query[None]).item() == pytest.approx(total, rel=1e-5)
+    pictures = np.zeros((5, 8, 8, 3), np.uint8)
+    figure = alignment_figure(pictures, pictures[:3], found, ("a", "b"))
+    notes = [text.get_text() for text in figure.axes[0].texts if "line" in text.get_text()]
+    assert [note.split(",")[0] for note in notes] == ["Ring" if direction == "query" else "Cross"]
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 2**32 - 1))
 def test_the_ordered_path_is_the_cheapest(rows, columns, seed):
@@ -55,6 +68,9 @@ def test_other_heads_show_the_nearest_frames():
     query, support = features(4, 4), features(4, 5)
     nearest = align(heads.build("bi-mhm"), support, query)
     assert align(heads.build("prototype"), support, query).of_query == nearest.of_query
+    tuples = align(heads.build("bi-mhm", cosine="eps", tuples=2, direction="query"), support, query)
+    assert (tuples.of_query, tuples.of_support) == (nearest.of_query, nearest.of_support)
+    assert np.array_equal(tuples.distances, nearest.distances)
 
 
 def test_marks_and_lines_lie_on_the_pairs():

@@ -48,8 +48,8 @@ def head(monkeypatch):
 
 def test_the_head_of_the_page_is_held_to_the_contract(head):
     contract.test_leading_dimensions_are_episodes(head, (2,), (2, 1, 3))
-    contract.test_order_of_support_and_names_of_classes_do_not_matter(head)
-    contract.test_a_query_s_logits_do_not_depend_on_the_others(head)
+    contract.test_order_of_support_and_names_of_classes_do_not_matter(head, {})
+    contract.test_a_query_s_logits_do_not_depend_on_the_others(head, {})
     contract.test_loss_is_a_scalar_whose_gradient_reaches_everything(head)
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import timm
 import torch
-from families import BACKBONES, FRAMES, SIZE, VIT, clips, gradients, same
+from families import BACKBONES, FRAMES, SIZE, VIT, check_clips_do_not_mix, clips, gradients, same
 from timm.models.vision_transformer import VisionTransformer
 
 import d2st
@@ -167,12 +167,9 @@ def test_no_clips():
     assert encoder(clips(batch=0)).shape == (0, FRAMES, encoder.num_features)
 
 
-def test_clips_do_not_mix():
-    encoder, video = encoder_of("clip-vit"), clips(batch=3)
-    with torch.no_grad():
-        together = encoder(video)
-        alone = torch.cat([encoder(clip.unsqueeze(0)) for clip in video])
-    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+@LIGHT
+def test_a_clip_s_features_do_not_depend_on_its_batch(family):
+    check_clips_do_not_mix(encoder_of(family))
 
 
 @pytest.mark.parametrize("family", ["clip-vit", "resnet-basic"])

@@ -15,16 +15,33 @@ from d2st import D2STError, heads
 
 NAMES = sorted(heads.HEADS)
 EXACT = dict(rtol=1e-9, atol=1e-9)
+FIRST_COUNTS = ("ta2n", {"shots": "first"})  # the released rule, in which the first shot of a class is its reference
+OPTIONS = [(name, {}) for name in NAMES] + [
+    ("bi-mhm", {"shots": "distance"}),
+    ("bi-mhm", {"shots": "joint"}),
+    ("bi-mhm", {"shots": "joint", "tuples": 2, "direction": "query"}),
+    ("otam", {"shots": "distance", "directions": "single"}),
+    ("prototype", {"metric": "euclidean"}),
+    FIRST_COUNTS,
+    ("trx", {"shots": "prototype"}),
+    ("trx", {"shots": "distance"}),
+    ("hyrsm", {"shots": "prototype"}),
+    ("clip-fsar", {"merge": "before", "metric": "bi-mhm"}),
+    ("clip-fsar", {"inference": "text"}),
+    ("clip-fsar", {"inference": "combine"}),
+    ("clip-fsar", {"inference": "combine", "mixing": 1.0}),
+    ("clip-fsar", {"inference": "combine", "mixing": 0.0}),
+]
 
 
 def logits_of(head, episode):
     return head(episode.support, episode.labels, episode.query, episode.way, text_of(episode))
 
 
-def small(name, *args, **options):
-    """A head in float64 and an episode for it."""
-    head = heads_small.build(name).double()
-    return head, heads_small.episode(head, *args, dtype=torch.float64, **options)
+def small(name, *args, options=None, **kwargs):
+    """A head with options in float64, and an episode for it."""
+    head = heads_small.build(name, **(options or {})).double()
+    return head, heads_small.episode(head, *args, dtype=torch.float64, **kwargs)
 
 
 def test_every_head_is_held_to_the_contract():
@@ -48,23 +65,39 @@ def test_leading_dimensions_are_episodes(name, lead, shots):
         torch.testing.assert_close(again, logits, **EXACT)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_order_of_support_and_names_of_classes_do_not_matter(name):
-    head, episode = small(name)
-    logits, order = logits_of(head, episode), torch.tensor([3, 5, 0, 1, 4, 2])
-    other = replace(episode, support=episode.support[order], labels=episode.labels[order])
-    torch.testing.assert_close(logits_of(head, other), logits, **EXACT)
+@pytest.mark.parametrize(("name", "options"), [option for option in OPTIONS if option != FIRST_COUNTS])
+def test_order_of_support_and_names_of_classes_do_not_matter(name, options):
+    """Nor which shot of a class comes first: the second order turns them all around."""
+    head, episode = small(name, options=options)
+    logits = logits_of(head, episode)
+    for order in (torch.tensor([3, 5, 0, 1, 4, 2]), torch.arange(6).flip(0)):
+        other = replace(episode, support=episode.support[order], labels=episode.labels[order])
+        torch.testing.assert_close(logits_of(head, other), logits, **EXACT)
     names = torch.tensor([2, 0, 1])  # class c is called names[c] now
     other = replace(episode, labels=names[episode.labels], classes=episode.classes[names.argsort()])
     torch.testing.assert_close(logits_of(head, other)[..., names], logits, **EXACT)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_query_s_logits_do_not_depend_on_the_others(name):
-    head, episode = small(name, queries=7)
-    logits = logits_of(head, episode)
-    parts = [logits_of(head, replace(episode, query=part)) for part in episode.query.split([1, 4, 2])]
-    torch.testing.assert_close(torch.cat(parts), logits, **EXACT)
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_a_query_s_logits_do_not_depend_on_the_others(name, options):
+    """Nor on how many there are, in which order, and of which classes: two of each, one alone, one class alone."""
+    head, episode = small(name, options=options, queries=6)
+    first = torch.stack([(episode.labels == c).nonzero()[0, 0] for c in range(3)])
+    query = episode.support[first.repeat_interleave(2)] + 0.3 * episode.query  # near to a clip of their class
+    logits = logits_of(head, replace(episode, query=query))
+    assert (logits[0] - logits[2]).abs().max() > 1e-3, "the queries differ too little to tell"
+    for which in ([0], [5], [2, 3], [0, 2, 4], [4, 1, 5, 0, 3, 2], [3, 3, 3, 0]):
+        part = logits_of(head, replace(episode, query=query[which]))
+        torch.testing.assert_close(part, logits[which], **EXACT)
+
+
+@pytest.mark.parametrize(("name", "options"), OPTIONS)
+def test_the_queries_labels_do_not_reach_the_logits(name, options):
+    """What ``loss`` returns of both: it sees them, its logits do not."""
+    head, episode = small(name, options=options)
+    other = replace(episode, targets=(episode.targets + 1) % episode.way)
+    (loss, logits), (other_loss, other_logits) = head.loss(episode), head.loss(other)
+    assert torch.equal(logits, other_logits) and loss != other_loss
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -146,21 +179,6 @@ def test_half_precision_stays_finite(name):
     check()
 
 
-OPTIONS = [(name, {}) for name in NAMES] + [
-    ("bi-mhm", {"shots": "distance"}),
-    ("otam", {"shots": "distance", "directions": "single"}),
-    ("prototype", {"metric": "euclidean"}),
-    ("trx", {"shots": "prototype"}),
-    ("trx", {"shots": "distance"}),
-    ("hyrsm", {"shots": "prototype"}),
-    ("clip-fsar", {"merge": "before", "metric": "bi-mhm"}),
-    ("clip-fsar", {"inference": "text"}),
-    ("clip-fsar", {"inference": "combine"}),
-    ("clip-fsar", {"inference": "combine", "mixing": 1.0}),
-    ("clip-fsar", {"inference": "combine", "mixing": 0.0}),
-]
-
-
 @pytest.mark.parametrize(("name", "options"), OPTIONS)
 def test_classes_without_clips_cannot_win_and_change_nothing(name, options):
     """Whether they come last, first or between; and training on them stays finite."""
@@ -213,7 +231,7 @@ def test_wrong_labels_are_refused_in_a_sentence(name):
         head(episode.support[:0], torch.tensor([], dtype=torch.long), episode.query, None, text_of(episode))
 
 
-@pytest.mark.parametrize("name", ["clip-fsar", "hyrsm", "molo", "trx", "zero-shot"])
+@pytest.mark.parametrize("name", ["clip-fsar", "hyrsm", "molo", "ta2n", "trx", "zero-shot"])
 def test_features_of_another_width_are_refused_in_a_sentence(name):
     head, episode = small(name)
     support, query = (torch.cat([clips, clips], dim=2) for clips in (episode.support, episode.query))

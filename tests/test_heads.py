@@ -264,14 +264,14 @@ def test_a_head_that_no_memory_holds_is_refused_before_it_takes_any():
     ("name", "options", "said"),
     [
         ("bi_mhm", {}, "no head named 'bi_mhm'; choose one of: bi-mhm, "),
-        ("bi-mhm", {"temperature": 2}, "no option temperature; its options are: cosine, shots"),
+        ("bi-mhm", {"temperature": 2}, "no option temperature; its options are: cosine, shots, tuples, direction"),
         ("bi-mhm", {"cosine": "dot"}, "cosine='dot' must be 'norm' or 'eps'"),
         ("otam", {"cosine": "dot"}, "cosine='dot' must be 'norm' or 'eps'"),
         ("otam", {"smoothing": 0}, "smoothing=0 must be a number above 0"),
         ("prototype", {"metric": "dot"}, "metric='dot' must be 'cosine' or 'euclidean'"),
         ("prototype", {"scale": 0}, "scale=0 must be a number above 0"),
         ("otam", {"directions": "up"}, "directions='up' must be 'both' or 'single'"),
-        ("bi-mhm", {"shots": "mean"}, "shots='mean' must be 'prototype' or 'distance'"),
+        ("bi-mhm", {"shots": "mean"}, "shots='mean' must be 'prototype', 'distance' or 'joint'"),
     ],
 )
 def test_wrong_names_are_refused_with_a_sentence(name: str, options: dict, said: str) -> None:

@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from families import BACKBONES, CNNS, FRAMES, SIZE, VITS, clips, gradients, move, same
+from families import BACKBONES, CNNS, FRAMES, SIZE, VITS, check_clips_do_not_mix, clips, gradients, move, same
 
 import d2st
 from d2st.adapters import SYSTEMS
@@ -117,6 +117,11 @@ def test_contract(system, family):
         frames, size = 5 if system not in ONE_LENGTH else FRAMES, (SIZE, SIZE if family in ONE_SIZE else 48)
         features = encoder(clips(batch=1, frames=frames, size=size))
         assert features.shape == (1, FEATURES.get(system, frames), encoder.num_features) and features.isfinite().all()
+
+
+@pytest.mark.parametrize(("system", "family"), [(s, f) for s, f in PAIRS if f in ("clip-vit", "resnet-bottleneck")])
+def test_a_clip_s_features_do_not_depend_on_its_batch(system, family):
+    check_clips_do_not_mix(encoder_of(system, family))
 
 
 @pytest.mark.parametrize("family", BACKBONES)

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 EVERY = 7  # coprime to all widths, so that every row, column, frame and channel is among those kept
 LARGE = 300  # numbers; smaller results stay whole
-RESULT = re.compile(r"(y|gx|out/.*|gin?/.*|go?/.*|wm/.*)$")
+RESULT = re.compile(r"(y|gx|out/.*|gin?/.*|g[os]?/.*|wm/.*)$")
 LEFT_OUT = re.compile(r"(mid/.*|y32|gx32|g32/.*|proto|proto32)$")
 NAMES = (
     "density_T4_2x4x4",
@@ -32,6 +32,8 @@ NAMES = (
     "hyrsm_1shot_5w1s",
     "hyrsmpp_1shot_5w1s",
     "otam_head_v1_5w1s",
+    "ta2n_5w1s_train_q2",
+    "ta2n_5w3s",
     "zeroi2v/block_nt2_f64",
     "zeroi2v/encoder_w48_f32",
     "zeroi2v/shift_long_c48_div12_f32",

@@ -27,6 +27,7 @@ from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
+from .ta2n import TA2N
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -37,6 +38,7 @@ HEADS: dict[str, type[Head]] = {
     "molo": MoLo,
     "otam": OTAM,
     "prototype": Prototype,
+    "ta2n": TA2N,
     "trx": TRX,
     "zero-shot": ZeroShot,
 }
@@ -117,6 +119,7 @@ __all__ = [
     "FILLED",
     "HEADS",
     "OTAM",
+    "TA2N",
     "TRX",
     "BiMHM",
     "EncodedEpisode",

@@ -94,8 +94,9 @@ class Head(nn.Module):
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
         needs_text: ``match`` wants the features of the class names.
         mixes_names: ``parts`` gives the shares of names and of looks, and ``mixing`` is the share of the names.
-        frame_pairs: how ``match`` pairs the frames of two clips, by the cosine ``cosine``: each with the "nearest", or
-            along the "path" of least cost; None where it does not pair frames.
+        frame_pairs: how ``match`` pairs the frames of two clips, by the cosine ``cosine``: each with the "nearest", in
+            the ``direction`` of Bi-MHM, or along the "path" of least cost, in the ``directions`` of OTAM; None where it
+            does not pair frames. With some heads it depends on their options.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
         text: how names were encoded for the training of a head with ``needs_text``; None for the others.
         reading: how the clips were read that it was trained on; None where it was not trained.
@@ -105,7 +106,7 @@ class Head(nn.Module):
     needs_maps: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
     mixes_names: ClassVar[bool] = False
-    frame_pairs: ClassVar[Literal["nearest", "path"] | None] = None
+    frame_pairs: Literal["nearest", "path"] | None = None
     needs_video: bool = False
     spec: HeadSpec | None = None
     text: TextConfig | None = None

@@ -1,8 +1,9 @@
-"""Match frames: class prototypes, the K-shot rules, and cosine distances between frames."""
+"""Match frames: class prototypes, the K-shot rules, and cosine distances between frames or tuples of them."""
 
 import functools
 import math
 from collections.abc import Callable
+from itertools import combinations
 from typing import Literal, TypeVar
 
 import torch
@@ -36,6 +37,7 @@ def _widen(value: object) -> object:
     return value.float() if half else value
 
 
+MOST_TUPLES = 10_000  # of a clip; two clips have the square of it in distances
 Cosine = Literal["norm", "eps"]
 Shots = Literal["prototype", "distance"]
 
@@ -143,6 +145,28 @@ def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Ten
     return order.gather(-1, sorted_at.flatten(-2)).view_as(valid), valid
 
 
+def class_minima(values: Tensor, labels: Tensor, way: int | None = None) -> Tensor:
+    """Take the least over the support clips of each class; among equal ones the gradient goes to the first clip's.
+
+    Args:
+        values: (..., Q, S, T), finite.
+        labels: (S,) or (..., S), see :func:`class_shares`.
+        way: see :func:`class_shares`.
+
+    Returns:
+        (..., Q, way, T); a class without clips has another's values, see :func:`shut_out`.
+
+    Raises:
+        D2STError: as :func:`class_shares`.
+    """
+    index, valid = class_slots(labels, values.shape[-2], way)  # (..., way, K)
+    rows = index.flatten(-2)[..., None, :, None]  # (..., 1, way*K, 1)
+    lead = torch.broadcast_shapes(values.shape[:-2], rows.shape[:-2])
+    values, rows = values.expand(*lead, -1, -1), rows.expand(*lead, -1, values.shape[-1])
+    picked = values.gather(-2, rows).unflatten(-2, index.shape[-2:])  # (..., Q, way, K, T)
+    return picked.masked_fill(~valid[..., None, :, :, None], math.inf).min(-2).values
+
+
 @full_precision
 def class_prototypes(support: Tensor, labels: Tensor, way: int | None = None) -> Tensor:
     """Average the support clips of each class frame by frame (D2ST-Adapter, section 3.3; MoLo).
@@ -193,13 +217,18 @@ def class_distances(
     Raises:
         D2STError: shapes or labels that do not fit together.
     """
-    if query.shape[-1] != support.shape[-1]:
-        raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
+    check_widths(support, query)
     if shots == "prototype":
         distances = metric(class_prototypes(support, labels, way), query)
     else:
         distances = metric(support, query) @ class_shares(labels, support.shape[-3], way, support.dtype)
     return distances if way is None else distances.masked_fill(without_clips(labels, way).unsqueeze(-2), math.inf)
+
+
+def check_widths(support: Tensor, query: Tensor) -> None:
+    """Refuse support clips (..., D) and queries (..., D') of different widths."""
+    if query.shape[-1] != support.shape[-1]:
+        raise D2STError(f"Support features have width {support.shape[-1]}, query features {query.shape[-1]}.")
 
 
 def check_features(head: str, features: int, clips: Tensor) -> None:
@@ -227,6 +256,11 @@ def cosines(x: Tensor, y: Tensor, cosine: Cosine = "norm") -> Tensor:
     """
     norms_x, norms_y = x.norm(dim=-1).unsqueeze(-1), y.norm(dim=-1).unsqueeze(-2)  # (..., M, 1), (..., 1, N)
     product = x @ y.transpose(-1, -2)  # (..., M, N); scaling this and not the features saves half of the time
+    return _divided(product, norms_x, norms_y, cosine)
+
+
+def _divided(product: Tensor, norms_x: Tensor, norms_y: Tensor, cosine: Cosine) -> Tensor:
+    """Divide products by their norms, see :func:`cosines`."""
     if cosine == "norm":
         return product * _inverse(norms_x) * _inverse(norms_y)
     if cosine == "eps":
@@ -250,5 +284,57 @@ def frame_distances(prototypes: Tensor, query: Tensor, cosine: Cosine = "norm") 
         (..., Q, C, T, T') distances in [0, 2].
     """
     similarity = cosines(prototypes.flatten(-3, -2), query.flatten(-3, -2), cosine)  # (..., C*T, Q*T')
-    similarity = similarity.unflatten(-1, query.shape[-3:-1]).unflatten(-3, prototypes.shape[-3:-1])
-    return 1 - torch.movedim(similarity, -2, -4)  # (..., C, T, Q, T') -> (..., Q, C, T, T')
+    return 1 - _by_clips(similarity, prototypes, query)
+
+
+@full_precision
+def tuple_distances(prototypes: Tensor, query: Tensor, size: int, cosine: Cosine = "norm") -> Tensor:
+    """Compute the cosine distance between every tuple of prototype frames and every tuple of query frames.
+
+    A tuple is ``size`` different frames in their order, their features side by side (Bertrand et al., 2023; TRX). None
+    is formed: the product of two tuples is the sum of their frames' products, place by place, and the square of a
+    tuple's norm is the sum of its frames'.
+
+    Args:
+        prototypes: (..., C, T, D).
+        query: (..., Q, T', D).
+        size: l, at least 1.
+        cosine: see :func:`cosines`; with ``"eps"`` the 0.01 is added once a pair of tuples.
+
+    Returns:
+        (..., Q, C, n, n') distances in [0, 2]; n = T! / (l! (T - l)!) tuples in lexicographic order.
+
+    Raises:
+        D2STError: clips of fewer frames than a tuple has, or of more than ``MOST_TUPLES`` tuples.
+    """
+    ours, theirs = (_tuples(clips.shape[-2], size).to(clips.device) for clips in (prototypes, query))  # (n, l), (n', l)
+    norms = prototypes.norm(dim=-1)[..., ours].norm(dim=-1)  # (..., C, n)
+    query_norms = query.norm(dim=-1)[..., theirs].norm(dim=-1)  # (..., Q, n')
+    products = prototypes.flatten(-3, -2) @ query.flatten(-3, -2).transpose(-1, -2)  # (..., C*T, Q*T')
+    products = _by_clips(products, prototypes, query)  # (..., Q, C, T, T')
+    # Products with 0 and 1 in place of gathering: their gradients are quick, and no sums in an order that is chance.
+    rows = F.one_hot(ours, prototypes.shape[-2]).to(products.dtype)  # (n, l, T)
+    columns = F.one_hot(theirs, query.shape[-2]).to(products.dtype)  # (n', l, T')
+    products = torch.einsum("nlt,...tu,mlu->...nm", rows, products, columns)  # (..., Q, C, n, n')
+    return 1 - _divided(products, norms[..., None, :, :, None], query_norms[..., :, None, None, :], cosine)
+
+
+def _by_clips(pairs: Tensor, clips: Tensor, query: Tensor) -> Tensor:
+    """Order what every two frames have, (..., C*T, Q*T') -> (..., Q, C, T, T')."""
+    pairs = pairs.unflatten(-1, query.shape[-3:-1]).unflatten(-3, clips.shape[-3:-1])  # (..., C, T, Q, T')
+    return torch.movedim(pairs, -2, -4)
+
+
+def _tuples(frames: int, size: int) -> Tensor:
+    """List the tuples of a clip's frames, (n, size) of their numbers."""
+    if frames < size:
+        raise D2STError(
+            f"A head with tuples of {size} frames was given clips of {frames}; take more frames or shorter tuples."
+        )
+    count = math.comb(frames, size)
+    if count > MOST_TUPLES:
+        raise D2STError(
+            f"Clips of {frames} frames have {count:,} tuples of {size} frames; {MOST_TUPLES:,} are the most. "
+            f"Take fewer frames or shorter tuples."
+        )
+    return torch.tensor(list(combinations(range(frames), size)))

@@ -1,7 +1,7 @@
 """OTAM: ordered temporal alignment (Cao et al., CVPR 2020), as in D2ST-Adapter's release, in log space."""
 
 import math
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -69,7 +69,7 @@ class OTAM(Head):
         directions: ``"both"`` as released; ``"single"`` matches each support frame in the order of the query's.
     """
 
-    frame_pairs: ClassVar[str] = "path"
+    frame_pairs = "path"
 
     @checked_options("The head 'otam'", smoothing=POSITIVE)
     def __init__(

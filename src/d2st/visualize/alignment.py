@@ -24,8 +24,8 @@ class Alignment:
 
     Attributes:
         distances: 1 - cosine of query frame i and support frame j, (T, T').
-        of_query: (query frame, support frame) of every query frame.
-        of_support: (query frame, support frame) of every support frame; empty for OTAM in a single direction.
+        of_query: (query frame, support frame) of every query frame; empty where a head matches the others alone.
+        of_support: (query frame, support frame) of every support frame; empty where a head matches the others alone.
         rule: how the pairs were made: "nearest" frame, or on the "path" of least cost.
     """
 
@@ -39,8 +39,8 @@ def align(head: Head, support: Tensor, query: Tensor) -> Alignment:
     """Match the frames of two clips.
 
     Bi-MHM sums the distances of every frame to the nearest one of the other clip; these are the pairs. OTAM's are the
-    path of least cost, which its logits follow as ``smoothing`` goes to 0. Other heads do not pair frames; for them the
-    pairs are the nearest frames by the encoder's features.
+    path of least cost, which its logits follow as ``smoothing`` goes to 0. Other heads do not pair frames, nor does
+    Bi-MHM with tuples; for them the pairs are the nearest frames by the encoder's features.
 
     Args:
         head: of any kind.
@@ -54,8 +54,10 @@ def align(head: Head, support: Tensor, query: Tensor) -> Alignment:
         of_support = _turned(ordered_path(distances.T))
         # A single direction matches each support frame in the order of the query's; see OTAM.
         return Alignment(distances, of_query if head.directions == "both" else (), of_support, "path")
-    of_query = tuple(enumerate(distances.argmin(1).tolist()))
-    return Alignment(distances, of_query, _turned(distances.argmin(0).tolist()))
+    direction = head.direction if head.frame_pairs else "both"
+    of_query = tuple(enumerate(distances.argmin(1).tolist())) if direction != "support" else ()
+    of_support = _turned(distances.argmin(0).tolist()) if direction != "query" else ()
+    return Alignment(distances, of_query, of_support)
 
 
 def _turned(query_frames: Sequence[int]) -> Pairs:
@@ -179,10 +181,11 @@ def _draw_matrix(sheet: Sheet, alignment: Alignment, left: float, top: float, ce
 
 def _note(alignment: Alignment) -> str:
     if alignment.rule == "nearest":
-        return (
-            "Ring, solid line: the support frame nearest to a query frame. "
-            "Cross, dashed line: the query frame\nnearest to a support frame. Black line: both."
-        )
+        rings = "Ring, solid line: the support frame nearest to a query frame."
+        crosses = "Cross, dashed line: the query frame nearest to a support frame."
+        if alignment.of_query and alignment.of_support:
+            return f"{rings}\n{crosses} Black line: both."
+        return rings if alignment.of_query else crosses
     drawn = []
     if alignment.of_query:
         drawn.append("ring, solid line: every query frame")
