@@ -15,6 +15,8 @@ SMALL: dict[str, dict] = {
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
     "prototype": {},
+    "strm": {"features": FEATURES, "frames": FRAMES, "width": 12, "cardinalities": (2, 3), "dropout": 0.0},
+    "team": {"features": FEATURES, "tokens": 5, "dropout": 0.0},
     "trx": {"features": FEATURES, "width": 12, "dropout": 0.0},
     "zero-shot": {"features": FEATURES},
 }
@@ -22,9 +24,13 @@ NO_SUPPORT = {"zero-shot"}  # heads that do not look at the support clips
 
 
 def build(name: str, **options: object) -> Head:
-    """A head with random weights, the same each time, in eval mode."""
+    """A head with random weights, the same each time, in eval mode; none are zero, which would hide what they gate."""
     torch.manual_seed(0)
-    return heads.build(name, **(SMALL[name] | options)).eval()
+    head = heads.build(name, **(SMALL[name] | options)).eval()
+    for parameter in head.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.5)
+    return head
 
 
 def episode(

@@ -32,7 +32,7 @@ ADAPTERS = (
     "lora",
     "zeroi2v",
 )
-HEADS = ("bi-mhm", "clip-fsar", "hyrsm", "molo", "otam", "prototype", "trx", "zero-shot")
+HEADS = ("bi-mhm", "clip-fsar", "hyrsm", "molo", "otam", "prototype", "strm", "team", "trx", "zero-shot")
 
 
 def adapter_names() -> list[str]:

@@ -27,6 +27,8 @@ from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
+from .strm import STRM
+from .team import TEAM
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -37,6 +39,8 @@ HEADS: dict[str, type[Head]] = {
     "molo": MoLo,
     "otam": OTAM,
     "prototype": Prototype,
+    "strm": STRM,
+    "team": TEAM,
     "trx": TRX,
     "zero-shot": ZeroShot,
 }
@@ -117,6 +121,8 @@ __all__ = [
     "FILLED",
     "HEADS",
     "OTAM",
+    "STRM",
+    "TEAM",
     "TRX",
     "BiMHM",
     "EncodedEpisode",
