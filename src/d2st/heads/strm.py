@@ -26,7 +26,7 @@ def perceptron(*widths: int) -> nn.Sequential:
 
 
 class PatchEnrichment(nn.Module):
-    """Let the patches of a frame attend to each other, and average them (section 3.1).
+    """Let the patches of a frame attend to each other, and average them (the paper's patch-level enrichment).
 
     The attention has one head and no scale, and counts as much as ``gate`` says, which starts at 0.
 
@@ -53,7 +53,7 @@ class PatchEnrichment(nn.Module):
 
 
 class FrameEnrichment(nn.Module):
-    """Mix frames along time, then along channels, as an MLP-mixer without norms does (section 3.2).
+    """Mix frames along time, then along channels, as an MLP-mixer without norms (the paper's frame-level enrichment).
 
     Args:
         features: D.
@@ -206,10 +206,10 @@ class STRM(Head):
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
         """Return the cross entropy of TRX's logits plus that of the auxiliary ones, and the weighted sum of both."""
         support, query = self.embed(episode.support), self.embed(episode.query)
-        parts = self._logits(support, episode.labels, query, episode.way)
-        weights = 1, self.auxiliary_weight
-        losses = (weight * episode_cross_entropy(x, episode.targets) for weight, x in zip(weights, parts, strict=True))
-        return sum(losses), parts[0] + self.auxiliary_weight * parts[1]
+        logits, auxiliary = self._logits(support, episode.labels, query, episode.way)
+        loss = episode_cross_entropy(logits, episode.targets)
+        loss = loss + self.auxiliary_weight * episode_cross_entropy(auxiliary, episode.targets)
+        return loss, logits + self.auxiliary_weight * auxiliary
 
     @full_precision
     def _logits(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..utils.config import checked_options
-from ..utils.limits import BELOW_ONE, FRAMES, WIDTH
+from ..utils.limits import BELOW_ONE, COUNT, WIDTH
 from .base import EncodedEpisode, Head, episode_cross_entropy
 from .matching import check_features, class_prototypes, cosines, full_precision, shut_out, without_clips
 from .transformer import faint_positions
@@ -30,9 +30,12 @@ class TEAM(Head):
         features: D.
         tokens: M, pattern tokens; 50 to 80 in the release, by the data set.
         dropout: of the frames behind their position code, of the attention's weights, and of what it finds.
+
+    Raises:
+        D2STError: an option has no such value.
     """
 
-    @checked_options("The head 'team'", features=WIDTH, tokens=FRAMES, dropout=BELOW_ONE)
+    @checked_options("The head 'team'", features=WIDTH, tokens=COUNT, dropout=BELOW_ONE)
     def __init__(self, features: int = 768, tokens: int = 60, dropout: float = 0.1) -> None:
         super().__init__()
         self.features = features
