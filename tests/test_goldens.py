@@ -31,6 +31,8 @@ OF = {
     "bi-mhm": "bimhm_*",
     "otam": "otam_head_*",
     "trx": "trx_*",
+    "strm": "strm_*",
+    "team": "team_*",
     "hyrsm": "hyrsm_*",
     "clip-fsar": "clipfsar_*",
     "ta2n": "ta2n_*",

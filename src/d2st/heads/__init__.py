@@ -27,7 +27,9 @@ from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
+from .strm import STRM
 from .ta2n import TA2N
+from .team import TEAM
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -38,7 +40,9 @@ HEADS: dict[str, type[Head]] = {
     "molo": MoLo,
     "otam": OTAM,
     "prototype": Prototype,
+    "strm": STRM,
     "ta2n": TA2N,
+    "team": TEAM,
     "trx": TRX,
     "zero-shot": ZeroShot,
 }
@@ -119,7 +123,9 @@ __all__ = [
     "FILLED",
     "HEADS",
     "OTAM",
+    "STRM",
     "TA2N",
+    "TEAM",
     "TRX",
     "BiMHM",
     "EncodedEpisode",
