@@ -265,9 +265,18 @@ class FewShotClassifier(HubModel):
         maps = [self.head] if self.head.needs_maps else []
         with autocast(self.device, self.precision):
             frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
-        tokens = tokens[0] if tokens else self.head.embed(frames)
+        return self._checked_clips(frames, tokens[0] if tokens else self.head.embed(frames), names, video)
+
+    @torch.no_grad()
+    def embed_all(self, frames: Tensor, names: Sequence[str] | None = None) -> EncodedClips:
+        """Embed clips (B, T, D) that the encoder gave in parts, for a head that needs no maps; else as encode_all."""
+        return self._checked_clips(frames, self.head.embed(frames), names)
+
+    def _checked_clips(
+        self, frames: Tensor, tokens: Tensor, names: Sequence[str] | None, video: Tensor | None = None
+    ) -> EncodedClips:
         found = EncodedClips(frames.cpu(), tokens.cpu())
-        names = [f"number {i}" for i in range(len(video))] if names is None else names
+        names = [f"number {i}" for i in range(len(frames))] if names is None else names
         check_finite([found.frames, found.tokens], names, self.precision, video=video)
         return found
 
