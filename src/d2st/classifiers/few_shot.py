@@ -269,12 +269,21 @@ class FewShotClassifier(HubModel):
 
     @torch.no_grad()
     def embed_all(self, frames: Tensor, names: Sequence[str] | None = None) -> EncodedClips:
-        """Embed clips (B, T, D) that the encoder gave in parts, for a head that needs no maps; else as encode_all."""
+        """Do the rest of :meth:`encode_all` for features (B, T, D) that are there, and a head that needs no maps.
+
+        Args:
+            frames: features of the clips, as the encoder gives them in float32.
+            names: of the clips, for errors; None numbers them.
+
+        Raises:
+            D2STError: features are not finite.
+        """
         return self._checked_clips(frames, self.head.embed(frames), names)
 
     def _checked_clips(
         self, frames: Tensor, tokens: Tensor, names: Sequence[str] | None, video: Tensor | None = None
     ) -> EncodedClips:
+        """Take encoded clips to the CPU, refusing features that are not finite."""
         found = EncodedClips(frames.cpu(), tokens.cpu())
         names = [f"number {i}" for i in range(len(frames))] if names is None else names
         check_finite([found.frames, found.tokens], names, self.precision, video=video)
