@@ -1,6 +1,10 @@
-"""Split an adapted encoder at its first adapter: what lies before it has no gradient and never changes in training."""
+"""Split an adapted encoder at its first adapter.
+
+What lies before it has no gradient and never changes in training, and sees one frame at a time.
+"""
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import NamedTuple
 
 import torch
@@ -101,11 +105,15 @@ class Suffix(nn.Module):
         raise D2STError(f"A forward pass of {type(self.encoder.backbone).__name__} does not come to {self.cut}.")
 
     def _at_cut(self, act: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Call a function on what passes the cut, before the adapters there, within a ``with`` block."""
-        module = self.encoder.backbone.get_submodule(self.cut.module)
+        """Call a function on what this thread has pass the cut, before the adapters there, within a ``with`` block."""
+        module, thread = self.encoder.backbone.get_submodule(self.cut.module), get_ident()
+
+        def own(passing: Tensor) -> Tensor:
+            return act(passing) if get_ident() == thread else passing
+
         if self.cut.side == "input":
-            return module.register_forward_pre_hook(lambda _, args: (act(args[0]), *args[1:]), prepend=True)
-        return module.register_forward_hook(lambda _, args, output: act(output), prepend=True)
+            return module.register_forward_pre_hook(lambda _, args: (own(args[0]), *args[1:]), prepend=True)
+        return module.register_forward_hook(lambda _, args, output: own(output), prepend=True)
 
     def _blank(self) -> Tensor:
         """Make a frame without content, (1, 3, H, W)."""
