@@ -4,8 +4,8 @@
     python examples/mteb_encoder.py runs/first/best --tasks HMDB51Classification SomethingSomethingV2Classification
 
 downloads the tasks' clips. The class needs neither mteb nor a parent from it: it has the methods that mteb's
-EncoderProtocol names. It reads its T frames from each clip itself, however many frames that has. mteb's own reading of a
-fixed number takes every floor(L / T)-th of L frames from the first one, so that almost half of a clip may never be seen.
+EncoderProtocol names. It reads its T frames from each clip itself, however many frames that has: what mteb 2.26 reads of
+a fixed number is every floor(L / T)-th of L frames from the first one on, which may miss almost half of a clip.
 """
 
 import argparse

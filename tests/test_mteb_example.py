@@ -1,4 +1,4 @@
-"""examples/mteb_encoder.py: what mteb hands over becomes embeddings, without mteb, and by mteb itself where it is there."""
+"""examples/mteb_encoder.py: what mteb hands over becomes embeddings, without mteb and, where it is there, by itself."""
 
 import importlib
 import pickle
