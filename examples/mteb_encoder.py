@@ -1,11 +1,11 @@
 """Evaluate an encoder by mteb, the public benchmark of embeddings, on its video tasks (MVEB): HMDB51, SSv2, Diving48, …
 
-    pip install mteb torchcodec
+    pip install mteb torchcodec  # which needs FFmpeg
     python examples/mteb_encoder.py runs/first/best --tasks HMDB51Classification SomethingSomethingV2Classification
 
 downloads the tasks' clips. The class needs neither mteb nor a parent from it: it has the methods that mteb's
-EncoderProtocol names. It reads its T frames from each clip itself, however many frames that has: what mteb 2.26 reads of
-a fixed number is every floor(L / T)-th of L frames from the first one on, which may miss almost half of a clip.
+EncoderProtocol names. It reads its T frames from each clip itself, however many frames that has. Where mteb 2.26 reads
+a fixed number, it takes every floor(L / T)-th of L frames from the first one on, and may miss almost half of a clip.
 """
 
 import argparse
