@@ -13,9 +13,11 @@ SMALL: dict[str, dict] = {
     "bi-mhm": {},
     "clip-fsar": {"features": FEATURES, "heads": 2, "hidden": 8},
     "hyrsm": {"features": FEATURES, "heads": 2, "classes": CLASSES, "temporal_weight": 0.05},
+    "logistic": {"penalty": 0.1},  # 40 steps
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
     "prototype": {},
+    "ridge": {},
     "strm": {"features": FEATURES, "frames": FRAMES, "width": 12, "cardinalities": (2, 3), "dropout": 0.0},
     "ta2n": {"features": FEATURES},
     "team": {"features": FEATURES, "tokens": 5, "dropout": 0.0},

@@ -15,6 +15,8 @@ NO_NUMBERS = {
     "d2st-local",
     "lora",
     "prototype",
+    "ridge",
+    "logistic",
     "zero-shot",
     "molo",
 }  # nothing to compare, ours, or none at hand (golden/README_*.md)

@@ -22,6 +22,8 @@ OPTIONS = [(name, {}) for name in NAMES] + [
     ("bi-mhm", {"shots": "joint", "tuples": 2, "direction": "query"}),
     ("otam", {"shots": "distance", "directions": "single"}),
     ("prototype", {"metric": "euclidean"}),
+    ("ridge", {"order": True}),
+    ("logistic", {"order": True}),
     FIRST_COUNTS,
     ("trx", {"shots": "prototype"}),
     ("trx", {"shots": "distance"}),
