@@ -13,10 +13,14 @@ SMALL: dict[str, dict] = {
     "bi-mhm": {},
     "clip-fsar": {"features": FEATURES, "heads": 2, "hidden": 8},
     "hyrsm": {"features": FEATURES, "heads": 2, "classes": CLASSES, "temporal_weight": 0.05},
+    "logistic": {"penalty": 0.1},  # 40 steps
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
     "prototype": {},
+    "ridge": {},
+    "strm": {"features": FEATURES, "frames": FRAMES, "width": 12, "cardinalities": (2, 3), "dropout": 0.0},
     "ta2n": {"features": FEATURES},
+    "team": {"features": FEATURES, "tokens": 5, "dropout": 0.0},
     "trx": {"features": FEATURES, "width": 12, "dropout": 0.0},
     "zero-shot": {"features": FEATURES},
 }
@@ -24,13 +28,12 @@ NO_SUPPORT = {"zero-shot"}  # heads that do not look at the support clips
 
 
 def build(name: str, **options: object) -> Head:
-    """A head with random weights, the same each time, in eval mode; layers that begin at zero have some too."""
+    """A head with random weights, the same each time, in eval mode; none are zero, which would hide what they gate."""
     torch.manual_seed(0)
     head = heads.build(name, **(SMALL[name] | options)).eval()
-    with torch.no_grad():
-        for parameter in head.parameters():
-            if parameter.ndim > 1 and not parameter.any():
-                parameter.normal_(std=0.1)
+    for parameter in head.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.5)
     return head
 
 

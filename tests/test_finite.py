@@ -23,7 +23,7 @@ from d2st.evaluation.classification import classify
 from d2st.evaluation.episodes import score
 from d2st.evaluation.open_set import score_open
 from d2st.features.encode import encode_clips
-from d2st.spotting.windows import watch
+from d2st.spotting.watch import watch
 from d2st.utils.distributed import launch
 from d2st.utils.finite import check_finite, check_logits, check_weights
 from d2st.visualize.clip_points import clip_points

@@ -15,6 +15,8 @@ NO_NUMBERS = {
     "d2st-local",
     "lora",
     "prototype",
+    "ridge",
+    "logistic",
     "zero-shot",
     "molo",
 }  # nothing to compare, ours, or none at hand (golden/README_*.md)
@@ -31,6 +33,8 @@ OF = {
     "bi-mhm": "bimhm_*",
     "otam": "otam_head_*",
     "trx": "trx_*",
+    "strm": "strm_*",
+    "team": "team_*",
     "hyrsm": "hyrsm_*",
     "clip-fsar": "clipfsar_*",
     "ta2n": "ta2n_*",

@@ -22,9 +22,12 @@ OPTIONS = [(name, {}) for name in NAMES] + [
     ("bi-mhm", {"shots": "joint", "tuples": 2, "direction": "query"}),
     ("otam", {"shots": "distance", "directions": "single"}),
     ("prototype", {"metric": "euclidean"}),
+    ("ridge", {"order": True}),
+    ("logistic", {"order": True}),
     FIRST_COUNTS,
     ("trx", {"shots": "prototype"}),
     ("trx", {"shots": "distance"}),
+    ("strm", {"auxiliary_weight": 0.0}),
     ("hyrsm", {"shots": "prototype"}),
     ("clip-fsar", {"merge": "before", "metric": "bi-mhm"}),
     ("clip-fsar", {"inference": "text"}),
@@ -231,7 +234,7 @@ def test_wrong_labels_are_refused_in_a_sentence(name):
         head(episode.support[:0], torch.tensor([], dtype=torch.long), episode.query, None, text_of(episode))
 
 
-@pytest.mark.parametrize("name", ["clip-fsar", "hyrsm", "molo", "ta2n", "trx", "zero-shot"])
+@pytest.mark.parametrize("name", ["clip-fsar", "hyrsm", "molo", "strm", "ta2n", "team", "trx", "zero-shot"])
 def test_features_of_another_width_are_refused_in_a_sentence(name):
     head, episode = small(name)
     support, query = (torch.cat([clips, clips], dim=2) for clips in (episode.support, episode.query))

@@ -74,7 +74,9 @@ def test_evaluation_of_every_head_and_search_of_the_mixing(run, small_folder, cl
         **common, adapter_path=str(run / "best"), text=heads.TextConfig("small", str(clip)), heads="all", part="val"
     )
     result = evaluate(config)
-    assert {r["head"] for r in result["results"]} == {"bi-mhm", "otam", "prototype", "clip-fsar", "zero-shot"}
+    assert {r["head"] for r in result["results"]} == {
+        *("bi-mhm", "clip-fsar", "logistic", "otam", "prototype", "ridge", "zero-shot")
+    }
     assert set(result["left_out"].values()) == {"not trained"}
     arguments = ["eval", "--data", common["data"], "--split", common["split"], "--part", "val", "--device", "cpu"]
     arguments += ["--weights", str(clip), "--text.weights", str(clip), "--adapter", str(run / "best"), "--way", "2"]

@@ -53,10 +53,11 @@ def test_backbones_of_other_precision(system, dtype):
 
 
 @pytest.mark.parametrize("dtype", PRECISIONS)
-@pytest.mark.parametrize("head", ["bi-mhm", "hyrsm", "trx", "molo"])
+@pytest.mark.parametrize("head", ["bi-mhm", "hyrsm", "trx", "molo", "strm"])
 def test_classifiers_on_backbones_of_other_precision(head, dtype, tmp_path):
     encoder = adapted("d2st", dtype)
     options = {"hyrsm": {"features": 32}, "trx": {"features": 32, "width": 8}, "molo": {"features": 32, "hidden": 8}}
+    options |= {"strm": {"features": 32, "frames": FRAMES, "width": 8}}
     head = d2st.heads.build(head, **options.get(head, {}))
     classifier = d2st.FewShotClassifier(encoder, head)
     video = clips(batch=3)

@@ -1,5 +1,7 @@
 """An encoder that is split at its first adapter: both parts together are the whole, or a sentence says why not."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import timm
 import torch
@@ -180,6 +182,15 @@ def test_hooks_of_others_stay_where_they_are():
     suffix = split_encoder(whole)
     with torch.no_grad():
         torch.testing.assert_close(suffix(split_maps(suffix, video)), whole(video), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("system", ["d2st", "st"])
+def test_another_thread_may_encode_meanwhile(system):
+    whole, video = encoder("vit", SYSTEMS[system]), clips()
+    suffix, expected = split_encoder(whole), whole(video)
+    with suffix._at_cut(torch.zeros_like), ThreadPoolExecutor(1) as other:
+        assert not torch.equal(whole(video), expected)
+        assert torch.equal(other.submit(whole, video).result(), expected)
 
 
 def test_it_is_a_module():

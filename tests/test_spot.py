@@ -20,8 +20,8 @@ from d2st.data.sampling import uniform
 from d2st.data.video.reader import read_clip
 from d2st.data.video.stream import VideoStream, open_stream
 from d2st.errors import D2STError
-from d2st.spotting import windows
 from d2st.spotting.segments import standing_out, window_scores
+from d2st.spotting.watch import watch
 
 SCENES = (("pink", 25), ("white", 35), ("teal", 22), ("white", 28), ("pink", 20))  # frames, 25 a second
 
@@ -82,7 +82,7 @@ def test_every_frame_is_decoded_and_resized_once_and_windows_are_clips(
 
     monkeypatch.setattr(Preprocessing, "fit", counted)
     with open_stream(settings.video) as video:
-        seen = list(windows.watch(classifier, video, video.fps, (0.32, 0.64), 0.25, 7))
+        seen = list(watch(classifier, video, video.fps, (0.32, 0.64), 0.25, 7))
         assert video.tally.frames == len(resized) == 130
     spans, logits = np.concatenate([s.spans for s in seen]), np.concatenate([s.logits for s in seen])
     every = read_clip(settings.video, lambda length, fps, rng: np.arange(length))

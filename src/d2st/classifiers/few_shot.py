@@ -265,9 +265,27 @@ class FewShotClassifier(HubModel):
         maps = [self.head] if self.head.needs_maps else []
         with autocast(self.device, self.precision):
             frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
-        tokens = tokens[0] if tokens else self.head.embed(frames)
+        return self._checked_clips(frames, tokens[0] if tokens else self.head.embed(frames), names, video)
+
+    @torch.no_grad()
+    def embed_all(self, frames: Tensor, names: Sequence[str] | None = None) -> EncodedClips:
+        """Do the rest of :meth:`encode_all` for features (B, T, D) that are there, and a head that needs no maps.
+
+        Args:
+            frames: features of the clips, as the encoder gives them in float32.
+            names: of the clips, for errors; None numbers them.
+
+        Raises:
+            D2STError: features are not finite.
+        """
+        return self._checked_clips(frames, self.head.embed(frames), names)
+
+    def _checked_clips(
+        self, frames: Tensor, tokens: Tensor, names: Sequence[str] | None, video: Tensor | None = None
+    ) -> EncodedClips:
+        """Take encoded clips to the CPU, refusing features that are not finite."""
         found = EncodedClips(frames.cpu(), tokens.cpu())
-        names = [f"number {i}" for i in range(len(video))] if names is None else names
+        names = [f"number {i}" for i in range(len(frames))] if names is None else names
         check_finite([found.frames, found.tokens], names, self.precision, video=video)
         return found
 

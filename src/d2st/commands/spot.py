@@ -22,7 +22,8 @@ from ..spotting.segments import (
     window_scores,
 )
 from ..spotting.timeline import timeline
-from ..spotting.windows import lengths_for, watch
+from ..spotting.watch import watch
+from ..spotting.windows import lengths_for
 from ..utils.console import plain_console, tell, tell_unreadable
 from ..utils.files import write_png
 from ..utils.progress import clock, video_progress

@@ -32,7 +32,21 @@ ADAPTERS = (
     "lora",
     "zeroi2v",
 )
-HEADS = ("bi-mhm", "clip-fsar", "hyrsm", "molo", "otam", "prototype", "ta2n", "trx", "zero-shot")
+HEADS = (
+    "bi-mhm",
+    "clip-fsar",
+    "hyrsm",
+    "logistic",
+    "molo",
+    "otam",
+    "prototype",
+    "ridge",
+    "strm",
+    "ta2n",
+    "team",
+    "trx",
+    "zero-shot",
+)
 
 
 def adapter_names() -> list[str]:

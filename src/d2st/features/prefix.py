@@ -1,6 +1,10 @@
-"""Split an adapted encoder at its first adapter: what lies before it has no gradient and never changes in training."""
+"""Split an adapted encoder at its first adapter.
+
+What lies before it has no gradient and never changes in training, and sees one frame at a time.
+"""
 
 from collections.abc import Callable
+from threading import get_ident
 from typing import NamedTuple
 
 import torch
@@ -101,11 +105,15 @@ class Suffix(nn.Module):
         raise D2STError(f"A forward pass of {type(self.encoder.backbone).__name__} does not come to {self.cut}.")
 
     def _at_cut(self, act: Callable[[Tensor], Tensor]) -> RemovableHandle:
-        """Call a function on what passes the cut, before the adapters there, within a ``with`` block."""
-        module = self.encoder.backbone.get_submodule(self.cut.module)
+        """Call a function on what this thread has pass the cut, before the adapters there, within a ``with`` block."""
+        module, thread = self.encoder.backbone.get_submodule(self.cut.module), get_ident()
+
+        def own(passing: Tensor) -> Tensor:
+            return act(passing) if get_ident() == thread else passing
+
         if self.cut.side == "input":
-            return module.register_forward_pre_hook(lambda _, args: (act(args[0]), *args[1:]), prepend=True)
-        return module.register_forward_hook(lambda _, args, output: act(output), prepend=True)
+            return module.register_forward_pre_hook(lambda _, args: (own(args[0]), *args[1:]), prepend=True)
+        return module.register_forward_hook(lambda _, args, output: own(output), prepend=True)
 
     def _blank(self) -> Tensor:
         """Make a frame without content, (1, 3, H, W)."""
@@ -118,6 +126,29 @@ class _Reached(Exception):
 
     def __init__(self, maps: Tensor) -> None:
         self.maps = maps
+
+
+class NoSuffix(nn.Module):
+    """Stand for the part behind the first adapter of an encoder that has none: features pass it as they are.
+
+    :func:`split_for_inference` builds it.
+
+    Attributes:
+        encoder: all of it, which is the prefix.
+    """
+
+    def __init__(self, encoder: VideoEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        return maps
+
+    @torch.no_grad()
+    def prefix(self, frames: Tensor) -> Tensor:
+        """Encode frames one by one: (N, 3, H, W) normalized -> (N, D)."""
+        return self.encoder(frames.unsqueeze(1)).squeeze(1)
 
 
 def split_encoder(encoder: VideoEncoder) -> Suffix:
@@ -133,7 +164,7 @@ def split_encoder(encoder: VideoEncoder) -> Suffix:
         D2STError: nothing is frozen before the first adapter, something trains there, the adapter system has a passage
             of its own, or the backbone cannot be run from its middle.
     """
-    name, model = encoder.config.name, encoder.backbone
+    name = encoder.config.name
     if type(encoder.passage) is not FrameFeatures:
         raise D2STError(f"The adapter '{name}' takes clips through the backbone in a way of its own, so {_IMPOSSIBLE}.")
     if encoder.config.tunes_backbone:
@@ -149,7 +180,43 @@ def split_encoder(encoder: VideoEncoder) -> Suffix:
             "them."
         )
     _refuse_trained_input(encoder)
-    cut = _first_cut(model, name)
+    suffix = _split(encoder)
+    _refuse_trained_prefix(suffix)
+    return suffix
+
+
+def split_for_inference(encoder: VideoEncoder) -> Suffix | NoSuffix | None:
+    """Split an encoder as :func:`split_encoder` does, whatever may have trained before its first adapter.
+
+    Without adapters all of it is the prefix, a tuned backbone too.
+
+    Args:
+        encoder: in eval mode.
+
+    Returns:
+        The part behind the prefix; None where there is no prefix: adapters at the input, a passage of the system's own,
+        compiled code, or a backbone that cannot be run from its middle.
+    """
+    if not isinstance(encoder, VideoEncoder) or encoder.compiled:  # torch.compile(encoder) is no VideoEncoder
+        return None
+    if type(encoder.passage) is not FrameFeatures:
+        return None
+    if not encoder.adapters:
+        return NoSuffix(encoder)
+    try:
+        return _split(encoder)
+    except D2STError:
+        return None
+
+
+def _split(encoder: VideoEncoder) -> Suffix:
+    """Split an encoder whose frames pass the backbone one by one up to its first adapter; verified.
+
+    Raises:
+        D2STError: its adapters leave no prefix, or the backbone cannot be run from its middle.
+    """
+    model = encoder.backbone
+    cut = _first_cut(model, encoder.config.name)
     try:
         suffix = Suffix(encoder, cut)
         error = _verify(suffix)
@@ -203,27 +270,28 @@ def _first_cut(model: nn.Module, name: str) -> Cut:
     return Cut(site.module, "output" if at_end else "input")
 
 
+@torch.no_grad()
 def _verify(suffix: Suffix) -> float:
-    """Compare the parts with the whole on a random clip; gives the relative error of the features.
-
-    Raises:
-        D2STError: something before the cut trains.
-    """
+    """Compare the parts with the whole on a random clip; gives the relative error of the features."""
     encoder = suffix.encoder
     frames = torch.randn(encoder.frames, 3, *encoder.image_size, generator=torch.Generator().manual_seed(0))
     frames = frames.to(suffix._blank())
     was_training = encoder.training
     encoder.eval()
     try:
-        with torch.enable_grad():
-            maps = suffix.reach(frames)  # (T, ...)
-        if maps.requires_grad:
-            raise D2STError(f"{_trained_before(encoder, maps)} before {suffix.cut}, so {_IMPOSSIBLE}.")
-        with torch.no_grad():
-            whole, parts = encoder(frames[None]).float(), suffix(maps[None]).float()  # (1, T, D)
+        maps = suffix.prefix(frames)  # (T, ...)
+        whole, parts = encoder(frames[None]).float(), suffix(maps[None]).float()  # (1, T, D)
     finally:
         encoder.train(was_training)
     return float((whole - parts).norm() / whole.norm().clamp_min(1e-12))
+
+
+@torch.enable_grad()
+def _refuse_trained_prefix(suffix: Suffix) -> None:
+    """Refuse an encoder of which something before the cut trains."""
+    maps = suffix.reach(suffix._blank())  # (1, ...)
+    if maps.requires_grad:
+        raise D2STError(f"{_trained_before(suffix.encoder, maps)} before {suffix.cut}, so {_IMPOSSIBLE}.")
 
 
 def _trained_before(encoder: VideoEncoder, maps: Tensor) -> str:

@@ -23,11 +23,15 @@ from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
 from .head_file import load, save
 from .hyrsm import HyRSM
+from .logistic import Logistic
 from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
 from .prototype import Prototype
+from .ridge import Ridge
+from .strm import STRM
 from .ta2n import TA2N
+from .team import TEAM
 from .trx import TRX
 from .zero_shot import ZeroShot
 
@@ -35,10 +39,14 @@ HEADS: dict[str, type[Head]] = {
     "bi-mhm": BiMHM,
     "clip-fsar": CLIPFSAR,
     "hyrsm": HyRSM,
+    "logistic": Logistic,
     "molo": MoLo,
     "otam": OTAM,
     "prototype": Prototype,
+    "ridge": Ridge,
+    "strm": STRM,
     "ta2n": TA2N,
+    "team": TEAM,
     "trx": TRX,
     "zero-shot": ZeroShot,
 }
@@ -119,15 +127,19 @@ __all__ = [
     "FILLED",
     "HEADS",
     "OTAM",
+    "STRM",
     "TA2N",
+    "TEAM",
     "TRX",
     "BiMHM",
     "EncodedEpisode",
     "Head",
     "HeadSpec",
     "HyRSM",
+    "Logistic",
     "MoLo",
     "Prototype",
+    "Ridge",
     "TextConfig",
     "ZeroShot",
     "bi_mhm",

@@ -268,6 +268,12 @@ def _divided(product: Tensor, norms_x: Tensor, norms_y: Tensor, cosine: Cosine) 
     raise D2STError(f"The cosine of a head is 'norm' or 'eps', not '{cosine}'.")
 
 
+@full_precision
+def unit(features: Tensor) -> Tensor:
+    """Scale features (..., D) to length 1; a zero feature stays zero and has no gradient, as in :func:`cosines`."""
+    return features * _inverse(features.norm(dim=-1, keepdim=True))
+
+
 def _inverse(norms: Tensor) -> Tensor:
     return norms.clamp_min(1e-12).reciprocal() * (norms >= 1e-12)
 

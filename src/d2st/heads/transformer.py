@@ -46,6 +46,19 @@ def position_code(frames: int, like: Tensor) -> Tensor:
     return sinusoids(frames, 2 * torch.arange(like.shape[-1], device=like.device), like)
 
 
+def faint_positions(count: int, like: Tensor) -> Tensor:
+    """Return a tenth of the usual position code, as the releases of TRX, STRM and TEAM add it, (count, D).
+
+    Channels 2i and 2i + 1 have sin and cos of ``p / 10000^(2i / D)``.
+
+    Args:
+        count: positions.
+        like: a tensor of D channels whose type and device the code gets.
+    """
+    channels = torch.arange(like.shape[-1], device=like.device)
+    return 0.1 * sinusoids(count, channels - channels % 2, like)
+
+
 def sinusoids(frames: int, exponents: Tensor, like: Tensor) -> Tensor:
     """Compute sin (even channels) and cos (odd ones) of ``p / 10000^(exponent / D)`` at positions p = 0..T-1, (T, D).
 

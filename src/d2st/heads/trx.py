@@ -15,7 +15,7 @@ from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, DEPTH, WIDTH
 from .base import Head
 from .matching import check_features, class_prototypes, class_shares, class_slots, full_precision, shut_out
-from .transformer import sinusoids
+from .transformer import faint_positions
 
 CHUNK = 64 * 2**20  # bytes that a chunk of queries works on, about; one query is the least
 
@@ -51,8 +51,7 @@ class TupleAttention(nn.Module):
 
         The keys' mean over their width, which the norm takes off, is off already.
         """
-        channels = torch.arange(clips.shape[-1], device=clips.device)
-        clips = self.dropout(clips + 0.1 * sinusoids(clips.shape[-2], channels - channels % 2, clips))
+        clips = self.dropout(clips + faint_positions(clips.shape[-2], clips))
         keys, values = (
             _linear(linear, clips, (bias / self.size).repeat(self.size)).unflatten(-1, (self.size, -1))
             for linear, bias in zip((self.key, self.value), self.bias, strict=True)

@@ -13,7 +13,7 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads.base import Head
 from ..utils.finite import check_weights
-from . import aim, clip_fsar, d2st, dia, dist, dualpath, hyrsm, molo, st_adapter, ta2n, trx, zeroi2v
+from . import aim, clip_fsar, d2st, dia, dist, dualpath, hyrsm, molo, st_adapter, strm, ta2n, trx, zeroi2v
 from .names import Release, rename
 
 RELEASES: dict[str, Release] = {
@@ -28,6 +28,7 @@ RELEASES: dict[str, Release] = {
     "molo": molo.RELEASE,
     "clip-fsar": clip_fsar.RELEASE,
     "trx": trx.RELEASE,
+    "strm": strm.RELEASE,
     "ta2n": ta2n.RELEASE,
 }
 
@@ -45,7 +46,7 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             into the encoder and into the head; each takes its part.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
         system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
-            "aim", "dualpath", "dist", "dia", "zeroi2v"; "hyrsm", "molo", "clip-fsar", "trx", "ta2n".
+            "aim", "dualpath", "dist", "dia", "zeroi2v"; "hyrsm", "molo", "clip-fsar", "trx", "strm", "ta2n".
 
     Returns:
         What the target has no place for, in the authors' names: the classifier or head if the target is an encoder,

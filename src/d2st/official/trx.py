@@ -6,15 +6,15 @@ from torch import Tensor
 from ..errors import D2STError
 from .names import RESNET_CHILDREN, Release, Rules
 
-_RESNET = r"(?:resnet|backbone)\.(?:module\.)?"  # in the release and in the other's code; on several GPUs
+RESNET = r"(?:resnet|backbone)\.(?:module\.)?"  # in the release and in the other's code; on several GPUs
 _HEAD: Rules = (
     (r"transformers\.(\d+)\.norm_k\.", r"tuples.\1.norm."),
     (r"transformers\.(\d+)\.(key\.|value\.|bias$)", r"tuples.\1.\2"),
-    (_RESNET, "encoder."),
+    (RESNET, "encoder."),
 )
 
 
-def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turn layers on tuples of w frames, (O, w D), into layers on frames, (w O, D); join their biases, (2, O)."""
     prepared = dict(state)
     for key in state:
@@ -29,16 +29,20 @@ def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
         for end in ends[:-1]:
             del prepared[prefix + end]
         for name, weight in (("key", keys), ("value", values)):
-            blocks = weight.unflatten(1, (-1, code.shape[-1]))  # (O, w, D)
-            prepared[f"{prefix}{name}.weight"] = blocks.transpose(0, 1).flatten(0, 1)
+            prepared[f"{prefix}{name}.weight"] = by_places(weight, code.shape[-1])
         prepared[f"{prefix}bias"] = torch.stack(biases)
     return prepared
 
 
+def by_places(weight: Tensor, features: int) -> Tensor:
+    """Turn the weight of a layer on tuples of w frames, (O, w D), into that of a layer on frames, (w O, D)."""
+    return weight.unflatten(1, (-1, features)).transpose(0, 1).flatten(0, 1)
+
+
 # The position code is computed; norm_v is never used; tuples are the indices of frames, parameters in MoLo's code.
 RELEASE = Release(
-    encoder=lambda encoder: ((r"transformers\.", "head."), (_RESNET, "", RESNET_CHILDREN)),
+    encoder=lambda encoder: ((r"transformers\.", "head."), (RESNET, "", RESNET_CHILDREN)),
     head=_HEAD,
     spare=r"transformers\.\d+\.(pe\.pe$|norm_v\.|tuples\.)",
-    prepare=_prepare,
+    prepare=prepare,
 )

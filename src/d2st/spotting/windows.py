@@ -1,21 +1,17 @@
-"""Cut a stream of frames into windows of several lengths and match them with the classes of a classifier.
+"""Cut a stream of frames into windows of several lengths.
 
 Each frame is handled once and kept no longer than a window needs it. A window is read as a clip is: T frames, the
 centers of its T equal parts (``uniform`` in :mod:`d2st.data.sampling`). The frame at a moment is the one that a player
-shows then, so the rate may vary and frames may be missing.
+shows then, so the rate may vary and frames may be missing. Windows that show the same frame hold the same object.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from math import ceil, floor, log
 
-import numpy as np
-import torch
 from torch import Tensor
 
-from ..classifiers.few_shot import FewShotClassifier
 from ..data.datasets import Clip, ClipSet
 from ..data.video.errors import VideoError
 from ..data.video.open import duration
@@ -58,6 +54,19 @@ def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float =
     return tuple(round(low * (high / low) ** (k / steps), 3) for k in range(steps + 1))
 
 
+@dataclass(eq=False)
+class Frame:
+    """A frame of a video, one object for all windows that show it.
+
+    Attributes:
+        pixels: (3, h, w), resized and cropped for the encoder.
+        map: what the encoder's prefix makes of it, once a window was encoded that shows it.
+    """
+
+    pixels: Tensor
+    map: Tensor | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Window:
     """A stretch of a video as a clip.
@@ -65,12 +74,15 @@ class Window:
     Attributes:
         start: in seconds.
         end: in seconds.
-        frames: (T, ...) stacked.
+        frames: T of them.
     """
 
     start: float
     end: float
-    frames: Tensor
+    frames: tuple[Frame, ...]
+
+    def __str__(self) -> str:
+        return f"{self.start:.2f} to {self.end:.2f} s"
 
 
 class FrameBuffer:
@@ -88,15 +100,15 @@ class FrameBuffer:
         self.longest = 0
         self._limit = most
         self._times: list[float] = []
-        self._frames: list[Tensor] = []
+        self._frames: list[Frame] = []
 
-    def append(self, time: float, frame: Tensor) -> None:
+    def append(self, time: float, frame: Frame) -> None:
         """Take the next frame; times rise."""
         self._times.append(time)
         self._frames.append(frame)
         self.longest = max(self.longest, len(self._times))
 
-    def at(self, time: float) -> Tensor:
+    def at(self, time: float) -> Frame:
         """Give the frame that is shown at a moment; the first where none is yet."""
         return self._frames[self._index(time)]
 
@@ -172,7 +184,7 @@ class _Grid:
 
 
 def cut(
-    frames: Iterable[tuple[float, Tensor]],
+    frames: Iterable[tuple[float, Frame]],
     lengths: Iterable[float],
     stride: float,
     count: int,
@@ -188,7 +200,7 @@ def cut(
     frame before.
 
     Args:
-        frames: rising times in seconds and frames of one shape.
+        frames: rising times in seconds and frames, which are passed on as they are.
         lengths: in seconds.
         stride: from a window to the next, as a share of its length.
         count: T, frames of a window.
@@ -203,7 +215,7 @@ def cut(
         return [start + (k + 0.5) * (end - start) / count for k in range(count)]
 
     def window(start: float, end: float) -> Window:
-        return Window(start, end, torch.stack([buffer.at(moment) for moment in moments(start, end)]))
+        return Window(start, end, tuple(buffer.at(moment) for moment in moments(start, end)))
 
     for time, frame in frames:
         if not grids:
@@ -226,48 +238,3 @@ def cut(
             closing[start] = None
     for start in closing:
         yield window(start, end)
-
-
-@dataclass(frozen=True, eq=False)
-class Seen:
-    """A batch of windows that a classifier has seen.
-
-    Attributes:
-        spans: (B, 2) starts and ends in seconds.
-        logits: (B, way), in the order of the classifier's classes.
-    """
-
-    spans: np.ndarray
-    logits: np.ndarray
-
-
-def watch(
-    classifier: FewShotClassifier,
-    video: Iterable[tuple[float, np.ndarray]],
-    fps: float,
-    lengths: Sequence[float],
-    stride: float,
-    batch_size: int,
-) -> Iterator[Seen]:
-    """Encode and match all windows of a video.
-
-    Every frame is resized and cropped once, as ``predict`` does it, and kept as bytes while a window may need it.
-
-    Args:
-        classifier: knows its classes.
-        video: rising times in seconds and RGB pictures (H, W, 3), such as a ``VideoStream``.
-        fps: its average frame rate.
-        lengths: of the windows, in seconds.
-        stride: from a window to the next, as a share of its length.
-        batch_size: windows in a forward pass.
-    """
-    encoder = classifier.encoder
-    smaller = encoder.preprocessing.fit(classifier.reading.transforms)
-    prepare = encoder.preprocessing.normalize()
-    frames = ((time, smaller(torch.from_numpy(picture).permute(2, 0, 1))) for time, picture in video)
-    windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
-    while batch := list(islice(windows, batch_size)):
-        clips = prepare(torch.stack([window.frames for window in batch]).to(classifier.device))  # (B, T, 3, h, w)
-        names = [f"{window.start:.2f} to {window.end:.2f} s" for window in batch]
-        logits = classifier.logits(classifier.encode_all(clips, names).tokens)
-        yield Seen(np.array([(window.start, window.end) for window in batch]), logits.numpy())

@@ -1,0 +1,119 @@
+"""Watch a video: encode its windows and match them with the classes of a classifier.
+
+Windows overlap, and most frames that one shows are shown by others too. So the part of the encoder that sees one frame
+at a time, all of it up to the first adapter, sees each frame once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+
+from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.support_set import EncodedClips
+from ..features.prefix import NoSuffix, Suffix, split_for_inference
+from ..utils.device import autocast
+from .windows import Frame, Window, cut
+
+
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """A batch of windows that a classifier has seen.
+
+    Attributes:
+        spans: (B, 2) starts and ends in seconds.
+        logits: (B, way), in the order of the classifier's classes.
+    """
+
+    spans: np.ndarray
+    logits: np.ndarray
+
+
+def watch(
+    classifier: FewShotClassifier,
+    video: Iterable[tuple[float, np.ndarray]],
+    fps: float,
+    lengths: Sequence[float],
+    stride: float,
+    batch_size: int,
+) -> Iterator[Seen]:
+    """Encode and match all windows of a video.
+
+    Every frame is resized and cropped once, as ``predict`` does it, and kept as bytes while a window may need it; with
+    it what the encoder's prefix makes of it, if the encoder has one.
+
+    Args:
+        classifier: knows its classes.
+        video: rising times in seconds and RGB pictures (H, W, 3), such as a ``VideoStream``.
+        fps: its average frame rate.
+        lengths: of the windows, in seconds.
+        stride: from a window to the next, as a share of its length.
+        batch_size: windows in a forward pass.
+    """
+    smaller = classifier.encoder.preprocessing.fit(classifier.reading.transforms)
+    frames = ((time, Frame(smaller(torch.from_numpy(picture).permute(2, 0, 1)))) for time, picture in video)
+    windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
+    encode = _windows_encoder(classifier)
+    while batch := list(islice(windows, batch_size)):
+        logits = classifier.logits(encode(batch).tokens)
+        yield Seen(np.array([(window.start, window.end) for window in batch]), logits.numpy())
+
+
+def _windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFrames":
+    """Choose how windows are encoded; heads that need maps take those of whole windows."""
+    suffix = None if classifier.head.needs_maps else split_for_inference(classifier.encoder)
+    return WholeWindows(classifier) if suffix is None else SharedFrames(classifier, suffix)
+
+
+class WholeWindows:
+    """Encode each window by itself.
+
+    Args:
+        classifier: whose encoder and head do it.
+    """
+
+    def __init__(self, classifier: FewShotClassifier) -> None:
+        self.classifier = classifier
+        self.normalize = classifier.encoder.preprocessing.normalize()
+
+    def __call__(self, windows: Sequence[Window]) -> EncodedClips:
+        """Encode windows in one pass."""
+        pixels = torch.stack([frame.pixels for window in windows for frame in window.frames])  # (B*T, 3, h, w)
+        clips = self.normalize(pixels.to(self.classifier.device)).unflatten(0, (len(windows), -1))
+        return self.classifier.encode_all(clips, [str(window) for window in windows])
+
+
+class SharedFrames:
+    """Encode windows from frames that pass the encoder's prefix once, whichever windows show them.
+
+    A frame passes it when the first window that shows it is encoded. Its map stays with the frame, and goes when no
+    window can ask for the frame any more.
+
+    Args:
+        classifier: whose encoder and head do it.
+        suffix: of the encoder.
+    """
+
+    def __init__(self, classifier: FewShotClassifier, suffix: Suffix | NoSuffix) -> None:
+        self.classifier, self.suffix = classifier, suffix
+        self.normalize = classifier.encoder.preprocessing.normalize()
+
+    @torch.no_grad()
+    def __call__(self, windows: Sequence[Window]) -> EncodedClips:
+        """Encode windows in one pass, after one of the frames that no window before has shown."""
+        frames = [frame for window in windows for frame in window.frames]  # B*T
+        with autocast(self.classifier.device, self.classifier.precision):
+            self._map([frame for frame in dict.fromkeys(frames) if frame.map is None])
+            maps = torch.stack([frame.map for frame in frames]).unflatten(0, (len(windows), -1))  # (B, T, ...)
+            features = self.suffix(maps).float()  # (B, T, D)
+        return self.classifier.embed_all(features, [str(window) for window in windows])
+
+    def _map(self, frames: Sequence[Frame]) -> None:
+        """Give frames their maps."""
+        if not frames:
+            return
+        pixels = torch.stack([frame.pixels for frame in frames]).to(self.classifier.device)  # (N, 3, h, w)
+        for frame, map in zip(frames, self.suffix.prefix(self.normalize(pixels)), strict=True):
+            frame.map = map.clone()  # a row by itself would keep the maps of all N
