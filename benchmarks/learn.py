@@ -68,14 +68,14 @@ def one_draw(frames: torch.Tensor, labels: np.ndarray, groups: np.ndarray, shots
     own, of, names = frames[inside], labels[inside], groups[inside] if people else np.arange(inside.sum())
     folds = divide(of, names, REPEATS, seed)
     heads, candidates = plain_heads(), []
-    for head in heads:
+    for name, head in heads.items():
         tokens = head.embed(own)
-        candidates.append(Candidate("frozen", head.spec.name, 0, answer(head, lambda _, t=tokens: t, of, folds)))
+        candidates.append(Candidate("frozen", name, 0, answer(head, lambda _, t=tokens: t, of, folds)))
     choice = choose(candidates, names, seed)
     truths = {}
-    for head in heads:
+    for name, head in heads.items():
         given = head.match(head.embed(own), torch.from_numpy(of), head.embed(frames[~inside]), int(labels.max()) + 1)
-        truths[head.spec.name] = float((given.argmax(-1).numpy() == labels[~inside]).mean())
+        truths[name] = float((given.argmax(-1).numpy() == labels[~inside]).mean())
     return {
         "expected": choice.expected,
         "chosen": choice.chosen.head,
@@ -91,8 +91,8 @@ def show(shots: int, draws: list[dict], unit: str) -> None:
     expected = np.mean([draw["expected"].mean for draw in draws])
     truth = np.mean([draw["truth"] for draw in draws])
     print(
-        f"{shots} {unit}: the interval held the truth in {sum(held)} of {len(held)} draws; expected {100 * expected:.1f}, "
-        f"true {100 * truth:.1f}, mean width of the interval {100 * width:.1f} points"
+        f"{shots} {unit}: the interval held the truth in {sum(held)} of {len(held)} draws; expected "
+        f"{100 * expected:.1f}, true {100 * truth:.1f}, mean width of the interval {100 * width:.1f} points"
     )
     for head in draws[0]["all"]:
         found = over_seeds([draw["all"][head] for draw in draws])

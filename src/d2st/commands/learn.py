@@ -4,6 +4,7 @@ import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -159,19 +160,15 @@ def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[d
             continue
         say(f"\nTry {trial.model.name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
         try:
-            for head in plain_heads():
-                answers = answer(head, lambda fold, head=head, trial=trial: trial.tokens(head, fold), *_asked(trial))
-                tried.append(Tried(Candidate(trial.model.name, head.spec.name, cost, answers), trial, head))
+            for name, head in plain_heads().items():
+                answers = answer(head, partial(trial.tokens, head), bench.clips.labels, trial.folds)
+                tried.append(Tried(Candidate(trial.model.name, name, cost, answers), trial, head))
         except KeyboardInterrupt:
             if not tried:
                 raise
             left_out += [{"model": other.model.name, "reason": "interrupted"} for other in trials[cost:]]
             break
     return tried, left_out
-
-
-def _asked(trial: Trial) -> tuple[np.ndarray, object]:
-    return trial.bench.clips.labels, trial.folds
 
 
 def _print_plan(trials: Sequence[Trial], bench: Bench) -> None:
@@ -201,9 +198,7 @@ def _find_out(chosen: Tried, clips: ClipSet, groups: Groups, config: LearnConfig
     if np.isnan(answers.right).all() or len(clips.classes) < 2:
         return {"confusion": None, "confused": [], "suspects": [], "curve": [], "gain": None, "rejection": None}
 
-    def tokens(fold: int):
-        return trial.tokens(head, fold)
-
+    tokens = partial(trial.tokens, head)
     matrix = findings.confusion_matrix(answers, len(clips.classes))
     curve = findings.learning_curve(head, tokens, clips.labels, groups.of, trial.folds, config.seed)
     shots = float(np.median([len(of) for of in clips.by_class]))

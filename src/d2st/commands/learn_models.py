@@ -36,6 +36,10 @@ EPISODES = 100, 400  # of a training: fewer teach nothing, more were not better 
 EPISODE_STEP = 50
 PROBED = 2  # clips whose time is taken
 CROPS = 4  # of every training clip, of which the frozen layers are computed once
+HEADS = {
+    **{name: HeadSpec(name) for name in ("bi-mhm", "otam", "prototype", "ridge", "logistic")},
+    **{f"{name} in order": HeadSpec(name, {"order": True}) for name in ("ridge", "logistic")},
+}
 TRAINED = {  # the learning rate is that of docs/why-late.md for real clips
     "d2st-local": (D2STLocalConfig(ratio=0.5, positions="late"), 0.003),
     "st": (STConfig(ratio=0.5, positions="late"), 0.01),
@@ -82,13 +86,9 @@ def models_of(config: LearnConfig, classes: int) -> list[Model]:
     return found
 
 
-def plain_heads() -> list[Head]:
-    """Build every head that has nothing to train, and needs frame features alone."""
-    found = []
-    for name, kind in heads.HEADS.items():
-        if not (kind.needs_maps or kind.needs_text or "features" in heads.options_of(name)):
-            found.append(heads.build(name).eval())
-    return found
+def plain_heads() -> dict[str, Head]:
+    """Build the heads that are tried, by their names for people: they have nothing to train and need no maps."""
+    return {name: heads.build(spec.name, **spec.options).eval() for name, spec in HEADS.items()}
 
 
 @dataclass(eq=False)
