@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import timm
 from small import FRAMES, SIDE, noisy, write_clip
 
+import d2st
 from d2st import D2STError
 from d2st.backbones import build
 from d2st.commands import learn as module
@@ -105,20 +107,58 @@ def test_what_takes_too_long_is_left_out_and_said(clips, config, capsys):
 
 
 def test_control_c_keeps_what_there_is(clips, config, monkeypatch):
+    asked = config(clips)
+    (frozen,) = learn_models.models_of(asked, 4)
+    monkeypatch.setattr(module, "models_of", lambda config, classes: [frozen, replace(frozen, name="another")])
     real, calls = module.answer, []
 
     def interrupted(*arguments):
         calls.append(arguments)
-        if len(calls) == 3:
+        if len(calls) > len(learn_models.HEADS):
             raise KeyboardInterrupt
         return real(*arguments)
 
     monkeypatch.setattr(module, "answer", interrupted)
-    report = learn(config(clips))
-    assert len(report["candidates"]) == 2 and report["left_out"][0]["reason"] == "interrupted"
-    calls[:] = [None, None]
+    report = learn(asked)
+    assert {row["model"] for row in report["candidates"]} == {"test_resnet, frozen"}
+    assert report["left_out"] == [{"model": "another", "reason": "interrupted"}]
     with pytest.raises(KeyboardInterrupt):  # nothing was tried yet
-        learn(config(clips))
+        learn(asked)
+
+
+def test_what_turns_out_too_slow_is_given_up_and_goes_on_later(clips, config, monkeypatch):
+    for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1, "PATIENCE": 0.0}.items():
+        monkeypatch.setattr(learn_models, name, value)
+    monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
+    trained, real = [], learn_models.train
+    monkeypatch.setattr(learn_models, "train", lambda training: trained.append(training.out) or real(training))
+    asked = config(clips, train=True)
+    report = learn(asked)
+    assert len(trained) == 1 and "a fold took" in report["left_out"][0]["reason"]
+    assert report["chosen"].startswith("test_resnet, frozen")
+    monkeypatch.setattr(learn_models, "PATIENCE", 1.25)
+    monkeypatch.setattr(learn_models, "EPISODES", (3, 3))  # other than at the first start
+    report = learn(asked)
+    assert not report["left_out"] and {Path(out).parent.name for out in trained} == {"2"}
+
+
+def test_a_trained_adapter_is_tried_as_it_is_and_trained_on(clips, config, small, tmp_path, monkeypatch):
+    adapter = d2st.adapt("test_resnet", "st", frames=FRAMES, image_size=SIDE, pretrained=small / "weights.safetensors")
+    adapter.save_pretrained(tmp_path / "adapter")
+    asked = config(clips, train=True, backbone=None, adapter_path=str(tmp_path / "adapter"))
+    found = learn_models.models_of(asked, 4)
+    assert [(model.name, model.lr > 0) for model in found] == [
+        ("d2st_stills, frozen", False),
+        (f"adapter {tmp_path / 'adapter'}", False),
+        ("d2st_stills, d2st-local trained here", True),
+        ("d2st_stills, st trained here", True),
+        (f"adapter {tmp_path / 'adapter'}, trained on", True),
+    ]
+    for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
+        monkeypatch.setattr(learn_models, name, value)
+    monkeypatch.setattr(module, "models_of", lambda config, classes: [found[1], found[4]])
+    report = learn(asked)
+    assert {row["model"] for row in report["candidates"]} == {found[1].name, found[4].name}
 
 
 def test_clips_that_cannot_be_used_are_named_and_left_out(clips, config, tmp_path, capsys):

@@ -24,7 +24,7 @@ from ..utils.distributed import launch
 from ..utils.provenance import write_result
 from ..utils.sentences import listed, quoted
 from .check_data import look_at
-from .learn_models import Bench, Model, Trial, models_of, plain_heads
+from .learn_models import Bench, Model, TooLong, Trial, models_of, plain_heads
 from .learn_report import expected_sentence, write_page
 from .options import LearnConfig
 from .tool_options import CheckConfig
@@ -160,9 +160,9 @@ def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[d
             continue
         say(f"\nTry {trial.model.name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
         try:
-            for name, head in plain_heads().items():
-                answers = answer(head, partial(trial.tokens, head), bench.clips.labels, trial.folds)
-                tried.append(Tried(Candidate(trial.model.name, name, cost, answers), trial, head))
+            tried += [_ask(trial, name, head, cost) for name, head in plain_heads().items()]
+        except TooLong as reason:
+            left_out.append({"model": trial.model.name, "reason": str(reason)})
         except KeyboardInterrupt:
             if not tried:
                 raise
@@ -171,10 +171,16 @@ def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[d
     return tried, left_out
 
 
+def _ask(trial: Trial, name: str, head: Head, cost: int) -> Tried:
+    """Ask a model with a head about every clip while it is held out."""
+    answers = answer(head, partial(trial.tokens, head), trial.bench.clips.labels, trial.folds)
+    return Tried(Candidate(trial.model.name, name, cost, answers), trial, head)
+
+
 def _print_plan(trials: Sequence[Trial], bench: Bench) -> None:
     table = plain_table("to try", "minutes, about")
     for trial in trials:
-        least = "at least " if trial.model.adapter else ""
+        least = "at least " if trial.model.lr else ""
         table.add_row(printable(trial.model.name), f"{least}{trial.seconds() / 60:.1f}")
     console = plain_console()
     console.print(table)

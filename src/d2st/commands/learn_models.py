@@ -1,6 +1,8 @@
 """The models that ``d2st learn`` tries: frozen ones, and adapters that it trains on the clips themselves."""
 
 import csv
+import hashlib
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +27,7 @@ from ..encoder import VideoEncoder
 from ..factory.encoder import DEFAULT_BACKBONE
 from ..features.cache import cached_features
 from ..features.encode import Features, encode_clips
+from ..features.fingerprint import add_clips
 from ..heads import Head, HeadSpec
 from ..learning.folds import Folds
 from ..utils.files import write_atomic
@@ -44,6 +47,8 @@ TRAINED = {  # the learning rate is that of docs/why-late.md for real clips
     "d2st-local": (D2STLocalConfig(ratio=0.5, positions="late"), 0.003),
     "st": (STConfig(ratio=0.5, positions="late"), 0.01),
 }
+LR_ON = 0.001  # of an adapter that is trained already
+PATIENCE = 1.25  # times longer than the time left that a trial may take by its first fold
 
 
 @dataclass(frozen=True)
@@ -53,14 +58,19 @@ class Model:
     Args:
         name: for people.
         options: of the model that is there: ``backbone``, ``weights``, ``adapter_path``, ....
-        adapter: that is trained on the clips, put on ``options``' backbone; None takes the model as it is.
-        lr: learning rate of that training.
+        lr: learning rate of the training on the clips; 0 takes the model as it is.
+        adapter: put on the backbone for that training; None trains the saved adapter on.
     """
 
     name: str
     options: Mapping[str, object]
-    adapter: AdapterConfig | None = None
     lr: float = 0.0
+    adapter: AdapterConfig | None = None
+
+    @property
+    def folder(self) -> str:
+        """A name for its folder."""
+        return "".join(letter if letter.isalnum() else "-" for letter in self.name)
 
 
 def models_of(config: LearnConfig, classes: int) -> list[Model]:
@@ -69,21 +79,24 @@ def models_of(config: LearnConfig, classes: int) -> list[Model]:
     backbones = [config.backbone] if config.backbone else [SMALL]
     if config.backbone is None and at_hand(DEFAULT_BACKBONE):
         backbones.append(DEFAULT_BACKBONE)
-    found = []
-    if not (config.adapter_path and config.backbone is None and config.weights):
-        on = {"weights": config.weights, **shared} if config.backbone else shared
-        found = [Model(f"{name}, frozen", {"backbone": name, **on}) for name in backbones]
+    on = {"weights": config.weights, **shared} if config.backbone else shared
+    found = [Model(f"{name}, frozen", {"backbone": name, **on}) for name in backbones]
     if config.adapter_path:
         saved = {"adapter_path": config.adapter_path, "weights": config.weights, **shared}
         found.append(Model(f"adapter {config.adapter_path}", saved))
     if config.train and classes > 1:
-        for frozen in [model for model in found if "backbone" in model.options]:
-            backbone = frozen.options["backbone"]
-            found += [
-                Model(f"{backbone}, {name} trained here", frozen.options, adapter, lr)
-                for name, (adapter, lr) in TRAINED.items()
-            ]
+        found += [trained for model in found for trained in _trained(model)]
     return found
+
+
+def _trained(model: Model) -> list[Model]:
+    """List what can be trained of a model that is there: its adapter on, or new ones on its backbone."""
+    if "adapter_path" in model.options:
+        return [Model(f"{model.name}, trained on", model.options, LR_ON)]
+    backbone = model.options["backbone"]
+    return [
+        Model(f"{backbone}, {name} trained here", model.options, lr, adapter) for name, (adapter, lr) in TRAINED.items()
+    ]
 
 
 def plain_heads() -> dict[str, Head]:
@@ -144,6 +157,10 @@ class Bench:
         return cached_features(self.fabric, self.work / "features", encoder, [], self.clips, protocol, run)
 
 
+class TooLong(Exception):
+    """A trial that would not end in time, with the reason."""
+
+
 @dataclass(eq=False)
 class Trial:
     """Try a model: see the clips as it does in every fold.
@@ -158,6 +175,8 @@ class Trial:
     bench: Bench
     episodes: int = 0
     _seen: dict[int, Tensor] = field(default_factory=dict)
+    _begun: float = 0.0
+    _longest: float = 0.0
 
     @cached_property
     def seconds_a_clip(self) -> float:
@@ -176,7 +195,7 @@ class Trial:
         that has adapters, the other half being computed once for every crop.
         """
         clips = len(self.bench.clips)
-        if self.model.adapter is None:
+        if not self.model.lr:
             return clips * self.seconds_a_clip
         trainings = self.bench.folds.count + 1
         episode = 2 * self.way + CROPS * clips / 2 / episodes
@@ -190,32 +209,55 @@ class Trial:
     def fits(self) -> bool:
         """Choose the episodes that the time left allows; tells whether it allows the trial at all."""
         left = self.bench.seconds_left
-        if self.model.adapter is None:
+        if not self.model.lr:
             return self.seconds() <= left
+        begun = [int(folder.name) for folder in self.work.glob("*") if folder.name.isdecimal()]
+        if begun:  # at an earlier start, which chose by the time that there was then
+            self.episodes = max(begun)
+            return True
         rate = self.seconds(EPISODES[1]) / EPISODES[1]
         self.episodes = int(min(EPISODES[1], left / rate)) // EPISODE_STEP * EPISODE_STEP
         return self.episodes >= EPISODES[0]
 
+    @cached_property
+    def work(self) -> Path:
+        """Return the folder of its trainings, another one for other clips and another seed."""
+        made_of = hashlib.sha256(json.dumps([self.bench.config.seed, self.bench.folds.of[0].tolist()]).encode())
+        add_clips(made_of, self.bench.clips)
+        return self.bench.work / f"{self.model.folder}-{made_of.hexdigest()[:8]}"
+
     @property
     def folds(self) -> Folds:
         """Return the folds it is tried in: a model that trains is trained for each, of the first division alone."""
-        return self.bench.folds if self.model.adapter is None else self.bench.folds.first()
+        return self.bench.folds if not self.model.lr else self.bench.folds.first()
 
     def frames(self, fold: int) -> Tensor:
         """Return frame features (N, T, D) of all clips, by the model that has not seen those of the fold."""
-        key = -1 if self.model.adapter is None else fold
+        key = fold if self.model.lr else -1
         if key not in self._seen:
+            if self.model.lr and fold >= 0:
+                self._check_time()
             arguments, reading = self.bench.build(self.options_of(key))
             self._seen[key] = self.bench.encode(arguments["encoder"], reading).values[:, 0]
         return self._seen[key]
 
     def options_of(self, fold: int) -> Mapping[str, object]:
         """Return the options of the model for a fold, which is trained first where it trains; -1 is for all clips."""
-        if self.model.adapter is None:
+        if not self.model.lr:
             return self.model.options
         rest = self.bench.folds.of[0] != fold if fold >= 0 else np.ones(len(self.bench.clips), bool)
         weights = self.model.options.get("weights")
         return {"adapter_path": self._train(np.flatnonzero(rest), fold), "weights": weights}
+
+    def _check_time(self) -> None:
+        """Give up what takes much longer than thought, by the folds that are done."""
+        now = time.monotonic()
+        if self._seen:
+            self._longest = max(self._longest, now - self._begun)
+            still = self._longest * (self.bench.folds.count - len(self._seen) + 1)  # and the training on all clips
+            if still > PATIENCE * max(0.0, self.bench.seconds_left):
+                raise TooLong(f"a fold took {self._longest / 60:.1f} minutes, and {still / 60:.0f} more are needed")
+        self._begun = now
 
     def tokens(self, head: Head, fold: int) -> Tensor:
         """Embed the clips as a head takes them, (N, T', D')."""
@@ -225,12 +267,12 @@ class Trial:
 
     def _train(self, indices: np.ndarray, fold: int) -> str:
         """Train an adapter on some of the clips, by the code of ``d2st train``; returns its folder."""
-        name = self.model.name.replace("/", "-").replace(", ", "-").replace(" ", "-")
-        folder = self.bench.work / f"{name}-{self.episodes}"
-        list_file = folder / ("all.csv" if fold < 0 else f"fold{fold}.csv")
+        list_file = self.work / str(self.episodes) / ("all.csv" if fold < 0 else f"fold{fold}.csv")
         _write_list(list_file, self.bench.clips, indices)
         config, data = self.bench.config, Path(self.bench.config.clips)
-        options = {**self.model.options, "adapter": self.model.adapter, "lr": self.model.lr}
+        options = {**self.model.options, "lr": self.model.lr}
+        if self.model.adapter:
+            options["adapter"] = self.model.adapter
         result = train(
             TrainConfig(
                 **options,
