@@ -22,6 +22,8 @@ from d2st.commands.options import LearnConfig
 from d2st.data.datasets import open_dataset
 from d2st.learning.answers import answer
 from d2st.learning.choice import Candidate, choose
+from d2st.learning.estimate import with_gain
+from d2st.learning.findings import gain, learning_curve
 from d2st.learning.folds import divide
 from d2st.learning.groups import find_groups
 from d2st.utils.distributed import launch
@@ -72,12 +74,17 @@ def one_draw(frames: torch.Tensor, labels: np.ndarray, groups: np.ndarray, shots
         tokens = head.embed(own)
         candidates.append(Candidate("frozen", name, 0, answer(head, lambda _, t=tokens: t, of, folds)))
     choice = choose(candidates, names, seed)
+    tokens = heads[choice.chosen.head].embed(own)
+    curve = learning_curve(heads[choice.chosen.head], lambda _: tokens, of, names, folds, seed)
+    shots_of = float(np.median(np.bincount(of)))
+    left = min(shots_of, folds.examples(of))
+    expected = with_gain(choice.expected, gain(curve, left, shots_of) or 0.0)
     truths = {}
     for name, head in heads.items():
         given = head.match(head.embed(own), torch.from_numpy(of), head.embed(frames[~inside]), int(labels.max()) + 1)
         truths[name] = float((given.argmax(-1).numpy() == labels[~inside]).mean())
     return {
-        "expected": choice.expected,
+        "expected": expected,
         "chosen": choice.chosen.head,
         "truth": truths[choice.chosen.head],
         "all": truths,

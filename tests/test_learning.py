@@ -13,7 +13,7 @@ from d2st.data.datasets import Clip, ClipSet
 from d2st.learning import findings
 from d2st.learning.answers import Answers, answer
 from d2st.learning.choice import Candidate, choose
-from d2st.learning.estimate import Promise, difference, promise, wilson, without_luck
+from d2st.learning.estimate import Promise, difference, promise, wilson, with_gain, without_luck
 from d2st.learning.folds import divide
 from d2st.learning.groups import find_groups
 
@@ -33,7 +33,7 @@ def test_groups_stay_together_and_every_class_keeps_a_clip(pairs, seed):
     alone = [len(set(groups[labels == label])) == 1 for label in labels]
     assert not (folds.measured & alone).any()
     assert ((folds.of >= 0) == folds.measured).all()  # a clip is held out in every division, or in none
-    assert folds.of.max() < folds.count
+    assert folds.count == folds.of[0].max() + 1 <= 5 and folds.of.max() < 10
 
 
 @given(st.lists(st.integers(2, 9), min_size=2, max_size=5), st.integers(0, 5))
@@ -50,7 +50,7 @@ def test_classes_are_spread_evenly_over_folds(sizes, seed):
 def test_people_are_held_out_whole():
     labels, people = np.tile(np.arange(3), 8), np.repeat(np.arange(8), 3)
     folds = divide(labels, people, 1, 0)
-    assert folds.count == 5
+    assert folds.count == 5 and folds.examples(labels) == pytest.approx(8 - 8 / 5, abs=0.2)
     for _, out, rest in folds:
         assert not set(people[out]) & set(people[rest])
 
@@ -64,6 +64,13 @@ def test_intervals_are_wilson_s_and_wider_for_clips_that_go_together():
     assert together.high - together.low > 1.3 * (alone.high - alone.low)
     mixed = promise(right, np.arange(40) % 20 // 2)  # people of whom each is right half of the time
     assert mixed.high - mixed.low > alone.high - alone.low  # ten people are still ten, not forty
+
+
+def test_more_examples_than_folds_leave_move_the_upper_end_alone():
+    found = promise(np.array([1.0, 0.0] * 20), np.arange(40))
+    more = with_gain(found, 0.05)
+    assert (more.mean, more.low, more.high) == pytest.approx((0.55, found.low, found.high + 0.05))
+    assert with_gain(found, 0.9).mean == with_gain(found, 0.9).high == 1
 
 
 def test_all_right_is_no_certainty():
@@ -248,19 +255,19 @@ def test_the_curve_rises_with_examples():
     sizes, means = [size for size, _ in curve], [measured.mean for _, measured in curve]
     assert sizes == [1, 2, 3, 5, 8] and means[-1] > means[0] + 0.1
     assert means[-1] == pytest.approx(answers.right.mean(), abs=0.1)
-    assert 0 < findings.gain_of_more(curve, 10) < 0.1
+    assert 0 < findings.gain(curve, 10, 12) < 0.1
 
 
 @pytest.mark.parametrize(("falls", "gain"), [(0.6, 0.6 * (1 / 4 - 1 / 6)), (0.0, 0.0), (-0.2, 0.0)])
 def test_what_two_more_examples_bring(falls, gain):
     curve = [(size, Promise(0.8 - falls / size, 0, 1, 10, 10)) for size in (1, 2, 4)]
-    assert findings.gain_of_more(curve, 4) == pytest.approx(gain, abs=1e-9)
-    assert findings.gain_of_more(curve[:1], 4) is None
+    assert findings.gain(curve, 4, 6) == pytest.approx(gain, abs=1e-9)
+    assert findings.gain(curve[:1], 4, 6) is None
 
 
 def test_no_more_than_everything_can_be_gained():
     curve = [(size, Promise(1.0 - 0.1 / size, 0, 1, 10, 10)) for size in (1, 2)]
-    assert findings.gain_of_more(curve, 2) <= 0.05
+    assert findings.gain(curve, 2, 4) <= 0.05
 
 
 def test_actions_without_examples_are_mostly_unknown():

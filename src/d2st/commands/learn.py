@@ -16,6 +16,7 @@ from ..heads import Head
 from ..learning import findings
 from ..learning.answers import answer
 from ..learning.choice import RULE, Candidate, Choice, choose
+from ..learning.estimate import Promise, with_gain
 from ..learning.folds import divide
 from ..learning.groups import Groups, find_groups
 from ..utils.console import plain_console, plain_table, printable, say, tell
@@ -77,8 +78,7 @@ def learn(config: LearnConfig) -> dict:
         "chosen": choice.chosen.name,
         "rule": RULE,
         "reason": choice.reason,
-        "expected": choice.expected and asdict(choice.expected),
-        **_find_out(chosen, clips, groups, config),
+        **_find_out(chosen, choice.expected, clips, groups, config),
         "minutes": (time.monotonic() - began) / 60,
     }
     write_result(Path(config.out) / REPORT, config, report)
@@ -198,19 +198,20 @@ def _candidates(choice: Choice, tried: Sequence[Tried]) -> list[dict]:
     return sorted(rows, key=lambda row: -row["measured"]["mean"] if row["measured"] else 0)
 
 
-def _find_out(chosen: Tried, clips: ClipSet, groups: Groups, config: LearnConfig) -> dict:
+def _find_out(chosen: Tried, expected: Promise | None, clips: ClipSet, groups: Groups, config: LearnConfig) -> dict:
     """Look closer at the candidate that was chosen."""
+    if expected is None:
+        keys = ("expected", "confusion", "gain", "rejection")
+        return dict.fromkeys(keys) | {"confused": [], "suspects": [], "curve": []}
     trial, head, answers = chosen.trial, chosen.head, chosen.candidate.answers
-    if np.isnan(answers.right).all() or len(clips.classes) < 2:
-        return {"confusion": None, "confused": [], "suspects": [], "curve": [], "gain": None, "rejection": None}
-
-    tokens = partial(trial.tokens, head)
-    matrix = findings.confusion_matrix(answers, len(clips.classes))
+    tokens, named = partial(trial.tokens, head), clips.classes
+    matrix = findings.confusion_matrix(answers, len(named))
     curve = findings.learning_curve(head, tokens, clips.labels, groups.of, trial.folds, config.seed)
     shots = float(np.median([len(of) for of in clips.by_class]))
+    left = min(shots, trial.folds.examples(clips.labels))  # of a class in a fold
     rejected = findings.rejection(head, tokens, clips.labels, trial.folds, config.reject_rate)
-    named = clips.classes
     return {
+        "expected": asdict(with_gain(expected, findings.gain(curve, left, shots) or 0.0)),
         "confusion": matrix.tolist(),
         "confused": [
             {"one": named[c.one], "other": named[c.other], "share": c.share} for c in findings.confusions(matrix)
@@ -220,7 +221,7 @@ def _find_out(chosen: Tried, clips: ClipSet, groups: Groups, config: LearnConfig
             for s in findings.suspects(answers)
         ],
         "curve": [{"shots": size, **asdict(measured)} for size, measured in curve],
-        "gain": findings.gain_of_more(curve, shots),
+        "gain": findings.gain(curve, shots, shots + 2),
         "rejection": rejected and asdict(rejected),
     }
 

@@ -1,7 +1,7 @@
 """Estimate how often a recognizer will be right, from clips that were held out; intervals count people, not clips."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -65,6 +65,11 @@ def promise(right: np.ndarray, groups: np.ndarray, mean: float | None = None) ->
     worth = max(1.0, count / effect)
     low, high = wilson(mean, worth, t)
     return Promise(float(mean), low, high, count, len(names))
+
+
+def with_gain(found: Promise, gain: float) -> Promise:
+    """Add what the recognizer's examples bring beyond those that folds leave: to the mean and the upper end alone."""
+    return replace(found, mean=min(1.0, found.mean + gain), high=min(1.0, found.high + gain))
 
 
 def wilson(share: float, count: float, quantile: float) -> tuple[float, float]:

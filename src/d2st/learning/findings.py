@@ -125,18 +125,23 @@ def _draw(labels: np.ndarray, rest: np.ndarray, size: int, way: int, rng: np.ran
     return np.concatenate([rng.permutation(rest[labels[rest] == label])[:size] for label in range(way)])
 
 
-def gain_of_more(curve: Sequence[tuple[int, Promise]], shots: float, more: int = 2) -> float | None:
+def gain(curve: Sequence[tuple[int, Promise]], start: float, end: float) -> float | None:
     """Extrapolate what more examples bring: accuracy = a - b / examples of each class, by the last three points.
 
+    Args:
+        curve: from :func:`learning_curve`.
+        start: examples of each class that there are.
+        end: that there would be.
+
     Returns:
-        The gain, 0 or more; None where there are fewer than two points.
+        0 or more; None where the curve has fewer than two points.
     """
     if len(curve) < 2:
         return None
     sizes, means = np.array([(size, measured.mean) for size, measured in curve[-3:]]).T
-    falls = -np.polyfit(1 / sizes, means, 1)[0]
-    level = means[-1] + max(0.0, falls) * (1 / sizes[-1] - 1 / shots)
-    return float(np.clip(max(0.0, falls) * (1 / shots - 1 / (shots + more)), 0, max(0.0, 1 - level)))
+    falls = max(0.0, -np.polyfit(1 / sizes, means, 1)[0])
+    at_start = means[-1] + falls * (1 / sizes[-1] - 1 / start)
+    return float(np.clip(falls * (1 / start - 1 / end), 0, max(0.0, 1 - at_start)))
 
 
 @torch.no_grad()

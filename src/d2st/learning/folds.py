@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST = 5
+FIRST = 5  # folds of the first division at most, in each of which models are trained
+MOST = 10  # of the others: the more, the nearer the examples that are left come to all
 
 
 @dataclass(frozen=True, eq=False)
@@ -12,18 +13,21 @@ class Folds:
     """Hold in which fold each clip is held out, in each of several divisions.
 
     Attributes:
-        of: (R, N) the fold of each clip, 0..F-1; -1 where its class would be left without a clip, so that nothing can
-            be measured on it.
-        count: F.
+        of: (R, N) the fold of each clip, 0 or more; -1 where its class would be left without a clip, so that nothing
+            can be measured on it.
     """
 
     of: np.ndarray
-    count: int
+
+    @property
+    def count(self) -> int:
+        """Return the folds of the first division."""
+        return int(self.of[0].max()) + 1
 
     def __iter__(self):
         """Give (division, held-out clips, the others) fold by fold."""
         for repeat, division in enumerate(self.of):
-            for fold in range(self.count):
+            for fold in range(division.max() + 1):
                 out = np.flatnonzero(division == fold)
                 if len(out):
                     yield repeat, out, np.flatnonzero(division != fold)
@@ -35,14 +39,20 @@ class Folds:
 
     def first(self) -> "Folds":
         """Keep the first division alone."""
-        return Folds(self.of[:1], self.count)
+        return Folds(self.of[:1])
+
+    def examples(self, labels: np.ndarray) -> float:
+        """Return how many examples of its class a held-out clip has left, on the average."""
+        counts = [np.bincount(labels[rest], minlength=labels.max() + 1)[labels[out]] for _, out, rest in self]
+        return float(np.concatenate(counts).mean())
 
 
 def divide(labels: np.ndarray, groups: np.ndarray, repeats: int, seed: int) -> Folds:
     """Divide clips into folds, several times.
 
-    There are as many folds as the class with the fewest groups allows, two to five; classes of one group alone cannot
-    be held out and do not count. A clip whose class has no other group is never held out: its fold is -1.
+    There are as many folds as the class with the fewest groups allows, two to five in the first division and to ten in
+    the others; classes of one group alone cannot be held out and do not count. A clip whose class has no other group is
+    never held out: its fold is -1.
 
     Args:
         labels: (N,) classes, 0..way-1.
@@ -52,14 +62,13 @@ def divide(labels: np.ndarray, groups: np.ndarray, repeats: int, seed: int) -> F
     """
     several = np.array([len(set(groups[labels == label])) > 1 for label in labels])
     counts = [len(set(groups[labels == label])) for label in np.unique(labels[several])]
-    folds = max(2, min([MOST, *counts]))
     rng = np.random.default_rng(seed)
     divisions = []
-    for _ in range(repeats):
-        division = _deal(labels, groups, folds, rng)
+    for most in (FIRST, *[MOST] * (repeats - 1)):
+        division = _deal(labels, groups, max(2, min([most, *counts])), rng)
         divisions.append(np.where(several & _leaves_others(labels, division), division, -1))
     kept = (np.array(divisions) >= 0).all(0)
-    return Folds(np.where(kept, divisions, -1), folds)
+    return Folds(np.where(kept, divisions, -1))
 
 
 def _deal(labels: np.ndarray, groups: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
