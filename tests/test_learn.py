@@ -19,6 +19,8 @@ from d2st.commands import learn_models
 from d2st.commands.learn import learn
 from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
+from d2st.data import datasets
+from d2st.data.video.errors import VideoError
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +182,23 @@ def test_clips_that_cannot_be_used_are_named_and_left_out(clips, config, tmp_pat
     assert "Left out: blue/copy.mp4: the same file as 'blue/0.mp4'" in capsys.readouterr().err
 
 
+def test_a_clip_that_breaks_off_behind_its_first_frames_is_left_out(clips, config, monkeypatch):
+    real = datasets.read_clip
+
+    def broken(path, *arguments):
+        if path == clips / "red" / "2.mp4":
+            raise VideoError(path, "it breaks off")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(datasets, "read_clip", broken)
+    report = learn(config(clips))
+    assert report["looked"]["left_out"] == [{"id": "red/2.mp4", "reason": "it breaks off"}]
+    assert report["clips"] == 19
+    monkeypatch.setattr(module, "_unreadable", lambda *arguments: {})  # it breaks while the command is at work
+    with pytest.raises(D2STError, match=r"red/2\.mp4 was readable a moment ago, and is not any more: it breaks off"):
+        learn(config(clips, seed=1, out=f"{config(clips).out}-again"))
+
+
 @pytest.mark.parametrize(
     ("classes", "shots", "said", "measured"),
     [
@@ -224,7 +243,7 @@ def test_people_are_held_out_together(clips, config, tmp_path, capsys):
     assert "3 people or scenes, by the clips' names; each is held out as a whole." in capsys.readouterr().out
 
 
-def test_permuted_labels_stay_at_chance(clips, config, tmp_path):
+def test_permuted_labels_stay_at_chance(clips, config, tmp_path, capsys):
     files = sorted(clips.glob("*/*.mp4"))
     names = np.random.default_rng(3).permutation([file.parent.name for file in files])
     rows = [f"{file.relative_to(clips).as_posix()},{name}" for file, name in zip(files, names, strict=True)]
@@ -233,6 +252,7 @@ def test_permuted_labels_stay_at_chance(clips, config, tmp_path):
     (copy / "permuted.csv").write_text("\n".join(["path,label", *rows]))
     expected = learn(config(copy / "permuted.csv"))["expected"]
     assert expected["low"] < 0.25 < expected["high"] and expected["mean"] < 0.5
+    assert "That is no better than guessing" in capsys.readouterr().out
 
 
 def test_what_cannot_be_learned_from_is_said(config, tmp_path):

@@ -2,7 +2,7 @@
 
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ..classifiers.prediction import check_name
+from ..data import sampling
 from ..data.datasets import ClipSet, open_dataset
+from ..data.video.errors import VideoError
 from ..errors import D2STError
 from ..heads import Head
 from ..learning import findings
@@ -22,6 +24,7 @@ from ..learning.groups import Groups, find_groups
 from ..utils.console import plain_console, plain_table, printable, say, tell
 from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
+from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..utils.sentences import listed, quoted
 from .check_data import look_at
@@ -105,6 +108,7 @@ def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
         for id in copies if twice else copies[1:]:
             others = quoted([other for other in copies if other != id])
             dropped[id] = f"the same file as {others}" + (", in another class" if twice else "")
+    dropped |= _unreadable(clips, frames, dropped)
     kept = [clip for clip in clips.clips if clip.id not in dropped]
     names = [name for i, name in enumerate(clips.classes) if any(clip.label == i for clip in kept)]
     if not names:
@@ -123,6 +127,23 @@ def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
         "classes_left_out": gone,
     }
     return usable, looked
+
+
+def _unreadable(clips: ClipSet, frames: int, known: Container[str]) -> dict[str, str]:
+    """Read every clip once as models will, and give the reasons of those that cannot be, beside those known already.
+
+    Looking at a clip decodes its first frames alone.
+    """
+    sample, found = sampling.build("uniform", frames), {}
+    with progress("read", len(clips), "clips") as advance:
+        for index, clip in enumerate(clips.clips):
+            try:
+                if clip.id not in known:
+                    clips.read(index, sample)
+            except VideoError as error:
+                found[clip.id] = error.reason
+            advance(1)
+    return found
 
 
 def _allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:

@@ -24,6 +24,7 @@ from ..data import sampling
 from ..data.clip_reading import ClipReading
 from ..data.datasets import ClipSet
 from ..encoder import VideoEncoder
+from ..errors import D2STError
 from ..factory.encoder import DEFAULT_BACKBONE
 from ..features.cache import cached_features
 from ..features.encode import Features, encode_clips
@@ -154,7 +155,14 @@ class Bench:
         if indices is not None:
             return run()
         protocol = [reading.to_dict(), self.config.precision, self.fabric.device.type]
-        return cached_features(self.fabric, self.work / "features", encoder, [], self.clips, protocol, run)
+        found = cached_features(self.fabric, self.work / "features", encoder, [], self.clips, protocol, run)
+        if found.bad:
+            bad = found.bad[0]
+            raise D2STError(
+                f"{bad['id']} was readable a moment ago, and is not any more: {bad['reason']}. Mend or remove it, and "
+                "start the command again."
+            )
+        return found
 
 
 class TooLong(Exception):

@@ -19,6 +19,10 @@ from ..version import __version__
 from ..visualize.charts import contact_sheet
 
 SHOWN = 10  # clips and candidates that are listed
+NO_BETTER = (
+    "That is no better than guessing, as far as so many clips can tell: try another backbone, an adapter that was "
+    "trained on other actions of this kind, more minutes, or more clips."
+)
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2328}"
     "table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #d0d7de;padding:.3rem .8rem;"
@@ -110,9 +114,11 @@ def expected_sentence(report: dict) -> str:
     of = f"{found.clips} held-out clips"
     if report["groups"]["count"]:
         of += f" of {found.groups} people or scenes"
+    guess = 1 / len(report["classes"])
+    doubt = "" if found.low > guess else f" {NO_BETTER}"
     return (
         f"Of 100 new clips like these about {100 * found.mean:.0f} will get the right label, {100 * found.low:.0f} to "
-        f"{100 * found.high:.0f} with 95 % confidence ({of}; guessing has {100 / len(report['classes']):.0f})."
+        f"{100 * found.high:.0f} with 95 % confidence ({of}; guessing has {100 * guess:.0f}).{doubt}"
     )
 
 
