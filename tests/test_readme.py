@@ -11,9 +11,10 @@ import small
 from d2st.commands import cli
 
 TEXT = (Path(__file__).parent.parent / "README.md").read_text()
-COMMANDS = re.findall(r"^d2st (\S+) (--.+)$", TEXT, re.MULTILINE)
+COMMANDS = re.findall(r"^d2st (\S+) ((?:support )?--.+)$", TEXT, re.MULTILINE)
 FROZEN = ["--backbone", "d2st_stills"]  # in place of CLIP's download
 SHORTER = {
+    "learn": ["--train", "false", "--backbone", "d2st_stills"],
     "check-data": ["--way", "3"],
     "train": ["--episodes", "8", "--way", "3", "--validation-episodes", "20"],
     "eval": ["--episodes", "50", "--way", "3", "--shot", "1,3"],
@@ -31,12 +32,12 @@ def trained(tmp_path_factory):
             shutil.copy(folder / "clips" / name / clip, folder / "support" / name)
     (folder / "new").mkdir()
     shutil.copy(folder / "clips" / "teal" / "4.mp4", folder / "new" / "query.mp4")
-    verbs = ["predict", "check-data", "prepare", "train", "eval", "predict"]
+    verbs = ["learn", "predict", "predict", "check-data", "prepare", "train", "eval", "predict"]
     assert [verb for verb, _ in COMMANDS] == verbs, "README shows other commands now"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for verb, flags in COMMANDS:
-            frozen = FROZEN if verb == "predict" and "--adapter" not in flags else []
+            frozen = FROZEN if verb == "predict" and "--support" in flags and "--adapter" not in flags else []
             assert cli.main([verb, *flags.split(), *SHORTER.get(verb, []), *frozen]) == 0, verb
     return folder
 

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..backbones.build import at_hand
 from ..classifiers.prediction import check_name
 from ..data import sampling
 from ..data.datasets import ClipSet, open_dataset
 from ..data.video.errors import VideoError
 from ..errors import D2STError
+from ..factory.encoder import DEFAULT_BACKBONE
 from ..heads import Head
 from ..learning import findings
 from ..learning.answers import answer
@@ -206,6 +208,11 @@ def _print_plan(trials: Sequence[Trial], bench: Bench) -> None:
     console = plain_console()
     console.print(table)
     console.print(f"{bench.seconds_left / 60:.0f} minutes are left for it; what does not fit is left out.")
+    if bench.config.backbone is None and not at_hand(DEFAULT_BACKBONE):
+        console.print(
+            f"For scenes filmed by a camera --backbone {DEFAULT_BACKBONE} is the one to try; it is not on this machine and "
+            f"would be downloaded once (350 MB)."
+        )
 
 
 def _candidates(choice: Choice, tried: Sequence[Tried]) -> list[dict]:
