@@ -210,8 +210,8 @@ def _print_plan(trials: Sequence[Trial], bench: Bench) -> None:
     console.print(f"{bench.seconds_left / 60:.0f} minutes are left for it; what does not fit is left out.")
     if bench.config.backbone is None and not at_hand(DEFAULT_BACKBONE):
         console.print(
-            f"For scenes filmed by a camera --backbone {DEFAULT_BACKBONE} is the one to try; it is not on this machine and "
-            f"would be downloaded once (350 MB)."
+            f"For scenes filmed by a camera --backbone {DEFAULT_BACKBONE} is the one to try. It is not on this machine "
+            "and would be downloaded once (350 MB)."
         )
 
 
