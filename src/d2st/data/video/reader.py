@@ -135,7 +135,7 @@ def read_clip(
             warnings.warn(note, VideoWarning, stacklevel=2)
         again = copy.deepcopy(rng)  # a second sampling draws what one on the right length would have drawn
         indices = _within(path, sample(promised, rate, rng), promised)  # (T,)
-        if decoder == "torchcodec":
+        if decoder == "torchcodec" and not notes:
             clip = torchcodec_frames(path, stream, found, promised, indices)
             if clip is not None:
                 return clip

@@ -4,6 +4,7 @@ The packets are scanned and frames are chosen by PyAV as always, so that what is
 """
 
 import os
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -11,9 +12,14 @@ import torch
 from ...errors import D2STError
 from ..pack.shard import span
 from .container import decode, packets_from, stored_size
+from .errors import VideoWarning, why
 from .packets import Scan
 from .pictures import orientation, shrunk
 
+_UNUSABLE = (
+    "torchcodec finds no FFmpeg that it can use, or is made for another PyTorch: install FFmpeg 4 to 8 with its shared "
+    "libraries (torchcodec 0.17 also takes 9) and the torchcodec that goes with this PyTorch, or take the decoder pyav."
+)
 _PLAIN = ("yuv420p", "yuvj420p")  # of which both make RGB by one rule of FFmpeg, in pictures of an even height
 
 
@@ -24,17 +30,17 @@ def video_decoder():
         D2STError: it is not installed, or finds no FFmpeg that it can use.
     """
     try:
+        import torchcodec
         from torchcodec.decoders import VideoDecoder
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise D2STError(
             'The decoder torchcodec needs a package that is not installed: pip install "d2st[torchcodec]". The decoder '
             "pyav does without."
         ) from error
-    except (RuntimeError, OSError) as error:
-        raise D2STError(
-            "torchcodec finds no FFmpeg that it can use, or is of another PyTorch: install FFmpeg 4 to 8 with its "
-            "libraries and the torchcodec that goes with this PyTorch, or take the decoder pyav."
-        ) from error
+    except (ImportError, RuntimeError, OSError) as error:
+        raise D2STError(_UNUSABLE) from error
+    if getattr(torchcodec, "ffmpeg_major_version", 0) is None:  # later ones import without
+        raise D2STError(_UNUSABLE)
     return VideoDecoder
 
 
@@ -52,7 +58,8 @@ def torchcodec_frames(
 
     Returns:
         uint8 RGB frames (T, 3, H, W); None where PyAV has to read them: turned or large pictures, other pixel formats,
-        packets without usable times, damage, members of shards, and whatever torchcodec itself cannot read.
+        packets without usable times, members of shards, and what torchcodec itself fails on, of which each reason is
+        told by a :class:`VideoWarning`.
 
     Raises:
         VideoError: the first frame does not decode.
@@ -65,13 +72,18 @@ def torchcodec_frames(
     plain = first.format.name in _PLAIN and orientation(first) == (0, False)
     if not plain or shrunk(width, height) != (width, height):
         return None
+    asked = {"stream_index": stream.index, "num_ffmpeg_threads": 1, "device": "cpu", "seek_mode": "exact"}
     try:
-        video = make(os.fspath(path), stream_index=stream.index, num_ffmpeg_threads=1, seek_mode="exact")
+        video = make(os.fspath(path), **asked)
         if video.metadata.num_frames != length:
             return None
         batch = video.get_frames_at([int(index) for index in indices])
-    except (RuntimeError, ValueError, IndexError):
-        return None  # PyAV reads it, or says what is wrong
+    except Exception as error:  # PyAV reads it, or says what is wrong
+        reason = why(error).partition("\n")[0]
+        # Without the path, so that a codec which is missing is told once, and not for every clip.
+        told = f"torchcodec fails on a video file ({stream.codec_context.name}: {reason}); PyAV is asked instead."
+        warnings.warn(told, VideoWarning, stacklevel=2)
+        return None
     times = torch.tensor([found.times[index] for index in indices], dtype=torch.float64) * float(stream.time_base)
     same = torch.allclose(batch.pts_seconds.double(), times, rtol=0, atol=0.5 * float(stream.time_base))
     return batch.data if same and tuple(batch.data.shape[1:]) == (3, height, width) else None
