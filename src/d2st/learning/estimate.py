@@ -8,14 +8,13 @@ import numpy as np
 from ..utils.statistics import student_t
 
 DRAWS = 1000
-# With 1, intervals on 340 clips of 17 gestures held the truth in 17 of 20 draws (benchmarks/learn.py): the recognizers
-# of other draws scattered as much as the estimates.
-LEAST_EFFECT = 2.0
+NEXT = 100  # clips that a promise is about: what they will say of it is chance, too
+LEAST_EFFECT = 2.0  # without it, see docs/learn.md, recognizers of other draws scattered as much as the estimates
 
 
 @dataclass(frozen=True)
 class Promise:
-    """Hold an accuracy and its 95 % interval, all 0..1.
+    """Hold an accuracy of the next hundred clips and its 95 % interval, all 0..1.
 
     Attributes:
         mean: expected accuracy.
@@ -33,14 +32,14 @@ class Promise:
 
 
 def promise(right: np.ndarray, groups: np.ndarray, mean: float | None = None) -> Promise | None:
-    """Estimate an accuracy from clips that were held out.
+    """Estimate the accuracy of the next hundred clips from clips that were held out.
 
     The interval is Wilson's, for as many clips as the held-out ones are worth, with Student's t of the number of groups
-    in place of 1.96. It keeps its width where all clips are right. Clips are worth less than their number (Kish's
-    design effect) where those of a group are right or wrong together. They are never worth more than half of it
-    (:data:`LEAST_EFFECT`): the examples are a draw, too, and those of another draw would make a better or worse
-    recognizer, which folds that share most of theirs cannot tell (Bates, Hastie and Tibshirani, "Cross-validation: what
-    does it estimate and how well does it do it?", JASA 2023).
+    in place of 1.96. It keeps its width where all clips are right, and holds the chance of the next hundred. Clips are
+    worth less than their number (Kish's design effect) where those of a group are right or wrong together. They are
+    never worth more than half of it (:data:`LEAST_EFFECT`): the examples are a draw, too, and those of another draw
+    would make a better or worse recognizer, which folds that share most of theirs cannot tell (Bates, Hastie and
+    Tibshirani, "Cross-validation: what does it estimate and how well does it do it?", JASA 2023).
 
     Args:
         right: (N,) how often each clip was right, 0..1; NaN where it was not held out.
@@ -62,7 +61,7 @@ def promise(right: np.ndarray, groups: np.ndarray, mean: float | None = None) ->
     spread = (sums**2).sum() * len(names) / (len(names) - 1) / count**2  # variance of the mean
     binomial = own * (1 - own) / count
     effect = max(LEAST_EFFECT, spread / binomial) if binomial else LEAST_EFFECT
-    worth = max(1.0, count / effect)
+    worth = 1 / (effect / count + 1 / NEXT)
     low, high = wilson(mean, worth, t)
     return Promise(float(mean), low, high, count, len(names))
 
