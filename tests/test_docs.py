@@ -59,7 +59,7 @@ def own_clips(tmp_path_factory):
 
 
 def test_tutorial_uses_the_verbs_in_this_order():
-    verbs = "check-data predict check-data prepare train predict eval predict predict export"
+    verbs = "check-data learn check-data prepare train learn predict eval predict export"
     assert [verb for verb, *_ in COMMANDS] == verbs.split()
 
 
