@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -217,7 +219,8 @@ def test_with_too_little_there_is_no_number(clips, config, tmp_path, capsys, cla
     report = learn(asked)
     out = capsys.readouterr().out
     assert said in out and (report["expected"] is not None) == measured
-    assert ("cannot be said" in out) != measured
+    assert ("nothing was measured" in out or "cannot be said" in out) != measured
+    assert ("nothing could be measured" in report["reason"]) != measured
     assert "What was tried" in (tmp_path / "recognizer" / "report.html").read_text()
     used = {"classifier": asked.out, "weights": asked.weights, "device": "cpu"}
     assert len(predict(PredictConfig(query=str(data), **used))["predictions"]) == classes * shots
@@ -253,6 +256,20 @@ def test_permuted_labels_stay_at_chance(clips, config, tmp_path, capsys):
     expected = learn(config(copy / "permuted.csv"))["expected"]
     assert expected["low"] < 0.25 < expected["high"] and expected["mean"] < 0.5
     assert "That is no better than guessing" in capsys.readouterr().out
+
+
+def test_two_at_a_time_do_not_share_a_folder(clips, config):
+    asked = config(clips)
+    code = "import sys\nfrom d2st.utils.files import hold\nfrom pathlib import Path\n"
+    code += "with hold(Path(sys.argv[1]), 'learn.lock'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    folder = Path(asked.out) / "work"
+    folder.mkdir(parents=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code, str(folder)], **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(D2STError, match="Another process is at work in"):
+            learn(asked)
+        other.stdin.close()
 
 
 def test_what_cannot_be_learned_from_is_said(config, tmp_path):

@@ -26,11 +26,12 @@ from ..learning.groups import Groups, find_groups
 from ..utils.console import plain_console, plain_table, printable, say, tell
 from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
+from ..utils.files import hold
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..utils.sentences import listed, quoted
 from .check_data import look_at
-from .learn_models import Bench, Model, TooLong, Trial, models_of, plain_heads
+from .learn_models import WORK, Bench, Model, TooLong, Trial, models_of, plain_heads
 from .learn_report import expected_sentence, write_page
 from .options import LearnConfig
 from .tool_options import CheckConfig
@@ -57,8 +58,18 @@ def learn(config: LearnConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, or there is no class with a readable clip.
     """
+    if not config.clips:
+        raise D2STError(
+            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
+        )
+    work = Path(config.out) / WORK
+    work.mkdir(parents=True, exist_ok=True)
+    with hold(work, "learn.lock"):
+        return _learn(with_precision(config, pick_device(config.device)))
+
+
+def _learn(config: LearnConfig) -> dict:
     began = time.monotonic()
-    config = with_precision(config, pick_device(config.device))
     clips, looked = _look(config)
     groups = find_groups(clips, Path(config.clips), config.groups)
     folds = divide(clips.labels, groups.of, REPEATS, config.seed)
@@ -94,10 +105,6 @@ def learn(config: LearnConfig) -> dict:
 
 def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
     """Look at every clip; gives those that can be used, and what was found."""
-    if not config.clips:
-        raise D2STError(
-            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
-        )
     clips = open_dataset(config.clips).decoded_by(config.decoder)
     for name in clips.classes:
         check_name(name)

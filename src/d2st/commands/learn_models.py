@@ -35,6 +35,7 @@ from ..utils.files import write_atomic
 from .options import LearnConfig, TrainConfig
 from .train import train
 
+WORK = "work"  # folder inside of the recognizer's
 SMALL = "d2st_stills"
 EPISODES = 100, 400  # of a training: fewer teach nothing, more were not better on so few clips
 EPISODE_STEP = 50
@@ -126,7 +127,7 @@ class Bench:
     @property
     def work(self) -> Path:
         """Where features and trainings are kept, so that the command can go on."""
-        return Path(self.config.out) / "work"
+        return Path(self.config.out) / WORK
 
     @property
     def seconds_left(self) -> float:

@@ -108,6 +108,8 @@ def write_page(out: Path, report: dict, clips: ClipSet) -> Path:
 
 def expected_sentence(report: dict) -> str:
     """Say how often the recognizer will be right."""
+    if len(report["classes"]) < 2:
+        return "One class has nothing to be told from: clips get its name, or 'unknown', and nothing was measured."
     if not report["expected"]:
         return "How often it will be right cannot be said: too few clips could be held out. Add clips to every class."
     found = Promise(**report["expected"])

@@ -57,6 +57,8 @@ class Choice:
     @property
     def reason(self) -> str:
         """Say why it was chosen."""
+        if self.expected is None:
+            return f"'{self.chosen.name}' is the first that was tried; nothing could be measured."
         if self.chosen is self.best:
             return f"'{self.chosen.name}' has the best mean on the clips that were held out."
         return f"'{self.chosen.name}' is cheaper than '{self.best.name}', and cannot be told from it on so many clips."
