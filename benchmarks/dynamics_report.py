@@ -4,7 +4,7 @@
 
 prints a table for each study of ``dynamics.yaml`` of which cells are done: means over seeds with their 95 % intervals
 (Student's t over trainings; where a table's systems share seeds, differences are of pairs), and writes ``curves.png``
-and ``attention.png`` into the folder.
+and ``attention.png`` into the folder. ``--json FILE`` keeps the figures of every cell, with its settings and versions.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from dynamics import BLOCK, PLAN, cells_of, name_of, read_plan
 from matplotlib.figure import Figure
 
 from d2st.training.metrics import above_chance
+from d2st.utils.files import write_json
 from d2st.utils.report import Report
 from d2st.utils.statistics import over_seeds
 
@@ -25,6 +26,7 @@ OURS = "local"
 NAMES = {"st": "ST-Adapter", "dst": "DST-Adapter", "published": "D²ST-Adapter as published", OURS: "d2st-local (ours)"}
 COLORS = {"st": "#7f7f7f", "dst": "#2ca02c", "published": "#d62728", OURS: "#1f77b4"}
 SHOTS = ("1-shot", "5-shot")
+LONG = {"losses", "accuracies", "seen"}  # curves
 
 
 def done(out: Path, plan: dict, study: str) -> list[dict]:
@@ -123,11 +125,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default="runs/dynamics", type=Path)
     parser.add_argument("--plan", default=PLAN, type=Path)
+    parser.add_argument("--json", type=Path, help="file for the figures of every cell")
     options = parser.parse_args()
     plan = read_plan(options.plan)
-    report = Report()
+    report, kept = Report(), {}
     for study, blocks in plan["studies"].items():
         results = done(options.out, plan, study)
+        kept |= {name_of(result["cell"]): {key: result[key] for key in result.keys() - LONG} for result in results}
         axes = {axis for block in blocks for axis in block.get("axes", {})} - {"system"}
         for data in dict.fromkeys(result["cell"]["data"] for result in results):
             own = [result for result in results if result["cell"]["data"] == data]
@@ -135,6 +139,8 @@ def main() -> None:
             part = "test" if all("test" in result for result in own) else "val"
             table(report, own, part, next(iter(axes - {"data"}), "episodes"))
     print(report)
+    if options.json:
+        write_json(options.json, kept)
     lengths = done(options.out, plan, "lengths")
     if lengths:
         curves(lengths, 800).savefig(options.out / "curves.png", dpi=150)
