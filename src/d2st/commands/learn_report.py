@@ -205,7 +205,7 @@ def _add_curve(page: Page, report: dict) -> None:
     axis = figure.subplots()
     axis.fill_between(sizes, lows, highs, alpha=0.15, linewidth=0)
     axis.plot(sizes, means, marker="o")
-    axis.set(xlabel="examples of each class", ylabel="right, %", ylim=(0, 102))
+    axis.set(xlabel="examples of each class", ylabel="right, %", ylim=(0, 102), xticks=sizes)
     page.picture(figure, "Accuracy with fewer examples, and its 95 % interval.")
     if report["gain"] is not None:
         page.text(f"Two more clips of each class are expected to bring about {100 * report['gain']:.1f} points.")
