@@ -277,6 +277,7 @@ def test_what_cannot_be_learned_from_is_said(config, tmp_path):
         learn(LearnConfig())
     with pytest.raises(D2STError, match="does not exist"):
         learn(config(tmp_path / "missing"))
+    assert not (tmp_path / "recognizer").exists()
     (tmp_path / "bad" / "a").mkdir(parents=True)
     (tmp_path / "bad" / "a" / "0.mp4").write_bytes(b"no video")
     with pytest.raises(D2STError, match=r"No clip of .* can be used; the first: a/0\.mp4: "):

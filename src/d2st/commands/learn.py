@@ -58,20 +58,17 @@ def learn(config: LearnConfig) -> dict:
     Raises:
         D2STError: an option cannot be used, or there is no class with a readable clip.
     """
-    if not config.clips:
-        raise D2STError(
-            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
-        )
+    began = time.monotonic()
+    config = with_precision(config, pick_device(config.device))
+    clips, looked = _look(config)
+    groups = find_groups(clips, Path(config.clips), config.groups)
     work = Path(config.out) / WORK
     work.mkdir(parents=True, exist_ok=True)
     with hold(work, "learn.lock"):
-        return _learn(with_precision(config, pick_device(config.device)))
+        return _learn(config, clips, groups, looked, began)
 
 
-def _learn(config: LearnConfig) -> dict:
-    began = time.monotonic()
-    clips, looked = _look(config)
-    groups = find_groups(clips, Path(config.clips), config.groups)
+def _learn(config: LearnConfig, clips: ClipSet, groups: Groups, looked: dict, began: float) -> dict:
     folds = divide(clips.labels, groups.of, REPEATS, config.seed)
     say(_allowance(clips, groups, folds.measured))
     fabric = launch(pick_device(config.device))
@@ -105,6 +102,10 @@ def _learn(config: LearnConfig) -> dict:
 
 def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
     """Look at every clip; gives those that can be used, and what was found."""
+    if not config.clips:
+        raise D2STError(
+            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
+        )
     clips = open_dataset(config.clips).decoded_by(config.decoder)
     for name in clips.classes:
         check_name(name)
