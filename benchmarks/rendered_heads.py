@@ -21,11 +21,14 @@ import torch
 
 from d2st.commands import cli
 from d2st.data.rendered import RenderConfig, write_benchmark
+from d2st.heads import HEADS
 from d2st.utils.report import percent
 from d2st.utils.statistics import over_seeds
 
-PLAIN, TRAINED = ("bi-mhm", "otam", "prototype"), ("trx", "hyrsm", "molo")
-OPTIONS = {"trx": "--head.width 192"}  # as wide as the features, as in the release about; its 1152 belong to 2048
+PLAIN = ("bi-mhm", "otam", "prototype", "ridge", "logistic")
+TRAINED = ("trx", "strm", "hyrsm", "molo", "ta2n", "team")
+# As wide as the features, as in the release about; its 1152 belong to 2048.
+OPTIONS = {"trx": "--head.width 192", "strm": "--head.width 192"}
 ADAPTER = "--adapter d2st-local --adapter.ratio 0.5 --adapter.positions 1,2,3"
 TRAINING = (
     "--backbone d2st_stills --way 5 --symmetric --class-loss 1 --episodes-per-step 1 --schedule cosine --warmup 0.05 "
@@ -89,7 +92,7 @@ class System:
         line += f" {ADAPTER if self.adapted else '--adapter none'} --head {self.head} {OPTIONS.get(self.head, '')}"
         if self.head in TRAINED:
             line += f" --head-lr {self.options.head_rate}"
-        if self.adapted and self.head != "molo":  # which reads maps from before the adapters too
+        if self.adapted and not HEADS[self.head].needs_maps:  # which no prefix gives
             line += f" --prefix-crops 4 --prefix-folder {self.options.out}/prefix"
         return run_command(f"{line} --seed {seed} --out {folder}", folder / "train.json")
 
