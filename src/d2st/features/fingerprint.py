@@ -62,7 +62,7 @@ def digest(encoder: VideoEncoder, heads: Sequence[Head]) -> "hashlib._Hash":
     made = {"adapter": encoder.config.identity(), "frames": about["frames"], "image_size": about["image_size"]}
     made["backbone"] = {key: value for key, value in about["backbone"].items() if key != "weights"}
     made["backbone"]["fingerprint"] = fingerprint(encoder.backbone, encoder.trained_names)
-    made["heads"] = [[_name(head), head.spec and dict(head.spec.options)] for head in heads]
+    made["heads"] = [[_name(head), head.spec and head.spec.identity()] for head in heads]
     result = hashlib.sha256(json.dumps(made).encode())
     for module in (encoder.adapter_state_dict(), *(head.state_dict() for head in heads)):
         for name, tensor in sorted(module.items()):

@@ -68,6 +68,11 @@ def options_of(name: str) -> dict[str, inspect.Parameter]:
     return {key: option for key, option in known.items() if option.kind not in variadic}
 
 
+def defaults_of(name: str) -> dict[str, object]:
+    """Return the defaults of a head's options, of those that have one."""
+    return {key: option.default for key, option in options_of(name).items() if option.default is not option.empty}
+
+
 def check_options(name: str, options: Mapping[str, object]) -> dict[str, object]:
     """Check options of a head, and return them as its constructor has them.
 

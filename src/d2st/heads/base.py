@@ -56,6 +56,20 @@ class HeadSpec:
         typed = {key: value for key, value in self.options.items() if key not in FILLED}
         return {"name": self.name, **typed}
 
+    def defaults(self) -> dict[str, object]:
+        """Return the name and the defaults of the head's options, as :meth:`to_dict` returns options."""
+        from . import defaults_of
+
+        return {"name": self.name, **{key: value for key, value in defaults_of(self.name).items() if key not in FILLED}}
+
+    def identity(self) -> dict[str, object]:
+        """Return the options, as digests of a model take them: without those of ``newer`` that have their default."""
+        from . import HEADS, defaults_of
+
+        defaults = defaults_of(self.name)
+        unsaid = {key for key in HEADS[self.name].newer & self.options.keys() if self.options[key] == defaults[key]}
+        return {key: value for key, value in self.options.items() if key not in unsaid}
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedEpisode:
@@ -98,6 +112,7 @@ class Head(nn.Module):
             the ``direction`` of Bi-MHM, or along the "path" of least cost, in the ``directions`` of OTAM; None where it
             does not pair frames. With some heads it depends on their options.
         needs_video: ``loss`` wants the frames themselves; with some heads it depends on their options.
+        newer: options that came later; what was made before has their defaults, and its digests lack them.
         text: how names were encoded for the training of a head with ``needs_text``; None for the others.
         reading: how the clips were read that it was trained on; None where it was not trained.
         spec: name and all options that ``d2st.heads.build`` built it from, and a saved head is built from again.
@@ -106,6 +121,7 @@ class Head(nn.Module):
     needs_maps: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
     mixes_names: ClassVar[bool] = False
+    newer: ClassVar[frozenset[str]] = frozenset()
     frame_pairs: Literal["nearest", "path"] | None = None
     needs_video: bool = False
     spec: HeadSpec | None = None

@@ -5,7 +5,7 @@ metric with other choices, which are options: all shots of a class at once, tupl
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor
 
@@ -82,6 +82,8 @@ class BiMHM(Head):
     Raises:
         D2STError: an option has no such value.
     """
+
+    newer: ClassVar[frozenset[str]] = frozenset({"tuples", "direction"})
 
     @checked_options("The head 'bi-mhm'", tuples=DEPTH)
     def __init__(

@@ -29,11 +29,16 @@ def config_dict(config: object) -> dict:
 
 
 def default_dict(config: object) -> dict:
-    """Return the defaults of a config's fields as :func:`config_dict` returns fields; an adapter's are its system's."""
+    """Return the defaults of a config's fields as :func:`config_dict` returns fields.
+
+    Those of an adapter and of a head are its own, which a head gives by ``defaults()``.
+    """
     found = {}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
-        if field.default is not dataclasses.MISSING:
+        if hasattr(value, "defaults"):
+            found[field.name] = plain(value.defaults())
+        elif field.default is not dataclasses.MISSING:
             found[field.name] = plain(field.default)
         elif dataclasses.is_dataclass(value):
             found[field.name] = {**plain(value), **default_dict(value)}
