@@ -41,7 +41,7 @@ def test_groups_stay_together_and_every_class_keeps_a_clip(pairs, seed):
 def test_classes_are_spread_evenly_over_folds(sizes, seed):
     labels = np.repeat(np.arange(len(sizes)), sizes)
     folds = divide(labels, np.arange(len(labels)), 1, seed)
-    assert folds.measured.all() and folds.count == max(2, min(5, *sizes))
+    assert folds.measured.all() and folds.count == min(5, len(labels))
     for label in range(len(sizes)):
         counts = np.bincount(folds.of[0][labels == label], minlength=folds.count)
         assert counts.max() - counts.min() <= 1
@@ -53,6 +53,13 @@ def test_people_are_held_out_whole():
     assert folds.count == 5 and folds.examples(labels) == pytest.approx(8 - 8 / 5, abs=0.2)
     for _, out, rest in folds:
         assert not set(people[out]) & set(people[rest])
+
+
+def test_a_class_of_two_people_does_not_coarsen_the_folds_of_the_others():
+    labels, people = np.r_[np.zeros(10, int), 1, 1], np.r_[np.arange(10), 3, 7]
+    folds = divide(labels, people, 3, 0)
+    assert folds.measured.all() and folds.count == 5 and folds.of[1:].max() == 9
+    assert folds.examples(labels) > 6.5
 
 
 def test_intervals_are_wilson_s_and_wider_for_clips_that_go_together():

@@ -50,9 +50,8 @@ class Folds:
 def divide(labels: np.ndarray, groups: np.ndarray, repeats: int, seed: int) -> Folds:
     """Divide clips into folds, several times.
 
-    There are as many folds as the class with the fewest groups allows, two to five in the first division and to ten in
-    the others; classes of one group alone cannot be held out and do not count. A clip whose class has no other group is
-    never held out: its fold is -1.
+    There are up to five folds in the first division and up to ten in the others, as far as there are groups. A class of
+    fewer groups is in fewer of them. A clip whose class has no other group is never held out: its fold is -1.
 
     Args:
         labels: (N,) classes, 0..way-1.
@@ -60,13 +59,12 @@ def divide(labels: np.ndarray, groups: np.ndarray, repeats: int, seed: int) -> F
         repeats: R, divisions.
         seed: of the divisions.
     """
-    several = np.array([len(set(groups[labels == label])) > 1 for label in labels])
-    counts = [len(set(groups[labels == label])) for label in np.unique(labels[several])]
+    count = len(set(groups))
     rng = np.random.default_rng(seed)
     divisions = []
     for most in (FIRST, *[MOST] * (repeats - 1)):
-        division = _deal(labels, groups, max(2, min([most, *counts])), rng)
-        divisions.append(np.where(several & _leaves_others(labels, division), division, -1))
+        division = _deal(labels, groups, min(most, max(2, count)), rng)
+        divisions.append(np.where(_leaves_others(labels, division), division, -1))
     kept = (np.array(divisions) >= 0).all(0)
     return Folds(np.where(kept, divisions, -1))
 
