@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+from safetensors.torch import save_file
 from small import FRAMES, SIDE, noisy, write_clip
 
 import d2st
@@ -74,6 +75,9 @@ def test_from_a_folder_to_a_recognizer(clips, config, tmp_path, capsys):
     assert answers["predictions"][0]["label"] == "red"
     assert report["use"] == f"d2st predict --classifier {out} --weights {asked.weights} --query NEW"
     assert report["command"].startswith(f"d2st learn {clips} --out {out} --minutes 15 --backbone test_resnet")
+
+    assert "--image-size 32 --frames 4 --train false" in report["command"]
+    assert report["command"].endswith("--device cpu --precision fp32")
 
     again = learn(asked)  # on the features that were kept
     assert again["expected"] == expected and again["candidates"] == report["candidates"]
@@ -224,6 +228,41 @@ def test_with_too_little_there_is_no_number(clips, config, tmp_path, capsys, cla
     assert "What was tried" in (tmp_path / "recognizer" / "report.html").read_text()
     used = {"classifier": asked.out, "weights": asked.weights, "device": "cpu"}
     assert len(predict(PredictConfig(query=str(data), **used))["predictions"]) == classes * shots
+
+
+@pytest.mark.parametrize("saved", [False, True])
+def test_vits_are_trained_too(clips, config, tmp_path, monkeypatch, saved):
+    """Also where a saved adapter trains a temporal embedding at the input, before which nothing is frozen."""
+    for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
+        monkeypatch.setattr(learn_models, name, value)
+    weights = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit", num_classes=0, img_size=SIDE).state_dict(), weights)
+    more = {"backbone": "test_vit", "weights": str(weights)}
+    if saved:
+        adapter = d2st.adapt("test_vit", "st", frames=FRAMES, image_size=SIDE, pretrained=weights)
+        adapter.save_pretrained(tmp_path / "adapter")
+        more |= {"adapter_path": str(tmp_path / "adapter")}
+        monkeypatch.setattr(learn_models, "TRAINED", {})
+    report = learn(config(clips, train=True, **more))
+    assert not report["left_out"]
+    models = {row["model"] for row in report["candidates"]}
+    assert len(models) == 3 and any("trained" in model for model in models)
+
+
+@pytest.mark.parametrize(("shots", "tried"), [((2, 2, 2), False), ((5, 5, 2), True)])
+def test_training_makes_do_with_the_classes_that_have_two_clips(clips, config, tmp_path, monkeypatch, shots, tried):
+    for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
+        monkeypatch.setattr(learn_models, name, value)
+    monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
+    data = tmp_path / "clips"
+    for name, count in zip(sorted(path.name for path in clips.iterdir()), shots, strict=False):
+        (data / name).mkdir(parents=True)
+        for n in range(count):
+            shutil.copy(clips / name / f"{n}.mp4", data / name)
+    report = learn(config(data, train=True))
+    models = {row["model"] for row in report["candidates"]}
+    assert ("test_resnet, st trained here" in models) == tried
+    assert tried or "needs two clips of two classes" in report["left_out"][0]["reason"]
 
 
 def test_a_class_of_one_clip_is_in_the_recognizer_and_not_in_the_number(clips, config, tmp_path, capsys):

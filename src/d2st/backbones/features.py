@@ -60,7 +60,7 @@ class MaplessFeatures(FrameFeatures):
         """Refuse, for there are no maps."""
         raise D2STError(
             f"{type(self).__name__} reads features of its own and has no map for each frame. For a head that needs "
-            f"maps (molo, ta2n) take an adapter that leaves the backbone's features as they are, such as d2st."
+            f"maps (molo, strm, ta2n) take an adapter that leaves the backbone's features as they are, such as d2st."
         )
 
 
@@ -87,8 +87,8 @@ def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
         if patches.shape[1] == grid[0] * grid[1]:
             return patches.transpose(1, 2).unflatten(2, grid)
     raise D2STError(
-        f"{type(model).__name__} does not end in a feature map of its frames. For a head that needs maps (molo, ta2n) "
-        f"take a ResNet, another CNN or a ViT."
+        f"{type(model).__name__} does not end in a feature map of its frames. For a head that needs maps (molo, strm, "
+        f"ta2n) take a ResNet, another CNN or a ViT."
     )
 
 

@@ -3,7 +3,7 @@
 import shlex
 import time
 from collections.abc import Container, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..utils.sentences import listed, quoted
 from .check_data import look_at
-from .learn_models import WORK, Bench, Model, TooLong, Trial, models_of, plain_heads
+from .learn_models import WORK, Bench, GivenUp, Model, Trial, models_of, plain_heads
 from .learn_report import expected_sentence, write_page
 from .options import LearnConfig
 from .tool_options import CheckConfig
@@ -192,7 +192,7 @@ def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[d
         say(f"\nTry {trial.model.name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
         try:
             tried += [_ask(trial, name, head, cost) for name, head in plain_heads().items()]
-        except TooLong as reason:
+        except GivenUp as reason:
             left_out.append({"model": trial.model.name, "reason": str(reason)})
         except KeyboardInterrupt:
             if not tried:
@@ -265,25 +265,13 @@ def _find_out(chosen: Tried, expected: Promise | None, clips: ClipSet, groups: G
 def _command(config: LearnConfig) -> str:
     """Write the line that makes the same again."""
     words = ["d2st", "learn", config.clips, "--out", config.out, "--minutes", f"{config.minutes:g}"]
-    default = LearnConfig()
-    for name in (
-        "backbone",
-        "weights",
-        "image_size",
-        "frames",
-        "adapter_path",
-        "groups",
-        "train",
-        "reject_rate",
-        "seed",
-    ):
+    default, said = LearnConfig(), ("clips", "out", "minutes")
+    for name in dict.fromkeys([*LearnConfig.__annotations__, *(field.name for field in fields(config))]):
         value = getattr(config, name)
-        if value != getattr(default, name):
-            words += [
-                "--" + name.removesuffix("_path").replace("_", "-"),
-                str(value).lower() if name == "train" else value,
-            ]
-    return shlex.join(map(str, words))
+        if name not in said and value != getattr(default, name):
+            flag = "--" + name.removesuffix("_path").replace("_", "-")
+            words += [flag, str(value).lower() if isinstance(value, bool) else str(value)]
+    return shlex.join(words)
 
 
 def _weights(config: LearnConfig) -> list[str]:

@@ -25,10 +25,11 @@ from ..data.clip_reading import ClipReading
 from ..data.datasets import ClipSet
 from ..encoder import VideoEncoder
 from ..errors import D2STError
-from ..factory.encoder import DEFAULT_BACKBONE
+from ..factory.encoder import DEFAULT_BACKBONE, create_encoder
 from ..features.cache import cached_features
 from ..features.encode import Features, encode_clips
 from ..features.fingerprint import add_clips
+from ..features.prefix import split_encoder
 from ..heads import Head, HeadSpec
 from ..learning.folds import Folds
 from ..utils.files import write_atomic
@@ -45,10 +46,11 @@ HEADS = {
     **{name: HeadSpec(name) for name in ("bi-mhm", "otam", "prototype", "ridge", "logistic")},
     **{f"{name} in order": HeadSpec(name, {"order": True}) for name in ("ridge", "logistic")},
 }
-TRAINED = {  # the learning rate is that of docs/why-late.md for real clips
-    "d2st-local": (D2STLocalConfig(ratio=0.5, positions="late"), 0.003),
-    "st": (STConfig(ratio=0.5, positions="late"), 0.01),
-}
+# Nothing trains before the upper half, so that the lower one is computed once. That and the
+# learning rates are those of docs/why-late.md for real clips.
+ALONE = {"temporal_embedding": False, "train_class_token": False, "train_final_norm": False}
+UPPER = {"ratio": 0.5, "positions": "late", **ALONE}
+TRAINED = {"d2st-local": (D2STLocalConfig(**UPPER), 0.003), "st": (STConfig(**UPPER), 0.01)}
 LR_ON = 0.001  # of an adapter that is trained already
 PATIENCE = 1.25  # times longer than the time left that a trial may take by its first fold
 
@@ -123,6 +125,7 @@ class Bench:
     clips: ClipSet
     folds: Folds
     deadline: float
+    _seconds: dict[tuple, float] = field(default_factory=dict)
 
     @property
     def work(self) -> Path:
@@ -140,6 +143,18 @@ class Bench:
         arguments, reading, _ = create_model(matching, self.fabric.device)
         arguments["encoder"].compile_blocks(self.config.compile)
         return arguments, reading
+
+    def seconds_a_clip(self, options: Mapping[str, object]) -> float:
+        """Measure how long a clip takes to be read and encoded, once for each model that is there."""
+        key = tuple(options.items())
+        if key not in self._seconds:
+            arguments, reading = self.build(options)
+            indices = list(range(min(PROBED, len(self.clips))))
+            self.encode(arguments["encoder"], reading, indices[:1])  # the first pass is slower than those after it
+            begun = time.monotonic()
+            self.encode(arguments["encoder"], reading, indices)
+            self._seconds[key] = (time.monotonic() - begun) / len(indices)
+        return self._seconds[key]
 
     def encode(self, encoder: VideoEncoder, reading: ClipReading, indices: Sequence[int] | None = None) -> Features:
         """Encode the clips, or take what was kept of an earlier start."""
@@ -166,8 +181,8 @@ class Bench:
         return found
 
 
-class TooLong(Exception):
-    """A trial that would not end in time, with the reason."""
+class GivenUp(Exception):
+    """A trial that would not end in time, or has too few clips to train on, with the reason."""
 
 
 @dataclass(eq=False)
@@ -187,16 +202,6 @@ class Trial:
     _begun: float = 0.0
     _longest: float = 0.0
 
-    @cached_property
-    def seconds_a_clip(self) -> float:
-        """Measure how long a clip takes to be read and encoded."""
-        arguments, reading = self.bench.build(self.model.options)
-        indices = list(range(min(PROBED, len(self.bench.clips))))
-        self.bench.encode(arguments["encoder"], reading, indices[:1])  # the first pass is slower than those after it
-        begun = time.monotonic()
-        self.bench.encode(arguments["encoder"], reading, indices)
-        return (time.monotonic() - begun) / len(indices)
-
     def seconds(self, episodes: int = EPISODES[0]) -> float:
         """Estimate how long the trial takes, with trainings of so many episodes.
 
@@ -205,10 +210,10 @@ class Trial:
         """
         clips = len(self.bench.clips)
         if not self.model.lr:
-            return clips * self.seconds_a_clip
+            return clips * self.bench.seconds_a_clip(self.model.options)
         trainings = self.bench.folds.count + 1
         episode = 2 * self.way + CROPS * clips / 2 / episodes
-        return self.seconds_a_clip * trainings * (episodes * episode + clips)
+        return self.bench.seconds_a_clip(self.model.options) * trainings * (episodes * episode + clips)
 
     @property
     def way(self) -> int:
@@ -258,6 +263,17 @@ class Trial:
         weights = self.model.options.get("weights")
         return {"adapter_path": self._train(np.flatnonzero(rest), fold), "weights": weights}
 
+    @cached_property
+    def crops(self) -> int:
+        """Return the crops for which the frozen layers are computed once; 0 where something trains before them."""
+        adapter = {"adapter": self.model.adapter} if self.model.adapter else {}
+        encoder, _ = create_encoder(MatchingOptions(**self.model.options, **adapter))
+        try:
+            split_encoder(encoder)
+        except D2STError:
+            return 0
+        return CROPS
+
     def _check_time(self) -> None:
         """Give up what takes much longer than thought, by the folds that are done."""
         now = time.monotonic()
@@ -265,7 +281,7 @@ class Trial:
             self._longest = max(self._longest, now - self._begun)
             still = self._longest * (self.bench.folds.count - len(self._seen) + 1)  # and the training on all clips
             if still > PATIENCE * max(0.0, self.bench.seconds_left):
-                raise TooLong(f"a fold took {self._longest / 60:.1f} minutes, and {still / 60:.0f} more are needed")
+                raise GivenUp(f"a fold took {self._longest / 60:.1f} minutes, and {still / 60:.0f} more are needed")
         self._begun = now
 
     def tokens(self, head: Head, fold: int) -> Tensor:
@@ -277,9 +293,11 @@ class Trial:
     def _train(self, indices: np.ndarray, fold: int) -> str:
         """Train an adapter on some of the clips, by the code of ``d2st train``; returns its folder."""
         list_file = self.work / str(self.episodes) / ("all.csv" if fold < 0 else f"fold{fold}.csv")
-        _write_list(list_file, self.bench.clips, indices)
+        classes = _write_list(list_file, self.bench.clips, indices)
+        if classes < 2:
+            raise GivenUp("a training needs two clips of two classes or more, also when some are held out")
         config, data = self.bench.config, Path(self.bench.config.clips)
-        options = {**self.model.options, "lr": self.model.lr}
+        options = {**self.model.options, "lr": self.model.lr, "prefix_crops": self.crops}
         if self.model.adapter:
             options["adapter"] = self.model.adapter
         result = train(
@@ -287,7 +305,7 @@ class Trial:
                 **options,
                 data=str(data.parent if data.is_file() else data),
                 split=str(list_file),
-                way=self.way,
+                way=min(self.way, classes),
                 symmetric=True,
                 class_loss=1.0,
                 episodes=self.episodes,
@@ -297,7 +315,6 @@ class Trial:
                 weight_decay=0.0,
                 flip=False,  # to the left and to the right may be different actions
                 validate_every=0,
-                prefix_crops=CROPS,
                 seed=config.seed,
                 device=config.device,
                 precision=config.precision,
@@ -320,8 +337,8 @@ class Trial:
         return classifier
 
 
-def _write_list(file: Path, clips: ClipSet, indices: np.ndarray) -> None:
-    """Write a list file of clips whose class has two of them, which an episode needs."""
+def _write_list(file: Path, clips: ClipSet, indices: np.ndarray) -> int:
+    """Write a list file of clips whose class has two of them, which an episode needs; gives the number of classes."""
     labels = clips.labels[indices]
     counts = np.bincount(labels, minlength=len(clips.classes))
     rows = [
@@ -334,3 +351,4 @@ def _write_list(file: Path, clips: ClipSet, indices: np.ndarray) -> None:
             csv.writer(content).writerows([("path", "label"), *rows])
 
     write_atomic(file, write)
+    return int((counts > 1).sum())

@@ -216,11 +216,16 @@ def _add_unknown(page: Page, report: dict) -> None:
     if not found:
         return
     page.heading("Clips of none of the classes")
-    others = "cannot be said with two classes" if np.isnan(found["others"]) else f"{100 * found['others']:.0f} of 100"
-    page.text(
-        f"Answered 'unknown': {others} clips of an action without examples, and {100 * found['own']:.0f} of 100 clips "
-        f"of the classes themselves. Each class was taken out of the examples in turn."
-    )
+    page.text(f"Answered 'unknown' are {100 * found['own']:.0f} of 100 clips of the classes themselves.")
+    if np.isnan(found["others"]):
+        page.text(
+            "What becomes of other actions cannot be said with two classes: without one there is nothing to compare."
+        )
+    else:
+        page.text(
+            f"And {100 * found['others']:.0f} of 100 clips of an action without examples: each class was taken out of "
+            f"the examples in turn."
+        )
 
 
 def _add_clips(page: Page, report: dict) -> None:
