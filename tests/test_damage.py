@@ -29,12 +29,12 @@ from d2st.data.video import interlaced as fields
 from d2st.data.video import open as readers
 from d2st.data.video import reader as video
 from d2st.data.video import truncation as ends
+from d2st.data.video.open import shortest_and_longest
 from d2st.data.video.reader import VideoError, VideoWarning
 from d2st.data.video.stream import open_stream
 from d2st.evaluation.classification import ReadViews
 from d2st.features.encode import ReadFrames
 from d2st.features.runner import _Views
-from d2st.spotting.windows import lengths_for
 
 RULES = [frames.build("uniform", 8), frames.build("uniform", 1), frames.build("rate50", 4), frames.build("stride", 4)]
 
@@ -443,7 +443,7 @@ def test_one_clip_never_stops_the_others(tmp_path, monkeypatch, workers):
     assert ["29 is not" in entry for entry in map(str, (scored[i] for i in range(len(found))))] == [
         clip.path.name == "bad.mp4" for clip in found.clips
     ]
-    assert lengths_for(found)[0] == 0.32  # 10 frames of 25 a second, divided by 1.25
+    assert shortest_and_longest(clip.path for clip in found.clips) == (0.4, 0.4)  # 10 frames of 25 a second
     episodes = EpisodeClips(found, EpisodeSampler(found.labels, 2, 1, 1), sample, lambda x: x, lambda x: x)
     batches = ClipBatches(found, 3, sample, lambda x: x, 0)
     for entries in ([episodes[i] for i in range(8)], [batches[i] for i in range(4)]):

@@ -139,11 +139,11 @@ def compiled(blocks):
     ids=["embedding", "aim", "dist", "maps", "compiled blocks", "compiled"],
 )
 def test_what_has_no_prefix_goes_the_ordinary_way(build):
-    assert isinstance(watching._windows_encoder(build()), WholeWindows)
+    assert isinstance(watching.windows_encoder(build()), WholeWindows)
 
 
 def test_heads_that_need_no_maps_share_frames():
-    assert isinstance(watching._windows_encoder(classifier(head="otam")), SharedFrames)
+    assert isinstance(watching.windows_encoder(classifier(head="otam")), SharedFrames)
 
 
 def test_features_that_are_not_finite_name_their_window():

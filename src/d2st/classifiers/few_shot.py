@@ -17,7 +17,7 @@ from ..data import sampling as frame_sampling
 from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, open_dataset
 from ..data.transforms import transform_onto
-from ..data.video.open import Video, read_any
+from ..data.video.open import Video, read_any, shortest_and_longest
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
 from ..factory.heads import load_or_create_head, name_features, warn_untrained
@@ -62,6 +62,7 @@ class FewShotClassifier(HubModel):
         transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
         support: class -> its encoded example clips.
         names: features of the names of classes that were asked for, each made once.
+        seconds: class -> of its shortest and of its longest example clip, where they are known.
 
     Raises:
         D2STError: an option cannot be used, or the calibration is of another model.
@@ -99,6 +100,7 @@ class FewShotClassifier(HubModel):
         self.text = checked("FewShotClassifier", "text", text, TextConfig | None)
         self.support: dict[str, EncodedClips] = {}
         self.names: dict[str, Tensor] = {}
+        self.seconds: dict[str, tuple[float, float]] = {}
         self.reject_rate = reject_rate
         if isinstance(calibration, str | Path):
             calibration = CalibrationFile.read(calibration)
@@ -160,7 +162,9 @@ class FewShotClassifier(HubModel):
             return self
         if not support:
             raise D2STError("A support set needs at least one class with at least one clip.")
+        support = {name: _listed(name, clips) for name, clips in support.items()}
         self.support = {name: self._encode_class(name, clips) for name, clips in support.items()}
+        self._time_anew(support)
         return self
 
     def fit_clips(self, clips: ClipSet, source: str | Path, **loading: object) -> SupportClips:
@@ -185,6 +189,8 @@ class FewShotClassifier(HubModel):
             name: self._checked_class(name, frames[labels == label], tokens[labels == label])
             for label, name in enumerate(clips.classes)
         }
+        own = zip(clips.classes, found.clips.by_class, strict=True)
+        self._time_anew({name: [found.clips.clips[i].path for i in of_class] for name, of_class in own})
         return found
 
     def add_class(self, name: str, clips: Iterable[Video]) -> None:
@@ -193,11 +199,13 @@ class FewShotClassifier(HubModel):
         Raises:
             D2STError: no clips, or one that cannot be read.
         """
+        clips = _listed(name, clips)
         new = self._encode_class(name, clips)
         old = self.support.get(name)
         if old:
             new = EncodedClips(torch.cat([old.frames, new.frames]), torch.cat([old.tokens, new.tokens]))
         self.support[name] = new
+        self.time_clips(name, clips)
 
     def set_class(self, name: str, frames: Tensor, tokens: Tensor | None = None) -> None:
         """Take a class from clips that are encoded already, and forget its clips before.
@@ -208,6 +216,23 @@ class FewShotClassifier(HubModel):
             tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
         """
         self.support[name] = self._checked_class(name, frames, tokens)
+        self.seconds.pop(name, None)
+
+    def time_clips(self, name: str, clips: Iterable[Video]) -> None:
+        """Note how long example clips of a class take, which says how long windows of a longer video should be.
+
+        Args:
+            name: of the class.
+            clips: more of its examples; those that do not tell how long they are count for nothing.
+        """
+        spans = [span for span in (self.seconds.get(name), shortest_and_longest(clips)) if span]
+        if spans:
+            self.seconds[name] = min(span[0] for span in spans), max(span[1] for span in spans)
+
+    def _time_anew(self, support: Mapping[str, Iterable[Video]]) -> None:
+        self.seconds = {}
+        for name, clips in support.items():
+            self.time_clips(name, clips)
 
     def remove_class(self, name: str) -> None:
         """Forget a class.
@@ -220,15 +245,11 @@ class FewShotClassifier(HubModel):
                 f"There is no class '{name}' to remove; the classes are: {', '.join(self.support) or 'none'}."
             )
         del self.support[name]
+        self.seconds.pop(name, None)
 
-    def _encode_class(self, name: str, clips: Iterable[Video]) -> EncodedClips:
+    def _encode_class(self, name: str, clips: Sequence[Video]) -> EncodedClips:
         check_name(name)
-        if isinstance(clips, str | Path | Tensor):
-            raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
-        encoded = [self.encode(clip) for clip in clips]
-        if not encoded:
-            raise D2STError(f"Class '{name}' has no clips; give at least one.")
-        return stack(encoded)
+        return stack([self.encode(clip) for clip in clips])
 
     @torch.no_grad()
     def _checked_class(self, name: str, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
@@ -372,7 +393,7 @@ class FewShotClassifier(HubModel):
         tokens = {name: own.tokens for name, own in self.support.items()} if self.head.needs_maps else {}
         names = {} if self.name_features(self.classes) is None else {name: self.names[name] for name in self.support}
         origin = Origin.of(self.encoder, self.head)
-        return SavedSupport(origin, self.reading, clips, tokens, names).write(path)
+        return SavedSupport(origin, self.reading, clips, tokens, names, self.seconds).write(path)
 
     def load_support(self, path: str | Path) -> Self:
         """Take the classes of a support file, and forget those before.
@@ -392,7 +413,7 @@ class FewShotClassifier(HubModel):
         self.support = {
             name: self._checked_class(name, clips, saved.tokens.get(name)) for name, clips in saved.clips.items()
         }
-        self.names = dict(saved.names)
+        self.names, self.seconds = dict(saved.names), dict(saved.seconds)
         return self
 
     def _save_pretrained(self, folder: Path) -> None:
@@ -447,3 +468,13 @@ class FewShotClassifier(HubModel):
         for name in ("frames", "sampling", "transforms"):
             options[name] = getattr(saved.reading, name)
         return cls(encoder, head, **options)._take(saved, folder / SUPPORT)
+
+
+def _listed(name: str, clips: Iterable[Video]) -> list[Video]:
+    """List the clips of a class, at least one."""
+    if isinstance(clips, str | Path | Tensor):
+        raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
+    listed = list(clips)
+    if not listed:
+        raise D2STError(f"Class '{name}' has no clips; give at least one.")
+    return listed

@@ -1,6 +1,7 @@
 """Encoded clips of a support set, and the one file that keeps them."""
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -79,6 +80,7 @@ class SavedSupport:
         clips: class -> (K, T, D) features of the encoder.
         tokens: class -> (K, T', D') of the head, where they cannot be made from the features again.
         names: class -> (D') features of its name, where the head uses them.
+        seconds: class -> of its shortest and of its longest clip, where they are known.
     """
 
     origin: Origin
@@ -86,6 +88,7 @@ class SavedSupport:
     clips: Mapping[str, Tensor]
     tokens: Mapping[str, Tensor] = field(default_factory=dict)
     names: Mapping[str, Tensor] = field(default_factory=dict)
+    seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def write(self, path: str | Path) -> Path:
         """Write the file in one step; missing folders are created."""
@@ -104,6 +107,7 @@ class SavedSupport:
             "frames": str(self.reading.frames),
             "sampling": self.reading.sampling,
             "reading": json.dumps(self.reading.to_dict()),
+            "seconds": json.dumps([self.seconds.get(name) for name in self.clips]),
             **asdict(self.origin),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,11 +141,12 @@ class SavedSupport:
                 raise ValueError("not as many tokens as clips")
             origin = Origin(about["backbone"], about["adapter"], about["head"], about["fingerprint"])
             reading = _reading(about, path)
+            seconds = _seconds(parse(about.get("seconds", "[]"), f"{where}: its seconds", REMEDY), classes)
         except (ValueError, KeyError, TypeError) as error:
             if isinstance(error, D2STError):
                 raise
             raise D2STError(f"{where} cannot be read ({error}); save it again.") from error
-        return cls(origin, reading, frames, tokens, names)
+        return cls(origin, reading, frames, tokens, names, seconds)
 
     def check(self, path: str | Path, origin: Origin, reading: ClipReading) -> None:
         """Refuse a model or a way of reading clips that are not those of the file; another precision is told."""
@@ -182,6 +187,17 @@ def _check_features(features: Iterable[Tensor], dimensions: int) -> None:
         shapes.add(tensor.shape[-2:])
     if len(shapes) > 1:
         raise ValueError("its classes have features of different shapes")
+
+
+def _seconds(found: object, classes: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Pick how long clips are of the classes of which it is known; files of before tell it of none."""
+    if not isinstance(found, list) or len(found) not in (0, len(classes)):
+        raise ValueError("its seconds are not those of its classes")
+    known = {name: tuple(span) for name, span in zip(classes, found, strict=False) if span is not None}
+    for span in known.values():
+        if len(span) != 2 or not 0 < span[0] <= span[1] < math.inf:
+            raise ValueError("its seconds are no lengths of clips")
+    return known
 
 
 def _reading(about: Mapping[str, str], path: str | Path) -> ClipReading:

@@ -333,7 +333,9 @@ class Trial:
         classifier = FewShotClassifier(**arguments, precision=config.precision, reject_rate=config.reject_rate)
         frames = self.bench.encode(arguments["encoder"], reading).values[:, 0]
         for label, name in enumerate(self.bench.clips.classes):
-            classifier.set_class(name, frames[self.bench.clips.labels == label])
+            own = self.bench.clips.labels == label
+            classifier.set_class(name, frames[own])
+            classifier.time_clips(name, [self.bench.clips.clips[i].path for i in np.flatnonzero(own)])
         return classifier
 
 

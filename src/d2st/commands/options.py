@@ -15,7 +15,7 @@ from ..features.options import EncodingOptions
 from ..spotting.options import SegmentOptions
 from ..training.options import EpisodicScheduleOptions, EpisodicTrainingOptions, RunOptions
 from ..utils.config import option, reuse
-from ..utils.limits import COUNT, NOT_NEGATIVE, SEED
+from ..utils.limits import COUNT, NOT_NEGATIVE, POSITIVE, SEED
 from ..utils.options import AskedPrecision, ComputeOptions, Decoder
 
 if TYPE_CHECKING:
@@ -175,11 +175,6 @@ class SpotConfig(FewShotOptions, SegmentOptions):
 
     support: str | None = reuse(SupportOptions, "support", help="folder with a folder of example clips for each action")
     video: str = option("", "file to search, or a folder of its frames")
-    classifier: str | None = reuse(
-        SupportOptions,
-        "classifier",
-        help="folder of a saved classifier, instead of support and model; --lengths is needed then",
-    )
     sampling: Sampling | None = reuse(
         ReadingOptions,
         "sampling",
@@ -200,6 +195,30 @@ class SpotConfig(FewShotOptions, SegmentOptions):
         "decoder",
         help="of the examples' video files: pyav, or torchcodec where it is installed; PyAV streams the video",
     )
+
+
+@dataclass(frozen=True)
+class LiveConfig(FewShotOptions):
+    """Name actions while they happen, in front of a camera, in a stream or in a file. Ctrl-C ends it with a summary."""
+
+    source: str = option(
+        "",
+        "number of a camera, of which 0 is the first; a file, which is played at its own speed; or the address of a "
+        "stream that begins with rtsp, rtsps, http, https or udp",
+    )
+    support: str | None = reuse(SpotConfig, "support")
+    sampling: Sampling | None = reuse(SpotConfig, "sampling")
+    lengths: tuple[float, ...] | float | None = reuse(
+        SegmentOptions, "lengths", help="of the windows in seconds; None takes them from the examples"
+    )
+    loop: bool = option(False, "play a file again and again")
+    seconds: float | None = option(
+        None, "after which it ends; None is Ctrl-C, or the end of a file that is played once", **POSITIVE
+    )
+    jsonl: str | None = option(
+        None, "file that gets a JSON object a line for each answer, behind what is in it; - is stdout"
+    )
+    workers: int = reuse(ComputeOptions, "workers", help="processes that read the examples")
 
 
 @dataclass(frozen=True)

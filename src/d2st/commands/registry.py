@@ -174,6 +174,17 @@ COMMANDS = {
         _watched_to_the_end,
         words=("support", "video"),
     ),
+    "live": Command(
+        "commands.options:LiveConfig",
+        "commands.live:live",
+        "the actions before a camera, in a stream or in a file, while they happen (live SOURCE)",
+        ("source", "classifier", "support", "seconds", "jsonl"),
+        (
+            "live 0 --classifier recognizer",
+            "live clip.mp4 --loop --support examples/ --adapter runs/first/best --jsonl answers.jsonl",
+        ),
+        words=("source",),
+    ),
     "reproduce": Command(
         "commands.tool_options:ReproduceConfig",
         "reproduce:reproduce",

@@ -109,7 +109,7 @@ def spot(config: SpotConfig) -> dict:
                 f"Windows are read uniformly and the support clips with sampling {classifier.sampling}; "
                 f"--sampling uniform reads both alike."
             )
-        lengths = lengths_for(support.clips) if config.lengths is None else config.lengths
+        lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
         lengths = lengths if isinstance(lengths, tuple) else (lengths,)
         config = replace(config, lengths=lengths, gap=min(lengths) / 2 if config.gap is None else config.gap)
         windows = WindowLog(classifier.classes, config.out)

@@ -55,13 +55,13 @@ def watch(
     smaller = classifier.encoder.preprocessing.fit(classifier.reading.transforms)
     frames = ((time, Frame(smaller(torch.from_numpy(picture).permute(2, 0, 1)))) for time, picture in video)
     windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
-    encode = _windows_encoder(classifier)
+    encode = windows_encoder(classifier)
     while batch := list(islice(windows, batch_size)):
         logits = classifier.logits(encode(batch).tokens)
         yield Seen(np.array([(window.start, window.end) for window in batch]), logits.numpy())
 
 
-def _windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFrames":
+def windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFrames":
     """Choose how windows are encoded; heads that need maps take those of whole windows."""
     suffix = None if classifier.head.needs_maps else split_for_inference(classifier.encoder)
     return WholeWindows(classifier) if suffix is None else SharedFrames(classifier, suffix)

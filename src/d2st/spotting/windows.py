@@ -6,41 +6,33 @@ shows then, so the rate may vary and frames may be missing. Windows that show th
 """
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import ceil, floor, log
 
 from torch import Tensor
 
-from ..data.datasets import Clip, ClipSet
-from ..data.video.errors import VideoError
-from ..data.video.open import duration
 from ..errors import D2STError
 
 # Timestamps are rounded (Matroska: to milliseconds); a frame this much ahead of a moment, in seconds, counts as shown.
 _EPSILON = 1e-6
 
 
-def lengths_for(clips: ClipSet | None) -> tuple[float, ...]:
-    """Choose lengths of windows, in seconds, that suit actions as long as the clips of a support set.
+def lengths_for(seconds: Mapping[str, tuple[float, float]]) -> tuple[float, ...]:
+    """Choose lengths of windows, in seconds, that suit actions as long as the examples of a classifier.
+
+    Args:
+        seconds: class -> of its shortest and of its longest example, as far as they are known.
 
     Raises:
-        D2STError: there are no clips, or nothing says how long they are.
+        D2STError: nothing says how long they are.
     """
-    known = [seconds for clip in (clips.clips if clips else ()) if (seconds := _duration(clip))]
-    if not known:
+    if not seconds:
         raise D2STError(
             "How long the actions take is not known from the support set; give lengths of windows in seconds, such as "
             "--lengths 2,3,4.5."
         )
-    return ladder(min(known), max(known))
-
-
-def _duration(clip: Clip) -> float | None:
-    try:
-        return duration(clip.path)
-    except VideoError:
-        return None  # it is passed over, and named, where it is read
+    return ladder(min(shortest for shortest, _ in seconds.values()), max(longest for _, longest in seconds.values()))
 
 
 def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:

@@ -42,7 +42,7 @@ def open_video(path: str | os.PathLike):
     with container:
         if set(container.format.name.split(",")) & _PLAYLISTS:
             raise VideoError(path, f"it is a playlist ({container.format.name}), not a video")
-        stream = _video_stream(path, container)
+        stream = video_stream(path, container)
         check_size(path, *stored_size(stream))
         stream.codec_context.thread_count = 1
         yield container, stream
@@ -65,7 +65,7 @@ def _check_file(path: str | os.PathLike, inside: Span | None) -> None:
         raise VideoError(path, "the shard ends before the clip does; pack it again")
 
 
-def _video_stream(path: str | os.PathLike, container):
+def video_stream(path: str | os.PathLike, container):
     """Return the first stream that the file marks as default, else the first; cover pictures are none."""
     from av.stream import Disposition
 

@@ -1,7 +1,8 @@
 """Read a clip of any kind: a video file, a folder of extracted frames, or a file of a frame store."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -15,7 +16,7 @@ from ..pack.shard import span
 from ..sampling import Sampler
 from . import frame_file, frame_folder
 from . import reader as video_file
-from .errors import clip_errors
+from .errors import VideoError, clip_errors
 from .reader import VideoInfo
 
 Video = str | Path | Tensor  # a clip as people give it, see ``read_any``
@@ -114,3 +115,13 @@ def duration(path: str | os.PathLike) -> float | None:
     """
     about = probe(path)
     return about.frames / about.fps if about.frames and about.fps else None
+
+
+def shortest_and_longest(clips: Iterable[Video]) -> tuple[float, float] | None:
+    """Return the seconds of the shortest and of the longest of some clips; None where none of them tells."""
+    seconds = []
+    for clip in clips:
+        with suppress(VideoError):  # it is told where it is read
+            known = None if isinstance(clip, Tensor) else duration(clip)
+            seconds += [known] if known else []
+    return (min(seconds), max(seconds)) if seconds else None
