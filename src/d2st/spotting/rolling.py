@@ -18,6 +18,7 @@ class RollingFrames:
         most: frames that are kept.
 
     Attributes:
+        seconds: as given; may change.
         came: frames that came.
         dropped: of these, the ones that no window has reached: they came too fast, or had gone when the next window
             was cut.
@@ -26,7 +27,6 @@ class RollingFrames:
     def __init__(self, seconds: float, most: int = MOST) -> None:
         self.seconds, self.most = seconds, most
         self.came = self.dropped = 0
-        self._apart = seconds / most
         self._seen = float("-inf")  # the newest frame of the last window
         self._times: list[float] = []
         self._frames: list[Frame] = []
@@ -38,7 +38,7 @@ class RollingFrames:
     def wants(self, time: float) -> bool:
         """Tell whether a frame is kept, or comes too soon after the one before."""
         with self._new:
-            return not self._times or time - self._times[-1] >= self._apart * (1 - _EPSILON)
+            return not self._times or time - self._times[-1] >= self.seconds / self.most * (1 - _EPSILON)
 
     def put(self, time: float, frame: Frame) -> None:
         """Take the next frame, and let those go that the longest window no longer shows; times rise."""
@@ -83,10 +83,11 @@ class RollingFrames:
             filled = [length for length in lengths if end - length >= self._times[0] - _EPSILON]
             return [self._window(end - length, end, count) for length in filled]
 
-    def within(self, start: float) -> list[Frame]:
-        """List the frames from a moment on."""
+    def within(self, start: float, end: float) -> list[tuple[float, Frame]]:
+        """List the times and frames that are shown between two moments, as far as they are kept."""
         with self._new:
-            return self._frames[max(0, bisect_right(self._times, start + _EPSILON) - 1) :]
+            first, last = (bisect_right(self._times, moment + _EPSILON) for moment in (start, end))
+            return list(zip(self._times, self._frames, strict=True))[max(0, first - 1) : last]
 
     @property
     def rate(self) -> float:

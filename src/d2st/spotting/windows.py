@@ -18,11 +18,12 @@ from ..errors import D2STError
 _EPSILON = 1e-6
 
 
-def lengths_for(seconds: Mapping[str, tuple[float, float]]) -> tuple[float, ...]:
+def lengths_for(seconds: Mapping[str, tuple[float, float]], margin: float = 1.25) -> tuple[float, ...]:
     """Choose lengths of windows, in seconds, that suit actions as long as the examples of a classifier.
 
     Args:
         seconds: class -> of its shortest and of its longest example, as far as they are known.
+        margin: how much shorter and longer than these an action may be, as a factor.
 
     Raises:
         D2STError: nothing says how long they are.
@@ -32,7 +33,8 @@ def lengths_for(seconds: Mapping[str, tuple[float, float]]) -> tuple[float, ...]
             "How long the actions take is not known from the support set; give lengths of windows in seconds, such as "
             "--lengths 2,3,4.5."
         )
-    return ladder(min(shortest for shortest, _ in seconds.values()), max(longest for _, longest in seconds.values()))
+    spans = seconds.values()
+    return ladder(min(shortest for shortest, _ in spans), max(longest for _, longest in spans), margin)
 
 
 def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ _environment.filters["percent"] = _percent
 _environment.globals["SHOWN"] = SHOWN
 _HTML = _environment.from_string(Path(__file__).with_name("cards.html").read_text("utf-8")).module
 TITLE = str(_HTML.title())
+LIVE = str(_HTML.live())
 
 
 def status(progress: Progress | None = None, message: str = "", wrong: bool = False) -> str:

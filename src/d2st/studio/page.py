@@ -15,7 +15,7 @@ from .sessions import Sessions
 
 _ENTER = "() => { const t = sessionStorage.getItem('d2st') || ''; sessionStorage.removeItem('d2st'); return [t] }"
 _KEEP = "(token) => { window.d2stToken = token; return [] }"
-_PRESSED = Path(__file__).with_name("cards.js").read_text("utf-8")
+_PRESSED, _LIVE = (Path(__file__).with_name(name).read_text("utf-8") for name in ("cards.js", "live.js"))
 _QUIET = {"preprocess": False, "show_progress": "hidden", "api_visibility": "private"}
 
 Values = dict[Component, object]
@@ -43,11 +43,14 @@ class Page:
                 several = len(names) > 1
                 self.model = gr.Dropdown(names, value=names[0], label="Recognizer", visible=several, min_width=300)
                 self.about = gr.HTML(min_width=300)
-            with gr.Row(equal_height=False):
+            with gr.Tab("Clips"), gr.Row(equal_height=False):
                 with gr.Column(min_width=320):
                     self._lay_out_teaching()
                 with gr.Column(min_width=320):
                     self._lay_out_recognizing()
+            with gr.Tab("Live"):
+                self.live = gr.HTML(cards.LIVE, js_on_load=_LIVE)
+                self.seen = gr.HTML(cards.status())
             self._connect()
 
     def _lay_out_teaching(self) -> None:
@@ -92,6 +95,8 @@ class Page:
         change = _with_errors_in(self._change_model, self.taught)
         self.model.select(change, [self.token, self.model], [*settings, *teaching, *asking], **_QUIET)
         self.answers.look(_with_errors_in(self._look, self.asked), self.token, asking, **_QUIET)
+        seen = _with_errors_in(self._add_seen, self.seen)
+        self.live.seen(seen, self.token, [self.seen, *teaching], **_QUIET)
         self.blocks.unload(self._leave)
 
     def _enter(self, token: str, request: gr.Request) -> Values:
@@ -146,6 +151,12 @@ class Page:
         session = self.sessions.get(token)
         session.look(getattr(event, "number", None))
         yield {self.asked: cards.status(), self.answers: cards.answers(session)}
+
+    def _add_seen(self, token: str, event: gr.EventData) -> Iterator[Values]:
+        session, name = self.sessions.get(token), _text(getattr(event, "name", None))
+        example = session.add_seen(name)
+        said = f"Added what the camera showed as '{example.name}', an example of '{' '.join(name.split())}'."
+        yield {self.seen: cards.status(message=said), self.taught: cards.status(), self.actions: cards.actions(session)}
 
     def _change_model(self, token: str, name: str) -> Iterator[Values]:
         session = self.sessions.get(token)

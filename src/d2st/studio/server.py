@@ -10,7 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
-from starlette.responses import PlainTextResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from ..errors import D2STError
 from ..utils.console import tell
@@ -61,7 +63,7 @@ def _run(listening: socket.socket, sessions: Sessions) -> None:
 
 
 def _app(sessions: Sessions, host: str, port: int):
-    """Build the web application: the page, and the two files that it offers."""
+    """Build the web application: the page, the two files that it offers, and what its camera sends and asks."""
     import gradio
     from fastapi import FastAPI
 
@@ -76,6 +78,19 @@ def _app(sessions: Sessions, host: str, port: int):
     @app.get("/answers/{token}")
     def answers(token: str) -> Response:
         return _download("answers.csv", lambda: cards.table(sessions.get(token)).encode())
+
+    @app.post("/live/{token}/frame")
+    async def frame(token: str, at: float, request: Request) -> Response:
+        content = await request.body()
+        return await run_in_threadpool(_json, lambda: sessions.get(token).camera.take(at, content))
+
+    @app.post("/live/{token}/answer")
+    def answer(token: str) -> Response:
+        return _json(lambda: sessions.get(token).answer_live())
+
+    @app.post("/live/{token}/start")
+    def start(token: str) -> Response:
+        return _json(lambda: sessions.get(token).camera.start())
 
     page = Page(sessions).blocks.queue(api_open=False, max_size=100)
     page.has_launched = page.is_running = True  # else gradio takes any path for an upload
@@ -115,6 +130,13 @@ def _download(name: str, make: Callable[[], bytes]) -> Response:
         return PlainTextResponse(str(error), 404)
     headers = {"content-disposition": f'attachment; filename="{name}"', "cache-control": "no-store"}
     return Response(content, media_type="application/octet-stream", headers=headers)
+
+
+def _json(work: Callable[[], dict | None]) -> Response:
+    try:
+        return JSONResponse(work() or {})
+    except D2STError as error:
+        return PlainTextResponse(str(error), 400)
 
 
 def _listen(host: str, port: int) -> socket.socket:

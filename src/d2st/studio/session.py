@@ -12,6 +12,7 @@ from ..errors import D2STError
 from ..utils.console import tell
 from . import answers, clips
 from .answers import Answer, Example
+from .camera import PageCamera
 from .clips import Upload, UploadFolder
 from .models import ModelCache
 
@@ -55,6 +56,7 @@ class Session:
         self.model = models.get(models.names[0])
         self.classifier = self.model.classifier()
         self.examples: dict[str, list[Example]] = {}
+        self.camera = PageCamera()
         self.never_unknown = True  # whether nothing says what a clip of none of the actions looks like
         self.answers: list[Answer] = []
         self.looks: dict[int, str | None] = {}  # number of an answer -> where the adapters read its clip
@@ -97,7 +99,8 @@ class Session:
     def remove(self, name: str) -> None:
         """Forget an action and its clips."""
         with self._changing_examples():
-            self.classifier.remove_class(name)
+            with self.models.lock:
+                self.classifier.remove_class(name)
             clips.remove([example.clip for example in self.examples.pop(name)])
 
     def remove_example(self, name: str, key: str) -> str:
@@ -122,8 +125,10 @@ class Session:
             if len(examples) == 1:
                 raise D2STError(f"{removed.name} is the only example of '{name}'; remove the action instead.")
             kept = [i for i, example in enumerate(examples) if example is not removed]
-            encoded = self.classifier.support[name]
-            self.classifier.set_class(name, encoded.frames[kept], encoded.tokens[kept])
+            with self.models.lock:
+                encoded = self.classifier.support[name]
+                self.classifier.set_class(name, encoded.frames[kept], encoded.tokens[kept])
+                self.classifier.time_clips(name, [examples[i].clip.path for i in kept if examples[i].clip])
             self.examples[name] = [examples[i] for i in kept]
             clips.remove([removed.clip])
             return removed.name
@@ -152,6 +157,28 @@ class Session:
                     self.passed_over.append(_sentence(error, upload))
                 progress.done += 1
                 yield progress
+
+    def answer_live(self) -> dict:
+        """Answer what the page's camera shows now; see :meth:`d2st.studio.camera.PageCamera.answer`."""
+        with self.models.lock:
+            calibrated = len(self.examples) > 1 and not self.never_unknown
+            return self.camera.answer(self.classifier, calibrated)
+
+    def add_seen(self, name: str) -> Example:
+        """Teach that what the camera showed in the last window was an action; the clip is kept as an upload is.
+
+        Raises:
+            D2STError: no name, no window yet, too many examples, or no space.
+        """
+        name = _checked_name(name)
+        if self.count >= self.max_clips:
+            raise D2STError(f"This page keeps {self.max_clips} examples; remove some, or an action.")
+        with self._changing_examples():
+            clip = self.camera.keep(self.folder, self.uploads)
+            with _removed_on_error(clip):
+                example = self._learn(self.classifier, name, clip, [])
+            self.examples.setdefault(name, []).append(example)
+            return example
 
     def change_model(self, name: str) -> Iterator[Progress]:
         """Let another model look at all examples; nothing is changed before it has seen them all.
@@ -244,6 +271,7 @@ class Session:
             frames, notes = clips.read(classifier, clip)
             example = Example(clip.name, clip, answers.small_frames(frames))
             classifier.add_class(name, [classifier.transform(frames)])
+            classifier.time_clips(name, [clip.path])
         problems += notes
         return example
 

@@ -1,0 +1,159 @@
+"""Take the pictures of a page's camera, answer what the newest ones show, and keep the last window as a clip.
+
+The pictures stay in memory, the newest few seconds of them; nothing is written before the user says what it was.
+"""
+
+import io
+import math
+import secrets
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.support_set import EncodedClips
+from ..errors import D2STError
+from ..spotting.now import surest
+from ..spotting.rolling import RollingFrames
+from ..spotting.windows import Frame, Window, lengths_for
+from .clips import Upload, UploadFolder
+
+USUAL = 2.0  # seconds of a window where no example tells how long an action takes
+LONGEST = 30.0  # seconds of a window
+KEPT = 256  # pictures
+SIDE = 1024  # pixels that a picture may have at most
+
+
+class PageCamera:
+    """The newest pictures of a page's camera.
+
+    Attributes:
+        frames: the pictures, as uint8 (3, H, W).
+        window: of the last answer.
+    """
+
+    def __init__(self) -> None:
+        self._kept = 0
+        self.start()
+
+    def start(self) -> None:
+        """Begin anew."""
+        self.frames = RollingFrames(USUAL, KEPT)
+        self.window: Window | None = None
+        self._last = -math.inf, ()  # time and size of the newest picture
+
+    def take(self, at: float, jpeg: bytes) -> None:
+        """Take a picture.
+
+        Args:
+            at: when it was taken, in seconds of the browser's clock; one that does not rise is passed over.
+            jpeg: the picture as a file.
+
+        Raises:
+            D2STError: it is no JPEG picture, or too large.
+        """
+        try:
+            picture = Image.open(io.BytesIO(jpeg), formats=["JPEG"])
+            if max(picture.size) > SIDE:
+                raise D2STError(f"A picture of the camera has {picture.size[0]} x {picture.size[1]} pixels, too many.")
+            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
+        except (OSError, ValueError, SyntaxError) as error:
+            raise D2STError("What came from the camera is no picture.") from error
+        before, size = self._last
+        if not before < at < math.inf:
+            return
+        self._last = at, picture.size
+        if size and size != picture.size:  # the camera was turned
+            self.frames.clear()
+        if self.frames.wants(at):
+            self.frames.put(at, Frame(pixels))
+
+    def answer(self, classifier: FewShotClassifier, calibrated: bool) -> dict:
+        """Answer what the newest windows show, as the page wants it.
+
+        Args:
+            classifier: that knows the actions, or none yet.
+            calibrated: whether its confidence says something.
+
+        Returns:
+            The answer (None while nothing is taught), what it is most like, the confidence (None where it says
+            nothing), the scores, the browser's time at which the window ended, its seconds, and the pictures a second;
+            nothing at all where no window is full, or nothing came since the last time.
+        """
+        # No margin: windows that were added as examples would make the next ones longer and longer.
+        lengths = lengths_for(classifier.seconds, margin=1) if classifier.seconds else (USUAL,)
+        lengths = sorted({min(length, LONGEST) for length in lengths})
+        self.frames.seconds = lengths[-1]
+        windows = self.frames.newest(lengths, classifier.frames)
+        if not windows:
+            return {}
+        if not classifier.classes:
+            self.window = windows[0]
+            return self._shown() | {"answer": None, "likeliest": None, "confidence": None, "scores": {}}
+        clips = [classifier.transform(torch.stack([frame.pixels for frame in window.frames])) for window in windows]
+        encoded = classifier.encode_all(torch.stack(clips), [str(window) for window in windows])
+        found = [classifier.match(EncodedClips(*clip)) for clip in zip(encoded.frames, encoded.tokens, strict=True)]
+        self.window, found = surest(windows, found)
+        confidence = found.confidence if calibrated else None
+        own = {"answer": found.answer, "likeliest": found.label, "confidence": confidence, "scores": found.scores}
+        return self._shown() | own
+
+    def _shown(self) -> dict:
+        window = self.window
+        return {"end": window.end, "seconds": window.end - window.start, "rate": self.frames.rate}
+
+    def keep(self, folder: Path, uploads: UploadFolder) -> Upload:
+        """Write the window of the last answer as a clip that loses nothing.
+
+        Args:
+            folder: of the page.
+            uploads: which knows how much space is left.
+
+        Raises:
+            D2STError: there was no answer yet, or there is no space.
+        """
+        if self.window is None:
+            raise D2STError("There is nothing to add yet: press Start, and wait until the first window is full.")
+        window = self.window
+        shown = self._whole(window)
+        size = sum(frame.pixels.nbytes for _, frame in shown)
+        with uploads.reserved(size) as fits:
+            if not fits:
+                raise D2STError(
+                    f"The studio keeps at most {uploads.max_total} MB of clips; remove actions, or close pages."
+                )
+            path = folder / f"{secrets.token_hex(8)}.mkv"
+            _write(path, [(max(0.0, at - window.start), frame.pixels) for at, frame in shown])
+        self._kept += 1
+        return Upload(f"camera {self._kept}", path)
+
+    def _whole(self, window: Window) -> list[tuple[float, Frame]]:
+        """List all pictures of a window with their times; those that were looked at where others have gone since."""
+        shown = self.frames.within(window.start, window.end)
+        if shown and shown[0][0] <= window.start:
+            return shown
+        step = (window.end - window.start) / len(window.frames)
+        return [(window.start + (k + 0.5) * step, frame) for k, frame in enumerate(window.frames)]
+
+
+def _write(path: Path, pictures: list[tuple[float, Tensor]]) -> None:
+    """Write times in seconds and pictures (3, H, W) as a video without loss."""
+    import av
+
+    seconds = pictures[-1][0] or 1.0  # of a single picture
+    with av.open(path, "w") as container:
+        stream = container.add_stream("ffv1", rate=Fraction(len(pictures) / seconds).limit_denominator(1000))
+        stream.height, stream.width = pictures[0][1].shape[1:]
+        stream.pix_fmt = "bgr0"
+        stream.codec_context.thread_count = 1
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for at, picture in pictures:
+            whole = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
+            frame = av.VideoFrame.from_ndarray(whole, format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = round(at * 1000), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
