@@ -183,11 +183,15 @@ def test_scores_say_how_well_a_window_fits_and_stands_out(small, folder):
     assert standing_out(np.zeros((5, 2))).max() < 0.5  # nothing stands out of a still video
 
 
-def test_a_saved_classifier_is_told_the_lengths(small, folder, tmp_path):
+def test_a_saved_classifier_knows_the_lengths_of_its_examples(small, folder, tmp_path):
     classifier, _, settings = create_classifier(config(small, folder))
+    assert classifier.seconds == dict.fromkeys(classifier.classes, (8 / 25, 10 / 25))
     classifier.save_pretrained(tmp_path / "saved")
     again = {"video": settings.video, "classifier": str(tmp_path / "saved"), "weights": settings.weights}
     again |= {"threshold": 0, "contrast": 0, "reject_rate": 1e-9, "device": "cpu"}
+    assert spot(SpotConfig(**again))["windows"] == spot(config(small, folder))["windows"]
+    classifier.seconds.clear()  # as it was saved before it knew them
+    classifier.save_pretrained(tmp_path / "saved")
     with pytest.raises(D2STError, match="--lengths"):
         spot(SpotConfig(**again))
     result = spot(SpotConfig(**again, lengths=0.5))

@@ -74,7 +74,7 @@ def _watch(
         if answer:
             state.answers += 1
             latencies.append(answer.latency)
-            write(record(answer, state.began))
+            write(record(answer, state.frames.began))
         show(answer)
         if stop.signal or (seconds is not None and time.monotonic() - state.began >= seconds):
             break
@@ -82,7 +82,7 @@ def _watch(
 
 
 def record(answer: LiveAnswer, began: float) -> dict:
-    """Give an answer as JSON holds it; ``began`` is when watching did, on the same clock."""
+    """Give an answer as JSON holds it; ``began`` is the time of the first frame, on the same clock."""
     found = answer.prediction
     return {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds"),

@@ -84,7 +84,7 @@ def _lines(state: State) -> Show:
         nonlocal before
         if answer and (answer.prediction.answer != before[0] or answer.end - before[1] > _SILENCE):
             before = answer.prediction.answer, answer.end
-            say(_line(answer, state.began), flush=True)
+            say(_line(answer, state.frames.began), flush=True)
 
     return show
 
@@ -123,7 +123,7 @@ class _Picture:
         parts: list[RenderableType] = [Text(printable(self.state), style="dim")]
         if self.newest:
             parts += [self._answer(self.newest), self._scores(self.newest)]
-            parts += [Text(printable(_line(change, self.state.began)), style="dim") for change in self.changes]
+            parts += [Text(printable(_line(change, self.state.frames.began)), style="dim") for change in self.changes]
         else:
             parts.append(Text("No answer yet: the first window is being filled."))
         return Group(*parts)

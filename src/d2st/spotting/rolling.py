@@ -19,6 +19,7 @@ class RollingFrames:
 
     Attributes:
         seconds: as given; may change.
+        began: time of the first frame; None before it.
         came: frames that came.
         dropped: of these, the ones that no window has reached: they came too fast, or had gone when the next window
             was cut.
@@ -27,6 +28,7 @@ class RollingFrames:
     def __init__(self, seconds: float, most: int = MOST) -> None:
         self.seconds, self.most = seconds, most
         self.came = self.dropped = 0
+        self.began: float | None = None
         self._seen = float("-inf")  # the newest frame of the last window
         self._times: list[float] = []
         self._frames: list[Frame] = []
@@ -44,6 +46,7 @@ class RollingFrames:
         """Take the next frame, and let those go that the longest window no longer shows; times rise."""
         with self._new:
             self.came += 1
+            self.began = time if self.began is None else self.began
             self._times.append(time)
             self._frames.append(frame)
             shown = bisect_right(self._times, time - self.seconds + _EPSILON) - 1

@@ -6,6 +6,7 @@ The pictures stay in memory, the newest few seconds of them; nothing is written 
 import io
 import math
 import secrets
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.prediction import Prediction
 from ..classifiers.support_set import EncodedClips
 from ..errors import D2STError
 from ..spotting.now import surest
@@ -61,7 +63,7 @@ class PageCamera:
             if max(picture.size) > SIDE:
                 raise D2STError(f"A picture of the camera has {picture.size[0]} x {picture.size[1]} pixels, too many.")
             pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
-        except (OSError, ValueError, SyntaxError) as error:
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise D2STError("What came from the camera is no picture.") from error
         before, size = self._last
         if not before < at < math.inf:
@@ -91,20 +93,15 @@ class PageCamera:
         windows = self.frames.newest(lengths, classifier.frames)
         if not windows:
             return {}
-        if not classifier.classes:
+        if classifier.classes:
+            self.window, found = surest(windows, _match(classifier, windows))
+            confidence = found.confidence if calibrated else None
+            said = {"answer": found.answer, "likeliest": found.label, "confidence": confidence, "scores": found.scores}
+        else:
             self.window = windows[0]
-            return self._shown() | {"answer": None, "likeliest": None, "confidence": None, "scores": {}}
-        clips = [classifier.transform(torch.stack([frame.pixels for frame in window.frames])) for window in windows]
-        encoded = classifier.encode_all(torch.stack(clips), [str(window) for window in windows])
-        found = [classifier.match(EncodedClips(*clip)) for clip in zip(encoded.frames, encoded.tokens, strict=True)]
-        self.window, found = surest(windows, found)
-        confidence = found.confidence if calibrated else None
-        own = {"answer": found.answer, "likeliest": found.label, "confidence": confidence, "scores": found.scores}
-        return self._shown() | own
-
-    def _shown(self) -> dict:
-        window = self.window
-        return {"end": window.end, "seconds": window.end - window.start, "rate": self.frames.rate}
+            said = {"answer": None, "likeliest": None, "confidence": None, "scores": {}}
+        seconds = self.window.end - self.window.start
+        return said | {"end": self.window.end, "seconds": seconds, "rate": self.frames.rate}
 
     def keep(self, folder: Path, uploads: UploadFolder) -> Upload:
         """Write the window of the last answer as a clip that loses nothing.
@@ -116,9 +113,9 @@ class PageCamera:
         Raises:
             D2STError: there was no answer yet, or there is no space.
         """
-        if self.window is None:
-            raise D2STError("There is nothing to add yet: press Start, and wait until the first window is full.")
         window = self.window
+        if window is None:
+            raise D2STError("There is nothing to add yet: press Start, and wait until the first window is full.")
         shown = self._whole(window)
         size = sum(frame.pixels.nbytes for _, frame in shown)
         with uploads.reserved(size) as fits:
@@ -138,6 +135,13 @@ class PageCamera:
             return shown
         step = (window.end - window.start) / len(window.frames)
         return [(window.start + (k + 0.5) * step, frame) for k, frame in enumerate(window.frames)]
+
+
+def _match(classifier: FewShotClassifier, windows: Sequence[Window]) -> list[Prediction]:
+    """Recognize windows whose frames have the size of the camera's pictures."""
+    clips = [classifier.transform(torch.stack([frame.pixels for frame in window.frames])) for window in windows]
+    encoded = classifier.encode_all(torch.stack(clips), [str(window) for window in windows])
+    return [classifier.match(EncodedClips(*clip)) for clip in zip(encoded.frames, encoded.tokens, strict=True)]
 
 
 def _write(path: Path, pictures: list[tuple[float, Tensor]]) -> None:
