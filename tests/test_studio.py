@@ -1,6 +1,7 @@
 """``d2st studio`` without a browser: what a tab teaches and asks, its private folder, and what is refused."""
 
 import csv
+import io
 import os
 import shutil
 import socket
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import small as small_module
 import torch
+from PIL import Image
 
 import d2st
 from d2st.errors import D2STError
@@ -505,3 +507,106 @@ def test_silent_tabs_are_freed(sessions):
     sessions.seen["kept"] -= SILENT
     sessions.sweep()
     assert not sessions.open and not sessions.left and not sessions.tabs
+
+
+def jpeg(color, side=(40, 32)) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(np.full((side[1], side[0], 3), color, np.uint8)).save(file, "JPEG", quality=95)
+    return file.getvalue()
+
+
+def watch(tab, color, times, side=(40, 32)):
+    """The tab's answer after its camera has shown a color at some times."""
+    for at in times:
+        tab.camera.take(at, jpeg(color, side))
+    return tab.answer_live()
+
+
+def test_a_camera_teaches_and_is_answered(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    with pytest.raises(D2STError, match="nothing to add yet: press Start"):
+        tab.add_seen("pink")
+    assert tab.answer_live() == {} == watch(tab, (240, 120, 200), [100.0, 101.0, 101.9])  # no window is full
+    found = watch(tab, (240, 120, 200), np.arange(102, 103, 0.1).tolist())
+    assert found["answer"] is None and found["scores"] == {} and found["end"] == pytest.approx(102.9)
+    assert found["seconds"] == pytest.approx(2) and found["rate"] > 3
+    assert tab.answer_live() == {}  # nothing came since
+    assert tab.add_seen(" pink  things ").name == "camera 1"
+    watch(tab, (0, 110, 110), np.arange(103, 106, 0.1).tolist())
+    assert tab.add_seen("teal").name == "camera 2" and len(list(tab.folder.glob("*.mkv"))) == 2
+    assert {name: len(own) for name, own in tab.examples.items()} == {"pink things": 1, "teal": 1}
+    for span in tab.classifier.seconds.values():
+        assert span == pytest.approx((2, 2), abs=0.01)  # and no longer, however often one is added
+    found = watch(tab, (0, 110, 110), np.arange(106, 109, 0.1).tolist())
+    assert (found["answer"], found["likeliest"], found["confidence"]) == ("teal", "teal", None)
+    assert list(found["scores"]) == ["teal", "pink things"]
+    tab.add_seen("teal")
+    watch(tab, (240, 120, 200), np.arange(109, 112, 0.1).tolist())
+    tab.add_seen("pink things")
+    found = watch(tab, (240, 120, 200), np.arange(112, 115, 0.1).tolist())
+    assert found["answer"] in ("pink things", "unknown") and 0 < found["confidence"] <= 1
+    run(tab.recognize(upload("teal/0")))
+    assert tab.answers[0].prediction.label == "teal"
+    assert tab.remove_example("teal", tab.examples["teal"][0].key) == "camera 2" and "teal" in tab.classifier.seconds
+    run(tab.change_model("b"))  # which looks at the kept windows anew
+    assert tab.count == 3
+
+
+def test_what_the_camera_showed_is_kept_without_loss(sessions):
+    """The example has the features of the window: those pictures, at those moments."""
+    _, tab = sessions.enter("", "tab")
+    colors = np.random.default_rng(0).integers(0, 255, (30, 3))
+    for color, at in zip(colors, np.arange(7, 37) / 10, strict=True):
+        tab.camera.take(float(at), jpeg(color))
+    assert tab.answer_live()["end"] == pytest.approx(3.6)
+    classifier, window = tab.classifier, tab.camera.frames.cut(1.6, 3.6, 4)
+    for at in np.arange(3.7, 7, 0.1).tolist():  # pictures that come while the user types
+        tab.camera.take(at, jpeg((0, 0, 0)))
+    tab.add_seen("it")
+    pixels = torch.stack([frame.pixels for frame in window.frames])
+    expected = classifier.encode(classifier.transform(pixels)).frames
+    torch.testing.assert_close(classifier.support["it"].frames[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_that_cannot_be_used_are_told_or_passed_over(sessions):
+    _, tab = sessions.enter("", "tab")
+    png = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(png, "PNG")
+    for content, said in (
+        (b"", "no picture"),
+        (jpeg(0)[:200], "no picture"),
+        (png.getvalue(), "no picture"),
+        (jpeg(0, (1025, 8)), "1025 x 8 pixels, too many"),
+    ):
+        with pytest.raises(D2STError, match=said):
+            tab.camera.take(1.0, content)
+    for at in (1.0, 1.0, 0.5, float("nan"), float("inf"), 2.0):
+        tab.camera.take(at, jpeg(9))
+    assert len(tab.camera.frames) == 2
+    tab.camera.take(3.0, jpeg(9, (32, 40)))  # it was turned
+    assert len(tab.camera.frames) == 1
+    for second in range(100):
+        tab.camera.take(4.0 + second / 10, jpeg(9))
+    tab.answer_live()
+    assert len(tab.camera.frames) <= 22  # two seconds of them
+    tab.camera.start()
+    assert len(tab.camera.frames) == 0 and tab.camera.shown is None
+
+
+def test_windows_are_as_long_as_the_examples(sessions, upload, small):
+    _, tab = sessions.enter("", "tab")
+    rng = np.random.default_rng(0)
+    for name, length in (("short", 25), ("long", 100)):
+        small_module.write_clip(small / f"{name}.mp4", small_module.noisy(rng, "pink", length))
+        run(tab.add(name, upload((small / f"{name}.mp4").read_bytes(), name=f"{name}.mp4")))
+    assert tab.classifier.seconds == {"short": (1.0, 1.0), "long": (4.0, 4.0)}
+    seconds = {watch(tab, 90 + k, np.arange(5 * k, 5 * k + 5, 0.1).tolist())["seconds"] for k in range(1, 4)}
+    assert all(0.99 < length < 4.01 for length in seconds) and tab.camera.frames.seconds == 4
+    tab.max_clips = 2
+    with pytest.raises(D2STError, match="This page keeps 2 examples"):
+        tab.add_seen("more")
+    tab.max_clips, sessions.uploads.max_total = 6, 0
+    with pytest.raises(D2STError, match="keeps at most 0 MB"):
+        tab.add_seen("more")
+    with pytest.raises(D2STError, match="Give the action a name"):
+        tab.add_seen(" ")

@@ -65,13 +65,30 @@ def server(small, tmp_path_factory):
     process.wait()
 
 
+SCENES = {"pink": (163, 150, 183), "teal": (77, 148, 72)}  # (Y, Cb, Cr)
+
+
+def write_scenes(path: Path) -> Path:
+    """What the browser's camera shows, again and again: six seconds of one color, and six of another."""
+    rng = np.random.default_rng(0)
+    with path.open("wb") as file:
+        file.write(b"YUV4MPEG2 W160 H120 F10:1 Ip A1:1 C420jpeg\n")
+        for y, cb, cr in SCENES.values():
+            for _ in range(60):
+                light = np.clip(y + rng.integers(-40, 40, (120, 160)), 0, 255).astype(np.uint8)
+                file.write(b"FRAME\n" + light.tobytes() + bytes([cb]) * 4800 + bytes([cr]) * 4800)
+    return path
+
+
 @pytest.fixture(scope="module")
-def browser():
+def browser(tmp_path_factory):
     if not BROWSER:
         pytest.skip("no Chromium is installed, so the page is not tested in a browser")
     api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed, so no browser is driven")
     with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        scenes = write_scenes(tmp_path_factory.mktemp("camera") / "scenes.y4m")
+        flags = [*FLAGS, f"--use-file-for-fake-video-capture={scenes}"]
+        started = playwright.chromium.launch(executable_path=BROWSER, args=flags)
         yield started
         started.close()
 
@@ -215,6 +232,53 @@ def test_a_clip_from_the_camera(page):
     assert page.get_by_role("img", name="Frames of ").locator("img").count() == 4
 
 
+def next_scene(page):
+    """Wait for the other color before the camera; gives its name."""
+    shown = """() => { const c = document.createElement('canvas'), seen = c.getContext('2d');
+    c.width = c.height = 1; seen.drawImage(document.querySelector('.d2st-live video'), 0, 0, 1, 1);
+    const [r, g] = seen.getImageData(0, 0, 1, 1).data; return r > g ? 'pink' : 'teal' }"""
+    before = page.evaluate(shown)
+    page.wait_for_function(f"({shown})() != '{before}'")
+    return {"pink": "teal", "teal": "pink"}[before]
+
+
+def test_live(page):
+    """The camera's scenes are taught while they are shown, and then recognized."""
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Add as an example").click()
+    page.get_by_text("Give the action a name first").wait_for()
+    page.get_by_label("This was").fill("pink")
+    page.get_by_label("This was").press("Enter")
+    page.get_by_text("There is nothing to add yet").wait_for()
+    page.get_by_role("button", name="Start").press("Enter")
+    page.get_by_role("status").filter(has_text="Nothing is taught yet").wait_for()
+    for _ in SCENES:
+        scene = next_scene(page)
+        page.wait_for_timeout(3000)  # until a window shows nothing else
+        page.get_by_label("This was").fill(scene)
+        page.get_by_role("button", name="Add as an example").click()
+        page.get_by_text(f"an example of '{scene}'").wait_for()
+    for _ in SCENES:
+        scene = next_scene(page)
+        page.get_by_role("status").filter(has_text=re.compile(f"^{scene}$")).wait_for(timeout=5500)
+    assert page.get_by_role("list", name="Ranking now").get_by_role("meter").count() == 2
+    assert re.search(r"seconds, \d+ ms after they ended; \d+ pictures", page.locator("[data-is=speed]").inner_text())
+    options = page.locator("#d2st-actions option").evaluate_all("all => all.map(one => one.value)")
+    assert options == ["pink", "teal"]
+    page.get_by_role("button", name="Stop").click()
+    assert (
+        page.get_by_role("button", name="Start").is_enabled() and page.get_by_role("button", name="Stop").is_disabled()
+    )
+    page.get_by_role("tab", name="Clips").click()
+    assert sorted(actions(page)) == ["pink", "teal"]
+    assert page.get_by_role("img", name="Frames of camera 2").locator("img").count() == 4
+    page.get_by_role("tab", name="Live").click()
+    page.context.clear_permissions()
+    page.evaluate("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError') }")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("no camera that the browser finds").wait_for()
+
+
 def test_keyboard_alone(page, small):
     """Every control is reached by Tab, shows that it has the focus, and works by Enter."""
     teach(page, "pink", small / "data" / "pink" / "0.mp4")
@@ -284,6 +348,11 @@ def test_others_are_not_served(server, small):
         assert ask(server.url + path)[0] in (403, 404)
     assert ask(server.url + "/gradio_api/file=http://127.0.0.1:1/")[0] == 403
     assert ask(server.url + "/examples/guess")[0] == 404
+    for what in ("start", "answer", "frame?at=1"):
+        status, said = post(f"{server.url}/live/guess/{what}", b"")
+        assert (status, "was forgotten" in said) == (400, True)
+        assert post(f"{server.url}/live/guess/{what}", b"", Origin="http://evil.example")[0] == 403
+    assert post(f"{server.url}/live/guess/frame?at=x", b"")[0] == 422
 
 
 def post(url, body, **headers):
@@ -292,7 +361,7 @@ def post(url, body, **headers):
     headers = {"Content-Type": "application/x-www-form-urlencoded"} | headers
     with contextlib.closing(http.client.HTTPConnection(place.netloc, timeout=20)) as connection:
         with contextlib.suppress(BrokenPipeError):  # the answer came before the body was through
-            connection.request("POST", place.path or "/", body, headers)
+            connection.request("POST", (place.path or "/") + (place.query and f"?{place.query}"), body, headers)
         answer = connection.getresponse()
         return answer.status, answer.read().decode(errors="replace")
 

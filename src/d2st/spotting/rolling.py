@@ -84,13 +84,14 @@ class RollingFrames:
                 return []
             end = self._seen = self._times[-1]
             filled = [length for length in lengths if end - length >= self._times[0] - _EPSILON]
-            return [self._window(end - length, end, count) for length in filled]
+            return [self.cut(end - length, end, count) for length in filled]
 
-    def within(self, start: float, end: float) -> list[tuple[float, Frame]]:
-        """List the times and frames that are shown between two moments, as far as they are kept."""
+    def cut(self, start: float, end: float, count: int) -> Window:
+        """Cut a window of T frames between two moments, of which frames are there yet."""
         with self._new:
-            first, last = (bisect_right(self._times, moment + _EPSILON) for moment in (start, end))
-            return list(zip(self._times, self._frames, strict=True))[max(0, first - 1) : last]
+            moments = (start + (k + 0.5) * (end - start) / count for k in range(count))
+            shown = (max(0, bisect_right(self._times, moment + _EPSILON) - 1) for moment in moments)
+            return Window(start, end, tuple(self._frames[index] for index in shown))
 
     @property
     def rate(self) -> float:
@@ -107,11 +108,6 @@ class RollingFrames:
                 if frame.map is not None:
                     most -= frame.map.nbytes
                     frame.map = frame.map if most >= 0 else None
-
-    def _window(self, start: float, end: float, count: int) -> Window:
-        moments = (start + (k + 0.5) * (end - start) / count for k in range(count))
-        shown = (max(0, bisect_right(self._times, moment + _EPSILON) - 1) for moment in moments)
-        return Window(start, end, tuple(self._frames[index] for index in shown))
 
     def _forget(self, count: int) -> None:
         """Let the oldest frames go."""

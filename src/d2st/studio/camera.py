@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import Prediction
@@ -27,6 +26,7 @@ from .clips import Upload, UploadFolder
 USUAL = 2.0  # seconds of a window where no example tells how long an action takes
 LONGEST = 30.0  # seconds of a window
 KEPT = 256  # pictures
+MORE = 3  # odd, so that the middle ones of a kept window are those that were looked at, and uniform sampling finds them
 SIDE = 1024  # pixels that a picture may have at most
 
 
@@ -35,7 +35,7 @@ class PageCamera:
 
     Attributes:
         frames: the pictures, as uint8 (3, H, W).
-        window: of the last answer.
+        shown: the window of the last answer, with ``MORE`` times as many frames.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class PageCamera:
     def start(self) -> None:
         """Begin anew."""
         self.frames = RollingFrames(USUAL, KEPT)
-        self.window: Window | None = None
+        self.shown: Window | None = None
         self._last = -math.inf, ()  # time and size of the newest picture
 
     def take(self, at: float, jpeg: bytes) -> None:
@@ -60,11 +60,12 @@ class PageCamera:
         """
         try:
             picture = Image.open(io.BytesIO(jpeg), formats=["JPEG"])
-            if max(picture.size) > SIDE:
-                raise D2STError(f"A picture of the camera has {picture.size[0]} x {picture.size[1]} pixels, too many.")
-            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)  # (3, H, W)
+            small = max(picture.size) <= SIDE
+            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) if small else None  # (3, H, W)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise D2STError("What came from the camera is no picture.") from error
+        if pixels is None:
+            raise D2STError(f"A picture of the camera has {picture.size[0]} x {picture.size[1]} pixels, too many.")
         before, size = self._last
         if not before < at < math.inf:
             return
@@ -94,14 +95,14 @@ class PageCamera:
         if not windows:
             return {}
         if classifier.classes:
-            self.window, found = surest(windows, _match(classifier, windows))
+            window, found = surest(windows, _match(classifier, windows))
             confidence = found.confidence if calibrated else None
             said = {"answer": found.answer, "likeliest": found.label, "confidence": confidence, "scores": found.scores}
         else:
-            self.window = windows[0]
+            window = windows[0]
             said = {"answer": None, "likeliest": None, "confidence": None, "scores": {}}
-        seconds = self.window.end - self.window.start
-        return said | {"end": self.window.end, "seconds": seconds, "rate": self.frames.rate}
+        self.shown = self.frames.cut(window.start, window.end, MORE * classifier.frames)
+        return said | {"end": window.end, "seconds": window.end - window.start, "rate": self.frames.rate}
 
     def keep(self, folder: Path, uploads: UploadFolder) -> Upload:
         """Write the window of the last answer as a clip that loses nothing.
@@ -113,28 +114,17 @@ class PageCamera:
         Raises:
             D2STError: there was no answer yet, or there is no space.
         """
-        window = self.window
-        if window is None:
+        if self.shown is None:
             raise D2STError("There is nothing to add yet: press Start, and wait until the first window is full.")
-        shown = self._whole(window)
-        size = sum(frame.pixels.nbytes for _, frame in shown)
-        with uploads.reserved(size) as fits:
+        with uploads.reserved(sum(frame.pixels.nbytes for frame in self.shown.frames)) as fits:
             if not fits:
                 raise D2STError(
                     f"The studio keeps at most {uploads.max_total} MB of clips; remove actions, or close pages."
                 )
             path = folder / f"{secrets.token_hex(8)}.mkv"
-            _write(path, [(max(0.0, at - window.start), frame.pixels) for at, frame in shown])
+            _write(path, self.shown)
         self._kept += 1
         return Upload(f"camera {self._kept}", path)
-
-    def _whole(self, window: Window) -> list[tuple[float, Frame]]:
-        """List all pictures of a window with their times; those that were looked at where others have gone since."""
-        shown = self.frames.within(window.start, window.end)
-        if shown and shown[0][0] <= window.start:
-            return shown
-        step = (window.end - window.start) / len(window.frames)
-        return [(window.start + (k + 0.5) * step, frame) for k, frame in enumerate(window.frames)]
 
 
 def _match(classifier: FewShotClassifier, windows: Sequence[Window]) -> list[Prediction]:
@@ -144,20 +134,19 @@ def _match(classifier: FewShotClassifier, windows: Sequence[Window]) -> list[Pre
     return [classifier.match(EncodedClips(*clip)) for clip in zip(encoded.frames, encoded.tokens, strict=True)]
 
 
-def _write(path: Path, pictures: list[tuple[float, Tensor]]) -> None:
-    """Write times in seconds and pictures (3, H, W) as a video without loss."""
+def _write(path: Path, shown: Window) -> None:
+    """Write a window as a video that loses nothing."""
     import av
 
-    seconds = pictures[-1][0] or 1.0  # of a single picture
+    count, rate = len(shown.frames), Fraction(len(shown.frames) / (shown.end - shown.start)).limit_denominator(1000)
     with av.open(path, "w") as container:
-        stream = container.add_stream("ffv1", rate=Fraction(len(pictures) / seconds).limit_denominator(1000))
-        stream.height, stream.width = pictures[0][1].shape[1:]
+        stream = container.add_stream("ffv1", rate=rate)
+        stream.height, stream.width = shown.frames[0].pixels.shape[1:]
         stream.pix_fmt = "bgr0"
         stream.codec_context.thread_count = 1
-        stream.codec_context.time_base = Fraction(1, 1000)
-        for at, picture in pictures:
-            whole = np.ascontiguousarray(picture.permute(1, 2, 0).numpy())
-            frame = av.VideoFrame.from_ndarray(whole, format="rgb24").reformat(format="bgr0")
-            frame.pts, frame.time_base = round(at * 1000), Fraction(1, 1000)
+        for number in range(count):
+            picture = np.ascontiguousarray(shown.frames[number].pixels.permute(1, 2, 0).numpy())  # (H, W, 3)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="bgr0")
+            frame.pts, frame.time_base = number, 1 / rate
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
