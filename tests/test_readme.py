@@ -32,7 +32,7 @@ def trained(tmp_path_factory):
             shutil.copy(folder / "clips" / name / clip, folder / "support" / name)
     (folder / "new").mkdir()
     shutil.copy(folder / "clips" / "teal" / "4.mp4", folder / "new" / "query.mp4")
-    verbs = ["learn", "predict", "predict", "check-data", "prepare", "train", "eval", "predict"]
+    verbs = ["learn", "predict", "predict", "predict", "check-data", "prepare", "train", "eval", "predict"]
     assert [verb for verb, _ in COMMANDS] == verbs, "README shows other commands now"
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

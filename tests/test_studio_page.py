@@ -273,8 +273,7 @@ def test_live(page):
     assert sorted(actions(page)) == ["pink", "teal"]
     assert page.get_by_role("img", name="Frames of camera 2").locator("img").count() == 4
     page.get_by_role("tab", name="Live").click()
-    page.context.clear_permissions()
-    page.evaluate("navigator.mediaDevices.getUserMedia = async () => { throw new DOMException('', 'NotFoundError') }")
+    page.evaluate("() => { navigator.mediaDevices.getUserMedia = async () => { throw {name: 'NotFoundError'} } }")
     page.get_by_role("button", name="Start").click()
     page.get_by_text("no camera that the browser finds").wait_for()
 
