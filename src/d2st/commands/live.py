@@ -5,7 +5,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from statistics import median
@@ -41,17 +41,22 @@ def live(config: LiveConfig) -> dict:
     source = find_source(config.source, config.loop)
     source.check()  # refused before anything is encoded
     classifier, support, config = create_classifier(config)
+    if not classifier.classes:
+        raise D2STError(
+            f"'{config.classifier}' holds an adapter and no examples; give those with --support FOLDER, and the adapter "
+            f"with --adapter {config.classifier}."
+        )
     lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
     lengths = lengths if isinstance(lengths, tuple) else (lengths,)
     config = replace(config, lengths=lengths)
-    for note in filter(None, [classifier.never_unknown]):
-        tell(note)
+    if classifier.never_unknown:
+        tell(classifier.never_unknown)
     tell_unreadable(support.unreadable)
     frames = RollingFrames(max(lengths))
     smaller = classifier.encoder.preprocessing.fit(classifier.reading.transforms)
     with _answer_file(config.jsonl) as write, Stop() as stop, Capture(source, frames, smaller) as capture:
         state = State(source.name, frames, capture)
-        with screen(state, quiet=config.jsonl == "-") as show:
+        with nullcontext(lambda answer: None) if config.jsonl == "-" else screen(state) as show:
             latencies = _watch(answers(classifier, frames, capture, lengths), state, stop, config.seconds, write, show)
     if capture.failure:
         raise capture.failure

@@ -57,17 +57,10 @@ class State:
 
 
 @contextmanager
-def screen(state: State, quiet: bool) -> Iterator[Show]:
-    """Yield what shows an answer, or that there is none at present.
-
-    Args:
-        state: of watching.
-        quiet: whether stdout is for something else.
-    """
+def screen(state: State) -> Iterator[Show]:
+    """Yield what shows on stdout an answer, or that there is none at present."""
     console = plain_console()
-    if quiet:
-        yield lambda answer: None
-    elif not console.is_terminal:
+    if not console.is_terminal:
         yield _lines(state)
     else:
         from rich.live import Live
