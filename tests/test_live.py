@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 
+import d2st
 from d2st.classifiers.prediction import Prediction
 from d2st.commands import cli, live_screen
 from d2st.commands.live import LiveConfig, live, record
@@ -67,19 +68,20 @@ def test_a_looping_file_by_the_command(small, folder, tmp_path, capsys):
         *("time", "start", "end", "label", "likeliest", "confidence", "scores", "latency")
     ]
     for answer in found:
-        assert 0 <= answer["latency"] < 2 and 0.25 < answer["end"] - answer["start"] < 0.51
-        assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-3) and answer["end"] < 3.5
+        assert 0 <= answer["latency"] < 10 and 0.25 < answer["end"] - answer["start"] < 0.51
+        assert sum(answer["scores"].values()) == pytest.approx(1, abs=1e-3) and answer["end"] < 10
     assert found == sorted(found, key=lambda answer: answer["time"]) and found[-1]["end"] > 2
     said = capsys.readouterr()
     assert {"pink", "teal"} <= {line.split()[1] for line in said.out.splitlines()}
     assert "loop.mp4': 00:0" in said.err and " answers.\nLatency: " in said.err
 
 
-def test_answers_follow_what_is_shown(small, folder, capsys):
-    """The file's own time decides: windows that lie in one of its halves get the name of that half."""
+def test_answers_follow_what_is_shown(small, folder, monkeypatch, capsys):
+    """Windows that lie in one half of the file get the name of that half."""
+    monkeypatch.setattr("d2st.data.video.live.LATE", 60.0)  # a busy machine changes no time
     live(config(small, folder, jsonl="-"))
     found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert found[-1]["end"] == pytest.approx(39 / 25, abs=0.3)  # it ends with the file; the last frame is answered
+    assert found[-1]["end"] == pytest.approx(39 / 25, abs=0.01)  # the last frame is answered
     first = [answer["label"] for answer in found if answer["end"] < 0.79]
     second = [answer["label"] for answer in found if answer["start"] > 0.81]
     assert len(first) > 2 and len(second) > 2 and {*first} == {"pink"} and {*second} == {"teal"}
@@ -128,6 +130,7 @@ def test_answers_go_behind_those_of_before(small, folder, tmp_path):
         ({"source": "0", "loop": True}, "--loop is for files"),
         ({"support": None}, "Give either a support folder"),
         ({"support": None, "classifier": "none"}, "'none' is neither a folder"),
+        ({"support": None, "classifier": "ADAPTER"}, "holds no examples; give them with --support FOLDER"),
         ({"seconds": 0.0}, "seconds=0.0 must be a number above 0"),
         ({"jsonl": "none/answers.jsonl"}, "--jsonl none/answers.jsonl cannot be written: No such file"),
     ],
@@ -137,7 +140,10 @@ def test_what_cannot_be_used_is_told(small, folder, monkeypatch, tmp_path, more,
     with pytest.raises(D2STError, match=sentence):
         settings = config(small, folder, **{key: str(folder) if v == "FOLDER" else v for key, v in more.items()})
         if more.get("classifier"):
-            settings = LiveConfig(source=settings.source, classifier="none")
+            weights = str(small / "weights.safetensors")
+            encoder = d2st.adapt("test_resnet", d2st.STConfig(), frames=4, pretrained=weights, image_size=32)
+            encoder.save_pretrained("ADAPTER")
+            settings = LiveConfig(source=settings.source, classifier=more["classifier"], weights=weights, device="cpu")
         live(settings)
 
 
@@ -292,8 +298,8 @@ def test_a_slow_model_answers_the_newest_frames_and_the_others_are_counted(monke
     model = SimpleNamespace(frames=4, match=lambda clip: prediction)
     with Capture(Camera(1000), kept, lambda picture: picture) as capture:
         found = list(islice(filter(None, answers(model, kept, capture, [0.05, 0.1])), 4))
-    assert (np.diff([answer.end for answer in found]) >= 0.24).all()
-    assert all(0.25 <= answer.latency < 1 for answer in found)  # not more with every answer
+    assert (np.diff([answer.end for answer in found]) > 0.1).all()
+    assert 0.25 <= min(answer.latency for answer in found[1:]) < 0.5  # it is of the newest frames
     assert 30 < kept.dropped < kept.came and max(most) < 60
 
 
@@ -332,7 +338,8 @@ def server(frames, pause=0.03):
         serving.shutdown()
 
 
-def test_a_camera_of_the_network():
+def test_a_camera_of_the_network(monkeypatch):
+    monkeypatch.setattr("d2st.data.video.live.AT_ONCE", 0.0)  # however busy the machine is
     with server(40) as address:
         source, seen, began = find_source(address), [], time.monotonic()
         assert isinstance(source, LiveInput) and "secret" not in source.name
@@ -346,7 +353,7 @@ def test_a_camera_of_the_network():
 
 def test_what_is_behind_is_only_decoded(monkeypatch):
     """Pictures that wait already when the next one is asked for, as where reading is slower than the camera."""
-    monkeypatch.setattr("d2st.data.video.live.AT_ONCE", 1.0)
+    monkeypatch.setattr("d2st.data.video.live.AT_ONCE", 60.0)
     with server(40) as address:
         taken = []
         with pytest.raises(D2STError, match="is lost"):

@@ -43,8 +43,8 @@ def live(config: LiveConfig) -> dict:
     classifier, support, config = create_classifier(config)
     if not classifier.classes:
         raise D2STError(
-            f"'{config.classifier}' holds an adapter and no examples; give those with --support FOLDER, and the adapter "
-            f"with --adapter {config.classifier}."
+            f"'{config.classifier}' holds no examples; give them with --support FOLDER, and it with --adapter "
+            f"{config.classifier} if it is an adapter."
         )
     lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
     lengths = lengths if isinstance(lengths, tuple) else (lengths,)
