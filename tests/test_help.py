@@ -45,7 +45,7 @@ def folders(tmp_path, monkeypatch):
 
     def make(words):
         for flag, value in itertools.pairwise(words):
-            if flag == "--adapter" and "/" in value:
+            if flag == "--adapter" and value not in options.adapter_names():
                 Path(value).mkdir(parents=True, exist_ok=True)
             if flag == "--config" and value.endswith(".yaml") and not (ROOT / "src/d2st" / value).exists():
                 Path(value).parent.mkdir(parents=True, exist_ok=True)
