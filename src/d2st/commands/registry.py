@@ -181,7 +181,7 @@ COMMANDS = {
         ("source", "classifier", "support", "seconds", "jsonl"),
         (
             "live 0 --classifier recognizer",
-            "live clip.mp4 --loop --support examples/ --adapter runs/first/best --jsonl answers.jsonl",
+            "live clip.mp4 --loop --support examples/ --jsonl answers.jsonl",
         ),
         words=("source",),
     ),
