@@ -127,7 +127,14 @@ def test_the_head_of_the_classifier_answers_without_pytorch(small, trained, tmp_
     for label, clips_of in before.support.items():
         classifier.set_class(label, clips_of.frames)
     classifier.save_pretrained(tmp_path / "classifier")
-    arguments = ["--classifier", str(tmp_path / "classifier"), "--weights", str(weights), "--out", str(tmp_path / "out")]
+    arguments = [
+        "--classifier",
+        str(tmp_path / "classifier"),
+        "--weights",
+        str(weights),
+        "--out",
+        str(tmp_path / "out"),
+    ]
     assert cli.main(["export", *arguments]) == 0
     query = small / "data" / "sand"
     if head == "otam":
