@@ -3,9 +3,9 @@
     python benchmarks/learn_command.py --data gestures17 --shots 5 --draws 20
     python benchmarks/learn_command.py --data msr-action3d --people 5 --options '{"train": false}'
 
-Draws clips of every class at random (or people, with all of their clips), has the command learn from them alone, trainings
-included, and has ``d2st predict`` ask the recognizer about other clips. ``learn.py`` beside it draws the frozen
-candidates alone, in seconds. What is done is not done again when the same command is started again.
+Draws clips of every class at random (or people, with all of their clips), has the command learn from them alone,
+trainings included, and has ``d2st predict`` ask the recognizer about other clips. ``learn.py`` beside it draws the
+frozen candidates alone, in seconds. What is done is not done again when the same command is started again.
 """
 
 import argparse
