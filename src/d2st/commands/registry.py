@@ -89,7 +89,10 @@ COMMANDS = {
         "commands.train_classifier:train_full_shot",
         "train an adapter with a classifier of fixed classes; resumable exactly",
         ("data", "split", "adapter", "epochs", "out"),
-        ("train-classifier --data clips --split shares.yaml --out runs/mine",),
+        (
+            "train-classifier --data clips --split shares.yaml --out runs/mine",
+            "train-classifier --data clips --head text --shots 4 --out runs/four",
+        ),
     ),
     "eval": Command(
         "commands.options:EvalConfig",
@@ -108,6 +111,13 @@ COMMANDS = {
         "accuracy of a classifier, with 95 % intervals",
         ("data", "split", "adapter_path", "views", "out"),
         ("eval-classifier --data clips --adapter runs/mine/best --views 3",),
+    ),
+    "eval-base-novel": Command(
+        "commands.classifier_options:BaseNovelEvalConfig",
+        "commands.evaluate_base_novel:evaluate_base_novel",
+        "accuracy of a classifier by names on the classes it was trained on, and on others",
+        ("data", "split", "adapter_path", "base_novel", "out"),
+        ("eval-base-novel --data clips --base-novel names.yaml --adapter run/best",),
     ),
     "predict": Command(
         "commands.options:PredictConfig",
