@@ -109,6 +109,13 @@ def test_the_scale_is_capped():
     assert 50 < logits.abs().max() <= 100
 
 
+def test_episode_bytes_know_of_the_readings():
+    head = heads_small.build("phases", phases=2)
+    clip = torch.zeros(4, 2 * heads_small.FEATURES)
+    expected = 35 * clip.nbytes + (10 * 5 + 25) * (8 * 3 + 2 * 4) * heads_small.FEATURES * 4
+    assert head.episode_bytes(clip, 25, 10, 5) == expected
+
+
 def test_texts_of_another_number_of_phases_are_refused():
     head = heads.build("phases", features=8, phases=3, heads=2)
     support, labels = torch.randn(2, 4, 8), torch.tensor([0, 1])

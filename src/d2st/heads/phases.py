@@ -100,10 +100,10 @@ class Phases(Head):
             nn.init.zeros_(layer.bias)
 
     def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
-        """Add the patterns of a query for every class and of a clip for its own, with their layers' widths."""
-        width = clip.shape[-1] // 2
-        patterns = (queries * way + support) * len(spans(self.phases))
-        return super().episode_bytes(clip, support, queries, way) + patterns * 8 * width * clip.element_size()
+        """Add what reading clips by texts makes: a query is read for every class, a support clip for its own."""
+        rows = 8 * len(spans(self.phases)) + 2 * len(clip)  # of D' numbers: hidden layers, and keys and values again
+        readings = queries * way + support
+        return super().episode_bytes(clip, support, queries, way) + readings * rows * clip.nbytes // (2 * len(clip))
 
     def embed(self, clips: Tensor) -> Tensor:
         """(..., T, D) -> (..., T, 2D'): keys and values of the frames, each of length 1, with their positions."""
@@ -149,12 +149,14 @@ class Phases(Head):
 
     def bias(self, frames: int) -> Tensor:
         """Return what frames outside of a span are held back by in the attention, (M, T)."""
-        first, length = torch.tensor(spans(self.phases), device=self.gate.device).unsqueeze(-1).unbind(1)  # (M, 1)
-        middle = (2 * first + length) / (2 * self.phases)
-        places = (torch.arange(frames, device=self.gate.device) + 0.5) / frames  # (T,)
+        exact = {"device": self.gate.device, "dtype": torch.promote_types(self.gate.dtype, torch.float32)}
+        first, length = torch.tensor(spans(self.phases), **exact).unsqueeze(-1).unbind(1)  # (M, 1)
+        places = (torch.arange(frames, **exact) + 0.5) / frames  # (T,)
+        middle = (first + length / 2) / self.phases
         outside = ((places - middle).abs() - length / (2 * self.phases)).clamp_min(0)  # (M, T)
-        gate = F.softplus(self.gate)[length - 1]  # (M, 1)
-        return -gate * (outside / F.softplus(self.decay).clamp_min(1e-4)).square()
+        gate = F.softplus(self.gate)[length.long() - 1]  # (M, 1)
+        bias = -gate * (outside / F.softplus(self.decay).clamp_min(1e-4)).square()
+        return bias.to(self.gate.dtype)
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(..., N, D') -> (..., heads, N, d)."""
