@@ -126,7 +126,7 @@ def adapted() -> d2st.VideoEncoder:
     return d2st.adapt(small_clip.BACKBONE, d2st.VanillaConfig(), frames=2, pretrained=False, image_size=32)
 
 
-def test_before_training_it_is_the_zero_shot_head(tmp_path):
+def test_it_answers_as_the_zero_shot_head():
     model, text, projection = adapted(), torch.randn(3, 12), nn.Linear(256, 12)
     classifier = d2st.VideoClassifier(model, text, ["a", "b", "c"], projection=projection).eval()
     video = torch.randn(4, 2, 3, 32, 32)

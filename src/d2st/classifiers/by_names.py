@@ -15,7 +15,7 @@ class NameClassifier(nn.Module):
 
     The frame features are averaged over the clip and projected into the space that images and texts share; this mean of
     projections is what ViFi-CLIP (Rasheed et al., CVPR 2023, ``trainers/vificlip.py``) takes. Nothing in here trains:
-    what learns is the adapter. Before training the logits are those of the head ``zero-shot``.
+    what learns is the adapter. On the same features the head ``zero-shot`` gives the same logits.
 
     Args:
         features: D of the frame features.
