@@ -93,7 +93,10 @@ COMMANDS = {
         "commands.train_classifier:train_full_shot",
         "train an adapter with a classifier of fixed classes; resumable exactly",
         ("data", "split", "adapter", "epochs", "out"),
-        ("train-classifier --data clips --split shares.yaml --out runs/mine",),
+        (
+            "train-classifier --data clips --split shares.yaml --out runs/mine",
+            "train-classifier --data clips --head text --shots 4 --out runs/four",
+        ),
         shared=True,
     ),
     "eval": Command(
@@ -114,6 +117,14 @@ COMMANDS = {
         "accuracy of a classifier, with 95 % intervals",
         ("data", "split", "adapter_path", "views", "out"),
         ("eval-classifier --data clips --adapter runs/mine/best --views 3",),
+        shared=True,
+    ),
+    "eval-base-novel": Command(
+        "commands.classifier_options:BaseNovelEvalConfig",
+        "commands.evaluate_base_novel:evaluate_base_novel",
+        "accuracy of a classifier by names on the classes it was trained on, and on others",
+        ("data", "split", "adapter_path", "base_novel", "out"),
+        ("eval-base-novel --data clips --base-novel names.yaml --adapter run/best",),
         shared=True,
     ),
     "predict": Command(

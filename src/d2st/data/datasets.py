@@ -88,6 +88,18 @@ class ClipSet:
             video_decoder()
         return replace(self, decoder=decoder)
 
+    def of_classes(self, names: Sequence[str]) -> Self:
+        """Return the clips of some of the classes, whose labels follow the order of their names here.
+
+        Raises:
+            D2STError: there is no such class.
+        """
+        if unknown := [name for name in names if name not in self.classes]:
+            raise D2STError(f"There is no class {quoted(unknown)} among {quoted(self.classes)}.")
+        own = [(label, self.by_class[self.classes.index(name)]) for label, name in enumerate(names)]
+        clips = tuple(replace(self.clips[i], label=label) for label, indices in own for i in indices)
+        return replace(self, classes=tuple(names), clips=clips)
+
     def read(self, index: int, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
         """Read frames of one clip.
 
@@ -160,7 +172,8 @@ def open_division(
             part, a folder of lists, or a list file. None: the data's own parts; data without parts are all for
             training.
         part: "train", "val" or "test".
-        classes: those of a trained model, in its order; None for those of the training part, sorted.
+        classes: their names, in the order of their labels, such as those of a trained model; None for those of the
+            training part, sorted.
         warn: as for :func:`open_dataset`.
 
     Raises:
@@ -183,7 +196,7 @@ def open_division(
     there = {name: name if name in listing.clips else spelled.get(nfc(name)) for name in names}
     unknown = [name for name in parts[part] if name not in there.values() and listing.of(name, part)]
     if unknown:
-        whose = "the model" if classes else "the training part"
+        whose = "the model (or the list of its classes)" if classes else "the training part"
         raise D2STError(f"Part '{part}' of '{data}' has classes that {whose} does not know: {quoted(unknown)}.")
     found = {name: listing.of(own, part) if own else {} for name, own in there.items()}
     return _clip_set(data, found, listing, listing.problems_of(part), warn)

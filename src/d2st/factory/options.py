@@ -39,6 +39,8 @@ HEADS = (
     "logistic",
     "molo",
     "otam",
+    "phases",
+    "product",
     "prototype",
     "ridge",
     "strm",
