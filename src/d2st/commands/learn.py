@@ -105,7 +105,7 @@ def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
     """Look at every clip; gives those that can be used, and what was found."""
     if not config.clips:
         raise D2STError(
-            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class, or a list."
+            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
         )
     clips = open_dataset(config.clips).decoded_by(config.decoder)
     for name in clips.classes:

@@ -58,14 +58,20 @@ class Cut:
 
 def find_cut(path: str | os.PathLike) -> tuple[Path, Cut] | None:
     """Give the video that a clip is cut out of, and from where to where; None for a path of any other kind."""
-    match = _PATH.fullmatch(os.fspath(path))
-    if match is None or os.path.exists(path):
+    found = parse_cut(os.fspath(path))
+    return None if found is None or os.path.exists(path) else (Path(found[0]), found[1])
+
+
+def parse_cut(name: str) -> tuple[str, Cut] | None:
+    """Take the name of a clip that is cut out of a video apart; None for any other name."""
+    match = _PATH.fullmatch(name)
+    if match is None:
         return None
     file, *times, first, last = match.groups()
     try:
         if first is None:
-            return Path(file), Cut(float(times[0]), float(times[1] or inf))
-        return Path(file), Cut(int(first), int(last) if last else inf, frames=True)
+            return file, Cut(float(times[0]), float(times[1] or inf))
+        return file, Cut(int(first), int(last) if last else inf, frames=True)
     except (ValueError, OverflowError):
         return None
 

@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from ..errors import D2STError
 from ..utils.sentences import quoted, short
 from .class_folders import Listing
-from .cuts import Cut, seconds
+from .cuts import Cut, parse_cut, seconds
 from .exports import SUFFIXES, read_export, read_table_export
 from .rows import Row, not_utf8, read_text
 from .video.cut import beyond
@@ -60,7 +60,7 @@ def read_list(file: Path, find: Callable[[str], Path | None]) -> Listing:
         clips = found.clips.setdefault(name, {})
         if target is None:
             found.missing.append(path)
-        elif reason := row.cut and beyond(target):
+        elif reason := beyond(target):
             found.problems.append(f"{row} of list '{file}', '{path}', is left out: {reason}.")
         elif target not in owner:
             owner[target] = name
@@ -100,7 +100,7 @@ def read_queries(file: Path, find: Callable[[str], Path | None]) -> tuple[list[P
         target, path = _find(row, find, file)
         if target is None:
             missing.append(path)
-        elif reason := row.cut and beyond(target):
+        elif reason := beyond(target):
             problems.append(f"{row} of list '{file}', '{path}', is left out: {reason}.")
         else:
             found[target] = None
@@ -125,7 +125,7 @@ def _refuse_unlabeled(row: Row, file: Path) -> None:
 def _find(row: Row, find: Callable[[str], Path | None], file: Path) -> tuple[Path | None, str]:
     """Find the file of a row, and its path with slashes; Windows writes backslashes, which names may have too.
 
-    What is cut out of a file is named so. A store may hold it as it is.
+    What is cut out of a file is named so, as ``a.mp4#1.0-2.5`` of a list is, too. A store may hold it as it is.
     """
     for path in dict.fromkeys((row.path, row.path.replace("\\", "/"), *row.also)):
         pure = PurePosixPath(path)
@@ -139,6 +139,8 @@ def _find(row: Row, find: Callable[[str], Path | None], file: Path) -> tuple[Pat
         if row.cut is None:
             if target := find(path):
                 return target, path
+            if (named := parse_cut(path)) and (target := find(named[0])):
+                return Path(named[1].of(target)), named[1].of(named[0])
         elif target := find(row.cut.of(path)):
             return target, row.cut.of(path)
         elif target := find(path):

@@ -94,13 +94,14 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
 
 
 def beyond(path: str | os.PathLike) -> str:
-    """Say why a clip begins or ends behind its video; empty where it does not, or where reading will say what is wrong.
+    """Say why a clip begins or ends behind its video; empty where it does not, or reading will say what is wrong.
 
     What the container claims is asked first, and what it promises only where the clip would not be in the video.
     """
-    file, cut = find_cut(path)
-    if cut.frames or _stored(file):
+    found = find_cut(path)
+    if found is None or found[1].frames or _stored(found[0]):
         return ""
+    file, cut = found
     try:
         end = _claimed(file, *file_state(file))
     except (OSError, VideoError):
