@@ -147,8 +147,9 @@ def test_what_is_outside_the_video_is_said(videos, name):
         with pytest.raises(VideoError, match=words) as caught:
             read_clip(cut.of(path), uniform)
         assert f"{name}#{cut}" in str(caught.value)
-    assert probe(Cut(4, 5.5).of(path)).frames == 20  # rounded up, as tools do
-    assert probe(Cut(4).of(path)).frames == 20 and duration(Cut(1, 2).of(path)) == 1
+    left = sum(time > 4 - 1e-6 for time, _ in videos[path])
+    assert probe(Cut(4, 5.5).of(path)).frames == left  # rounded up, as tools do
+    assert probe(Cut(4).of(path)).frames == left and duration(Cut(1, 2).of(path)) == 1
     with pytest.raises(VideoError, match="No such file"):
         read_clip("gone.mp4#1.0-2.0", uniform)
 
