@@ -33,7 +33,7 @@ VIDEOS = {
     "a.avi": {"codec": "mpeg4", "options": _B},  # its frames come in another order than their times
     "a.mpg": {"codec": "mpeg2video", "options": {"g": "12", "bf": "2"}},  # not every frame has a time
 }
-_UNTIMED = ("a.avi", "a.mpg")
+_UNTIMED = ("a.avi", "a.mpg", "joined.ts")
 
 
 def uniform(length, fps, rng):
@@ -49,6 +49,7 @@ def videos(tmp_path_factory) -> dict[Path, list[tuple[float, int]]]:
         clips.write(folder / name, 120, **how)
     whole = (folder / "a.ts").read_bytes()
     (folder / "begun.ts").write_bytes(whole[188 * (len(whole) // 188 // 5) :])  # a recording that began too late
+    (folder / "joined.ts").write_bytes(2 * whole)  # two recordings in one file; time steps back
     for path in folder.iterdir():
         with open_stream(path) as video:
             found[path] = [(time, clips.number(picture)) for time, picture in video]

@@ -10,7 +10,7 @@ from small import FRAMES, SIDE, noisy, write_clip
 
 from d2st.commands import learn_models
 from d2st.commands.check_data import look_at
-from d2st.commands.learn import learn
+from d2st.commands.learn import _allowance, learn
 from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
 from d2st.commands.prepare import PrepareConfig, prepare
@@ -177,6 +177,20 @@ def test_what_is_not_in_the_video_is_left_out_with_its_line(matches):
         query_files([matches / "past.csv"])
 
 
+def test_a_query_list_needs_no_labels(matches):
+    for name, mark in (("q.csv", ";"), ("q.tsv", "\t"), ("q.txt", "\t")):
+        lines = [
+            ("path", "start", "end"),
+            ("match0.mp4", "1", "2"),
+            ("match1.mp4", "", ""),
+            ("match0.mp4", "0:01", "2"),
+        ]
+        (matches / name).write_text("\n".join(map(mark.join, lines)))
+        assert query_files([matches / name]) == [matches / "match0.mp4#1.0-2.0", matches / "match1.mp4"]
+        with pytest.raises(D2STError, match=r"Line 2 of list .* lacks its class"):
+            open_dataset(matches / name)
+
+
 def test_groups_of_a_list(matches, tmp_path):
     listed = open_dataset(matches / "list.csv")
     found = find_groups(listed, matches / "list.csv", None)
@@ -190,7 +204,10 @@ def test_groups_of_a_list(matches, tmp_path):
     found = find_groups(open_dataset(matches / "videos.csv"), matches / "videos.csv", None)
     assert len(found.names) == 5 and found.source == "the videos that they are cut out of"
     (matches / "videos.csv").write_text("\n".join(line.rpartition(",")[0] for line in lines[:5]))
-    assert find_groups(open_dataset(matches / "videos.csv"), matches / "videos.csv", None).names == ()
+    single = open_dataset(matches / "videos.csv")
+    found = find_groups(single, matches / "videos.csv", None)
+    assert found.names == ()
+    assert "of one video are not held out together" in _allowance(single, found, np.ones(4, bool))
     # the CSV file of groups names clips as reports do
     (tmp_path / "groups.csv").write_text("\n".join(["path,group", *(f"{clip.id},x" for clip in listed.clips)]))
     assert find_groups(listed, matches, str(tmp_path / "groups.csv")).names == ("x",)

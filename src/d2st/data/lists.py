@@ -199,8 +199,8 @@ def read_rows(file: Path) -> list[Row]:
 def _is_header(line: str) -> bool:
     """Tell whether a line of another list names the columns, as the first of a CSV file does."""
     cells = [cell.strip().lower() for cell in line.split("\t" if "\t" in line else " ")]
-    known = any(cell in _PATH_COLUMNS for cell in cells) and any(cell in _LABEL_COLUMNS for cell in cells)
-    return known and ("\t" in line or len(cells) == 2)
+    known = any(cell in _LABEL_COLUMNS for cell in cells) or {"start", "end"} <= set(cells)
+    return known and any(cell in _PATH_COLUMNS for cell in cells) and ("\t" in line or len(cells) == 2)
 
 
 def _with_header(file: Path, text: str, header: str) -> list[Row]:

@@ -7,7 +7,7 @@ CVAT             "CVAT for video 1.1" and "CVAT for images 1.1" (XML),          
                  "Datumaro" (JSON)
 Label Studio     JSON, JSON-MIN, CSV, TSV                                        timeline labels, spans with start and
                                                                                  end in seconds, choices of a video
-ELAN             its own files (.eaf), tab-delimited text                        time-aligned annotations of one tier
+ELAN             its own files (.eaf), tab-delimited text                        time-aligned annotations
 ===============  ==============================================================  ====================================
 
 An export names videos by where they lay on the machine of the annotator. They are looked for below the folder of the

@@ -1,7 +1,7 @@
 """Read files of ELAN (mpi.nl/tools/elan: "EAF Annotation Format" 3.0) and its tab-delimited text; times are exact.
 
-One tier says the classes: the one whose name begins with "label", "action" or "class", or the only one that has
-annotations with times. Its participant, if it has one, is the group.
+The classes are said by the tiers whose names begin with "label", "action" or "class", or by the only one that has
+annotations with times. A tier's participant, if it has one, is the group.
 """
 
 import re

@@ -154,7 +154,7 @@ def _frames(path, file: Path, cut: Cut) -> tuple[int, int, FrameTimes | None]:
 def _frames_by_decoding(path: str | os.PathLike, size: int, changed: int) -> tuple[int, int]:
     """Find the numbers of a clip's frames by decoding the video up to the clip's end."""
     first = last = 0
-    time = step = 0.0
+    time = 0.0
     file, cut = find_cut(path)
     with open_video(file) as (container, stream):
         video = VideoStream(file, container, stream)
@@ -165,10 +165,9 @@ def _frames_by_decoding(path: str | os.PathLike, size: int, changed: int) -> tup
             if now < cut.start:
                 first = number + 1
             last = number + 1
-            step = 1 / video.fps
     if cut.frames:
         return _counted(path, cut, last)
-    _refuse_outside(path, cut, time + step)
+    _refuse_outside(path, cut, time + 1 / video.fps)
     return _some(path, first, last)
 
 
@@ -182,7 +181,7 @@ def _counted(path, cut: Cut, length: int) -> tuple[int, int]:
 def _refuse_outside(path, cut: Cut, end: float) -> None:
     """Refuse seconds that are not there."""
     if cut.start >= end or (cut.end != inf and cut.end > end + _BEYOND):
-        what = f"begins at {cut.start:g} s" if cut.start >= end else f"ends at {cut.end:g} s"
+        what = f"begins at {cut.start:.10g} s" if cut.start >= end else f"ends at {cut.end:.10g} s"
         raise VideoError(path, f"it {what} and the video at {end:.2f} s")
 
 
@@ -239,10 +238,12 @@ def _decoded(
 
 
 def _frames_from(file: Path, container, stream, times: FrameTimes, number: int) -> Iterator:
-    """Decode frames from the last key frame on that is not behind frame ``number``."""
+    """Decode frames from the last key frame on that is not behind frame ``number``; damage is :class:`_Lost`."""
+    import av
+
     try:
         yield from decode(file, stream, _packets(container, stream, times, number))
-    except VideoError as error:  # of damage it is said from the start of the video on what there is
+    except (VideoError, av.error.FFmpegError) as error:  # what is wrong is said by who decodes the whole
         raise _Lost from error
 
 
