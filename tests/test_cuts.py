@@ -49,7 +49,9 @@ def videos(tmp_path_factory) -> dict[Path, list[tuple[float, int]]]:
         clips.write(folder / name, 120, **how)
     whole = (folder / "a.ts").read_bytes()
     (folder / "begun.ts").write_bytes(whole[188 * (len(whole) // 188 // 5) :])  # a recording that began too late
-    (folder / "joined.ts").write_bytes(2 * whole)  # two recordings in one file; time steps back
+    later = clips.write(folder / "part.ts", 60, options=_B, times=range(300, 360)).read_bytes()
+    (folder / "part.ts").unlink()
+    (folder / "joined.ts").write_bytes(later + whole)  # two recordings in one file; time steps back
     for path in folder.iterdir():
         with open_stream(path) as video:
             found[path] = [(time, clips.number(picture)) for time, picture in video]
@@ -102,8 +104,9 @@ def test_a_cut_at_key_frames_is_the_clip_that_was_cut_out_without_encoding(video
     assert torch.equal(read_clip(clip, uniform), read_clip(tmp_path / name, uniform))
 
 
-def test_a_clip_at_the_end_is_not_decoded_from_the_start(tmp_path, monkeypatch):
-    path = clips.write(tmp_path / "long.mp4", 1200, options=_B)
+@pytest.mark.parametrize(("name", "before"), [("long.mp4", 12), ("long.ts", 40)])  # a stream has no index of its times
+def test_a_clip_at_the_end_is_not_decoded_from_the_start(tmp_path, monkeypatch, name, before):
+    path = clips.write(tmp_path / name, 1200, options=_B)
     decoded = []
     real = module.decode
 
@@ -113,14 +116,15 @@ def test_a_clip_at_the_end_is_not_decoded_from_the_start(tmp_path, monkeypatch):
             yield frame
 
     monkeypatch.setattr(module, "decode", counted)
-    scans = frame_times._read.cache_info().misses
+    scans, slow = frame_times._read.cache_info().misses, module._frames_by_decoding.cache_info().misses
     for start in range(40, 47):
         assert clips.numbers(read_clip(Cut(start, start + 0.4).of(path), uniform))[0] == 25 * start
-    assert len(decoded) <= 7 * (12 + 10)
+    assert len(decoded) <= 7 * (before + 10)
     assert frame_times._read.cache_info().misses == scans + 1  # the packets are read once
     decoded.clear()
-    read_clip(Cut(1, 47).of(path), uniform)
-    assert len(decoded) <= 8 * 12  # what lies between the frames that are wanted is left out too
+    read_clip(Cut(4, 47).of(path), uniform)
+    assert module._frames_by_decoding.cache_info().misses == slow
+    assert len(decoded) <= 8 * before  # what lies between the frames that are wanted is left out too
 
 
 def test_frames_that_do_not_come_as_promised_are_decoded_from_the_start(videos, monkeypatch):

@@ -217,7 +217,10 @@ def test_a_list_is_a_split_too(tmp_path):
     """Also as a split, of which the data are the folder."""
     (tmp_path / "videos").mkdir()
     clips.write(tmp_path / "videos" / "a.mp4", 100)
-    (tmp_path / "train.csv").write_text("path,label,start,end\na.mp4,one,0,1\na.mp4,two,1,2\n")
+    (tmp_path / "train.csv").write_text("path,label,start,end,group\na.mp4,one,0,1,Ann\na.mp4,two,1,2,Ben\n")
     found = open_dataset(tmp_path / "videos", tmp_path / "train.csv")
     assert [clip.id for clip in found.clips] == ["a.mp4#0.0-1.0", "a.mp4#1.0-2.0"]
+    (tmp_path / "split.yaml").write_text("train: train.csv\n")
+    parts = open_dataset(tmp_path / "videos", tmp_path / "split.yaml", "train")
+    assert parts.clips == found.clips and [clip.group for clip in parts.clips] == ["Ann", "Ben"]
     assert clips.numbers(found.read(1, lambda length, fps, rng: np.arange(length)[::12])) == [25, 37, 49]
