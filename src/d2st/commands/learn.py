@@ -13,6 +13,7 @@ import torch
 from ..backbones.build import at_hand
 from ..classifiers.prediction import check_name
 from ..data import sampling
+from ..data.cuts import find_cut
 from ..data.datasets import ClipSet, open_dataset
 from ..data.video.errors import VideoError
 from ..errors import D2STError
@@ -164,6 +165,8 @@ def _allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:
     lines = [f"{len(clips)} clips of {len(sizes)} class{'es' if len(sizes) > 1 else ''}, {each} of each."]
     if groups.names:
         lines.append(f"{len(groups.names)} people or scenes, by {groups.source}; each is held out as a whole.")
+    elif any(find_cut(clip.path) for clip in clips.clips):
+        lines.append("Clips of one video are not held out together: numbers are for more clips of the same videos.")
     if len(sizes) == 1:
         lines.append("One class alone: nothing can be measured, the recognizer tells it from what it does not know.")
     elif not measured.any():
