@@ -79,7 +79,9 @@ def matching(head: dict) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.nd
     defaults = {"cosine": "norm", "shots": "prototype", "tuples": 1, "direction": "both"}
     if head["name"] == "bi-mhm" and options.items() <= defaults.items():
         return bi_mhm
-    raise SystemExit(f"This script matches by ridge and by bi-mhm as it is by default, not by {head}; see d2st predict.")
+    raise SystemExit(
+        f"This script matches by ridge and by bi-mhm as it is by default, not by {head}; see d2st predict."
+    )
 
 
 def bi_mhm(support: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:

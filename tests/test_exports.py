@@ -54,6 +54,23 @@ def test_clips_of_an_export(folder, sample, expected):
     assert _named(folder, sample) == expected
 
 
+@pytest.mark.parametrize("sample", ["cvat_video.xml", "label_studio.json", "elan.eaf", "label_studio.csv"])
+def test_an_export_elsewhere_says_what_the_videos_of_a_folder_show(folder, tmp_path_factory, sample):
+    elsewhere = shutil.copy(SAMPLES / sample, tmp_path_factory.mktemp("exports") / sample)
+    one, other = open_dataset(folder, Path(elsewhere)), open_dataset(shutil.copy(SAMPLES / sample, folder))
+    assert one.clips == other.clips and one.classes == other.classes and len(one.clips)
+
+
+def test_a_split_in_json_is_no_export(folder):
+    (folder / "wave").mkdir()
+    (folder / "wave" / "0.mp4").write_bytes(b"x")
+    (folder / "split.json").write_text('{"train": ["wave"]}')
+    assert open_dataset(folder, folder / "split.json", "train", warn=False).classes == ("wave",)
+    (folder / "other.json").write_text('{"wave": 1}')
+    with pytest.raises(D2STError, match=r"Annotations '.*other.json' cannot be read \(it is JSON of another kind\)"):
+        open_dataset(folder, folder / "other.json")
+
+
 def test_groups_of_an_export(folder):
     for sample, groups in (("label_studio.json", ["Ann", "Ann", "Ben", "Ben"]), ("elan.eaf", ["Ann", "Ben"])):
         rows = read_rows(SAMPLES / sample)

@@ -1,6 +1,7 @@
 """Lists that cut clips out of long videos by start and end, and say by group what is held out together."""
 
 import json
+import shutil
 from pathlib import Path
 
 import clips
@@ -61,8 +62,10 @@ def config(small, tmp_path):
 
 def test_learn_and_predict_on_a_list(matches, config, tmp_path, capsys):
     report = learn(config(matches / "list.csv"))
-    assert "20 clips of 4 classes, 5 of each.\n3 people or scenes, by '" in capsys.readouterr().out
-    assert report["expected"]["clips"] == 20 and report["groups"] == {"count": 3, "source": f"'{matches}/list.csv'"}
+    assert (
+        "20 clips of 4 classes, 5 of each.\n3 people or scenes, by the list's column group" in capsys.readouterr().out
+    )
+    assert report["expected"]["clips"] == 20 and report["groups"] == {"count": 3, "source": "the list's column group"}
     assert report["expected"]["mean"] > 0.6 and not report["looked"]["left_out"]
     used = {"classifier": str(tmp_path / "recognizer"), "weights": config("x").weights, "device": "cpu"}
     found = predict(PredictConfig(query=str(matches / "new.csv"), format="jsonl", **used))["predictions"]
@@ -73,6 +76,21 @@ def test_learn_and_predict_on_a_list(matches, config, tmp_path, capsys):
     assert printed == [one["clip"] for one in found]
     alone = predict(PredictConfig(query=found[2]["clip"], **used))["predictions"]  # the name of a clip is a query too
     assert alone[0]["label"] == truth[2]
+
+
+def test_annotations_elsewhere_say_what_the_videos_show(matches, config, tmp_path):
+    """``learn`` and ``predict --support`` go by them; what has its examples already refuses them."""
+    annotations = shutil.copy(matches / "list.csv", tmp_path / "annotations.csv")
+    asked = config(matches, annotations=str(annotations))
+    report = learn(asked)
+    assert report["clips"] == 20 and report["groups"]["count"] == 3
+    assert f"--annotations {annotations}" in report["command"]
+    model = {"backbone": "test_resnet", "weights": asked.weights, "image_size": SIDE, "device": "cpu"}
+    query = {"query": str(matches / "new.csv"), "annotations": str(annotations)}
+    found = predict(PredictConfig(support=str(matches), **query, **model))["predictions"]
+    assert [one["label"] for one in found] == [line.split(",")[1] for line in (matches / "truth.csv").open()]
+    with pytest.raises(D2STError, match="has its examples already; --annotations go with a folder of videos"):
+        predict(PredictConfig(classifier=asked.out, **query, weights=asked.weights))
 
 
 def test_the_lists_of_trainings_name_clips_of_a_list(matches, tmp_path):

@@ -108,11 +108,12 @@ def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
         raise D2STError(
             "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
         )
-    clips = open_dataset(config.clips).decoded_by(config.decoder)
+    clips = open_dataset(config.clips, config.annotations and Path(config.annotations)).decoded_by(config.decoder)
     for name in clips.classes:
         check_name(name)
     frames = config.frames or 8
-    found = look_at(CheckConfig(data=config.clips, way=2, frames=frames, workers=config.workers))
+    checked = CheckConfig(data=config.clips, split=config.annotations, way=2, frames=frames, workers=config.workers)
+    found = look_at(checked)
     dropped = {entry["id"]: entry["reason"] for entry in found["bad"]}
     of = {clip.id: clips.classes[clip.label] for clip in clips.clips}
     for copies in found["duplicates"]:

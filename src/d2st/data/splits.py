@@ -14,6 +14,7 @@ from ..utils.sentences import short
 from ..utils.yaml_file import read_yaml
 from . import benchmarks
 from .class_folders import PARTS, Listing
+from .exports import is_export
 from .lists import TABLES, read_list
 from .lookup import NameLookup
 from .walk import nfc
@@ -60,7 +61,7 @@ def apply_split(source: Source, split: Path | None, shared: bool = False) -> Lis
     elif os.path.isdir(split):
         files = _list_files(split)
         listing = _look_up(source, lambda find: _read_lists(files, find, shared))
-    elif split.suffix.lower() in TABLES:
+    elif split.suffix.lower() in TABLES or is_export(split):
         _require(split)
         listing = _look_up(source, lambda find: read_list(split, find))
     else:

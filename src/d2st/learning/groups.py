@@ -59,7 +59,7 @@ def find_groups(clips: ClipSet, data: Path, file: str | None) -> Groups:
     if file or (data.is_dir() and path.is_file()):
         return _of_names(_read(path, clips), f"'{path}'")
     if any(clip.group for clip in clips.clips):
-        return _of_names(_listed(clips, data), f"'{data}'")
+        return _of_names(_listed(clips), "the list's column group")
     if names := _named(clips):
         return _of_names(names, "the clips' names")
     if names := _videos(clips):
@@ -87,11 +87,11 @@ def _named(clips: ClipSet) -> list[str]:
     return []
 
 
-def _listed(clips: ClipSet, data: Path) -> list[str]:
+def _listed(clips: ClipSet) -> list[str]:
     lacking = [clip.id for clip in clips.clips if not clip.group]
     if lacking:
         raise D2STError(
-            f"List '{data}' names no group for {len(lacking)} of {len(clips)} clips: {quoted(lacking)}; fill in the "
+            f"The list names no group for {len(lacking)} of {len(clips)} clips: {quoted(lacking)}; fill in the "
             f"column group in every line, or pass --groups none."
         )
     return [clip.group for clip in clips.clips]

@@ -20,11 +20,24 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ...errors import D2STError
-from ..rows import Row
+from ..class_folders import PARTS
+from ..rows import Row, read_text
 from . import cvat, elan, label_studio
 
 SUFFIXES = (".json", ".eaf", ".xml")
 _KNOWN = "the JSON of Label Studio, CVAT's Datumaro JSON, CVAT's XML for video or images, or an .eaf file of ELAN"
+
+
+def is_export(file: Path) -> bool:
+    """Tell whether a file is of an annotation tool, or JSON of another kind than a split's (train, val, test)."""
+    suffix = file.suffix.lower()
+    if suffix != ".json":
+        return suffix in SUFFIXES
+    try:
+        content = json.loads(read_text(file, f"'{file}'"))
+    except (D2STError, ValueError, RecursionError):  # whoever reads it says so
+        return False
+    return not (isinstance(content, dict) and content.keys() <= {*PARTS})
 
 
 def read_export(file: Path, text: str) -> list[Row]:
