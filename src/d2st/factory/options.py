@@ -31,6 +31,7 @@ ADAPTERS = (
     "dia",
     "lora",
     "zeroi2v",
+    "lsn",
 )
 HEADS = (
     "bi-mhm",
@@ -45,6 +46,7 @@ HEADS = (
     "ta2n",
     "team",
     "trx",
+    "ts-dcm",
     "zero-shot",
 )
 
