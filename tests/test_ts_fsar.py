@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 import d2st
 from d2st import heads
+from d2st.features.encode import encode_batch
 from d2st.heads.ts_dcm import channel_distances
+from d2st.training.episodic import EpisodicLoss
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -249,7 +251,7 @@ def test_evaluation_plans_for_the_pairs_of_frames():
 
 def side(**options):
     torch.manual_seed(0)
-    encoder = d2st.adapt(BACKBONES["clip-vit"](), d2st.LSNConfig(**{"width": 32} | options), frames=FRAMES)
+    encoder = d2st.adapt(BACKBONES["clip-vit"](), d2st.LSNConfig(**{"width": 32, "temporal": (1,)} | options), frames=FRAMES)
     move(encoder)
     return encoder
 
@@ -294,10 +296,23 @@ def test_what_the_side_network_cannot_have_is_refused_in_a_sentence():
         d2st.LSNConfig(width=100)
 
 
-def test_the_two_train_together():
-    from d2st.training.episodic import EpisodicLoss
+def test_no_gradient_goes_through_the_backbone():
+    video = clips().requires_grad_()
+    side().forward(video).sum().backward()
+    assert video.grad is None
 
-    encoder = side(temporal=(1,))
+
+def test_clips_are_embedded_for_evaluation_as_for_training():
+    encoder = side()
+    head = d2st.create_head("ts-dcm", encoder)
+    with torch.no_grad():
+        features, tokens = encode_batch(encoder, clips(), [head])
+        expected = head.embed(head.clips_of(*encoder.features_and_maps(clips())))
+    assert torch.equal(features, encoder(clips())) and torch.equal(tokens, expected)
+
+
+def test_the_two_train_together():
+    encoder = side()
     head = d2st.create_head("ts-dcm", encoder)
     assert head.features == 32 and head.frames == FRAMES
     loss, _ = EpisodicLoss(encoder, head, 2, 1, 1)(clips(batch=4), torch.arange(2))
