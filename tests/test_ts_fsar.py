@@ -62,7 +62,7 @@ def model_of(golden, args, dtype):
     encoder = d2st.adapt(vit, config).to(dtype)
     classes = len(golden["w/model.Linear.weight"])
     head = heads.build("ts-dcm", features=args["OUTPUT_DIM"], classes=classes, class_weight=args["CLS"]).to(dtype)
-    state = weights(golden, dtype)
+    state = weights(golden, dtype) | {"model.embeddings.position_ids": torch.arange(10)[None]}
     left = d2st.official.load(encoder, state, "ts-fsar"), d2st.official.load(head, state, "ts-fsar")
     return encoder, head, left
 
@@ -100,7 +100,8 @@ def test_features_losses_and_gradients_of_the_whole_model_are_the_authors(case):
     about, golden = goldens.read(case)
     encoder, head, (not_encoder, not_head) = model_of(golden, about["args"], torch.float32)
     texts = {key for key in weights(golden) if key.startswith(("model.Adapter.", "model.up_", "model.projection."))}
-    assert not_encoder.keys() == texts | {"model.Linear.weight", "ts_dcm.generator.weight"}
+    others = {"model.Linear.weight", "ts_dcm.generator.weight", "model.embeddings.position_ids"}
+    assert not_encoder.keys() == texts | others
     assert texts < not_head.keys()
     state = {key: weight.requires_grad_() for key, weight in weights(golden).items() if key in texts}
     state["model.projection.weight"].requires_grad_(False)
@@ -251,7 +252,8 @@ def test_evaluation_plans_for_the_pairs_of_frames():
 
 def side(**options):
     torch.manual_seed(0)
-    encoder = d2st.adapt(BACKBONES["clip-vit"](), d2st.LSNConfig(**{"width": 32, "temporal": (1,)} | options), frames=FRAMES)
+    config = d2st.LSNConfig(**{"width": 32, "temporal": (1,)} | options)
+    encoder = d2st.adapt(BACKBONES["clip-vit"](), config, frames=FRAMES)
     move(encoder)
     return encoder
 
@@ -285,7 +287,7 @@ def test_a_gate_mixes_a_block_with_the_backbone_s():
         torch.testing.assert_close(encoder(clips()), passage.taps[-1](last)[:, :, 0])
         passage.gates[-1] = 100.0
         before = encoder(clips())
-        passage.taps[-1][1].weight.zero_()
+        passage.taps[-1].linear.weight.zero_()
         torch.testing.assert_close(encoder(clips()), before)
 
 
@@ -300,6 +302,15 @@ def test_no_gradient_goes_through_the_backbone():
     video = clips().requires_grad_()
     side().forward(video).sum().backward()
     assert video.grad is None
+
+
+def test_half_precision_autocast_is_finite():
+    encoder = side()
+    head = d2st.create_head("ts-dcm", encoder)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, _ = EpisodicLoss(encoder, head, 2, 1, 1)(clips(batch=4), torch.arange(2))
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in (*encoder.trainable_parameters(), *head.trainable_parameters()))
 
 
 def test_clips_are_embedded_for_evaluation_as_for_training():

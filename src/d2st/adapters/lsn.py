@@ -3,6 +3,7 @@
 Source: yaozhang0417/TS-FSAR, 1a91053 (MIT), ``trainers/model.py``.
 """
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -54,11 +55,14 @@ class LSNConfig(AdapterConfig):
 
     def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """Build the network beside the backbone."""
+        from timm.models.eva import Eva  # here, because every config imports this file and timm takes seconds
+        from timm.models.vision_transformer import VisionTransformer
+
         kind, depth = type(backbone.model).__name__, len(backbone.sites)
-        if not backbone.has_tokens or not backbone.sites[0].prefix or not hasattr(backbone.model, "norm_pre"):
+        if not isinstance(backbone.model, (VisionTransformer, Eva)) or not backbone.sites[0].prefix:
             raise D2STError(
-                f"LSNConfig reads the class token and the patches of a ViT's blocks; {kind} has no class token, or "
-                f"hides what enters its first block. Take a ViT that has one (CLIP, ImageNet, DINO)."
+                f"LSNConfig reads the class token and the patches before and behind each block of a plain ViT; {kind} "
+                f"is none, or has no class token. Take a ViT that has one (CLIP, ImageNet, DINO)."
             )
         if any(block >= depth for block in self.temporal):
             raise D2STError(
@@ -80,7 +84,9 @@ class LSNFrameFeatures(FrameFeatures):
     def __init__(self, config: LSNConfig, channels: int, depth: int):
         super().__init__(config.width, map_channels=config.width)
         self.taps = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(channels), nn.Linear(channels, config.width, bias=False))
+            nn.Sequential(
+                OrderedDict(norm=nn.LayerNorm(channels), linear=nn.Linear(channels, config.width, bias=False))
+            )
             for _ in range(depth + 1)
         )
         self.blocks = nn.ModuleList(SideBlock(config.width, over_time=i in config.temporal) for i in range(depth))
@@ -100,10 +106,9 @@ class LSNFrameFeatures(FrameFeatures):
         """(B, T, 3, H, W) -> (B, T, N, width), with the prefix tokens that the backbone has."""
         with torch.no_grad():
             levels = block_inputs_and_outputs(model, images)  # (B, T, N, C) each
-        first, *others = (tap(level) for tap, level in zip(self.taps, levels, strict=True))
-        x = first
+        x, *others = (tap(level) for tap, level in zip(self.taps, levels, strict=True))
         for block, gate, tapped in zip(self.blocks, torch.sigmoid(self.gates / TEMPERATURE), others, strict=True):
-            x = torch.lerp(tapped, block(x), gate)
+            x = gate * block(x) + (1 - gate) * tapped
         return x
 
 

@@ -62,7 +62,8 @@ class MaplessFeatures(FrameFeatures):
         """Refuse, for there are no maps."""
         raise D2STError(
             f"{type(self).__name__} reads features of its own and has no map for each frame. For a head that needs "
-            f"maps (molo, strm, ta2n, ts-dcm) take an adapter that leaves the backbone's features as they are, such as d2st."
+            f"maps (molo, strm, ta2n, ts-dcm) take an adapter that leaves the backbone's features as they are, such "
+            f"as d2st."
         )
 
 
@@ -119,7 +120,7 @@ def block_inputs_and_outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
     The patches are embedded a second time for it, which is less than a hundredth of a ViT.
 
     Args:
-        model: a ViT with ``norm_pre``.
+        model: a ViT of timm's own two classes, VisionTransformer and Eva.
         images: (B, I, 3, H, W).
 
     Returns:

@@ -1,5 +1,6 @@
 """TS-DCM: frames compared by how their channels depend on each other, weighed by the task (TS-FSAR, AAAI 2026)."""
 
+from collections import OrderedDict
 from typing import ClassVar
 
 import torch
@@ -38,8 +39,8 @@ class TSDCM(Head):
     """Match every frame with every frame by distances between channels, each pair of frames weighed by the task.
 
     ``embed`` multiplies the cells of a frame's map by their cosine with the frame's feature (a ViT's class token), and
-    describes the frame by :func:`channel_distances`. The cosine ``"eps"`` compares every frame of a query with every
-    frame of a class's mean clip; a linear layer makes the weights of these T x T cosines, whose weighted sum is the
+    describes the frame by :func:`channel_distances`. A class is the mean of its clips' descriptions. The cosine
+    ``"eps"`` compares every frame of a query with every frame of a class; a linear layer makes the weights of these T x T cosines, whose weighted sum is the
     logit, from the mean frame feature of all support clips plus the query's. ``loss`` adds the cross entropy of the
     training classes, which a linear layer finds in a clip's mean description.
 
@@ -89,7 +90,8 @@ class TSDCM(Head):
         self.described = self.width * (self.width + 1) // 2
         self.reduce = None
         if self.width < features:
-            self.reduce = nn.Sequential(nn.LayerNorm(features), nn.Linear(features, self.width, bias=False))
+            norm, linear = nn.LayerNorm(features), nn.Linear(features, self.width, bias=False)
+            self.reduce = nn.Sequential(OrderedDict(norm=norm, linear=linear))
         self.generator = nn.Linear(self.width, frames**2, bias=False)
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(self.described, classes, bias=False) if classes else None

@@ -20,13 +20,14 @@ _CLIP: Rules = (
     (r"layers\.(\d+)\.mlp\.", r"backbone.blocks.\1.mlp."),
 )
 _SIDE: Rules = (
-    (r"side_LN\.(\d+)\.", r"passage.taps.\1.0."),
-    (r"side_downsample\.(\d+)\.", r"passage.taps.\1.1."),
+    (r"side_LN\.(\d+)\.", r"passage.taps.\1.norm."),
+    (r"side_downsample\.(\d+)\.", r"passage.taps.\1.linear."),
     (r"side_transformer\.(\d+)\.(?:attn\.|mlp\.)?", r"passage.blocks.\1."),
     (r"side_gate_params$", "passage.gates"),
 )
 _HEAD: Rules = ((r"ts_dcm\.generator\.", "generator."), (r"model\.Linear\.", "classifier."))
-_TEXT = r"model\.(?:projection|Adapter|up_ln|up_linear)\."  # the text scores, which are not here
+# The text scores, which are not here; and a count of positions that older versions of Hugging Face's CLIP save.
+_SPARE = r"model\.(?:(?:projection|Adapter|up_ln|up_linear|Linear)\.|embeddings\.position_ids$)"
 
 
 def _prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -51,6 +52,6 @@ RELEASE = Release(
         (r"model\.", "", (*_SIDE, *_CLIP)),
     ),
     head=(*_HEAD, (r"model\.", "encoder.")),
-    spare=rf"{_TEXT}|model\.Linear\.",
+    spare=_SPARE,
     prepare=_prepare,
 )
