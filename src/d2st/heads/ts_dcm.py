@@ -40,9 +40,9 @@ class TSDCM(Head):
 
     ``embed`` multiplies the cells of a frame's map by their cosine with the frame's feature (a ViT's class token), and
     describes the frame by :func:`channel_distances`. A class is the mean of its clips' descriptions. The cosine
-    ``"eps"`` compares every frame of a query with every frame of a class; a linear layer makes the weights of these T x T cosines, whose weighted sum is the
-    logit, from the mean frame feature of all support clips plus the query's. ``loss`` adds the cross entropy of the
-    training classes, which a linear layer finds in a clip's mean description.
+    ``"eps"`` compares every frame of a query with every frame of a class; a linear layer makes the weights of these T x
+    T cosines, whose weighted sum is the logit, from the mean frame feature of all support clips plus the query's.
+    ``loss`` adds the cross entropy of the training classes, which a linear layer finds in a clip's mean description.
 
     The paper's model is this head behind the side network ``lsn``; its text scores are not part of it.
 
