@@ -24,7 +24,7 @@ CONFIGS = {
     "dia": d2st.DiAConfig(),
     "lora": d2st.LoRAConfig(dropout=0),
     "zeroi2v": d2st.ZeroI2VConfig(dropout=0),
-    "lsn": d2st.LSNConfig(width=32, temporal=(1,)),
+    "lsn": d2st.LSNConfig(width=32),
 }
 FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
 VIT_ONLY = {"aim", "dualpath", "dist", "lora", "zeroi2v", "lsn"}

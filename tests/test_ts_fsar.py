@@ -6,7 +6,7 @@ import goldens
 import heads_small
 import pytest
 import torch
-from families import BACKBONES, FRAMES, SIZE, clips, move
+from families import BACKBONES, FRAMES, SIZE, clips, move, on_meta
 from timm.layers import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
@@ -252,7 +252,7 @@ def test_evaluation_plans_for_the_pairs_of_frames():
 
 def side(**options):
     torch.manual_seed(0)
-    config = d2st.LSNConfig(**{"width": 32, "temporal": (1,)} | options)
+    config = d2st.LSNConfig(**{"width": 32} | options)
     encoder = d2st.adapt(BACKBONES["clip-vit"](), config, frames=FRAMES)
     move(encoder)
     return encoder
@@ -267,6 +267,12 @@ def test_frames_see_each_other_in_temporal_blocks_alone():
         with torch.no_grad():
             differs = (encoder(video) - encoder(other)).abs().amax((0, 2)) > 1e-6
         assert differs.nonzero().flatten().tolist() == changed
+
+
+def test_the_released_blocks_are_those_of_a_vit_b():
+    encoder, _ = on_meta(d2st.LSNConfig())
+    assert [i for i, block in enumerate(encoder.passage.blocks) if block.over_time] == [6, 8, 10]
+    assert [block.over_time for block in side().passage.blocks] == [False, True, False]
 
 
 def test_a_clip_has_any_length():
@@ -292,8 +298,8 @@ def test_a_gate_mixes_a_block_with_the_backbone_s():
 
 
 def test_what_the_side_network_cannot_have_is_refused_in_a_sentence():
-    with pytest.raises(d2st.D2STError, match=r"temporal=\(6, 8, 10\) must name some of this VisionTransformer's 3"):
-        d2st.adapt(BACKBONES["vit"](), d2st.LSNConfig(), image_size=SIZE)
+    with pytest.raises(d2st.D2STError, match=r"temporal=\(1, 3\) must name some of this VisionTransformer's 3 blocks"):
+        d2st.adapt(BACKBONES["vit"](), d2st.LSNConfig(temporal=(1, 3)), image_size=SIZE)
     with pytest.raises(d2st.D2STError, match="width=100 must be a multiple of 64"):
         d2st.LSNConfig(width=100)
 

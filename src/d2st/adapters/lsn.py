@@ -4,6 +4,7 @@ Source: yaozhang0417/TS-FSAR, 1a91053 (MIT), ``trainers/model.py``.
 """
 
 from collections import OrderedDict
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,11 +36,12 @@ class LSNConfig(AdapterConfig):
 
     Args:
         width: of the small blocks, a multiple of 64 (one head each), or less.
-        temporal: the blocks, counted from 0, beside which attention runs over the frames.
+        temporal: the blocks, counted from 0, beside which attention runs over the frames. None is every second one of
+            the second half: 6, 8 and 10 of a ViT-B's twelve, as released.
     """
 
     width: int = option(256, least=4, most=2048)
-    temporal: tuple[int, ...] = option((6, 8, 10), empty=True, **SITES)
+    temporal: tuple[int, ...] | None = option(None, empty=True, **SITES)
 
     name: ClassVar[str] = "lsn"
 
@@ -64,32 +66,31 @@ class LSNConfig(AdapterConfig):
                 f"LSNConfig reads the class token and the patches before and behind each block of a plain ViT; {kind} "
                 f"is none, or has no class token. Take a ViT that has one (CLIP, ImageNet, DINO)."
             )
-        if any(block >= depth for block in self.temporal):
+        temporal = range(depth // 2, depth, 2) if self.temporal is None else self.temporal
+        if any(block >= depth for block in temporal):
             raise D2STError(
-                f"LSNConfig: temporal={self.temporal} must name some of this {kind}'s {depth} blocks, 0 to "
-                f"{depth - 1}; the default is for blocks of a ViT-B."
+                f"LSNConfig: temporal={temporal} must name some of this {kind}'s {depth} blocks, 0 to {depth - 1}."
             )
-        return LSNFrameFeatures(self, backbone.sites[0].channels, depth)
+        return LSNFrameFeatures(self.width, temporal, backbone.sites[0].channels, depth)
 
 
 class LSNFrameFeatures(FrameFeatures):
     """(B, T, 3, H, W) -> (B, T, width), and maps of the same pass.
 
     Args:
-        config: of the system.
+        width: of the small blocks.
+        temporal: which of them attend over the frames.
         channels: C of the ViT.
         depth: its blocks.
     """
 
-    def __init__(self, config: LSNConfig, channels: int, depth: int):
-        super().__init__(config.width, map_channels=config.width)
+    def __init__(self, width: int, temporal: Collection[int], channels: int, depth: int):
+        super().__init__(width, map_channels=width)
         self.taps = nn.ModuleList(
-            nn.Sequential(
-                OrderedDict(norm=nn.LayerNorm(channels), linear=nn.Linear(channels, config.width, bias=False))
-            )
+            nn.Sequential(OrderedDict(norm=nn.LayerNorm(channels), linear=nn.Linear(channels, width, bias=False)))
             for _ in range(depth + 1)
         )
-        self.blocks = nn.ModuleList(SideBlock(config.width, over_time=i in config.temporal) for i in range(depth))
+        self.blocks = nn.ModuleList(SideBlock(width, over_time=i in temporal) for i in range(depth))
         self.gates = nn.Parameter(torch.zeros(depth))
 
     def forward(self, model: nn.Module, images: Tensor, video: Tensor) -> Tensor:
