@@ -4,6 +4,7 @@ import torch
 
 from d2st import heads
 from d2st.heads import EncodedEpisode, Head
+from d2st.heads.phases import spans
 
 FEATURES, FRAMES, CLASSES = 16, 4, 7
 GRID, PATCH = 2, 32  # of feature maps, and pixels of a frame behind one of their cells
@@ -16,6 +17,8 @@ SMALL: dict[str, dict] = {
     "logistic": {"penalty": 0.1},  # 40 steps
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
+    "phases": {"features": FEATURES, "phases": 2, "heads": 2, "dropout": 0.0},
+    "product": {"features": FEATURES},
     "prototype": {},
     "ridge": {},
     "strm": {"features": FEATURES, "frames": FRAMES, "width": 12, "cardinalities": (2, 3), "dropout": 0.0},
@@ -67,6 +70,8 @@ def episode(
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=rng, dtype=torch.float64).to(dtype)
 
+    told = (len(spans(head.phases)),) if head.needs_phases else ()
+
     def clips(count: int) -> torch.Tensor:
         drawn = draw(*lead, count, *shape)
         return head.clips_of(drawn.amax((-2, -1)), drawn) if head.needs_maps else drawn
@@ -80,12 +85,12 @@ def episode(
         query=clips(queries),
         targets=torch.randint(way, (*lead, queries), generator=rng),
         classes=torch.randperm(CLASSES, generator=rng)[:way],
-        text=draw(CLASSES, FEATURES) if head.needs_text else None,
+        text=draw(CLASSES, *told, FEATURES) if head.needs_text else None,
         support_video=video(len(labels)),
         query_video=video(queries),
     )
 
 
 def text_of(episode: EncodedEpisode) -> torch.Tensor | None:
-    """(way, D') what ``match`` takes as text."""
+    """(way, D'), or (way, M, D') of phases: what ``match`` takes as text."""
     return None if episode.text is None else episode.text[episode.classes]

@@ -19,6 +19,7 @@ NO_NUMBERS = {
     "logistic",
     "zero-shot",
     "molo",
+    "phases",
 }  # nothing to compare, ours, or none at hand (golden/README_*.md)
 OF = {
     "vanilla": "mini_resnet_vanilla_*",
@@ -40,6 +41,7 @@ OF = {
     "hyrsm": "hyrsm_*",
     "clip-fsar": "clipfsar_*",
     "ta2n": "ta2n_*",
+    "product": "ta_match_*",
 }
 
 

@@ -99,7 +99,7 @@ class PredictConfig(FewShotOptions):
     """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read."""
 
     query: tuple[str, ...] | str = option(
-        help="clip to recognize (a video or a folder of its frames), folder of clips, or several of these"
+        help="clip to recognize (a video or a folder of its frames), folder of clips, list file, or several of these"
     )
     format: Literal["table", "jsonl", "csv"] = option(
         "table", "of the output: table, jsonl (a JSON object a line) or csv"
@@ -137,7 +137,8 @@ class LearnConfig(EncodingOptions):
     groups: str | None = option(
         None,
         "CSV file with the columns path and group, which says who or what is in each clip: groups are held out "
-        "together. None is groups.csv in the folder, or what the clips' names say (s03, person12); none is without",
+        "together. None is groups.csv in the folder, the column group of a list, what the clips' names say (s03, "
+        "person12), or the videos that they are cut out of; none is without",
     )
     train: bool = option(True, "train adapters on the clips themselves, where the time is long enough")
     reject_rate: float = reuse(RejectionOptions, "reject_rate")

@@ -40,6 +40,8 @@ HEADS = (
     "logistic",
     "molo",
     "otam",
+    "phases",
+    "product",
     "prototype",
     "ridge",
     "strm",

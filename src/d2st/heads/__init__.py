@@ -27,6 +27,8 @@ from .logistic import Logistic
 from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
+from .phases import Phases
+from .product import Product
 from .prototype import Prototype
 from .ridge import Ridge
 from .strm import STRM
@@ -43,6 +45,8 @@ HEADS: dict[str, type[Head]] = {
     "logistic": Logistic,
     "molo": MoLo,
     "otam": OTAM,
+    "phases": Phases,
+    "product": Product,
     "prototype": Prototype,
     "ridge": Ridge,
     "strm": STRM,
@@ -146,6 +150,8 @@ __all__ = [
     "HyRSM",
     "Logistic",
     "MoLo",
+    "Phases",
+    "Product",
     "Prototype",
     "Ridge",
     "TextConfig",
