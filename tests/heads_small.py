@@ -25,6 +25,7 @@ SMALL: dict[str, dict] = {
     "ta2n": {"features": FEATURES},
     "team": {"features": FEATURES, "tokens": 5, "dropout": 0.0},
     "trx": {"features": FEATURES, "width": 12, "dropout": 0.0},
+    "ts-dcm": {"features": FEATURES, "frames": FRAMES, "classes": CLASSES, "dropout": 0.0},
     "zero-shot": {"features": FEATURES},
 }
 NO_SUPPORT = {"zero-shot"}  # heads that do not look at the support clips
@@ -71,13 +72,17 @@ def episode(
 
     told = (len(spans(head.phases)),) if head.needs_phases else ()
 
+    def clips(count: int) -> torch.Tensor:
+        drawn = draw(*lead, count, *shape)
+        return head.clips_of(drawn.amax((-2, -1)), drawn) if head.needs_maps else drawn
+
     def video(count: int) -> torch.Tensor | None:
         return draw(*lead, count, frames, 3, PATCH * grid, PATCH * grid) if head.needs_video else None
 
     return EncodedEpisode(
-        support=draw(*lead, len(labels), *shape),
+        support=clips(len(labels)),
         labels=labels,
-        query=draw(*lead, queries, *shape),
+        query=clips(queries),
         targets=torch.randint(way, (*lead, queries), generator=rng),
         classes=torch.randperm(CLASSES, generator=rng)[:way],
         text=draw(CLASSES, *told, FEATURES) if head.needs_text else None,

@@ -31,6 +31,7 @@ OPTIONS = [(name, {}) for name in NAMES] + [
     ("phases", {"phases": 3}),
     ("product", {"negative": "released"}),
     ("strm", {"auxiliary_weight": 0.0}),
+    ("ts-dcm", {"width": 8, "classes": 0}),
     ("hyrsm", {"shots": "prototype"}),
     ("clip-fsar", {"merge": "before", "metric": "bi-mhm"}),
     ("clip-fsar", {"inference": "text"}),
@@ -238,7 +239,7 @@ def test_wrong_labels_are_refused_in_a_sentence(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["clip-fsar", "hyrsm", "molo", "phases", "product", "strm", "ta2n", "team", "trx", "zero-shot"]
+    "name", ["clip-fsar", "hyrsm", "molo", "phases", "product", "strm", "ta2n", "team", "trx", "ts-dcm", "zero-shot"]
 )
 def test_features_of_another_width_are_refused_in_a_sentence(name):
     head, episode = small(name)

@@ -31,6 +31,7 @@ ADAPTERS = (
     "dia",
     "lora",
     "zeroi2v",
+    "lsn",
 )
 HEADS = (
     "bi-mhm",
@@ -47,6 +48,7 @@ HEADS = (
     "ta2n",
     "team",
     "trx",
+    "ts-dcm",
     "zero-shot",
 )
 

@@ -35,6 +35,7 @@ from .strm import STRM
 from .ta2n import TA2N
 from .team import TEAM
 from .trx import TRX
+from .ts_dcm import TSDCM
 from .zero_shot import ZeroShot
 
 HEADS: dict[str, type[Head]] = {
@@ -52,6 +53,7 @@ HEADS: dict[str, type[Head]] = {
     "ta2n": TA2N,
     "team": TEAM,
     "trx": TRX,
+    "ts-dcm": TSDCM,
     "zero-shot": ZeroShot,
 }
 
@@ -140,6 +142,7 @@ __all__ = [
     "TA2N",
     "TEAM",
     "TRX",
+    "TSDCM",
     "BiMHM",
     "EncodedEpisode",
     "Head",

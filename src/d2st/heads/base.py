@@ -106,7 +106,8 @@ class Head(nn.Module):
     """Base of the matching heads; a head without a per-clip stage or a loss of its own defines ``match`` alone.
 
     Attributes:
-        needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
+        needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D), or as what
+            ``clips_of`` makes of both.
         needs_text: ``match`` wants the features of the class names.
         needs_phases: with ``needs_text``: the names are told in ordered phases, and M texts a class are the spans of
             them (``d2st.heads.phases.spans``), so that text is (..., way, M, D').
@@ -147,11 +148,23 @@ class Head(nn.Module):
         """
         return (support + queries) * clip.nbytes
 
+    def clips_of(self, features: Tensor, maps: Tensor) -> Tensor:
+        """Make what ``embed`` takes of what an encoder gives, where ``needs_maps``; here it is the maps.
+
+        Args:
+            features: (..., T, D) of the frames.
+            maps: (..., T, D', H, W) that they were pooled from.
+
+        Returns:
+            (..., T, D', H, W), or what else a head makes of both.
+        """
+        return maps
+
     def embed(self, clips: Tensor) -> Tensor:
         """See one clip at a time; evaluation does it once a clip and not once an episode.
 
         Args:
-            clips: (..., T, D) frame features, or (..., T, D, H, W) maps.
+            clips: (..., T, D) frame features, or where ``needs_maps`` what ``clips_of`` gives, (..., T, D, H, W).
 
         Returns:
             (..., T', D') what ``match`` takes; here the clips as they are.
