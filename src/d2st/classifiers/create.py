@@ -41,9 +41,8 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     if (config.support is None) == (config.classifier is None):
         raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
     if config.annotations and (config.classifier or Path(config.support).suffix == ".safetensors"):
-        raise D2STError(
-            f"'{config.classifier or config.support}' has its examples already; --annotations go with a folder of videos."
-        )
+        has = config.classifier or config.support
+        raise D2STError(f"'{has}' has its examples already; --annotations go with a folder of videos.")
     device = pick_device(config.device)
     config = with_precision(config, device)
     options = {"precision": config.precision, "reject_rate": config.reject_rate, "calibration": config.calibration}

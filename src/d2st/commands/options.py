@@ -125,8 +125,8 @@ class LearnConfig(EncodingOptions):
     annotations: str | None = reuse(
         SupportOptions,
         "annotations",
-        help="list file, or export of CVAT, Label Studio or ELAN, that says which clips of the videos in the folder show "
-        "what; None goes by the folder's own folders",
+        help="list file, or export of CVAT, Label Studio or ELAN, that says which clips of the videos in the folder "
+        "show what; None goes by the folder's own folders",
     )
     minutes: float = option(15, "time for trying; what takes longer is left out, and said", above=0, most=100_000)
     backbone: str | None = option(
