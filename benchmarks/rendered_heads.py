@@ -26,7 +26,7 @@ from d2st.utils.report import percent
 from d2st.utils.statistics import over_seeds
 
 PLAIN = ("bi-mhm", "otam", "prototype", "ridge", "logistic")
-TRAINED = ("trx", "strm", "hyrsm", "molo", "ta2n", "team")
+TRAINED = ("trx", "strm", "hyrsm", "molo", "ta2n", "team", "ts-dcm")
 # As wide as the features, as in the release about; its 1152 belong to 2048.
 OPTIONS = {"trx": "--head.width 192", "strm": "--head.width 192"}
 ADAPTER = "--adapter d2st-local --adapter.ratio 0.5 --adapter.positions 1,2,3"

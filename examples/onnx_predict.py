@@ -9,6 +9,8 @@ are used (support.npz beside the file). Everything else that is needed to read a
 
 import argparse
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import av
@@ -25,6 +27,7 @@ class Encoder:
     def __init__(self, file: str):
         self.session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
         self.about = json.loads(self.session.get_modelmeta().custom_metadata_map["d2st"])
+        self.match = matching(self.about["head"])
         if self.about.get("transforms", "plain") != "plain":
             raise SystemExit("This script knows the plain transforms alone; export with --transforms plain.")
 
@@ -68,13 +71,46 @@ def fit(picture: np.ndarray, size: list[int], interpolation: str) -> np.ndarray:
     return np.asarray(resized)[top : top + height, left : left + width]
 
 
-def match(support: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Bi-MHM: (S, T, D), (S,), (T, D) -> (way,) logits, minus the distance to the mean clip of each class."""
+def matching(head: dict) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
+    """The rule that the features are meant for: (S, T, D) support, (S,) labels, (T, D) query -> (way,) logits."""
+    options = {name: value for name, value in head.items() if name != "name"}
+    if head["name"] == "ridge":
+        return partial(ridge, **options)
+    defaults = {"cosine": "norm", "shots": "prototype", "tuples": 1, "direction": "both"}
+    if head["name"] == "bi-mhm" and options.items() <= defaults.items():
+        return bi_mhm
+    raise SystemExit(
+        f"This script matches by ridge and by bi-mhm as it is by default, not by {head}; see d2st predict."
+    )
+
+
+def bi_mhm(support: np.ndarray, labels: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Minus the distance to the mean clip of each class."""
     prototypes = np.stack([support[labels == label].mean(0) for label in range(labels.max() + 1)])  # (way, T, D)
-    prototypes = prototypes / np.linalg.norm(prototypes, axis=-1, keepdims=True)
-    query = query / np.linalg.norm(query, axis=-1, keepdims=True)
-    distances = 1 - prototypes @ query.T  # (way, T, T)
+    distances = 1 - unit(prototypes) @ unit(query).T  # (way, T, T)
     return -(distances.min(-1).sum(-1) + distances.min(-2).sum(-1))
+
+
+def ridge(
+    support: np.ndarray, labels: np.ndarray, query: np.ndarray, order: bool, penalty: float, scale: float
+) -> np.ndarray:
+    """A linear classifier: ridge regression of the classes on the support clips, in which classes count alike."""
+    targets = np.eye(labels.max() + 1)[labels]  # (S, way)
+    weights = (targets / targets.sum(0)).sum(1) / targets.shape[1]  # (S,), sum 1
+    clips = [unit(frames) if order else unit(frames).mean(-2) for frames in (support, query)]
+    examples, asked = clips[0].reshape(len(support), -1), clips[1].reshape(-1)
+    center = weights @ examples
+    examples, asked = examples - center, asked - center
+    spread = max(weights @ np.square(examples).sum(1), 1e-8)
+    root = np.sqrt(weights)[:, None]  # (S, 1)
+    system = root * (examples @ examples.T / spread) * root.T + penalty * np.eye(len(examples))
+    coefficients = root * np.linalg.solve(system, root * targets)  # (S, way)
+    return scale * (weights @ targets + asked @ examples.T / spread @ coefficients)
+
+
+def unit(frames: np.ndarray) -> np.ndarray:
+    """Frames (..., D) of length 1."""
+    return frames / np.linalg.norm(frames, axis=-1, keepdims=True)
 
 
 def clips(folder: Path) -> list[Path]:
@@ -99,7 +135,7 @@ def main() -> None:
         saved = np.load(Path(arguments.encoder).with_name("support.npz"))
         support, labels, classes = saved["features"], saved["labels"], saved["classes"].tolist()
     for clip in clips(arguments.query):
-        logits = match(support, labels, encoder(clip))
+        logits = encoder.match(support, labels, encoder(clip))
         if arguments.json:
             print(json.dumps({"clip": str(clip), "logits": dict(zip(classes, logits.tolist(), strict=True))}))
         else:

@@ -4,6 +4,7 @@ import torch
 
 from d2st import heads
 from d2st.heads import EncodedEpisode, Head
+from d2st.heads.phases import spans
 
 FEATURES, FRAMES, CLASSES = 16, 4, 7
 GRID, PATCH = 2, 32  # of feature maps, and pixels of a frame behind one of their cells
@@ -16,12 +17,15 @@ SMALL: dict[str, dict] = {
     "logistic": {"penalty": 0.1},  # 40 steps
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
     "otam": {},
+    "phases": {"features": FEATURES, "phases": 2, "heads": 2, "dropout": 0.0},
+    "product": {"features": FEATURES},
     "prototype": {},
     "ridge": {},
     "strm": {"features": FEATURES, "frames": FRAMES, "width": 12, "cardinalities": (2, 3), "dropout": 0.0},
     "ta2n": {"features": FEATURES},
     "team": {"features": FEATURES, "tokens": 5, "dropout": 0.0},
     "trx": {"features": FEATURES, "width": 12, "dropout": 0.0},
+    "ts-dcm": {"features": FEATURES, "frames": FRAMES, "classes": CLASSES, "dropout": 0.0},
     "zero-shot": {"features": FEATURES},
 }
 NO_SUPPORT = {"zero-shot"}  # heads that do not look at the support clips
@@ -66,21 +70,27 @@ def episode(
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=rng, dtype=torch.float64).to(dtype)
 
+    told = (len(spans(head.phases)),) if head.needs_phases else ()
+
+    def clips(count: int) -> torch.Tensor:
+        drawn = draw(*lead, count, *shape)
+        return head.clips_of(drawn.amax((-2, -1)), drawn) if head.needs_maps else drawn
+
     def video(count: int) -> torch.Tensor | None:
         return draw(*lead, count, frames, 3, PATCH * grid, PATCH * grid) if head.needs_video else None
 
     return EncodedEpisode(
-        support=draw(*lead, len(labels), *shape),
+        support=clips(len(labels)),
         labels=labels,
-        query=draw(*lead, queries, *shape),
+        query=clips(queries),
         targets=torch.randint(way, (*lead, queries), generator=rng),
         classes=torch.randperm(CLASSES, generator=rng)[:way],
-        text=draw(CLASSES, FEATURES) if head.needs_text else None,
+        text=draw(CLASSES, *told, FEATURES) if head.needs_text else None,
         support_video=video(len(labels)),
         query_video=video(queries),
     )
 
 
 def text_of(episode: EncodedEpisode) -> torch.Tensor | None:
-    """(way, D') what ``match`` takes as text."""
+    """(way, D'), or (way, M, D') of phases: what ``match`` takes as text."""
     return None if episode.text is None else episode.text[episode.classes]

@@ -106,7 +106,7 @@ def test_results(tmp_path, tally):
 
 @pytest.fixture(scope="module")
 def saved(small, encoder, tmp_path_factory):
-    """An adapter with a head, a support set and a calibration; and a classifier beside it."""
+    """An adapter with a head, a support set and a calibration; and beside it a classifier, and one by names."""
     folder = tmp_path_factory.mktemp("saved")
     head = heads.build("trx", features=encoder.num_features, cardinalities=(2,))
     classifier = FewShotClassifier(encoder, head)
@@ -116,6 +116,10 @@ def saved(small, encoder, tmp_path_factory):
     entry = Entry(5, 1, 10, 1.0, 0.0, 1.0, RATES)
     CalibrationFile(Origin.of(encoder, head), (entry,), classifier.reading).write(folder / "adapter")
     VideoClassifier(encoder, 3, ["a", "b", "c"]).save_pretrained(folder / "linear")
+    projection = torch.nn.Linear(encoder.num_features, 6)
+    named = VideoClassifier(encoder, torch.rand(3, 6), ["a", "b", "c"], projection=projection)
+    named.text = heads.TextConfig("small/x", names="clean")
+    named.save_pretrained(folder / "text")
     return folder
 
 
@@ -143,9 +147,10 @@ def test_heads(saved, tmp_path, tally, file):
         tally(lambda: heads.load(tmp_path))
 
 
+@pytest.mark.parametrize("kind", ["linear", "text"])
 @pytest.mark.parametrize("file", ["classifier_config.json", "classifier_model.safetensors"])
-def test_classifiers(small, saved, tmp_path, tally, file):
-    for _ in damaged(saved / "linear", tmp_path, file, 60):
+def test_classifiers(small, saved, tmp_path, tally, file, kind):
+    for _ in damaged(saved / kind, tmp_path, file, 60):
         tally(lambda: VideoClassifier.from_pretrained(tmp_path, weights=small / "weights.safetensors"))
 
 

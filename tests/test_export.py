@@ -16,6 +16,7 @@ import torch
 
 import d2st
 from d2st import export as translate
+from d2st import heads
 from d2st.classifiers.few_shot import FewShotClassifier
 from d2st.commands import cli
 
@@ -93,7 +94,11 @@ def without_torch(exported, *arguments):
         "import runpy, sys; sys.modules |= dict.fromkeys(['torch', 'd2st', 'torchvision', 'timm']); "
         f"sys.argv = {[str(a) for a in arguments]!r}; runpy.run_path(sys.argv[0], run_name='__main__')"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def answers_without_torch(exported, *arguments):
+    done = without_torch(exported, *arguments)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -108,7 +113,35 @@ def test_a_classifier_answers_the_same_without_pytorch(small, trained, exported)
     classifier = FewShotClassifier.from_pretrained(trained, weights=weights)
     query = small / "data" / "sand"
     expected = [classifier.predict(clip).logits for clip in sorted(query.iterdir())]
-    for answer, logits in zip(without_torch(out, "--query", query), expected, strict=True):
+    for answer, logits in zip(answers_without_torch(out, "--query", query), expected, strict=True):
+        assert answer["logits"] == pytest.approx(logits, abs=1e-4)
+
+
+@pytest.mark.parametrize("head", ["ridge", "ridge in order", "otam"])
+def test_the_head_of_the_classifier_answers_without_pytorch(small, trained, tmp_path, head):
+    """``d2st learn`` keeps such classifiers; a head that the example does not know is refused and not replaced."""
+    weights, name = small / "weights.safetensors", head.split()[0]
+    before = FewShotClassifier.from_pretrained(trained, weights=weights)
+    options = {"order": "order" in head, "penalty": 0.01} if name == "ridge" else {}
+    classifier = FewShotClassifier(before.encoder, heads.build(name, **options))
+    for label, clips_of in before.support.items():
+        classifier.set_class(label, clips_of.frames)
+    classifier.save_pretrained(tmp_path / "classifier")
+    arguments = [
+        "--classifier",
+        str(tmp_path / "classifier"),
+        "--weights",
+        str(weights),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(["export", *arguments]) == 0
+    query = small / "data" / "sand"
+    if head == "otam":
+        assert "not by {'name': 'otam'" in without_torch(tmp_path / "out", "--query", query).stderr
+        return
+    expected = [classifier.predict(clip).logits for clip in sorted(query.iterdir())]
+    for answer, logits in zip(answers_without_torch(tmp_path / "out", "--query", query), expected, strict=True):
         assert answer["logits"] == pytest.approx(logits, abs=1e-4)
 
 
@@ -124,7 +157,7 @@ def test_clips_of_any_size_and_turn_answer_the_same_without_pytorch(small, train
     clips.turn(clips.write(query / "phone.mp4", first=22), 0, 1, -1, 0)
     classifier = FewShotClassifier.from_pretrained(trained, weights=small / "weights.safetensors")
     classifier.fit(tmp_path / "support")
-    answers = without_torch(exported[0], "--support", tmp_path / "support", "--query", query)
+    answers = answers_without_torch(exported[0], "--support", tmp_path / "support", "--query", query)
     for answer, clip in zip(answers, sorted(query.iterdir()), strict=True):
         assert answer["logits"] == pytest.approx(classifier.predict(clip).logits, rel=2e-3)
 

@@ -19,6 +19,7 @@ NO_NUMBERS = {
     "logistic",
     "zero-shot",
     "molo",
+    "phases",
 }  # nothing to compare, ours, or none at hand (golden/README_*.md)
 OF = {
     "vanilla": "mini_resnet_vanilla_*",
@@ -30,14 +31,17 @@ OF = {
     "dist": "dist_temporalnet_*",
     "dia": "dia_adapter_*",
     "zeroi2v": "zeroi2v_encoder_*",
+    "lsn": "ts-fsar_model_*",
     "bi-mhm": "bimhm_*",
     "otam": "otam_head_*",
     "trx": "trx_*",
     "strm": "strm_*",
     "team": "team_*",
+    "ts-dcm": "ts-fsar_dcm_*",
     "hyrsm": "hyrsm_*",
     "clip-fsar": "clipfsar_*",
     "ta2n": "ta2n_*",
+    "product": "ta_match_*",
 }
 
 
@@ -51,7 +55,7 @@ def test_every_system_and_head_has_numbers_in_the_repository():
 
 
 def test_they_are_small():
-    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 8e6
+    assert sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file()) < 9.5e6
 
 
 def test_a_small_golden_is_compared_where_it_has_numbers(tmp_path, monkeypatch):

@@ -27,7 +27,11 @@ OPTIONS = [(name, {}) for name in NAMES] + [
     FIRST_COUNTS,
     ("trx", {"shots": "prototype"}),
     ("trx", {"shots": "distance"}),
+    ("phases", {"phases": 1}),
+    ("phases", {"phases": 3}),
+    ("product", {"negative": "released"}),
     ("strm", {"auxiliary_weight": 0.0}),
+    ("ts-dcm", {"width": 8, "classes": 0}),
     ("hyrsm", {"shots": "prototype"}),
     ("clip-fsar", {"merge": "before", "metric": "bi-mhm"}),
     ("clip-fsar", {"inference": "text"}),
@@ -234,7 +238,9 @@ def test_wrong_labels_are_refused_in_a_sentence(name):
         head(episode.support[:0], torch.tensor([], dtype=torch.long), episode.query, None, text_of(episode))
 
 
-@pytest.mark.parametrize("name", ["clip-fsar", "hyrsm", "molo", "strm", "ta2n", "team", "trx", "zero-shot"])
+@pytest.mark.parametrize(
+    "name", ["clip-fsar", "hyrsm", "molo", "phases", "product", "strm", "ta2n", "team", "trx", "ts-dcm", "zero-shot"]
+)
 def test_features_of_another_width_are_refused_in_a_sentence(name):
     head, episode = small(name)
     support, query = (torch.cat([clips, clips], dim=2) for clips in (episode.support, episode.query))

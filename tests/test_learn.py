@@ -83,6 +83,12 @@ def test_from_a_folder_to_a_recognizer(clips, config, tmp_path, capsys):
     assert again["expected"] == expected and again["candidates"] == report["candidates"]
 
 
+def listed(training, part):
+    """The clips of a part of the split that a training was given."""
+    lines = Path(training.split, f"{part}.csv").read_text().splitlines()
+    return [line.split(",")[0] for line in lines[1:]]
+
+
 def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatch):
     monkeypatch.setattr(learn_models, "EPISODES", (2, 2))
     monkeypatch.setattr(learn_models, "EPISODE_STEP", 1)
@@ -91,7 +97,7 @@ def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatc
     real = learn_models.train
 
     def watched(training):
-        read.append([line.split(",")[0] for line in Path(training.split).read_text().splitlines()[1:]])
+        read.append(listed(training, "train"))
         return real(training)
 
     monkeypatch.setattr(learn_models, "train", watched)
@@ -102,6 +108,58 @@ def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatc
     assert len(folds) == 5 and all(len(ids) == 16 for ids in folds)
     every = set.union(*folds)
     assert len(every) == 20 and all(sum(id not in ids for ids in folds) == 1 for id in every)  # each is held out once
+
+
+def few_episodes(monkeypatch, adapter="st"):
+    """Train two episodes, of one adapter."""
+    for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
+        monkeypatch.setattr(learn_models, name, value)
+    monkeypatch.setattr(learn_models, "TRAINED", {adapter: learn_models.TRAINED[adapter]})
+
+
+def test_with_many_classes_the_checkpoint_is_chosen_on_classes_that_are_held_out(clips, config, monkeypatch):
+    few_episodes(monkeypatch, "d2st-local")
+    monkeypatch.setattr(learn_models, "HELD_OUT_FROM", 4)
+    read, real = [], learn_models.train
+
+    def watched(training):
+        if training.validate_every:
+            read.append((set(listed(training, "train")), set(listed(training, "val")), training.validate_every))
+        return real(training)
+
+    monkeypatch.setattr(learn_models, "train", watched)
+    report = learn(config(clips, train=True))
+    name = "test_resnet, d2st-local trained here, chosen on held-out classes"
+    assert [row["measured"]["clips"] for row in report["candidates"] if row["model"] == name] == [20] * len(
+        learn_models.HEADS
+    )
+    assert len(read) >= 5 and all(every == 1 for *_, every in read)
+    for seen, chosen, _ in read[:5]:  # of each fold
+        assert not {id.split("/")[0] for id in seen} & {id.split("/")[0] for id in chosen}
+        assert len(seen) == len(chosen) == 8  # two classes of five clips each, but the fold that is held out
+
+
+def test_unknown_clips_of_a_trained_winner_are_of_classes_that_it_has_not_seen(clips, config, monkeypatch, capsys):
+    few_episodes(monkeypatch)
+    monkeypatch.setattr(module, "models_of", lambda *a, real=module.models_of: real(*a)[-1:])  # the trained one
+    read, real = {}, learn_models.train
+
+    def watched(training):
+        read[Path(training.out).name] = listed(training, "train")
+        return real(training)
+
+    monkeypatch.setattr(learn_models, "train", watched)
+    report = learn(config(clips, train=True))
+    assert len({id.split("/")[0] for id in read["unseen-run"]}) == 3 and len(read["unseen-run"]) == 12
+    assert report["rejection"]["trained_on_others"] is False and 0 <= report["rejection"]["others"] <= 1
+
+    monkeypatch.setattr(learn_models.Bench, "seconds_left", property(lambda self: 1e-9))
+    monkeypatch.setattr(learn_models, "PATIENCE", float("inf"))
+    asked = config(clips, train=True)
+    report = learn(asked)
+    assert report["rejection"]["trained_on_others"] is True
+    assert "measured with adapters that were trained on them: another training takes" in capsys.readouterr().err
+    assert "there was no time to train others without them" in Path(asked.out, "report.html").read_text()
 
 
 def test_what_takes_too_long_is_left_out_and_said(clips, config, capsys):

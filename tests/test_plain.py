@@ -26,6 +26,7 @@ SYSTEMS = {
     "dia": d2st.DiAConfig(),
     "lora": d2st.LoRAConfig(),
     "zeroi2v": d2st.ZeroI2VConfig(),
+    "lsn": d2st.LSNConfig(width=16),
     "none": d2st.NoneConfig(),
     "full": d2st.FullConfig(),
 }

@@ -22,6 +22,7 @@ SYSTEMS = {
     "dia": d2st.DiAConfig(),
     "lora": d2st.LoRAConfig(orthogonal=True),
     "zeroi2v": d2st.ZeroI2VConfig(),
+    "lsn": d2st.LSNConfig(width=16),
     "full": d2st.FullConfig(),
 }
 PRECISIONS = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float64: 1e-5}  # and how far features may be off

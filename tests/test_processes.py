@@ -165,3 +165,10 @@ def test_a_classifier_is_the_same(small, tmp_path) -> None:
     one, two = results
     for key in ("results", "per_class", "confused", "bad_clips"):
         assert one[key] == two[key], key
+
+
+def test_a_command_that_is_not_shared_refuses_torchrun(tmp_path) -> None:
+    process = start("learn", str(tmp_path), "--out", str(tmp_path / "out"))
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode and "d2st learn works in one process, and torchrun started 2" in errors
+    assert not (tmp_path / "out").exists()

@@ -14,6 +14,7 @@ import d2st
 SYSTEMS = {name: config() for name, config in d2st.adapters.SYSTEMS.items()} | {
     "dualpath": d2st.DualPathConfig(tiles=2),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
+    "lsn": d2st.LSNConfig(width=16),
 }
 
 

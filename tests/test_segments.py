@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from d2st.data.cuts import seconds
 from d2st.errors import D2STError
 from d2st.spotting.segments import (
     Segment,
@@ -18,7 +19,6 @@ from d2st.spotting.segments import (
     merge,
     of_classes,
     read_events,
-    seconds,
     write_events,
 )
 from d2st.utils.progress import clock

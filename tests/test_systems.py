@@ -24,9 +24,10 @@ CONFIGS = {
     "dia": d2st.DiAConfig(),
     "lora": d2st.LoRAConfig(dropout=0),
     "zeroi2v": d2st.ZeroI2VConfig(dropout=0),
+    "lsn": d2st.LSNConfig(width=32),
 }
 FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
-VIT_ONLY = {"aim", "dualpath", "dist", "lora", "zeroi2v"}
+VIT_ONLY = {"aim", "dualpath", "dist", "lora", "zeroi2v", "lsn"}
 ONE_LENGTH = {"dualpath", "dist"}  # laid out for clips of as many frames as were said
 ONE_SIZE = {*VITS, "clip-resnet", "swin"}  # position tables or windows are laid out for one size of frames
 CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
@@ -35,6 +36,7 @@ REFUSED = [
     ("dist", "siglip"),  # no class token
     ("lora", "dinov3"),  # its attention never calls the layer of queries, keys and values
     ("zeroi2v", "dinov3"),
+    ("lsn", "siglip"),  # no class token
 ]
 PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if (s not in VIT_ONLY or f in VITS) and (s, f) not in REFUSED]
 LIGHT = [(s, f) for s, f in PAIRS if f == "clip-vit" or (f == "resnet-basic" and s in ("st", "dst", "d2st-local"))]
@@ -155,7 +157,7 @@ def test_compiles_without_graph_breaks(system, family):
 
 
 @pytest.mark.parametrize(
-    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "dia", "lora", "zeroi2v"]
+    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "dia", "lora", "zeroi2v", "lsn"]
 )  # those that reach into blocks, or beside them
 def test_exports(system):
     encoder, video = encoder_of(system, "clip-vit"), clips()

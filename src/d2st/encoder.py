@@ -59,8 +59,8 @@ def adapt(
 
     Returns:
         The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives, but for
-        systems whose config's ``starts_as_backbone`` is False (DUALPATH and DiST read features in their own way, and
-        shifted heads look at other frames).
+        systems whose config's ``starts_as_backbone`` is False (DUALPATH, DiST and LSN read features in their own way,
+        and shifted heads look at other frames).
 
     Raises:
         D2STError: unknown name, weights that are missing or do not fit, a model without usable stages, a system that
@@ -180,7 +180,7 @@ class VideoEncoder(nn.Module, HubModel):
         image_size: (H, W) in pixels that they are laid out for.
         merged: the backbone's own parameters that :meth:`merge` put aside; None before.
         num_features: D.
-        map_channels: channels of the maps, see :meth:`features_and_maps`; None if the backbone has none.
+        map_channels: channels of the maps, see :meth:`features_and_maps`; None if it has none.
         mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``; see
             :meth:`transform`.
     """
@@ -203,7 +203,7 @@ class VideoEncoder(nn.Module, HubModel):
         backbones.freeze(self.backbone, self.trained_names)
         if not config.tunes_backbone:
             lean(self.backbone)
-        self.num_features, self.map_channels = self.passage.num_features, backbone.map_channels
+        self.num_features, self.map_channels = self.passage.num_features, self.passage.map_channels
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter
             insert(self.backbone, insertion, self.clip)

@@ -12,6 +12,7 @@ from .dist import DiSTConfig
 from .dst import DSTConfig
 from .dualpath import DualPathConfig
 from .lora import LoRAConfig
+from .lsn import LSNConfig
 from .st import STConfig
 from .vanilla import VanillaConfig
 from .zeroi2v import ZeroI2VConfig
@@ -30,6 +31,7 @@ _CONFIGS = (
     DiAConfig,
     LoRAConfig,
     ZeroI2VConfig,
+    LSNConfig,
 )
 SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
@@ -44,6 +46,7 @@ __all__ = [
     "DiSTConfig",
     "DualPathConfig",
     "FullConfig",
+    "LSNConfig",
     "LoRAConfig",
     "NoneConfig",
     "STConfig",

@@ -81,7 +81,7 @@ class AdapterConfig:
 
     def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """Build what takes a clip through the backbone: frame by frame, unless the system has a way of its own."""
-        return FrameFeatures(backbone.num_features)
+        return FrameFeatures(backbone.num_features, backbone.map_channels)
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Full-shot classifier, called with the encoder and clips (B, T, 3, H, W), that gives logits (B, classes).

@@ -14,11 +14,13 @@ class FrameFeatures(nn.Module):
 
     Args:
         num_features: D of the features it gives.
+        map_channels: D' of the maps that come with them; None if there are none.
     """
 
-    def __init__(self, num_features: int):
+    def __init__(self, num_features: int, map_channels: int | None = None):
         super().__init__()
         self.num_features = num_features
+        self.map_channels = map_channels
 
     def images(self, video: Tensor) -> Tensor:
         """Return the images that the backbone sees of each clip: (B, T, 3, H, W) -> (B, I, 3, H, W)."""
@@ -60,7 +62,8 @@ class MaplessFeatures(FrameFeatures):
         """Refuse, for there are no maps."""
         raise D2STError(
             f"{type(self).__name__} reads features of its own and has no map for each frame. For a head that needs "
-            f"maps (molo, strm, ta2n) take an adapter that leaves the backbone's features as they are, such as d2st."
+            f"maps (molo, strm, ta2n, ts-dcm) take an adapter that leaves the backbone's features as they are, such "
+            f"as d2st."
         )
 
 
@@ -88,7 +91,7 @@ def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
             return patches.transpose(1, 2).unflatten(2, grid)
     raise D2STError(
         f"{type(model).__name__} does not end in a feature map of its frames. For a head that needs maps (molo, strm, "
-        f"ta2n) take a ResNet, another CNN or a ViT."
+        f"ta2n, ts-dcm) take a ResNet, another CNN or a ViT."
     )
 
 
@@ -109,3 +112,20 @@ def block_tokens(model: nn.Module, images: Tensor, last: int | None = None) -> l
     # timm gives (patches, prefix) pairs, and patches alone where there is no prefix
     tokens = [torch.cat(output[::-1], dim=1) if isinstance(output, tuple) else output for output in outputs]
     return [x.unflatten(0, images.shape[:2]) for x in tokens]
+
+
+def block_inputs_and_outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Return what enters a ViT's first block, and what its blocks give; in eval mode.
+
+    The patches are embedded a second time for it, which is less than a hundredth of a ViT.
+
+    Args:
+        model: a ViT of timm's own two classes, VisionTransformer and Eva.
+        images: (B, I, 3, H, W).
+
+    Returns:
+        (B, I, N, C), one more than there are blocks.
+    """
+    embedded = model._pos_embed(model.patch_embed(images.flatten(0, 1)))
+    tokens = embedded[0] if isinstance(embedded, tuple) else embedded  # EVA gives the rotations of its attention too
+    return [model.norm_pre(tokens).unflatten(0, images.shape[:2]), *block_tokens(model, images)]

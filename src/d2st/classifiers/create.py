@@ -40,6 +40,9 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     """
     if (config.support is None) == (config.classifier is None):
         raise D2STError("Give either a support folder (--support) or a saved classifier (--classifier).")
+    if config.annotations and (config.classifier or Path(config.support).suffix == ".safetensors"):
+        has = config.classifier or config.support
+        raise D2STError(f"'{has}' has its examples already; --annotations go with a folder of videos.")
     device = pick_device(config.device)
     config = with_precision(config, device)
     options = {"precision": config.precision, "reject_rate": config.reject_rate, "calibration": config.calibration}
@@ -51,7 +54,11 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         return classifier, SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
     # refuses before anything is built
-    clips = None if is_file else open_dataset(config.support).decoded_by(config.decoder)
+    clips = (
+        None
+        if is_file
+        else open_dataset(config.support, config.annotations and Path(config.annotations)).decoded_by(config.decoder)
+    )
     model, reading, trained = create_model(config, device)
     encoder, head = model["encoder"], model["head"]
     if not trained:

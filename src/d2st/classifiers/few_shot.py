@@ -321,7 +321,10 @@ class FewShotClassifier(HubModel):
         return encode_clips(self.encoder, clips, self.sample, self.transform, heads=[self.head], **loading)
 
     def name_features(self, classes: Sequence[str]) -> Tensor | None:
-        """Encode names of classes for a head that uses them, (classes, D'); None for others, and for no classes."""
+        """Encode names of classes for a head that uses them, as ``d2st.factory.heads.name_features`` does.
+
+        None for the other heads, and for no classes.
+        """
         if not self.head.needs_text or not classes:
             return None
         new = [name for name in classes if name not in self.names]

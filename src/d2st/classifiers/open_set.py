@@ -60,7 +60,7 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
         support: (..., S, T, D) as ``head.embed`` gives them.
         labels: (S,) 0..way-1, every class at least once.
         way: number of classes.
-        text: (..., way, D') features of the classes' names, for a head that uses them.
+        text: (..., way, D') features of the classes' names, for a head that uses them; (..., way, M, D') of phases.
     """
     none = support.new_empty(*support.shape[:-3], 0, way, dtype=torch.float32)
     known, order = [none], [labels.new_empty(0)]
@@ -79,11 +79,16 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
         out = (labels == c).nonzero().flatten()
         rest = (labels != c).nonzero().flatten()
         renumbered = labels[rest] - (labels[rest] > c).long()
-        names = None if text is None else text[..., others, :]
+        names = None if text is None else _of_classes(text, others, head)
         logits = head.match(support[..., rest, :, :], renumbered, support[..., out, :, :], way - 1, names).float()
         own = torch.full_like(logits[..., :1], -torch.inf)
         unknown.append(torch.cat([logits[..., :c], own, logits[..., c:]], -1))
     return HeldOut(known, labels[torch.cat(order)], torch.cat(unknown, -2))
+
+
+def _of_classes(text: Tensor, classes: list[int], head: Head) -> Tensor:
+    """Take the texts of some classes."""
+    return text[..., classes, :, :] if head.needs_phases else text[..., classes, :]
 
 
 def _folds(labels: Tensor, way: int) -> Tensor:

@@ -17,6 +17,11 @@ class SupportOptions(Checked):
     support: str | None = option(
         None, "folder with a folder of example clips for each class, or a file that save_support wrote"
     )
+    annotations: str | None = option(
+        None,
+        "list file, or export of CVAT, Label Studio or ELAN, that says which clips of the videos in the support folder "
+        "are examples of what; None goes by the folder's own folders",
+    )
     classifier: str | None = option(None, "folder of a saved classifier, instead of support and model")
 
 

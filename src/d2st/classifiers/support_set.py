@@ -79,7 +79,7 @@ class SavedSupport:
         reading: how the clips were read.
         clips: class -> (K, T, D) features of the encoder.
         tokens: class -> (K, T', D') of the head, where they cannot be made from the features again.
-        names: class -> (D') features of its name, where the head uses them.
+        names: class -> (D') features of its name, where the head uses them, or (M, D') of the spans of its phases.
         seconds: class -> of its shortest and of its longest clip, where they are known.
     """
 
@@ -135,7 +135,8 @@ class SavedSupport:
             shots = parse(about["shots"], f"{where}: its shots", REMEDY)
             if [len(frames[name]) for name in classes] != shots or 0 in shots:
                 raise ValueError("not as many clips as it says")
-            for own, dimensions in ((frames, 3), (tokens, 3), (names, 1)):
+            told = 2 if any(name.ndim == 2 for name in names.values()) else 1
+            for own, dimensions in ((frames, 3), (tokens, 3), (names, told)):
                 _check_features(own.values(), dimensions)
             if any(len(own) != len(frames[name]) for name, own in tokens.items()):
                 raise ValueError("not as many tokens as clips")

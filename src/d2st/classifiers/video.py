@@ -1,7 +1,7 @@
 """Classify clips into fixed classes; the model's files."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ..adapter_file import different_tensors
 from ..data.clip_reading import ClipReading, Sampling, log_difference
+from ..data.options import TextConfig
 from ..data.sampling import Stride
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
@@ -20,25 +21,36 @@ from ..utils.limits import FRAMES
 from ..utils.tensor_file import read_tensors
 from ..utils.versioned_json import read_versioned
 from ..version import __version__
+from .by_names import NameClassifier
 
 CONFIG, WEIGHTS = "classifier_config.json", "classifier_model.safetensors"
 FORMAT = 1
 COPY = "copy the folder again"
-TEXT = "text"  # features of class names, where a system's classifier compares with them
+TEXT = "text"  # features of class names, where the classifier compares with them
+PROJECTION = "projection.linear.weight"  # of clips into the space of those features
 
 
 class VideoClassifier(nn.Module, HubModel):
-    """Clips to class logits, (B, T, 3, H, W) -> (B, classes), in the way of the encoder's adapter system.
+    """Clips to class logits, (B, T, 3, H, W) -> (B, classes).
+
+    Of a number of classes it is the classifier of the encoder's adapter system; of features of their names, a
+    comparison with these (:class:`~d2st.classifiers.by_names.NameClassifier`, or DiST's own), which trains the adapter
+    alone and takes other classes afterwards (:meth:`with_classes`).
 
     Args:
         encoder: from :func:`d2st.adapt`.
-        classes: number of classes; for DiST the classes' text features (classes, E).
+        classes: number of classes, or features of their names (classes, D'); DiST takes nothing else.
         names: of the classes, in their order; None leaves them nameless.
         sampling: rule by which its clips are read (:mod:`d2st.data.sampling`).
         stride: of the rule "stride".
+        projection: of the frame features into the space of the names', from ``d2st.text.visual_projection``; None for
+            features that lie there, as DiST's do.
+
+    Attributes:
+        text: how the names became features; None where it does not compare with them, or does not know.
 
     Raises:
-        D2STError: classes that the system's classifier cannot take.
+        D2STError: classes that the classifier cannot take.
     """
 
     def __init__(
@@ -48,19 +60,51 @@ class VideoClassifier(nn.Module, HubModel):
         names: Sequence[str] | None = None,
         sampling: str = "uniform",
         stride: Stride = 16,
+        projection: nn.Linear | None = None,
     ):
         super().__init__()
         self.encoder = encoder
-        self.head = encoder.config.classifier(encoder, classes)
+        if isinstance(classes, Tensor) and not encoder.config.classifies_by_text:
+            self.head = NameClassifier(encoder.num_features, classes, projection)
+        elif projection is not None:
+            raise D2STError("VideoClassifier: a projection goes with features of the classes' names, (classes, D').")
+        else:
+            self.head = encoder.config.classifier(encoder, classes)
         self.head.to(next(encoder.parameters()))
         self.names = checked("VideoClassifier", "names", names, tuple[str, ...] | None) or None
         self.sampling = checked("VideoClassifier", "sampling", sampling, Sampling)
         self.stride = checked("VideoClassifier", "stride", stride, Stride, Bounds(**FRAMES))
+        self.text: TextConfig | None = None
         self.train(encoder.training)
 
     def forward(self, video: Tensor) -> Tensor:
         """Classify clips, (B, T, 3, H, W) -> (B, classes)."""
         return self.head(self.encoder, video)
+
+    @property
+    def compares_with_names(self) -> bool:
+        """Tell whether features of the classes' names stand where a classifier has weights."""
+        return TEXT in dict(self.head.named_buffers())
+
+    def with_classes(self, names: Sequence[str], text: Tensor) -> "VideoClassifier":
+        """Build a classifier of other classes on the same encoder, also of classes that it was not trained on.
+
+        Args:
+            names: of the classes.
+            text: (classes, D') features of the names, made as those of this one were (``text``).
+
+        Raises:
+            D2STError: this classifier does not compare with names, or features of another width.
+        """
+        if not self.compares_with_names:
+            raise D2STError(
+                "This classifier has weights for each class that it was trained on and knows no others; one that "
+                "compares with names does (d2st train-classifier --head text)."
+            )
+        projection = self.head.projection.linear if isinstance(self.head, NameClassifier) else None
+        other = VideoClassifier(self.encoder, text, names, self.sampling, self.stride, projection)
+        other.text = self.text
+        return other
 
     def reading(
         self,
@@ -95,7 +139,10 @@ class VideoClassifier(nn.Module, HubModel):
         self.encoder.save_pretrained(folder)  # first, because it may refuse
         write_safetensors(folder / WEIGHTS, self._classifier_tensors())
         about = {"format": FORMAT, "d2st_version": __version__, "classes": list(self.names)}
-        write_json(folder / CONFIG, about | {"sampling": self.sampling, "stride": self.stride})
+        about |= {"sampling": self.sampling, "stride": self.stride}
+        if self.text:
+            about["text"] = asdict(self.text) | {"weights": None}  # a path of this machine
+        write_json(folder / CONFIG, about)
 
     def card_facts(self) -> CardFacts:
         """Encoder and classes."""
@@ -127,9 +174,17 @@ class VideoClassifier(nn.Module, HubModel):
         encoder = load(folder, backbone=backbone, weights=weights)
         names, text = about.classes, state.get(TEXT)
         wrong = D2STError(f"{folder / WEIGHTS} is not of a classifier of {len(names)} classes for this adapter.")
-        if text is None and not any(tensor.shape[:1] == (len(names),) for tensor in state.values()):
+        of_classes = state.values() if text is None else [text]
+        if not any(tensor.shape[:1] == (len(names),) for tensor in of_classes):
             raise wrong  # before a classifier of that many classes takes memory
-        model = cls(encoder, len(names) if text is None else text, names, about.sampling, about.stride)
+        projection = state.get(PROJECTION)
+        if projection is not None:
+            if projection.ndim != 2:
+                raise wrong
+            projection = nn.Linear(*reversed(projection.shape))
+        classes = len(names) if text is None else text
+        model = cls(encoder, classes, names, about.sampling, about.stride, projection)
+        model.text = about.text
         own = model._classifier_tensors()
         if different_tensors(own, state):
             raise wrong
@@ -155,6 +210,7 @@ class _About(Checked):
     classes: tuple[str, ...]
     sampling: Sampling
     stride: int | tuple[int, ...] = option(**FRAMES)
+    text: TextConfig | None = None
 
 
 def _read(folder: Path) -> tuple[_About, dict[str, Tensor]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ..data import benchmarks
 from ..data.benchmarks.published import protocol
 from ..data.class_folders import Listing
+from ..data.cuts import find_cut
 from ..data.datasets import list_clips
 from ..data.pack.shard import Span, span
 from ..data.video import frame_folder
@@ -126,7 +127,10 @@ class _Look:
 
 
 def _digest(path: Path) -> str:
-    """Digest what tells copies of a file from others: its size and a mebibyte at each end."""
+    """Digest what tells copies of a file from others: its size, a mebibyte at each end, and what is cut out of it."""
+    if found := find_cut(path):
+        file, cut = found
+        return f"{_digest(file)}#{cut}"
     if path.is_dir():
         files = frame_folder.frame_files(path)
         return f"{len(files)}:{_digest(files[0])}:{_digest(files[-1])}"

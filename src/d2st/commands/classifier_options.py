@@ -10,6 +10,7 @@ from ..factory.options import HeadOptions, ModelOptions, default_adapter
 from ..features.options import EncodingOptions
 from ..training.options import ClassificationScheduleOptions, ClassificationTrainingOptions, RunOptions
 from ..utils.config import option, reuse
+from ..utils.limits import CLIPS
 from ..utils.options import ComputeOptions
 from .options import PredictConfig
 
@@ -27,7 +28,7 @@ class FullShotTrainConfig(
     RunOptions,
     ComputeOptions,
 ):
-    """Full-shot classification.
+    """Classification of fixed classes, by all of their training clips or by a few.
 
     An interrupted run goes on when it is started again with the same settings and folder.
     """
@@ -46,11 +47,26 @@ class FullShotTrainConfig(
         "adapter_path",
         help="folder of a trained adapter to start from; its classifier, if it has one, is not taken",
     )
-    head: Literal["linear"] = reuse(TrainedClassifierOptions, "head")
+    head: Literal["linear", "text"] = reuse(
+        TrainedClassifierOptions,
+        "head",
+        help="linear, the classifier of the adapter's authors; or text, which compares clips with the names of the "
+        "classes, for CLIP backbones",
+    )
     text: TextConfig = reuse(
         HeadOptions,
         "text",
-        help="how the names of the classes become features, for dist, whose classifier compares with them",
+        help="how the names of the classes become features, for the head text, and for dist, which compares with them "
+        "anyway",
+    )
+    shots: int | None = option(
+        None,
+        "training clips of each class, drawn by the seed and listed in shots.csv of the run; None takes all",
+        **CLIPS,
+    )
+    base_novel: str | None = option(
+        None,
+        "YAML file with the names of base and of novel classes (keys base, novel); base classes alone train",
     )
 
 
@@ -72,6 +88,28 @@ class FullShotEvalConfig(DataOptions, TrainedClassifierOptions, ViewOptions, Enc
         "a whole",
     )
     out: str | None = option(None, "folder for eval.json and answers.jsonl; None writes nothing")
+
+
+@dataclass(frozen=True)
+class BaseNovelEvalConfig(DataOptions, ViewOptions, EncodingOptions):
+    """Evaluation of a classifier by names on the base classes, which it was trained on, and on novel ones.
+
+    Base clips are told among the base classes, novel clips among the novel ones.
+    """
+
+    adapter_path: str | None = reuse(TrainedClassifierOptions, "adapter_path")
+    weights: str | None = reuse(TrainedClassifierOptions, "weights")
+    split: str | None = reuse(FullShotEvalConfig, "split")
+    part: Literal["train", "val", "test"] | None = reuse(FullShotEvalConfig, "part")
+    base_novel: str | None = reuse(
+        FullShotTrainConfig,
+        "base_novel",
+        help="YAML file with the names of base and of novel classes (keys base, novel), as the training had it",
+    )
+    text: TextConfig = reuse(
+        HeadOptions, "text", help="how the names of the novel classes become features; None is as in the training"
+    )
+    out: str | None = option(None, "folder for eval.json, base.jsonl and novel.jsonl; None writes nothing")
 
 
 @dataclass(frozen=True)

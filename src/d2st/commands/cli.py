@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..errors import D2STError
+from ..utils.distributed import world_size
 from ..utils.program import program
 from ..version import __version__
 from .registry import COMMANDS, load
@@ -77,6 +78,12 @@ def run(name: str, arguments: Sequence[str]) -> int:
 
     name = classifier_command(name, arguments)
     command = COMMANDS[name]
+    if not command.shared and world_size() > 1:
+        sharing = ", ".join(name for name, other in COMMANDS.items() if other.shared)
+        raise D2STError(
+            f"d2st {name} works in one process, and torchrun started {world_size()}; start it without torchrun. "
+            f"Several processes can share: {sharing}."
+        )
     config = parse(name, arguments)
     for option in ("out", "prefix_folder"):
         _check_folder(option, getattr(config, option, None))

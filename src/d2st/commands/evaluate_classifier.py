@@ -15,7 +15,7 @@ from ..utils.distributed import launch
 from ..utils.files import write_atomic
 from ..utils.provenance import write_result
 from ..utils.statistics import share_interval
-from .classifier_options import FullShotEvalConfig
+from .classifier_options import BaseNovelEvalConfig, FullShotEvalConfig
 from .evaluation_output import print_classifier_result, record
 
 CONFUSED = 20  # pairs of classes that are listed
@@ -45,21 +45,21 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     answers = classify(fabric, model, clips, reading, config, **loading)
     result = {
         **record(part if parts else "all", model.encoder, reading, clips, answers),
-        "head": "linear",
+        "head": "text" if model.compares_with_names else "linear",
         "trainable_parameters": sum(p.numel() for p in model.trainable_parameters()),
         **summarize(answers, clips),
     }
     path = None
     if config.out and fabric.is_global_zero:
         path = write_result(Path(config.out) / "eval.json", config, result)
-        _write_answers(path.with_name("answers.jsonl"), answers, clips)
+        write_answers(path.with_name("answers.jsonl"), answers, clips)
     print_classifier_result(result)
     if path:
         say(f"Written to {path}; every clip's answer is in {path.with_name('answers.jsonl')}.")
     return result
 
 
-def check_given(config: TrainedClassifierOptions) -> None:
+def check_given(config: TrainedClassifierOptions | BaseNovelEvalConfig) -> None:
     """Refuse options that name no classifier."""
     if not config.adapter_path:
         raise D2STError("Say which classifier: --adapter FOLDER, such as best/ of a run of d2st train-classifier.")
@@ -86,7 +86,8 @@ def summarize(answers: Answers, clips: ClipSet) -> dict:
     return {"results": results, "per_class": per_class, "confused": confused}
 
 
-def _write_answers(path: Path, answers: Answers, clips: ClipSet) -> None:
+def write_answers(path: Path, answers: Answers, clips: ClipSet) -> None:
+    """Write the first answers for each clip, a line of JSON a clip."""
     lines = []
     for clip, top, scores in zip(answers.clips, answers.top, answers.scores, strict=True):
         said = {clips.classes[label]: round(float(score), 6) for label, score in zip(top, scores, strict=True)}

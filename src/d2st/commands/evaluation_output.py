@@ -79,6 +79,27 @@ def print_classifier_result(result: dict) -> None:
     _print_unreadable(console, result["bad_clips"])
 
 
+def print_base_novel(result: dict) -> None:
+    """Print a classifier's accuracies on base and novel classes, and their harmonic mean.
+
+    Args:
+        result: the content of eval.json.
+    """
+    console = plain_console()
+    table = plain_table("classes", "clips", "percent")
+    for kind in ("base", "novel"):
+        found = result[kind]
+        first = found["results"][0]
+        shown = "-" if first["accuracy"] is None else _percent(first["accuracy"], first["interval"])
+        table.add_row(f"{len(found['per_class'])} {kind}", str(found["clips"]), shown)
+    mean = result["harmonic_mean"]
+    table.add_section()
+    table.add_row("harmonic mean", "", "-" if mean is None else f"{100 * mean:.2f}")
+    console.print(table)
+    console.print("± is the half width of the 95 % interval over clips; over seeds it is another.")
+    _print_unreadable(console, result["base"]["bad_clips"] + result["novel"]["bad_clips"])
+
+
 def _print_unreadable(console: "Console", clips: list[dict]) -> None:
     for clip in clips:
         console.print(f"Left out, cannot be read: {clip['id']}: {clip['reason']}", highlight=False)

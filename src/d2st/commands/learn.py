@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..backbones.build import at_hand
 from ..classifiers.prediction import check_name
 from ..data import sampling
+from ..data.cuts import find_cut
 from ..data.datasets import ClipSet, open_dataset
 from ..data.video.errors import VideoError
 from ..errors import D2STError
@@ -106,11 +108,12 @@ def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
         raise D2STError(
             "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
         )
-    clips = open_dataset(config.clips).decoded_by(config.decoder)
+    clips = open_dataset(config.clips, config.annotations and Path(config.annotations)).decoded_by(config.decoder)
     for name in clips.classes:
         check_name(name)
     frames = config.frames or 8
-    found = look_at(CheckConfig(data=config.clips, way=2, frames=frames, workers=config.workers))
+    checked = CheckConfig(data=config.clips, split=config.annotations, way=2, frames=frames, workers=config.workers)
+    found = look_at(checked)
     dropped = {entry["id"]: entry["reason"] for entry in found["bad"]}
     of = {clip.id: clips.classes[clip.label] for clip in clips.clips}
     for copies in found["duplicates"]:
@@ -163,6 +166,8 @@ def _allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:
     lines = [f"{len(clips)} clips of {len(sizes)} class{'es' if len(sizes) > 1 else ''}, {each} of each."]
     if groups.names:
         lines.append(f"{len(groups.names)} people or scenes, by {groups.source}; each is held out as a whole.")
+    elif any(find_cut(clip.path) for clip in clips.clips):
+        lines.append("Clips of one video are not held out together: numbers are for more clips of the same videos.")
     if len(sizes) == 1:
         lines.append("One class alone: nothing can be measured, the recognizer tells it from what it does not know.")
     elif not measured.any():
@@ -184,7 +189,7 @@ def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[d
     tried: list[Tried] = []
     left_out: list[dict] = []
     for cost, trial in enumerate(trials):
-        if tried and not trial.fits():
+        if not trial.fits() and tried:
             minutes = (trial.seconds() - bench.seconds_left) / 60
             reason = f"the time left is too short by about {max(1, minutes):.0f} minutes"
             left_out.append({"model": trial.model.name, "reason": reason})
@@ -245,7 +250,7 @@ def _find_out(chosen: Tried, expected: Promise | None, clips: ClipSet, groups: G
     curve = findings.learning_curve(head, tokens, clips.labels, groups.of, trial.folds, config.seed)
     shots = float(np.median([len(of) for of in clips.by_class]))
     left = min(shots, trial.folds.examples(clips.labels))  # of a class in a fold
-    rejected = findings.rejection(head, tokens, clips.labels, trial.folds, config.reject_rate)
+    rejected, trained_on = _rejection(chosen, clips, config)
     return {
         "expected": asdict(with_gain(expected, findings.gain(curve, left, shots) or 0.0)),
         "confusion": matrix.tolist(),
@@ -258,8 +263,27 @@ def _find_out(chosen: Tried, expected: Promise | None, clips: ClipSet, groups: G
         ],
         "curve": [{"shots": size, **asdict(measured)} for size, measured in curve],
         "gain": findings.gain(curve, shots, shots + 2),
-        "rejection": rejected and asdict(rejected),
+        "rejection": rejected and {**asdict(rejected), "trained_on_others": trained_on},
     }
+
+
+def _rejection(chosen: Tried, clips: ClipSet, config: LearnConfig) -> tuple[findings.Rejection | None, bool]:
+    """Measure what becomes of clips of no class; tells whether the model was trained on those others all the same."""
+    trial, head = chosen.trial, chosen.head
+    of_folds = partial(
+        findings.rejection, head, partial(trial.tokens, head), clips.labels, trial.folds, config.reject_rate
+    )
+    if not trial.model.lr or len(clips.classes) < 3:
+        return of_folds(), False
+    try:
+        seen = trial.unseen()
+    except GivenUp as reason:
+        tell(f"How clips of other actions are told is measured with adapters that were trained on them: {reason}.")
+        return of_folds(), True
+    with torch.no_grad():
+        tokens = head.embed(seen.frames)
+    parts = seen.examples, seen.own, seen.others
+    return findings.rejection_of_unseen(head, tokens, clips.labels, *parts, config.reject_rate), False
 
 
 def _command(config: LearnConfig) -> str:

@@ -5,7 +5,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -52,6 +52,8 @@ ALONE = {"temporal_embedding": False, "train_class_token": False, "train_final_n
 UPPER = {"ratio": 0.5, "positions": "late", **ALONE}
 TRAINED = {"d2st-local": (D2STLocalConfig(**UPPER), 0.003), "st": (STConfig(**UPPER), 0.01)}
 LR_ON = 0.001  # of an adapter that is trained already
+HELD_OUT_FROM = 10  # classes; from so many on, a training can do without a fifth of them
+VALIDATIONS = 4  # of a training that holds classes out
 PATIENCE = 1.25  # times longer than the time left that a trial may take by its first fold
 
 
@@ -64,12 +66,14 @@ class Model:
         options: of the model that is there: ``backbone``, ``weights``, ``adapter_path``, ....
         lr: learning rate of the training on the clips; 0 takes the model as it is.
         adapter: put on the backbone for that training; None trains the saved adapter on.
+        validated: a fifth of the classes is held out of that training, and the adapter that is best on them is kept.
     """
 
     name: str
     options: Mapping[str, object]
     lr: float = 0.0
     adapter: AdapterConfig | None = None
+    validated: bool = False
 
     @property
     def folder(self) -> str:
@@ -89,7 +93,14 @@ def models_of(config: LearnConfig, classes: int) -> list[Model]:
         saved = {"adapter_path": config.adapter_path, "weights": config.weights, **shared}
         found.append(Model(f"adapter {config.adapter_path}", saved))
     if config.train and classes > 1:
-        found += [trained for model in found for trained in _trained(model)]
+        trained = [one for model in found for one in _trained(model)]
+        found += trained
+        if classes >= HELD_OUT_FROM:
+            found += [
+                replace(one, name=f"{one.name}, chosen on held-out classes", validated=True)
+                for one in trained
+                if isinstance(one.adapter, D2STLocalConfig)
+            ]
     return found
 
 
@@ -181,6 +192,23 @@ class Bench:
         return found
 
 
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """Hold the clips as a model sees them that has not been trained on all of their classes.
+
+    Args:
+        frames: (N, T, D) of all clips.
+        examples: clips that it was trained on.
+        own: other clips of the same classes.
+        others: clips of other classes.
+    """
+
+    frames: Tensor
+    examples: np.ndarray
+    own: np.ndarray
+    others: np.ndarray
+
+
 class GivenUp(Exception):
     """A trial that would not end in time, or has too few clips to train on, with the reason."""
 
@@ -259,9 +287,30 @@ class Trial:
         """Return the options of the model for a fold, which is trained first where it trains; -1 is for all clips."""
         if not self.model.lr:
             return self.model.options
-        rest = self.bench.folds.of[0] != fold if fold >= 0 else np.ones(len(self.bench.clips), bool)
-        weights = self.model.options.get("weights")
-        return {"adapter_path": self._train(np.flatnonzero(rest), fold), "weights": weights}
+        rest = np.flatnonzero(self.bench.folds.of[0] != fold) if fold >= 0 else np.arange(len(self.bench.clips))
+        return self._trained_on(rest, f"fold{fold}" if fold >= 0 else "all")
+
+    def unseen(self) -> Unseen:
+        """See the clips as a model does that was not trained on a fold and on a fifth of the classes.
+
+        Raises:
+            GivenUp: the time left is too short for another training, or what is left is too little for it.
+        """
+        longest = max(self._longest, self.seconds(self.episodes) / (self.folds.count + 1))
+        if longest > self.bench.seconds_left:
+            raise GivenUp(f"another training takes {longest / 60:.1f} minutes")
+        labels = self.bench.clips.labels
+        held_out = np.flatnonzero(self.bench.folds.of[0] == 0)
+        classes = _fifth(labels, self.bench.config.seed, least=1)
+        others = np.flatnonzero(np.isin(labels, classes))
+        rest = np.setdiff1d(np.arange(len(labels)), np.union1d(held_out, others))
+        arguments, reading = self.bench.build(self._trained_on(rest, "unseen"))
+        frames = self.bench.encode(arguments["encoder"], reading).values[:, 0]
+        return Unseen(frames, rest, np.setdiff1d(held_out, others), others)
+
+    def _trained_on(self, indices: np.ndarray, name: str) -> Mapping[str, object]:
+        """Train on some of the clips, and return the options of that model."""
+        return {"adapter_path": self._train(indices, name), "weights": self.model.options.get("weights")}
 
     @cached_property
     def crops(self) -> int:
@@ -290,13 +339,20 @@ class Trial:
         with torch.no_grad():
             return head.embed(frames)
 
-    def _train(self, indices: np.ndarray, fold: int) -> str:
+    def _train(self, indices: np.ndarray, name: str) -> str:
         """Train an adapter on some of the clips, by the code of ``d2st train``; returns its folder."""
-        list_file = self.work / str(self.episodes) / ("all.csv" if fold < 0 else f"fold{fold}.csv")
-        classes = _write_list(list_file, self.bench.clips, indices)
-        if classes < 2:
+        clips, config = self.bench.clips, self.bench.config
+        folder = self.work / str(self.episodes)
+        validated = (
+            np.isin(clips.labels[indices], _fifth(clips.labels[indices], config.seed, least=2)) & self.model.validated
+        )
+        classes = _write_list(folder / name / "train.csv", clips, indices[~validated])
+        least = classes
+        if self.model.validated:
+            least = min(classes, _write_list(folder / name / "val.csv", clips, indices[validated]))
+        if least < 2:
             raise GivenUp("a training needs two clips of two classes or more, also when some are held out")
-        config, data = self.bench.config, Path(self.bench.config.clips)
+        data = Path(config.clips)
         options = {**self.model.options, "lr": self.model.lr, "prefix_crops": self.crops}
         if self.model.adapter:
             options["adapter"] = self.model.adapter
@@ -304,7 +360,7 @@ class Trial:
             TrainConfig(
                 **options,
                 data=str(data.parent if data.is_file() else data),
-                split=str(list_file),
+                split=str(folder / name),
                 way=min(self.way, classes),
                 symmetric=True,
                 class_loss=1.0,
@@ -314,14 +370,15 @@ class Trial:
                 warmup=0.05,
                 weight_decay=0.0,
                 flip=False,  # to the left and to the right may be different actions
-                validate_every=0,
+                validate_every=-(-self.episodes // VALIDATIONS) if self.model.validated else 0,
+                validation_episodes=200,
                 seed=config.seed,
                 device=config.device,
                 precision=config.precision,
                 workers=config.workers,
                 decoder=config.decoder,
                 compile=config.compile,
-                out=str(list_file.with_suffix("")),
+                out=str(folder / f"{name}-run"),
             )
         )
         return result["adapter"]
@@ -337,6 +394,12 @@ class Trial:
             classifier.set_class(name, frames[own])
             classifier.time_clips(name, [self.bench.clips.clips[i].path for i in np.flatnonzero(own)])
         return classifier
+
+
+def _fifth(labels: np.ndarray, seed: int, least: int) -> np.ndarray:
+    """Draw a fifth of the classes of clips, but not less than so many."""
+    classes = np.unique(labels)
+    return np.random.default_rng(seed).permutation(classes)[: max(least, round(len(classes) / 5))]
 
 
 def _write_list(file: Path, clips: ClipSet, indices: np.ndarray) -> int:

@@ -223,8 +223,13 @@ def _add_unknown(page: Page, report: dict) -> None:
         )
     else:
         page.text(
-            f"And {100 * found['others']:.0f} of 100 clips of an action without examples: each class was taken out of "
-            f"the examples in turn."
+            f"And {100 * found['others']:.0f} of 100 clips of an action without examples: classes were taken out of "
+            f"the examples, and what was said of their clips was counted."
+        )
+    if found["trained_on_others"]:
+        page.text(
+            "The adapters were trained on those actions, too: there was no time to train others without them. Expect "
+            "fewer of really new actions."
         )
 
 

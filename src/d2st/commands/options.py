@@ -99,7 +99,7 @@ class PredictConfig(FewShotOptions):
     """Recognition of clips from a few examples of each class. Exit code 1 says that some clips could not be read."""
 
     query: tuple[str, ...] | str = option(
-        help="clip to recognize (a video or a folder of its frames), folder of clips, or several of these"
+        help="clip to recognize (a video or a folder of its frames), folder of clips, list file, or several of these"
     )
     format: Literal["table", "jsonl", "csv"] = option(
         "table", "of the output: table, jsonl (a JSON object a line) or csv"
@@ -122,6 +122,12 @@ class LearnConfig(EncodingOptions):
         "folder of the recognizer, which is a saved classifier, with report.html, report.json, and work/, which may be "
         "deleted when it is done",
     )
+    annotations: str | None = reuse(
+        SupportOptions,
+        "annotations",
+        help="list file, or export of CVAT, Label Studio or ELAN, that says which clips of the videos in the folder "
+        "show what; None goes by the folder's own folders",
+    )
     minutes: float = option(15, "time for trying; what takes longer is left out, and said", above=0, most=100_000)
     backbone: str | None = option(
         None,
@@ -137,7 +143,8 @@ class LearnConfig(EncodingOptions):
     groups: str | None = option(
         None,
         "CSV file with the columns path and group, which says who or what is in each clip: groups are held out "
-        "together. None is groups.csv in the folder, or what the clips' names say (s03, person12); none is without",
+        "together. None is groups.csv in the folder, the column group of a list, what the clips' names say (s03, "
+        "person12), or the videos that they are cut out of; none is without",
     )
     train: bool = option(True, "train adapters on the clips themselves, where the time is long enough")
     reject_rate: float = reuse(RejectionOptions, "reject_rate")

@@ -18,6 +18,7 @@ class Command(NamedTuple):
         words: the fields of words that are typed without a flag, in order.
         lone_word: the field that a single such word is for.
         classifier: the command of the same work with a classifier of fixed classes.
+        shared: whether the processes that ``torchrun`` starts share its work.
     """
 
     config: str
@@ -29,6 +30,7 @@ class Command(NamedTuple):
     words: tuple[str, ...] = ()
     lone_word: str | None = None
     classifier: str | None = None
+    shared: bool = False
 
 
 def load(place: str) -> Any:
@@ -71,6 +73,7 @@ COMMANDS = {
         "videos to a frame store: decode once, read fast",
         ("data", "out", "split", "workers", "short_side"),
         ("prepare --data clips --out store", "prepare --data videos --split ucf101 --out store --workers 8"),
+        shared=True,
     ),
     "train": Command(
         "commands.options:TrainConfig",
@@ -83,13 +86,18 @@ COMMANDS = {
             "train --config recipes/ssv2-small-vit-b16-paper.yaml --data store",
         ),
         classifier="train-classifier",
+        shared=True,
     ),
     "train-classifier": Command(
         "commands.classifier_options:FullShotTrainConfig",
         "commands.train_classifier:train_full_shot",
         "train an adapter with a classifier of fixed classes; resumable exactly",
         ("data", "split", "adapter", "epochs", "out"),
-        ("train-classifier --data clips --split shares.yaml --out runs/mine",),
+        (
+            "train-classifier --data clips --split shares.yaml --out runs/mine",
+            "train-classifier --data clips --head text --shots 4 --out runs/four",
+        ),
+        shared=True,
     ),
     "eval": Command(
         "commands.options:EvalConfig",
@@ -101,6 +109,7 @@ COMMANDS = {
             "eval --data clips --split split.yaml --heads bi-mhm,otam --shot 1,5",
         ),
         classifier="eval-classifier",
+        shared=True,
     ),
     "eval-classifier": Command(
         "commands.classifier_options:FullShotEvalConfig",
@@ -108,6 +117,15 @@ COMMANDS = {
         "accuracy of a classifier, with 95 % intervals",
         ("data", "split", "adapter_path", "views", "out"),
         ("eval-classifier --data clips --adapter runs/mine/best --views 3",),
+        shared=True,
+    ),
+    "eval-base-novel": Command(
+        "commands.classifier_options:BaseNovelEvalConfig",
+        "commands.evaluate_base_novel:evaluate_base_novel",
+        "accuracy of a classifier by names on the classes it was trained on, and on others",
+        ("data", "split", "adapter_path", "base_novel", "out"),
+        ("eval-base-novel --data clips --base-novel names.yaml --adapter run/best",),
+        shared=True,
     ),
     "predict": Command(
         "commands.options:PredictConfig",
@@ -128,6 +146,7 @@ COMMANDS = {
         ("query", "adapter_path", "format", "top", "out"),
         ("predict-classifier --adapter runs/mine/best --query new.mp4",),
         _all_read,
+        shared=True,
     ),
     "learn": Command(
         "commands.options:LearnConfig",

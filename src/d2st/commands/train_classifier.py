@@ -1,25 +1,36 @@
-"""``d2st train-classifier``: an adapter and a classifier, trained on all clips of their classes."""
+"""``d2st train-classifier``: an adapter and a classifier of fixed classes, trained on all of their clips or a few."""
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..classifiers.video import VideoClassifier
 from ..data import sampling
+from ..data.base_novel import read_base_novel
 from ..data.datasets import ClipSet, open_division, parts_of
 from ..data.loaders import ClipBatches
+from ..data.shots import draw_shots, write_clip_list
 from ..data.transforms import parts
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
-from ..text.names import encode_names
+from ..text.names import encode_names, visual_projection
 from ..training import optim
 from ..training.classification import ClassificationLoss, ClassificationValidation
 from ..training.duration import Duration
+from ..training.run_folder import RunFolder
 from ..training.trainer import Task
 from ..utils.console import say
 from ..utils.distributed import world_size
 from ..utils.provenance import write_result
+from ..utils.sentences import quoted
 from .classifier_options import FullShotTrainConfig
 from .train import launch_training, run_training, set_reading
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = None) -> dict:
@@ -37,9 +48,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     Raises:
         D2STError: a setting, the data, the split or the run folder cannot be used; or the training diverged.
     """
-    clips = open_division(config.data, config.split, "train").decoded_by(config.decoder)
-    if len(clips.classes) < 2:
-        raise D2STError(f"A classifier needs two classes or more; '{config.data}' has only {clips.classes[0]}.")
+    clips = _training_clips(config)
     duration = Duration.of_epochs(config, len(clips), config.warmup_epochs, world_size())
     fabric, config = launch_training(config, duration)
     validation_clips = _validation_clips(config, clips)
@@ -50,10 +59,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     if encoder is None:
         encoder, _ = create_encoder(config)
     frames = config.frames or encoder.frames
-    classes = len(clips.classes)
-    if encoder.config.classifies_by_text:
-        classes = encode_names(clips.classes, encoder.backbone_name, config.text)
-    classifier = VideoClassifier(encoder, classes, clips.classes, config.sampling, config.stride)
+    classifier = _classifier(config, encoder, clips.classes)
     asked = {"sampling": config.sampling, "stride": config.stride, "precision": config.precision}
     set_reading(encoder, config, fabric.device, frames=frames, transforms="plain", **asked)
     task = _task(config, duration, classifier, frames, clips, validation_clips)
@@ -70,7 +76,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
         "best_epoch": state.best_at / duration.per_epoch,
         "adapter": str(folder.best),
         "trainable_parameters": sum(p.numel() for p in classifier.trainable_parameters()),
-        "head": "linear",
+        "head": "text" if classifier.compares_with_names else "linear",
         "bad_clips": state.unreadable,
     }
     if fabric.is_global_zero:
@@ -103,7 +109,54 @@ def _task(
     validation = None
     if validation_clips:
         validation = ClassificationValidation(classifier, validation_clips, frames, config.batch_size, config)
-    return Task(loss, batches, duration, validation, normalize=normalize)
+    prepare = partial(_list_shots, clips, RunFolder(config.out).shots) if config.shots else None
+    return Task(loss, batches, duration, validation, prepare=prepare, normalize=normalize)
+
+
+def _list_shots(clips: ClipSet, path: Path, fabric: "Fabric") -> None:
+    """Write down which clips were drawn, so that the run's numbers can be traced to them."""
+    if fabric.is_global_zero:
+        write_clip_list(clips, path)
+
+
+def _classifier(config: FullShotTrainConfig, encoder: VideoEncoder, names: tuple[str, ...]) -> VideoClassifier:
+    """Build the classifier that is asked for, the adapter system's own or one by the names of the classes."""
+    reading = {"sampling": config.sampling, "stride": config.stride}
+    if encoder.config.classifies_by_text:
+        classifier = VideoClassifier(encoder, encode_names(names, encoder.backbone_name, config.text), names, **reading)
+    elif config.head == "text":
+        projection = visual_projection(encoder, config.weights)
+        text = encode_names(names, encoder.backbone_name, config.text)
+        classifier = VideoClassifier(encoder, text, names, **reading, projection=projection)
+    else:
+        return VideoClassifier(encoder, len(names), names, **reading)
+    if not classifier.trainable_parameters():
+        raise D2STError(
+            f"The adapter '{encoder.config.name}' has nothing to train, and neither has a classifier by names; choose "
+            f"another adapter, such as d2st. (d2st eval --head zero-shot measures the backbone as it is.)"
+        )
+    classifier.text = config.text
+    return classifier
+
+
+def _training_clips(config: FullShotTrainConfig) -> ClipSet:
+    """Open the clips that train: all of the part train, those of base classes, or a few of each class."""
+    clips = _open_part(config, "train")
+    if len(clips.classes) < 2:
+        raise D2STError(f"A classifier needs two classes or more; '{config.data}' has only {clips.classes[0]}.")
+    empty = [name for name, own in zip(clips.classes, clips.by_class, strict=True) if not len(own)]
+    if empty:
+        raise D2STError(f"base_novel: the base classes {quoted(empty)} have no training clips in '{config.data}'.")
+    return draw_shots(clips, config.shots, config.seed) if config.shots else clips
+
+
+def _open_part(config: FullShotTrainConfig, part: str, classes: tuple[str, ...] | None = None) -> ClipSet:
+    """Open a part of the data, of the base classes alone where these are told."""
+    if config.base_novel is None:
+        return open_division(config.data, config.split, part, classes).decoded_by(config.decoder)
+    division = read_base_novel(config.base_novel)
+    clips = open_division(config.data, config.split, part, division.classes).decoded_by(config.decoder)
+    return clips.of_classes(division.base)
 
 
 def _validation_clips(config: FullShotTrainConfig, clips: ClipSet) -> ClipSet | None:
@@ -112,4 +165,4 @@ def _validation_clips(config: FullShotTrainConfig, clips: ClipSet) -> ClipSet | 
     if "val" not in parts_of(config.data, config.split):
         say("No validation, the last model will be the best: the data have no part val.")
         return None
-    return open_division(config.data, config.split, "val", clips.classes).decoded_by(config.decoder)
+    return _open_part(config, "val", clips.classes)

@@ -13,7 +13,7 @@ from ..classifiers.create import create_model
 from ..classifiers.few_shot import FewShotClassifier
 from ..data.clip_reading import describe_reading, with_reading
 from ..data.datasets import Clip, ClipSet, open_dataset
-from ..data.splits import LISTS
+from ..data.lists import LISTS
 from ..data.store import is_store
 from ..data.transforms import View, transform_onto
 from ..data.video.open import read_clip

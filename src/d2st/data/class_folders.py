@@ -26,6 +26,7 @@ class Listing:
         notes: sentences about files that were left out on purpose.
         missing: paths or ids that lists name and that are not there.
         assigned: clip id -> part, where parts share classes (full-shot data); else empty.
+        groups: clip id -> who or what it shows, of those of which a list says it.
     """
 
     clips: dict[str, dict[str, Path]] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class Listing:
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     assigned: dict[str, str] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
 
     def problems_of(self, part: str | None) -> list[str]:
         """List what a user of one part (None: all) has to know."""
@@ -64,6 +66,7 @@ class Listing:
         self.problems += other.problems
         self.notes += other.notes
         self.missing += other.missing
+        self.groups |= other.groups
 
 
 def scan_folder(root: Path, above: str = "") -> Listing:

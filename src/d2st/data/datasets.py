@@ -17,7 +17,8 @@ from . import benchmarks
 from .archives import advice, is_archive
 from .benchmarks.find import apply_benchmark, list_benchmark
 from .class_folders import PARTS, Listing, scan_folder, scan_parts
-from .lists import read_list
+from .cuts import find_cut
+from .lists import LISTS, read_list, read_queries
 from .lookup import FolderLookup, NameLookup
 from .sampling import Sampler
 from .splits import Source, apply_split
@@ -40,14 +41,17 @@ class Clip:
     """One clip.
 
     Args:
-        path: the video file, the folder of its frames, or its file in a frame store.
+        path: the video file, what is cut out of one (:mod:`d2st.data.cuts`), the folder of its frames, or its file in a
+            frame store.
         label: index into the classes.
         id: path relative to the data, the same for videos and store.
+        group: who or what it shows, where a list says it.
     """
 
     path: Path
     label: int
     id: str
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,18 @@ class ClipSet:
         if decoder == "torchcodec":
             video_decoder()
         return replace(self, decoder=decoder)
+
+    def of_classes(self, names: Sequence[str]) -> Self:
+        """Return the clips of some of the classes, whose labels follow the order of their names here.
+
+        Raises:
+            D2STError: there is no such class.
+        """
+        if unknown := [name for name in names if name not in self.classes]:
+            raise D2STError(f"There is no class {quoted(unknown)} among {quoted(self.classes)}.")
+        own = [(label, self.by_class[self.classes.index(name)]) for label, name in enumerate(names)]
+        clips = tuple(replace(self.clips[i], label=label) for label, indices in own for i in indices)
+        return replace(self, classes=tuple(names), clips=clips)
 
     def read(self, index: int, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
         """Read frames of one clip.
@@ -160,7 +176,8 @@ def open_division(
             part, a folder of lists, or a list file. None: the data's own parts; data without parts are all for
             training.
         part: "train", "val" or "test".
-        classes: those of a trained model, in its order; None for those of the training part, sorted.
+        classes: their names, in the order of their labels, such as those of a trained model; None for those of the
+            training part, sorted.
         warn: as for :func:`open_dataset`.
 
     Raises:
@@ -183,7 +200,7 @@ def open_division(
     there = {name: name if name in listing.clips else spelled.get(nfc(name)) for name in names}
     unknown = [name for name in parts[part] if name not in there.values() and listing.of(name, part)]
     if unknown:
-        whose = "the model" if classes else "the training part"
+        whose = "the model (or the list of its classes)" if classes else "the training part"
         raise D2STError(f"Part '{part}' of '{data}' has classes that {whose} does not know: {quoted(unknown)}.")
     found = {name: listing.of(own, part) if own else {} for name, own in there.items()}
     return _clip_set(data, found, listing, listing.problems_of(part), warn)
@@ -230,30 +247,43 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
 
 
 def query_files(query: Iterable[str | Path]) -> list[Path]:
-    """Find the video files and folders of frames that paths of clips and folders name.
+    """Find the clips that paths of clips, folders and list files name.
 
-    What lies below a folder is found as in a dataset (:func:`d2st.data.walk.walk`); what is passed over for a reason is
-    told with a :class:`DataWarning`.
+    What lies below a folder is found as in a dataset (:func:`d2st.data.walk.walk`). A list may name what is cut out of
+    files, and its classes do not matter. What is passed over for a reason is told with a :class:`DataWarning`.
 
     Raises:
-        D2STError: a path that does not exist or cannot be read, or a folder without clips.
+        D2STError: a path that does not exist or cannot be read, or a folder or list without clips.
     """
     files = []
     for path in map(Path, query):
-        if not os.path.exists(path):
-            raise D2STError(f"The query '{path}' does not exist.")
-        if not path.is_dir() or is_frame_folder(path):
+        if find_cut(path):
             files.append(path)
             continue
-        if is_store(path):
-            raise D2STError(f"The query '{path}' is a frame store; give videos, or folders of frames.")
-        tree = walk(path)
-        for text in tree.problems + tree.notes:
+        if not os.path.exists(path):
+            raise D2STError(f"The query '{path}' does not exist.")
+        if path.suffix.lower() in LISTS and path.is_file():
+            found, problems = read_queries(path, FolderLookup(path.parent).find)
+        elif not path.is_dir() or is_frame_folder(path):
+            found, problems = [path], []
+        else:
+            found, problems = _below(path)
+        for text in problems:
             warnings.warn(text, DataWarning, stacklevel=2)
-        if not tree.clips:
-            raise D2STError(f"The query '{path}' holds no video files or folders of frames.")
-        files += [clip.path for clip in tree.clips]
+        files += found
     return files
+
+
+def _below(folder: Path) -> tuple[list[Path], list[str]]:
+    """Find the clips below a folder of a query, and what is to be told about others."""
+    if is_store(folder):
+        raise D2STError(f"The query '{folder}' is a frame store; give videos, or folders of frames.")
+    tree = walk(folder)
+    if not tree.clips:
+        for text in tree.problems + tree.notes:
+            warnings.warn(text, DataWarning, stacklevel=3)
+        raise D2STError(f"The query '{folder}' holds no video files or folders of frames.")
+    return [clip.path for clip in tree.clips], tree.problems + tree.notes
 
 
 def _clip_set(
@@ -262,7 +292,7 @@ def _clip_set(
     """Build the clip set of class -> {id: path}, in the order of its classes."""
     clips = []
     for label, of_class in enumerate(found.values()):
-        clips += [Clip(path, label, id) for id, path in sorted(of_class.items())]
+        clips += [Clip(path, label, id, listing.groups.get(id, "")) for id, path in sorted(of_class.items())]
     if not clips:
         raise D2STError(f"None of the clips listed for '{data}' is there; {' '.join(problems)}")
     if warn and problems:

@@ -1,7 +1,9 @@
 """Read list files: ``path label``, CSV or TSV with a header, or the official ``train12//path``, one clip a line.
 
 A line that begins with # is a comment, unless a clip's path begins so. Text is UTF-8; other bytes stand for themselves,
-as they do in names of files.
+as they do in names of files. Where a header names the columns start and end, a clip is cut out of the file between the
+two (:mod:`d2st.data.cuts`); a column group says who or what it shows. Exports of annotation tools are lists too
+(:mod:`d2st.data.exports`).
 """
 
 import csv
@@ -9,39 +11,26 @@ import io
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
+from math import inf
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ..errors import D2STError
-from ..utils.files import open_at_once
 from ..utils.sentences import quoted, short
 from .class_folders import Listing
+from .cuts import Cut, parse_cut, seconds
+from .exports import SUFFIXES, read_export, read_table_export
+from .rows import Row, not_utf8, read_text
+from .video.cut import beyond
 from .walk import nfc
+
+TABLES = (".txt", ".csv", ".tsv", ".list")
+LISTS = (*TABLES, *SUFFIXES)
 
 _PATH_COLUMNS = ("path", "video", "file", "filename", "video_path", "clip", "id")
 _LABEL_COLUMNS = ("label", "class", "class_name", "category", "action")
 _OFFICIAL = re.compile(r"(train|val|test)([0-9]{1,9})//(.+)")
 _OFFICIAL_ID = re.compile(r"(train|val|test)([0-9]{1,9})/(\S+)")  # SSv2 lists of related repositories: one slash
-_LARGEST = 2**28
-
-
-@dataclass(frozen=True)
-class Row:
-    """A clip that a list names.
-
-    Args:
-        number: of its line, from 1.
-        part: "train", "val" or "test" in official lists, else empty.
-        label: class name, or the number of the class in official lists.
-        path: of the clip.
-        comment: whether the line begins with #.
-    """
-
-    number: int
-    part: str
-    label: str
-    path: str
-    comment: bool = False
 
 
 def read_list(file: Path, find: Callable[[str], Path | None]) -> Listing:
@@ -63,8 +52,7 @@ def read_list(file: Path, find: Callable[[str], Path | None]) -> Listing:
         target, path = _find(row, find, file)
         if target is None and row.comment:
             continue
-        if target is None and not_utf8(row.path + row.label):
-            raise D2STError(f"Line {row.number} of list '{file}' is not in UTF-8; save the list as UTF-8 text.")
+        _refuse_unlabeled(row, file)
         named += 1
         name = names.get((row.part, row.label), row.label)
         if row.part and name not in found.parts.setdefault(row.part, []):
@@ -72,40 +60,95 @@ def read_list(file: Path, find: Callable[[str], Path | None]) -> Listing:
         clips = found.clips.setdefault(name, {})
         if target is None:
             found.missing.append(path)
+        elif reason := beyond(target):
+            found.problems.append(f"{row} of list '{file}', '{path}', is left out: {reason}.")
         elif target not in owner:
             owner[target] = name
             clips[path] = target
+            if row.group:
+                found.groups[path] = row.group
         elif owner[target] == name:
-            found.problems.append(f"List '{file}' names clip '{path}' twice (line {row.number}); it is used once.")
+            found.problems.append(f"List '{file}' names clip '{path}' twice ({str(row).lower()}); it is used once.")
         else:
             raise D2STError(
-                f"Line {row.number} of '{file}' gives clip '{path}' the class '{name}' and an earlier line the class "
+                f"{row} of '{file}' gives clip '{path}' the class '{name}' and an earlier line the class "
                 f"'{owner[target]}'; a clip can have one class only."
             )
     if not named:
         raise D2STError(f"List '{file}' names no clips; expected one clip a line, such as 'wave/a.mp4 wave'.")
-    if found.missing:
-        found.problems.append(
-            f"{len(found.missing)} of {named} clips of list '{file}' are not there: {quoted(found.missing)}."
-        )
+    found.problems += _missing(found.missing, named, file)
     return found
 
 
+def read_queries(file: Path, find: Callable[[str], Path | None]) -> tuple[list[Path], list[str]]:
+    """Read the clips that a list names, which need no classes.
+
+    Args:
+        file: the list.
+        find: as for :func:`read_list`.
+
+    Returns:
+        Each clip once, and sentences about those that cannot be used.
+
+    Raises:
+        D2STError: the list cannot be parsed, a line leaves the list's folder, or no clip is there.
+    """
+    found: dict[Path, None] = {}
+    missing, problems = [], []
+    rows = [row for row in read_rows(file) if not row.comment]
+    for row in rows:
+        target, path = _find(row, find, file)
+        if target is None:
+            missing.append(path)
+        elif reason := beyond(target):
+            problems.append(f"{row} of list '{file}', '{path}', is left out: {reason}.")
+        else:
+            found[target] = None
+    problems += _missing(missing, len(rows), file)
+    if not found:
+        raise D2STError(" ".join([f"List '{file}' names no clip that can be used.", *problems[:1]]))
+    return list(found), problems
+
+
+def _missing(missing: list[str], named: int, file: Path) -> list[str]:
+    return [f"{len(missing)} of {named} clips of list '{file}' are not there: {quoted(missing)}."] if missing else []
+
+
+def _refuse_unlabeled(row: Row, file: Path) -> None:
+    if not row.label:
+        raise D2STError(
+            f"{row} of list '{file}' lacks its class; fill it in, in a table in the column 'label' "
+            f"(or {', '.join(_LABEL_COLUMNS[1:])})."
+        )
+
+
 def _find(row: Row, find: Callable[[str], Path | None], file: Path) -> tuple[Path | None, str]:
-    """Find the file of a row, and its path with slashes; Windows writes backslashes, which names may have too."""
-    for path in dict.fromkeys((row.path, row.path.replace("\\", "/"))):
+    """Find the file of a row, and its path with slashes; Windows writes backslashes, which names may have too.
+
+    What is cut out of a file is named so, as ``a.mp4#1.0-2.5`` of a list is, too. A store may hold it as it is.
+    """
+    for path in dict.fromkeys((row.path, row.path.replace("\\", "/"), *row.also)):
         pure = PurePosixPath(path)
         if pure.is_absolute() or PureWindowsPath(path).drive or ".." in pure.parts:
             if row.comment:
                 return None, path
             raise D2STError(
-                f"Line {row.number} of '{file}' names '{path}', which leaves the data folder; "
+                f"{row} of '{file}' names '{path}', which leaves the data folder; "
                 "paths must be relative to it and without '..'."
             )
-        target = find(path)
-        if target:
-            return target, path
-    return None, path
+        if row.cut is None:
+            if target := find(path):
+                return target, path
+            if (named := parse_cut(path)) and (target := find(named[0])):
+                return Path(named[1].of(target)), named[1].of(named[0])
+        elif target := find(row.cut.of(path)):
+            return target, row.cut.of(path)
+        elif target := find(path):
+            return Path(row.cut.of(target)), row.cut.of(path)
+    if not row.comment and not_utf8(row.path + row.label):
+        raise D2STError(f"{row} of list '{file}' is not in UTF-8; save the list as UTF-8 text.")
+    path = row.path.replace("\\", "/")
+    return None, row.cut.of(path) if row.cut else path
 
 
 def _official_names(rows: list[Row]) -> dict[tuple[str, str], str]:
@@ -126,6 +169,11 @@ def read_rows(file: Path) -> list[Row]:
         D2STError: the file cannot be read or a line cannot be understood.
     """
     text = read_text(file, f"List '{file}'")
+    if file.suffix.lower() in SUFFIXES:
+        return read_export(file, text)
+    exported = read_table_export(file, text)
+    if exported is not None:
+        return exported
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     first = next((line for _, line in lines if not line.startswith("#")), "")
     if file.suffix.lower() == ".csv" or _is_header(first):
@@ -148,41 +196,11 @@ def read_rows(file: Path) -> list[Row]:
     return rows
 
 
-def read_text(file: Path, what: str) -> str:
-    """Read a file with plain line ends; bytes that are not UTF-8 become what names of files have for them.
-
-    Args:
-        file: of not more than 256 MB.
-        what: begins the sentence of an error, such as "List 'a.txt'".
-
-    Raises:
-        D2STError: it cannot be read or is no text.
-    """
-    try:
-        with open(file, "rb", opener=open_at_once) as content:
-            data = content.read(_LARGEST + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise D2STError(f"{what} cannot be read: {reason}; expected a text file in UTF-8.") from error
-    if len(data) > _LARGEST:
-        raise D2STError(f"{what} has more than {_LARGEST >> 20} MB; expected a text file with a line a clip.")
-    text = data.decode("utf-8-sig", "surrogateescape")
-    if "\0" in text:
-        line = text[: text.index("\0")].count("\n") + 1
-        raise D2STError(f"{what} has a null byte in line {line}; expected a text file in UTF-8.")
-    return text.replace("\r\n", "\n").replace("\r", "\n")
-
-
-def not_utf8(text: str) -> bool:
-    """Tell whether text stands for bytes that are not UTF-8."""
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _is_header(line: str) -> bool:
     """Tell whether a line of another list names the columns, as the first of a CSV file does."""
     cells = [cell.strip().lower() for cell in line.split("\t" if "\t" in line else " ")]
-    known = any(cell in _PATH_COLUMNS for cell in cells) and any(cell in _LABEL_COLUMNS for cell in cells)
-    return known and ("\t" in line or len(cells) == 2)
+    known = any(cell in _LABEL_COLUMNS for cell in cells) or {"start", "end"} <= set(cells)
+    return known and any(cell in _PATH_COLUMNS for cell in cells) and ("\t" in line or len(cells) == 2)
 
 
 def _with_header(file: Path, text: str, header: str) -> list[Row]:
@@ -202,7 +220,7 @@ def _table_rows(file: Path, table, start: int) -> list[Row]:
     names = [name.strip().lower() for name in next(table)]
     path = next((names.index(name) for name in _PATH_COLUMNS if name in names), None)
     label = next((names.index(name) for name in _LABEL_COLUMNS if name in names), None)
-    if path is None or label is None:
+    if path is None:
         raise D2STError(
             f"CSV list '{file}' has the columns {short(', '.join(names))}; its first line must name one of "
             f"{', '.join(_PATH_COLUMNS)} and one of {', '.join(_LABEL_COLUMNS)}."
@@ -210,15 +228,34 @@ def _table_rows(file: Path, table, start: int) -> list[Row]:
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice:
         raise D2STError(f"CSV list '{file}' has two columns '{short(twice[0])}'; rename one of them.")
+    places = {name: names.index(name) for name in ("start", "end", "group") if name in names}
+    if not {"start", "end"} <= places.keys():
+        places = {name: place for name, place in places.items() if name == "group"}
     rows = []
     for cells in table:
         if not any(cell.strip() for cell in cells):
             continue
         number = table.line_num + start
         comment = cells[0].lstrip().startswith("#")
-        if len(cells) > max(path, label) and cells[path].strip() and cells[label].strip():
-            rows.append(Row(number, "", nfc(cells[label].strip()), cells[path].strip(), comment))
+        if len(cells) > path and cells[path].strip():
+            of_class = cells[label].strip() if label is not None and len(cells) > label else ""
+            more = {name: cells[place].strip() for name, place in places.items() if len(cells) > place}
+            rows += _table_row(file, Row(number, "", nfc(of_class), cells[path].strip(), comment), more)
         elif not comment:
-            cell = f"'{short(names[path])}' or '{short(names[label])}'"
-            raise D2STError(f"Line {number} of CSV list '{file}' lacks its {cell}; fill it in.")
+            raise D2STError(f"Line {number} of CSV list '{file}' lacks its '{short(names[path])}'; fill it in.")
     return rows
+
+
+def _table_row(file: Path, row: Row, more: dict[str, str]) -> list[Row]:
+    """Add start, end and group to a row; a comment that is no clip gives none."""
+    start, end = more.get("start", ""), more.get("end", "")
+    try:
+        cut = Cut(seconds(start or "0"), seconds(end) if end else inf) if start or end else None
+    except ValueError as error:
+        if row.comment:
+            return []
+        raise D2STError(
+            f"{row} of CSV list '{file}' has start '{short(start)}' and end '{short(end)}', which cannot be used "
+            f"({error}); expected seconds, mm:ss or h:mm:ss, such as 12.5 and 0:14."
+        ) from error
+    return [replace(row, cut=cut, group=nfc(more.get("group", "")))]

@@ -14,11 +14,11 @@ from ..utils.sentences import short
 from ..utils.yaml_file import read_yaml
 from . import benchmarks
 from .class_folders import PARTS, Listing
-from .lists import read_list
+from .exports import is_export
+from .lists import TABLES, read_list
 from .lookup import NameLookup
 from .walk import nfc
 
-LISTS = (".txt", ".csv", ".tsv", ".list")
 Find = Callable[[str], Path | None]
 _EXPECTED = "expected the keys train, val and test, each with a list of class names"
 _SHARE = re.compile(r"\d+(\.\d+)?%")
@@ -61,7 +61,7 @@ def apply_split(source: Source, split: Path | None, shared: bool = False) -> Lis
     elif os.path.isdir(split):
         files = _list_files(split)
         listing = _look_up(source, lambda find: _read_lists(files, find, shared))
-    elif split.suffix.lower() in LISTS:
+    elif split.suffix.lower() in TABLES or is_export(split):
         _require(split)
         listing = _look_up(source, lambda find: read_list(split, find))
     else:
@@ -151,7 +151,7 @@ def _list_files(folder: Path) -> dict[str, Path]:
     """Find the list file of each part in a folder, by what the file's name begins with."""
     found = {}
     for part in PARTS:
-        found[part] = sorted(path for path in folder.glob(f"{part}*") if path.suffix in LISTS)
+        found[part] = sorted(path for path in folder.glob(f"{part}*") if path.suffix in TABLES)
     if not any(found.values()) or any(len(files) > 1 for files in found.values()):
         names = ", ".join(path.name for files in found.values() for path in files)
         raise D2STError(

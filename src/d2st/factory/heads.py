@@ -10,7 +10,7 @@ from .. import heads
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads import DEFAULT, Head, HeadSpec, TextConfig, head_file
-from ..text.names import encode_names, visual_projection
+from ..text.names import encode_names, encode_phases, visual_projection
 from ..utils.hub import find
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ def load_or_create_head(
 def name_features(
     head: Head, encoder: VideoEncoder, classes: Sequence[str], text: TextConfig | None = None
 ) -> Tensor | None:
-    """Encode names of classes for a head that uses text, (classes, D'); None for the others.
+    """Encode names of classes, (classes, D'), or phases, (classes, M, D'), for a head that uses them; None for others.
 
     Args:
         head: keeps how it was told the names; what it was trained with stands where ``text`` leaves it open.
@@ -113,7 +113,8 @@ def name_features(
     if not head.needs_text:
         return None
     head.text = (text or TextConfig()).or_else(head.text)
-    return encode_names(classes, encoder.backbone_name, head.text)
+    encode = encode_phases if head.needs_phases else encode_names
+    return encode(classes, encoder.backbone_name, head.text)
 
 
 def warn_untrained(head: Head) -> None:

@@ -31,6 +31,7 @@ ADAPTERS = (
     "dia",
     "lora",
     "zeroi2v",
+    "lsn",
 )
 HEADS = (
     "bi-mhm",
@@ -39,12 +40,15 @@ HEADS = (
     "logistic",
     "molo",
     "otam",
+    "phases",
+    "product",
     "prototype",
     "ridge",
     "strm",
     "ta2n",
     "team",
     "trx",
+    "ts-dcm",
     "zero-shot",
 )
 

@@ -130,4 +130,5 @@ def encode_batch(encoder: VideoEncoder, video: Tensor, heads: Sequence[Head]) ->
         return [encoder(video).float()]
     features, maps = encoder.features_and_maps(video)  # (B, T, D), (B, T, D', H, W)
     with torch.autocast(video.device.type, enabled=False):  # as in training
-        return [features.float(), *(head.embed(maps.float()) for head in heads)]
+        features, maps = features.float(), maps.float()
+        return [features, *(head.embed(head.clips_of(features, maps)) for head in heads)]

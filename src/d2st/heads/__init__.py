@@ -27,12 +27,15 @@ from .logistic import Logistic
 from .matching import class_prototypes, cosines, frame_distances
 from .molo import MoLo
 from .otam import OTAM, otam, otam_both
+from .phases import Phases
+from .product import Product
 from .prototype import Prototype
 from .ridge import Ridge
 from .strm import STRM
 from .ta2n import TA2N
 from .team import TEAM
 from .trx import TRX
+from .ts_dcm import TSDCM
 from .zero_shot import ZeroShot
 
 HEADS: dict[str, type[Head]] = {
@@ -42,12 +45,15 @@ HEADS: dict[str, type[Head]] = {
     "logistic": Logistic,
     "molo": MoLo,
     "otam": OTAM,
+    "phases": Phases,
+    "product": Product,
     "prototype": Prototype,
     "ridge": Ridge,
     "strm": STRM,
     "ta2n": TA2N,
     "team": TEAM,
     "trx": TRX,
+    "ts-dcm": TSDCM,
     "zero-shot": ZeroShot,
 }
 
@@ -136,6 +142,7 @@ __all__ = [
     "TA2N",
     "TEAM",
     "TRX",
+    "TSDCM",
     "BiMHM",
     "EncodedEpisode",
     "Head",
@@ -143,6 +150,8 @@ __all__ = [
     "HyRSM",
     "Logistic",
     "MoLo",
+    "Phases",
+    "Product",
     "Prototype",
     "Ridge",
     "TextConfig",

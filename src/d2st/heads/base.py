@@ -3,7 +3,7 @@
 A head is a :class:`Head`. It defines ``match``, and where it has them a per-clip stage ``embed`` and a ``loss`` of its
 own. What it needs of others it says in two places, and nowhere else:
 
-- class flags (``needs_maps``, ``needs_text``, ``needs_video``, ``mixes_names``,
+- class flags (``needs_maps``, ``needs_text``, ``needs_phases``, ``needs_video``, ``mixes_names``,
   ``frame_pairs``), see :class:`Head`;
 - names of its constructor's options: those in :data:`FILLED` follow from the encoder, the clips and the training part.
   Whoever builds a head for an encoder fills them in, users do not type them, and listings of options leave them out.
@@ -81,7 +81,8 @@ class EncodedEpisode:
         query: (..., Q, T, D), or maps.
         targets: (Q,) or (..., Q), the queries' true labels.
         classes: (way,) or (..., way), ids of the labels' classes in the training part, 0..classes-1.
-        text: (classes, D') features of the names of all training classes, for heads that use text.
+        text: (classes, D') features of the names of all training classes, for heads that use text; of the spans of
+            their phases (classes, M, D') where the head needs those.
         support_video: (..., S, T, 3, H, W) normalized frames, for heads that reconstruct them.
         query_video: (..., Q, T, 3, H, W).
     """
@@ -105,8 +106,11 @@ class Head(nn.Module):
     """Base of the matching heads; a head without a per-clip stage or a loss of its own defines ``match`` alone.
 
     Attributes:
-        needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D).
+        needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D), or as what
+            ``clips_of`` makes of both.
         needs_text: ``match`` wants the features of the class names.
+        needs_phases: with ``needs_text``: the names are told in ordered phases, and M texts a class are the spans of
+            them (``d2st.heads.phases.spans``), so that text is (..., way, M, D').
         mixes_names: ``parts`` gives the shares of names and of looks, and ``mixing`` is the share of the names.
         frame_pairs: how ``match`` pairs the frames of two clips, by the cosine ``cosine``: each with the "nearest", in
             the ``direction`` of Bi-MHM, or along the "path" of least cost, in the ``directions`` of OTAM; None where it
@@ -120,6 +124,7 @@ class Head(nn.Module):
 
     needs_maps: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
+    needs_phases: ClassVar[bool] = False
     mixes_names: ClassVar[bool] = False
     newer: ClassVar[frozenset[str]] = frozenset()
     frame_pairs: Literal["nearest", "path"] | None = None
@@ -143,11 +148,23 @@ class Head(nn.Module):
         """
         return (support + queries) * clip.nbytes
 
+    def clips_of(self, features: Tensor, maps: Tensor) -> Tensor:
+        """Make what ``embed`` takes of what an encoder gives, where ``needs_maps``; here it is the maps.
+
+        Args:
+            features: (..., T, D) of the frames.
+            maps: (..., T, D', H, W) that they were pooled from.
+
+        Returns:
+            (..., T, D', H, W), or what else a head makes of both.
+        """
+        return maps
+
     def embed(self, clips: Tensor) -> Tensor:
         """See one clip at a time; evaluation does it once a clip and not once an episode.
 
         Args:
-            clips: (..., T, D) frame features, or (..., T, D, H, W) maps.
+            clips: (..., T, D) frame features, or where ``needs_maps`` what ``clips_of`` gives, (..., T, D, H, W).
 
         Returns:
             (..., T', D') what ``match`` takes; here the clips as they are.
@@ -170,7 +187,8 @@ class Head(nn.Module):
             labels: (S,) or (..., S), 0..way-1 in any order, every class at least once.
             query: (..., Q, T', D), or maps.
             way: number of classes; None reads it from the labels, see ``class_prototypes``.
-            text: (..., way, D') features of the classes' names in the order of the labels, where ``needs_text``.
+            text: (..., way, D') features of the classes' names in the order of the labels, where ``needs_text``;
+                (..., way, M, D') where ``needs_phases``.
 
         Returns:
             (..., Q, way) logits.

@@ -178,6 +178,37 @@ def rejection(head: Head, tokens: Tokens, labels: np.ndarray, folds: Folds, rate
     )
 
 
+@torch.no_grad()
+def rejection_of_unseen(
+    head: Head,
+    tokens: Tensor,
+    labels: np.ndarray,
+    examples: np.ndarray,
+    own: np.ndarray,
+    others: np.ndarray,
+    rate: float,
+) -> Rejection | None:
+    """Measure how often clips are answered "unknown" whose classes the model was not trained on, and those of others.
+
+    Args:
+        head: in eval mode.
+        tokens: what the head has embedded all clips to, (N, T', D').
+        labels: (N,) classes.
+        examples: clips of the classes that it was trained on.
+        own: other clips of these classes.
+        others: clips of all other classes.
+        rate: share of the clips of the classes that may be called unknown.
+
+    Returns:
+        None where the examples are of one class, or nothing is left to ask.
+    """
+    own = own[np.isin(labels[own], labels[examples])]
+    if len(np.unique(labels[examples])) < 2 or not len(own) or not len(others):
+        return None
+    shares = [_unknown(head, tokens, labels, examples, asked, rate).mean() for asked in (others, own)]
+    return Rejection(*map(float, shares))
+
+
 def _unknown(
     head: Head, clips: Tensor, labels: np.ndarray, examples: np.ndarray, asked: np.ndarray, rate: float
 ) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Tell which clips show the same person or scene, by a file that says so or by the clips' names."""
+"""Tell which clips show the same person or scene, by a file or list that says so, or by the clips' names."""
 
 import csv
 import re
@@ -8,8 +8,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from ..data.cuts import find_cut
 from ..data.datasets import ClipSet
-from ..data.lists import read_text
+from ..data.rows import read_text
 from ..errors import D2STError
 from ..utils.sentences import quoted
 
@@ -39,7 +40,10 @@ class Groups:
 
 
 def find_groups(clips: ClipSet, data: Path, file: str | None) -> Groups:
-    """Find who or what the clips show: by ``file``, by ``groups.csv`` in the data, or by the clips' names.
+    """Find who or what the clips show.
+
+    That is said by ``file``, by ``groups.csv`` in the data, by the column group of a list, by the clips' names, or,
+    where clips are cut out of videos, by these, if every class is in several.
 
     Args:
         clips: of the data.
@@ -47,15 +51,20 @@ def find_groups(clips: ClipSet, data: Path, file: str | None) -> Groups:
         file: CSV file with the columns path and group; "none" for no groups.
 
     Raises:
-        D2STError: the file cannot be read, or does not name every clip.
+        D2STError: the file cannot be read, or it or the list does not say it of every clip.
     """
     if file == "none":
         return Groups.none(len(clips))
     path = Path(file) if file else data / FILE
     if file or (data.is_dir() and path.is_file()):
         return _of_names(_read(path, clips), f"'{path}'")
-    names = _named(clips)
-    return _of_names(names, "the clips' names") if names else Groups.none(len(clips))
+    if any(clip.group for clip in clips.clips):
+        return _of_names(_listed(clips), "the list's column group")
+    if names := _named(clips):
+        return _of_names(names, "the clips' names")
+    if names := _videos(clips):
+        return _of_names(names, "the videos that they are cut out of")
+    return Groups.none(len(clips))
 
 
 def _of_names(names: Sequence[str], source: str) -> Groups:
@@ -76,6 +85,28 @@ def _named(clips: ClipSet) -> list[str]:
             if 1 < len(set(names)) < len(names):
                 return names
     return []
+
+
+def _listed(clips: ClipSet) -> list[str]:
+    lacking = [clip.id for clip in clips.clips if not clip.group]
+    if lacking:
+        raise D2STError(
+            f"The list names no group for {len(lacking)} of {len(clips)} clips: {quoted(lacking)}; fill in the "
+            f"column group in every line, or pass --groups none."
+        )
+    return [clip.group for clip in clips.clips]
+
+
+def _videos(clips: ClipSet) -> list[str]:
+    """Name the video that each clip is cut out of.
+
+    Returns:
+        Nothing where a class is in one video alone, so that it could not be held out, or no clip shares its video.
+    """
+    cuts = [find_cut(clip.path) for clip in clips.clips]
+    names = [str(cut[0] if cut else clip.path) for cut, clip in zip(cuts, clips.clips, strict=True)]
+    several = all(len({names[i] for i in of}) > 1 for of in clips.by_class)
+    return names if several and len(set(names)) < len(names) else []
 
 
 def _read(path: Path, clips: ClipSet) -> list[str]:

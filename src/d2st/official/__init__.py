@@ -13,7 +13,7 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads.base import Head
 from ..utils.finite import check_weights
-from . import aim, clip_fsar, d2st, dia, dist, dualpath, hyrsm, molo, st_adapter, strm, ta2n, trx, zeroi2v
+from . import aim, clip_fsar, d2st, dia, dist, dualpath, hyrsm, molo, st_adapter, strm, ta2n, trx, ts_fsar, zeroi2v
 from .names import Release, rename
 
 RELEASES: dict[str, Release] = {
@@ -30,6 +30,7 @@ RELEASES: dict[str, Release] = {
     "trx": trx.RELEASE,
     "strm": strm.RELEASE,
     "ta2n": ta2n.RELEASE,
+    "ts-fsar": ts_fsar.RELEASE,
 }
 
 
@@ -46,11 +47,12 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             into the encoder and into the head; each takes its part.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
         system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
-            "aim", "dualpath", "dist", "dia", "zeroi2v"; "hyrsm", "molo", "clip-fsar", "trx", "strm", "ta2n".
+            "aim", "dualpath", "dist", "dia", "zeroi2v"; "hyrsm", "molo", "clip-fsar", "trx", "strm", "ta2n";
+            "ts-fsar", an encoder with ``lsn`` and the head ``ts-dcm``.
 
     Returns:
         What the target has no place for, in the authors' names: the classifier or head if the target is an encoder,
-        the backbone if it is a head, CLIP's text tower in DiST.
+        the backbone if it is a head, CLIP's text tower in DiST, the text scores of TS-FSAR.
 
     Raises:
         D2STError: another system, keys that are missing or left over, or other shapes, listed.

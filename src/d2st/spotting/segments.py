@@ -6,7 +6,6 @@ background. So a window's score counts both: it fits the support set, and it sta
 """
 
 import csv
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 import torch
 
 from ..classifiers.rejector import Rejector
-from ..data.lists import not_utf8, read_text
+from ..data.cuts import seconds
+from ..data.rows import not_utf8, read_text
 from ..data.walk import nfc
 from ..errors import D2STError
 from ..utils.sentences import short
@@ -23,9 +23,7 @@ from ..utils.sentences import short
 # Chosen on rendered videos of validation classes (docs/spot.md): the height above the video's median, in robust
 # standard deviations, at which a window is as likely to stand out as not.
 HEIGHT = 2.0
-YEAR = 366 * 86400  # seconds
 _COLUMNS = ["start", "end", "label"]
-_NUMBER = re.compile(r"[0-9]{1,12}(\.[0-9]*)?|\.[0-9]+")
 
 
 @dataclass(frozen=True, order=True)
@@ -177,23 +175,6 @@ def _event(line: str, delimiter: str, places: Sequence[int]) -> Segment:
     if not event.start < event.end:
         raise ValueError("it must end after it starts")
     return event
-
-
-def seconds(text: str) -> float:
-    """Read a time as h:mm:ss, mm:ss or seconds, each with or without decimals.
-
-    Raises:
-        ValueError: it is none, or longer than a year.
-    """
-    parts = text.strip().split(":")
-    if len(parts) > 3 or not all(_NUMBER.fullmatch(part) for part in parts):
-        raise ValueError(f"'{short(text.strip())}' is no time")
-    value = 0.0
-    for part in parts:
-        value = 60 * value + float(part)
-    if value > YEAR:
-        raise ValueError(f"'{short(text.strip())}' is longer than a year")
-    return value
 
 
 def write_events(path: Path, events: Sequence[Segment]) -> None:

@@ -18,11 +18,12 @@ from ..backbones.build import build as build_backbone
 from ..data.options import TextConfig
 from ..encoder import VideoEncoder
 from ..errors import D2STError
+from ..heads.phases import spans
 from ..utils.files import write_safetensors
 from ..utils.finite import check_weights
 from ..utils.tensor_file import read_tensors
 from .clip import build_text_encoder, clip_name, encode_tokens, tokenize
-from .prompts import prompts
+from .prompts import phases, prompts
 
 _log = logging.getLogger(__name__)
 
@@ -48,12 +49,59 @@ def encode_names(
         D2STError: open_clip is not installed, the text encoder or a name cannot be read, see :func:`prompts`.
     """
     config = config or TextConfig()
+    texts = prompts(classes, config.names or "raw", config.templates or "photo")
+    return _encode(texts, classes, backbone, config, cache)
+
+
+def encode_phases(
+    classes: Sequence[str], backbone: str = "", config: TextConfig | None = None, cache: str | Path | None = None
+) -> Tensor:
+    """Encode the phases of classes in CLIP's joint space: every span of neighboring phases is one text.
+
+    The phases of a span are sentences with " Then " between them ("draw bow. Then release arrow."), so that their order
+    is in the text, as MuST does it. Templates are not used.
+
+    Args:
+        classes: names.
+        backbone: timm name of the image encoder, whose own text encoder is taken.
+        config: model, weights, and the file of phases (``names``, see :func:`d2st.text.prompts.phases`).
+        cache: as for :func:`encode_names`.
+
+    Returns:
+        (classes, M, D') float32, spans in the order of :func:`d2st.heads.phases.spans`.
+
+    Raises:
+        D2STError: open_clip is not installed, the text encoder cannot be read, or the file of phases cannot be used.
+    """
+    config = config or TextConfig()
+    told = phases(classes, config.names or "raw")
+    every = spans(len(told[0])) if told else []
+    texts = [[_sentences(own[first : first + length])] for own in told for first, length in every]
+    labels = [name for name in classes for _ in every]
+    return _encode(texts, labels, backbone, config, cache).unflatten(0, (len(told), len(every)))
+
+
+def _sentences(texts: Sequence[str]) -> str:
+    """Join phases: "draw bow. Then release arrow."."""
+    texts = [" ".join(text.split()) for text in texts]
+    return " Then ".join(text if text.endswith((".", "!", "?")) else f"{text}." for text in texts)
+
+
+def _encode(
+    texts: list[list[str]], labels: Sequence[str], backbone: str, config: TextConfig, cache: str | Path | None
+) -> Tensor:
+    """Encode groups of texts, each to the average of its own, (groups, D'); found again by weights and token ids.
+
+    Args:
+        texts: of each group.
+        labels: what a group is called where its features cannot be used.
+        backbone, config, cache: as for :func:`encode_names`.
+    """
     name, _, tag = (config.model or clip_name(backbone)).partition("/")
     if not tag and not config.weights:
         raise D2STError(f"The text model '{name}' lacks its weights: '{name}/TAG', or a local file (weights).")
-    of_class = prompts(classes, config.names or "raw", config.templates or "photo")
-    tokens = tokenize([prompt for of in of_class for prompt in of], name)  # (N, L)
-    counts = [len(of) for of in of_class]
+    tokens = tokenize([text for group in texts for text in group], name)  # (N, L)
+    counts = [len(group) for group in texts]
     source = f"file {_digest_of_file(Path(config.weights))}" if config.weights else f"tag {tag}"
     key = hashlib.sha256(json.dumps([1, name, source, counts, tokens.tolist()]).encode()).hexdigest()
     path = _cache_folder(cache) / f"text-{key[:16]}.safetensors"
@@ -65,8 +113,8 @@ def encode_names(
         except (D2STError, KeyError):
             _log.warning(f"The text features in {path} cannot be read; the names are encoded again.")
     encoded = encode_tokens(build_text_encoder(name, tag, config.weights), tokens)  # (N, D')
-    features = torch.stack([_average(of) for of in encoded.split(counts)])
-    check_weights(zip(classes, features, strict=True), "The features of names", "check the text tower's weights")
+    features = torch.stack([_average(group) for group in encoded.split(counts)])
+    check_weights(zip(labels, features, strict=True), "The features of names", "check the text tower's weights")
     path.parent.mkdir(parents=True, exist_ok=True)
     write_safetensors(path, {"features": features}, {"key": key})
     return features

@@ -89,7 +89,8 @@ class EpisodicLoss(nn.Module):
             Loss and share of right queries, both scalars; over the rotations where symmetric.
         """
         if self.head.needs_maps:
-            features, clips = self.encoder.features_and_maps(video)  # (S + Q, T, D), (S + Q, T, D', H, W)
+            features, maps = self.encoder.features_and_maps(video)  # (S + Q, T, D), (S + Q, T, D', H, W)
+            clips = self.head.clips_of(features, maps)
         else:
             encode = self.encoder if self.suffix is None else self.suffix
             features = clips = encode(video)  # (S + Q, T, D)

@@ -23,7 +23,7 @@ FREE |= {"prefix_folder", "prefix_gigabytes"}
 # ... those that change its rounding alone, which is told, ...
 ROUNDING = {"compile", "deterministic"}
 # ... and those that say where its material lies and not what it is.
-PLACES = {"data", "split", "weights"}
+PLACES = {"data", "split", "base_novel", "weights"}
 _REMEDY = "give another out, or overwrite to start over"
 
 
@@ -34,8 +34,8 @@ class RunFolder:
         path: the folder. In it: ``config.json``, ``material.json`` (what it is made from),
             ``metrics.jsonl`` (a line a step and a validation), ``last.safetensors`` (the state that a resumed run goes
             on from), ``best`` and ``final`` (adapter, and head or classifier), ``bad_clips.json``, ``train.json`` (the
-            result), ``starts.jsonl`` (command, versions, git state and device of each start), ``tensorboard``, and
-            ``prefix`` (maps that are computed once).
+            result), ``starts.jsonl`` (command, versions, git state and device of each start), ``shots.csv`` (the clips
+            of a few-shot classifier), ``tensorboard``, and ``prefix`` (maps that are computed once).
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -47,6 +47,7 @@ class RunFolder:
         self.tensorboard = self.path / "tensorboard"
         self.state = self.path / "last.safetensors"
         self.bad = self.path / "bad_clips.json"
+        self.shots = self.path / "shots.csv"
         self.best = self.path / "best"
         self.final = self.path / "final"
         self.result = self.path / "train.json"
@@ -184,7 +185,7 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Remove the files of another run; its configuration last, so that no state is ever without it."""
-        files = [self.state, self.metrics, self.result, self.bad, self.starts, self.material]
+        files = [self.state, self.metrics, self.result, self.bad, self.shots, self.starts, self.material]
         files += self.tensorboard.glob("events.*")
         for folder in (self.best, self.final):
             for kind in ("adapter", "head", "classifier"):

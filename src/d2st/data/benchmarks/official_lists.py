@@ -7,7 +7,8 @@ from pathlib import Path
 
 from ...errors import D2STError
 from ..class_folders import Listing
-from ..lists import read_list, read_text
+from ..lists import read_list
+from ..rows import read_text
 from . import Benchmark, loose_key
 
 _LINE = re.compile(r"(train|val|test)([0-9]{1,9})//?(\S.*)")

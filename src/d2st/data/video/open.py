@@ -1,4 +1,4 @@
-"""Read a clip of any kind: a video file, a folder of extracted frames, or a file of a frame store."""
+"""Read a clip of any kind: a video file, what is cut out of one, a folder of extracted frames, a file of a store."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ...errors import D2STError
 from ...utils.options import Decoder
+from ..cuts import find_cut
 from ..pack.shard import span
 from ..sampling import Sampler
-from . import frame_file, frame_folder
+from . import cut, frame_file, frame_folder
 from . import reader as video_file
 from .errors import VideoError, clip_errors
 from .reader import VideoInfo
@@ -23,7 +24,7 @@ Video = str | Path | Tensor  # a clip as people give it, see ``read_any``
 
 
 class Reader(Protocol):
-    """Read clips of one kind; the modules ``reader``, ``frame_folder`` and ``frame_file`` do."""
+    """Read clips of one kind; the modules ``reader``, ``cut``, ``frame_folder`` and ``frame_file`` do."""
 
     def probe(self, path: str | os.PathLike) -> VideoInfo:
         """Describe a clip and decode its first frame; see :func:`d2st.data.video.reader.probe`."""
@@ -39,6 +40,8 @@ def reader(path: str | os.PathLike) -> Reader:
     """Return the reader for a path, by what it is and by its name."""
     if os.path.isdir(path):
         return frame_folder
+    if find_cut(path):
+        return cut
     return frame_file if frame_file.is_frame_file(path) else video_file
 
 
@@ -100,6 +103,8 @@ def state(path: str | os.PathLike) -> tuple[int, int]:
     Raises:
         OSError, VideoError: it is not there.
     """
+    if found := find_cut(path):
+        return state(found[0])
     if os.path.isdir(path):
         return frame_folder.state(path)
     inside = span(path)

@@ -128,13 +128,13 @@ def read_clip(
     with clip_errors(path), ExitStack() as stack:
         container, stream = stack.enter_context(open_video(path))
         found = scan_packets(path, container, stream)
-        size = shrunk(*stored_size(stream))
+        size = picture_size(stream)
         rate = found.rate or frame_rate(stream)
         promised, notes = _length(path, container, stream, found)
         for note in notes:
             warnings.warn(note, VideoWarning, stacklevel=2)
         again = copy.deepcopy(rng)  # a second sampling draws what one on the right length would have drawn
-        indices = _within(path, sample(promised, rate, rng), promised)  # (T,)
+        indices = within(path, sample(promised, rate, rng), promised)  # (T,)
         if decoder == "torchcodec" and not notes:
             clip = torchcodec_frames(path, stream, found, promised, indices)
             if clip is not None:
@@ -147,7 +147,7 @@ def read_clip(
         except _Ended as end:
             decoded = end.decoded
         if not _repeats(decoded, promised):
-            indices = _within(path, sample(decoded, rate, again), promised)
+            indices = within(path, sample(decoded, rate, again), promised)
         _tell_missing(path, decoded, promised)
     # With a fresh decoder: a used one remembers damage.
     with clip_errors(path), open_video(path) as (_, stream):
@@ -173,10 +173,7 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
         promised, notes = _length(path, container, stream, found)
         for note in notes:
             warnings.warn(note, VideoWarning, stacklevel=2)
-        stored = stored_size(stream)
-        size = shrunk(*stored)
-        if short_side and min(size) > short_side:
-            size = tuple(max(short_side, round(n * short_side / min(stored))) for n in stored)
+        size = picture_size(stream, short_side)
         decoded = damaged = 0
         for frame in decode(path, stream, packets_from(path, found)):
             if decoded == promised:
@@ -190,6 +187,15 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
                 yield picture
         _tell_missing(path, decoded, promised)
         _tell_damaged(path, damaged)
+
+
+def picture_size(stream, short_side: int | None = None) -> tuple[int, int]:
+    """Return (width, height) that stored pictures come in, shrunk to a short side where theirs is longer."""
+    stored = stored_size(stream)
+    size = shrunk(*stored)
+    if short_side and min(size) > short_side:
+        size = tuple(max(short_side, round(n * short_side / min(stored))) for n in stored)
+    return size
 
 
 class _Ended(Exception):
@@ -229,8 +235,12 @@ def _first_time(path) -> int | None:
         return next(decode(path, stream, packets)).pts
 
 
-def _within(path, indices: np.ndarray, length: int) -> np.ndarray:
-    """Refuse indices outside the clip."""
+def within(path: str | os.PathLike, indices: np.ndarray, length: int) -> np.ndarray:
+    """Refuse indices outside the clip.
+
+    Raises:
+        VideoError: there are such, or none at all.
+    """
     indices = np.asarray(indices)
     if len(indices) == 0 or indices.min() < 0 or indices.max() >= length:
         raise VideoError(path, f"frames {[int(i) for i in indices]} were asked for and it has {length}")

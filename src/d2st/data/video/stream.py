@@ -100,10 +100,20 @@ class VideoStream:
             VideoError: not a single frame decodes.
         """
         with clip_errors(self.path):
-            start = (self._container.start_time or 0) / 1e6
-            for time, usable, frame in rising(self._stamped(), 1 / self.fps, start):
-                self.tally.untimed += not usable
+            for time, frame in self._timed():
                 yield time, upright(frame, shrunk(frame.width, frame.height))
+
+    def times(self) -> Iterator[float]:
+        """Yield the times alone, and make no pictures."""
+        with clip_errors(self.path):
+            for time, _ in self._timed():
+                yield time
+
+    def _timed(self) -> Iterator[tuple[float, "VideoFrame"]]:
+        start = (self._container.start_time or 0) / 1e6
+        for time, usable, frame in rising(self._stamped(), 1 / self.fps, start):
+            self.tally.untimed += not usable
+            yield time, frame
 
     def _stamped(self) -> Iterator[tuple[Fraction | None, "VideoFrame"]]:
         for frame in self._frames():

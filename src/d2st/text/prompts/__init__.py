@@ -1,7 +1,8 @@
 """Make prompts for CLIP's text encoder: the name of a class, put into templates.
 
 Names are YAML files with a line ``class: text`` (or a list of texts), the shipped ones under ``raw`` and ``clean``;
-copy one, change it, and pass it as ``names``. Templates are in ``templates.yaml``.
+copy one, change it, and pass it as ``names``. Under the key ``phases`` a file may tell each class in the phases that
+follow each other, as lists of equal length. Templates are in ``templates.yaml``.
 """
 
 import re
@@ -12,6 +13,7 @@ from ...errors import D2STError
 from ...utils.yaml_file import read_yaml
 
 SHIPPED = Path(__file__).parent
+PHASES = "phases"  # key of the phases in a file of names
 _WORDLESS = re.compile(r"((train|val|test|class|label)\W*)?[\W\d]*\d[\W\d]*|\W*", re.IGNORECASE)
 
 
@@ -44,6 +46,40 @@ def prompts(classes: Sequence[str], names: str = "raw", templates: str = "photo"
     return found
 
 
+def phases(classes: Sequence[str], names: str) -> list[list[str]]:
+    """Read the phases of each class, in their order.
+
+    Args:
+        classes: class names, as folders or lists have them.
+        names: a YAML file whose key ``phases`` has lines of ``class: [first phase, next phase]``.
+
+    Returns:
+        (classes) lists of N phases.
+
+    Raises:
+        D2STError: a file that cannot be used, a class that it does not tell, or classes with other numbers of phases.
+    """
+    if names in ("raw", "clean"):
+        raise D2STError(
+            f"names='{names}' tells no phases of classes; the head 'phases' needs a YAML file with the key phases and "
+            "lines of 'class: [first phase, next phase]' below it (names=FILE, --text.names FILE)."
+        )
+    content = read_yaml(Path(names))
+    known = content.get(PHASES) if isinstance(content, dict) else None
+    if not isinstance(known, dict) or not all(map(_are_texts, known.values())):
+        raise D2STError(f"names='{names}' must have the key {PHASES} with lines of 'class: [first phase, next phase]'.")
+    missing = [name for name in classes if name not in known]
+    if missing:
+        raise D2STError(f"names='{names}' tells no phases of {', '.join(map(repr, missing[:8]))}; add them.")
+    counts = {len(texts): name for name, texts in known.items()}
+    if len(counts) > 1:
+        (least, few), *_, (most, many) = sorted(counts.items())
+        raise D2STError(
+            f"names='{names}' tells '{few}' in {least} phases and '{many}' in {most}; tell every class in as many."
+        )
+    return [known[name] for name in classes]
+
+
 def clean(name: str) -> str:
     """Turn a folder's name into words: no leading number, brackets or underscores, CamelCase split.
 
@@ -69,6 +105,8 @@ def read_names(path: Path) -> dict[str, list[str]]:
         return everything
     content = read_yaml(path)
     if isinstance(content, dict) and content:
+        if isinstance(content.get(PHASES), dict):
+            del content[PHASES]
         found = {name: [texts] if isinstance(texts, str) else texts for name, texts in content.items()}
         if all(map(_are_texts, found.values())):
             return found
