@@ -263,6 +263,10 @@ def test_frames_that_no_window_reached_are_counted():
     assert frames.dropped == 7 + 15  # 3 to 4.75, and not 2.875, which ended the window before
     frames.clear()
     assert frames.dropped == 7 + 24 and frames.came == 48
+    fill(frames, np.arange(6, 6.5, 0.125).tolist())
+    assert frames.newest([1.0], 4) == []
+    frames.clear()  # the camera was lost before a window was full
+    assert frames.dropped == 7 + 28
 
 
 def test_no_more_frames_are_kept_than_allowed_and_the_others_are_counted():

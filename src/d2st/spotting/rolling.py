@@ -29,6 +29,7 @@ class RollingFrames:
         self.seconds, self.most = seconds, most
         self.came = self.dropped = 0
         self.began: float | None = None
+        self._asked = float("-inf")  # the newest frame when windows were last asked for
         self._seen = float("-inf")  # the newest frame of the last window
         self._times: list[float] = []
         self._frames: list[Frame] = []
@@ -65,9 +66,9 @@ class RollingFrames:
             self._forget(len(self._times))
 
     def wait(self, seconds: float) -> None:
-        """Wait until there is a frame that no window has shown, but no longer than some seconds."""
+        """Wait until there is a frame since windows were asked for, but no longer than some seconds."""
         with self._new:
-            self._new.wait_for(lambda: bool(self._times) and self._times[-1] > self._seen, seconds)
+            self._new.wait_for(lambda: bool(self._times) and self._times[-1] > self._asked, seconds)
 
     def newest(self, lengths: Sequence[float], count: int) -> list[Window]:
         """Cut the windows that end with the newest frame.
@@ -80,10 +81,11 @@ class RollingFrames:
             One for each length that the frames fill; none where no frame came since the last time.
         """
         with self._new:
-            if not self._times or self._times[-1] <= self._seen:
+            if not self._times or self._times[-1] <= self._asked:
                 return []
-            end = self._seen = self._times[-1]
+            end = self._asked = self._times[-1]
             filled = [length for length in lengths if end - length >= self._times[0] - _EPSILON]
+            self._seen = end if filled else self._seen
             return [self.cut(end - length, end, count) for length in filled]
 
     def cut(self, start: float, end: float, count: int) -> Window:
