@@ -87,7 +87,7 @@ def recorded(times, values, starts):
 @given(st.data())
 def test_a_window_is_as_whole_as_what_moves_lies_in_it(data):
     count = data.draw(st.integers(4, 40))
-    values = np.array(data.draw(st.lists(st.floats(0, 0.3), min_size=count, max_size=count)))
+    values = np.array(data.draw(st.lists(st.integers(0, 60), min_size=count, max_size=count))) / 200
     firsts = sorted({0, *data.draw(st.lists(st.integers(1, count - 1), max_size=3))})
     values[firsts] = 0
     changes = recorded(np.arange(count), values, firsts)
