@@ -43,15 +43,14 @@ def _duration(clip: Clip) -> float | None:
         return None  # it is passed over, and named, where it is read
 
 
-def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:
-    """Choose lengths of windows, in seconds, for actions of some lengths.
+def ladder(shortest: float, longest: float, ratio: float = 1.5) -> tuple[float, ...]:
+    """Choose lengths of windows, in seconds: a geometric series from ``shortest`` to ``longest``.
 
-    Returns:
-        A geometric series from ``shortest / margin`` to ``longest * margin`` with steps of ``ratio`` at most.
+    Its steps are ``ratio`` at most. What is shorter than an action often fits it as well as all of it, so there are no
+    windows below the shortest example; and a window overlaps an action twice its length by half.
     """
-    low, high = shortest / margin, longest * margin
-    steps = max(1, ceil(log(high / low) / log(ratio) - 1e-9))
-    return tuple(round(low * (high / low) ** (k / steps), 3) for k in range(steps + 1))
+    steps = ceil(log(longest / shortest) / log(ratio) - 1e-9)
+    return tuple(round(shortest * (longest / shortest) ** (k / max(steps, 1)), 3) for k in range(steps + 1))
 
 
 @dataclass(eq=False)
