@@ -1,24 +1,28 @@
-"""How much ``d2st spot`` finds in rendered videos: precision and recall at an intersection over union of 0.5.
+"""How much ``d2st spot`` finds in rendered videos: precision, recall and average precision.
 
     python benchmarks/spotting.py --adapter runs/demo/train/best [--part test] [--videos 10] [--minutes 3] [--shot 1,5]
 
 Each video (``rendered_long.py``) shows five motions of a part of the split among other motions of that part and
-scenes in which nothing moves; support clips are rendered anew. Counts are summed over the videos; the 95 % intervals
-are those of 10,000 bootstrap samples of videos. Everything lands in ``--out``, and what is there is not rendered again.
+scenes in which nothing moves; support clips are rendered anew. Precision and recall are of segments at an intersection
+over union of 0.5, their counts summed over the videos; average precision is that of ``average_precision.py``. The 95 %
+intervals are those of bootstrap samples of videos. Everything lands in ``--out``, and what is there is not rendered
+again.
 """
 
 import argparse
 import json
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
+from average_precision import Ranked, average_precision, rank
 from rendered_long import write_long
 from rich.console import Console
 from rich.table import Table
 
 from d2st.commands.spot import SpotConfig, spot
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, split, write_clip
-from d2st.spotting.segments import write_events
+from d2st.spotting.segments import find_segments, read_events, write_events
 from d2st.utils.provenance import git_state
 
 FIRST = 50_000  # number of the first support clip: none is a clip of the benchmark or of a long video
@@ -37,10 +41,10 @@ def main() -> None:
     args = parser.parse_args()
     options = json.loads(args.options)
     model = {"adapter_path": args.adapter} if args.adapter else {"backbone": "d2st_stills"}
-    table = Table("shots", "videos", "events", "segments", "precision, %", "recall, %")
+    table = Table("shots", "videos", "events", "segments", "precision, %", "recall, %", "average precision, %")
     result = {"arguments": vars(args), "git": git_state(), "shots": {}}
     for shot in map(int, args.shot.split(",")):
-        counts = []
+        counts, ranked = [], []
         for number in range(args.first, args.first + args.videos):
             folder = render(Path(args.out) / args.part / str(number), args.part, number, args.minutes * 60, shot)
             config = SpotConfig(
@@ -51,14 +55,23 @@ def main() -> None:
                 device="cpu",
                 **model | options,
             )
-            found = spot(config)["events"]
+            found, ranks = search(config)
             counts.append([found["right"], found["segments"], found["events"]])
+            ranked.append(ranks)
         counts = np.array(counts)  # (videos, 3)
-        result["shots"][shot] = summary = {"counts": counts.tolist()} | summarize(counts)
+        result["shots"][shot] = summary = {"counts": counts.tolist()} | summarize(counts, ranked)
         rates = [f"{100 * r[0]:.1f} ({100 * r[1]:.1f} to {100 * r[2]:.1f})" for r in list(summary.values())[1:]]
         table.add_row(*map(str, (shot, len(counts), counts[:, 2].sum(), counts[:, 1].sum())), *rates)
         Console().print(table)
         (Path(args.out) / f"{args.part}-{'adapted' if args.adapter else 'frozen'}.json").write_text(json.dumps(result))
+
+
+def search(config: SpotConfig) -> tuple[dict, Ranked]:
+    """Count what ``d2st spot`` finds, and rank the windows that it finds it from."""
+    with mock.patch("d2st.commands.spot.find_segments", wraps=find_segments) as seen:
+        found = spot(config)["events"]
+    spans, scores, classes, *_ = seen.call_args.args
+    return found, rank(spans, scores, classes, read_events(config.events), config.overlap)
 
 
 def render(folder: Path, part: str, number: int, seconds: float, shot: int) -> Path:
@@ -78,14 +91,19 @@ def render(folder: Path, part: str, number: int, seconds: float, shot: int) -> P
     return folder
 
 
-def summarize(counts: np.ndarray, samples: int = 10_000) -> dict[str, list[float]]:
-    """Precision and recall of counts (videos, 3) of right, segments and events: value, low and high of the interval."""
+def summarize(counts: np.ndarray, ranked: list[Ranked], samples: int = 10_000) -> dict[str, list[float]]:
+    """Rates of counts (videos, 3) of right, segments and events, and of ranked windows: value, low and high.
+
+    Average precision, which takes longer, has a tenth of the samples.
+    """
     drawn = np.random.default_rng(0).integers(0, len(counts), (samples, len(counts)))
     right, segments, events = counts[drawn].sum(1).T
     total = counts.sum(0)
+    times = [np.bincount(sample, minlength=len(counts)) for sample in drawn[: samples // 10]]
     rates = {
         "precision": (total[0] / total[1], right / np.maximum(segments, 1)),
         "recall": (total[0] / total[2], right / events),
+        "average precision": (average_precision(ranked), [average_precision(ranked, row) for row in times]),
     }
     return {name: [float(value), *np.quantile(boot, [0.025, 0.975])] for name, (value, boot) in rates.items()}
 

@@ -205,7 +205,7 @@ def test_clips_are_recognized(small, support, tmp_path, monkeypatch, machine):
     def everything(device):
         model["device"] = run["device"] = shares["device"] = device
         answer = predict(PredictConfig(**model, query=query))["predictions"][0]
-        segments = spot(SpotConfig(**model, video=video, threshold=0, contrast=0, reject_rate=1e-9))["segments"]
+        segments = spot(SpotConfig(**model, video=video, threshold=0, share=1, whole=0, reject_rate=1e-9))["segments"]
         pictures = visualize(VisualizeConfig(**model, query=query, out=str(tmp_path / "pictures")))["files"]
         train_full_shot(FullShotTrainConfig(**options(small, **run), overwrite=True))
         whole = {"adapter_path": str(tmp_path / "classifier" / "best"), "precision": "fp32", **shares}

@@ -19,6 +19,8 @@ from d2st.spotting.segments import (
     merge,
     of_classes,
     read_events,
+    suppress,
+    which_are_right,
     write_events,
 )
 from d2st.utils.progress import clock
@@ -30,21 +32,70 @@ SEGMENTS = st.lists(
 )
 
 
-@given(st.lists(st.tuples(SPAN, st.tuples(*[st.floats(0, 1)] * 3)), max_size=30), st.floats(0, 1), st.floats(0, 0.9))
-def test_suppression(windows, threshold, overlap):
-    spans = np.array([w[0] for w in windows]).reshape(-1, 2)
-    scores = np.array([w[1] for w in windows]).reshape(-1, 3)
-    alone = find_segments(spans, scores, LABELS, threshold, overlap, gap=-100)
-    for segment in alone:  # each is a window, with its best class
-        (i, *_) = np.flatnonzero((spans == (segment.start, segment.end)).all(1) & (scores.max(1) == segment.score))
-        assert scores[i].max() >= threshold and scores[i].max() > 0 and LABELS[scores[i].argmax()] in LABELS
-    kept = np.array([(s.start, s.end) for s in alone]).reshape(-1, 2)
-    for i, span in enumerate(kept):
-        assert (np.delete(iou(span, kept), i) <= overlap).all()
-    for span, row in zip(spans, scores, strict=True):  # what was dropped overlaps something that scores no less
-        if row.max() >= threshold and row.max() > 0:
-            above = np.array([s.score >= row.max() for s in alone], bool)
-            assert (above & ((iou(span, kept) > overlap) | (kept == span).all(1))).any()
+WINDOWS = st.lists(st.tuples(SPAN, st.tuples(*[st.floats(0, 1)] * 3)), max_size=30)
+
+
+def arrays(windows):
+    return np.array([w[0] for w in windows]).reshape(-1, 2), np.array([w[1] for w in windows]).reshape(-1, 3)
+
+
+@given(WINDOWS, st.floats(0, 0.9))
+def test_suppression(windows, overlap):
+    spans, scores = arrays(windows)
+    order = np.argsort(-scores.max(1, initial=0), kind="stable")
+    kept = suppress(spans, order, overlap)
+    assert kept == [i for i in order if i in kept]
+    for place, i in enumerate(kept):
+        assert (iou(spans[i], spans[kept[:place]]) <= overlap).all()
+    for place, i in enumerate(order):  # what was dropped overlaps something that comes before it
+        if i not in kept:
+            before = [j for j in order[:place] if j in kept]
+            assert (iou(spans[i], spans[before]) > overlap).any()
+
+
+@given(WINDOWS, st.floats(0, 1), st.floats(0, 0.9))
+def test_segments_join_what_windows_of_their_class_connect(windows, threshold, overlap):
+    spans, scores = arrays(windows)
+    best, labels = scores.max(1, initial=0), scores.argmax(1) if len(scores) else np.empty(0, int)
+    found = find_segments(spans, scores, LABELS, threshold, overlap)
+    assert found == sorted(found)
+    candidates = np.flatnonzero((best >= threshold) & (best > 0))
+    kept = [candidates[i] for i in suppress(spans[candidates], np.argsort(-best[candidates], kind="stable"), overlap)]
+    homes = []
+    for i in kept:  # each is in one segment, which has the score of its best
+        (home,) = [s for s in found if s.label == LABELS[labels[i]] and s.start <= spans[i, 0] and spans[i, 1] <= s.end]
+        assert home.score >= best[i]
+        homes.append(home)
+    assert set(homes) == set(found)
+    assert {s.score for s in found} <= set(best[kept])
+    for one, other in pairwise(kept):  # two are in the same one if windows of the class lead from the one to the other
+        if labels[one] == labels[other]:
+            own = [i for i in candidates if labels[i] == labels[one]]
+            reached, last = {one}, set()
+            while reached != last:
+                last = reached
+                reached = {j for j in own for i in last if i == j or connected(spans[i], spans[j])}
+            same = [home for i, home in zip(kept, homes, strict=True) if i in (one, other)]
+            assert (same[0] == same[1]) == (other in reached)
+
+
+def connected(one, other):
+    return one[0] < other[1] and other[0] < one[1]
+
+
+def test_an_action_that_goes_on_is_one_segment_and_two_that_touch_are_two():
+    spans = np.array([(start / 2, start / 2 + 2) for start in range(20)])
+    scores = np.where(np.arange(20) % 5 == 0, 0.9, 0.6)[:, None] * [1, 0]
+    assert find_segments(spans, scores, "ab", 0.5) == [Segment(0, 11, "a", 0.9)]
+    assert [(s.start, s.end) for s in find_segments(spans, scores, "ab", 0.8)] == [
+        (0, 2),
+        (2.5, 4.5),
+        (5, 7),
+        (7.5, 9.5),
+    ]
+    assert [(s.start, s.end) for s in find_segments(spans, scores, "ab", 0.8, gap=0.6)] == [(0, 9.5)]
+    touching = np.array([(0.0, 2.0), (2.0, 4.0)])
+    assert len(find_segments(touching, np.ones((2, 1)), "a", 0.5)) == 2
 
 
 @given(SEGMENTS, st.floats(0, 3))
@@ -53,7 +104,7 @@ def test_merging(segments, gap):
     assert merged == sorted(merged, key=lambda s: s.start)
     for label in LABELS:
         before, after = ([s for s in group if s.label == label] for group in (segments, merged))
-        assert all(b.start - a.end > gap for a, b in pairwise(after))
+        assert all(b.start >= a.end + gap for a, b in pairwise(after))
         for segment in before:
             (home,) = [s for s in after if s.start <= segment.start and segment.end <= s.end]
             assert home.score >= segment.score
@@ -68,6 +119,7 @@ def test_counting(segments, events):
     assert 0 <= found["right"] <= min(len(segments), len(events))
     assert (found["segments"], found["events"]) == (len(segments), len(events))
     assert count_found(events, events)["right"] == len(events)
+    assert found["right"] == which_are_right(segments, events).sum()
 
 
 def test_an_event_is_found_once_by_its_class_and_half_of_it():
@@ -76,6 +128,7 @@ def test_an_event_is_found_once_by_its_class_and_half_of_it():
     assert count_found(segments, events) == {
         "right": 1, "segments": 4, "events": 2, "precision": 0.25, "recall": 0.5
     }  # fmt: skip
+    assert which_are_right(segments, events).tolist() == [True, False, False, False]
     assert count_found([], []) == {"right": 0, "segments": 0, "events": 0, "precision": None, "recall": None}
 
 

@@ -21,6 +21,7 @@ from d2st.data.video.reader import read_clip
 from d2st.data.video.stream import VideoStream, open_stream
 from d2st.errors import D2STError
 from d2st.spotting.segments import standing_out, window_scores
+from d2st.spotting.shots import Changes
 from d2st.spotting.watch import watch
 
 SCENES = (("pink", 25), ("white", 35), ("teal", 22), ("white", 28), ("pink", 20))  # frames, 25 a second
@@ -52,7 +53,7 @@ def config(small, folder, **more) -> SpotConfig:
 
 def test_finds_what_happens_and_writes_it_all(small, folder, tmp_path, capsys):
     settings = config(
-        small, folder, threshold=0, contrast=0, out=str(tmp_path / "out"), events=str(folder / "events.csv")
+        small, folder, threshold=0, share=1, whole=0, out=str(tmp_path / "out"), events=str(folder / "events.csv")
     )
     result = spot(settings)
     assert [segment["label"] for segment in result["segments"]] == [name for name, _ in SCENES]
@@ -105,7 +106,9 @@ def test_an_interrupted_run_keeps_what_it_found(small, folder, tmp_path, monkeyp
 
     monkeypatch.setattr(VideoStream, "__iter__", interrupt)
     result = spot(
-        config(small, folder, threshold=0, contrast=0, out=str(tmp_path / "out"), events=str(folder / "events.csv"))
+        config(
+            small, folder, threshold=0, share=1, whole=0, out=str(tmp_path / "out"), events=str(folder / "events.csv")
+        )
     )
     assert not result["complete"] and 1.5 < result["watched"] < 3.6 and cli.COMMANDS["spot"].exit_code(result) == 130
     assert result["segments"][0]["label"] == "pink" and "only the first" in capsys.readouterr().err
@@ -119,14 +122,14 @@ def test_an_interrupted_run_keeps_what_it_found(small, folder, tmp_path, monkeyp
 
     monkeypatch.setattr(VideoStream, "__iter__", fail)
     with pytest.raises(MemoryError):
-        spot(config(small, folder, threshold=0, contrast=0, out=str(tmp_path / "again")))
+        spot(config(small, folder, threshold=0, share=1, whole=0, out=str(tmp_path / "again")))
     assert json.loads((tmp_path / "again" / "spot.json").read_text())["segments"][0]["label"] == "pink"
 
 
 def test_other_formats(small, folder, capsys):
-    result = spot(config(small, folder, threshold=0, contrast=0, format="jsonl"))
+    result = spot(config(small, folder, threshold=0, share=1, whole=0, format="jsonl"))
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == result["segments"]
-    spot(config(small, folder, threshold=0, contrast=0, format="csv"))
+    spot(config(small, folder, threshold=0, share=1, whole=0, format="csv"))
     assert capsys.readouterr().out.splitlines()[0] == "start,end,label,score"
     assert spot(config(small, folder, threshold=1))["segments"] == []
     assert "None of the actions" in capsys.readouterr().out
@@ -165,22 +168,40 @@ def test_what_cannot_be_used_is_told(small, folder, tmp_path, more, sentence):
         spot(config(small, folder, **more))
 
 
-def test_scores_say_how_well_a_window_fits_and_stands_out(small, folder):
+def test_scores_say_how_far_a_window_stands_out(small, folder):
     rejector = create_classifier(config(small, folder))[0].rejector
     rng = np.random.default_rng(0)
     logits = rng.normal(-3, 0.2, (400, 3)).astype(np.float32)
     logits[7, 1] += 3
     logits[9:20] -= 50
-    fits = window_scores(rejector, logits, 0)
     _, unknown = rejector(torch.from_numpy(logits))
-    assert (fits[unknown.numpy()] == 0).all() and fits[~unknown.numpy()].sum(1) == pytest.approx(1)
-    assert (fits.argmax(1) == logits.argmax(1))[~unknown.numpy()].all()
-    outstanding = standing_out(logits)
-    assert outstanding[7, 1] > 0.99 and np.median(outstanding) == pytest.approx(1 / (1 + np.exp(2)), rel=0.1)
-    assert standing_out(logits + np.array([5, 0, -5])) == pytest.approx(outstanding, rel=1e-3)  # each class by itself
-    assert standing_out(7 * logits) == pytest.approx(outstanding, rel=1e-3)  # in whatever unit a head measures
-    assert window_scores(rejector, logits, 2) == pytest.approx(fits * outstanding**2)
-    assert standing_out(np.zeros((5, 2))).max() < 0.5  # nothing stands out of a still video
+    unknown = unknown.numpy()
+    fits = window_scores(rejector, logits, 1)
+    assert (fits[unknown] == 0).all() and fits[~unknown].sum(1) == pytest.approx(1)
+    assert (fits.argmax(1) == logits.argmax(1))[~unknown].all()
+    outstanding = standing_out(logits, 0.05)
+    assert outstanding[7, 1] > 0.99 and ((outstanding >= 0.5).mean(0) == 0.05).all()
+    assert (standing_out(logits, 0.2) >= 0.5).mean(0) == pytest.approx(0.2)
+    assert standing_out(logits + np.array([5, 0, -5]), 0.05) == pytest.approx(outstanding, rel=1e-3)  # each class alone
+    assert standing_out(7 * logits, 0.05) == pytest.approx(outstanding, rel=1e-3)  # in whatever unit a head measures
+    expected = np.where(unknown[:, None], 0, outstanding)
+    assert window_scores(rejector, logits, 0.05) == pytest.approx(expected)
+    assert standing_out(np.zeros((5, 2)), 0.05).max() < 0.5  # nothing stands out of a still video
+
+
+def test_windows_end_at_cuts(small, folder):
+    cuts = np.cumsum([count for _, count in SCENES])[:-1] / 25
+    settings = config(small, folder, threshold=0, share=1, lengths=(0.5, 0.9))
+    classifier = create_classifier(settings)[0]
+    with open_stream(settings.video) as video:
+        changes = Changes()
+        seen = list(watch(classifier, video, video.fps, (0.5, 0.9), 0.25, 7, changes))
+    spans = np.concatenate([batch.spans for batch in seen])
+    assert list(changes.starts)[1:] == pytest.approx(cuts)
+    assert not any(start < cut - 1e-6 and cut + 1e-6 < end for start, end in spans for cut in cuts)
+    result = spot(settings)
+    assert result["shots"] == len(SCENES) and result["windows"] == len(spans)
+    assert spot(config(small, folder, cut=1, lengths=(0.5, 0.9)))["shots"] == 1
 
 
 def test_a_saved_classifier_knows_the_lengths_of_its_examples(small, folder, tmp_path):
@@ -188,12 +209,12 @@ def test_a_saved_classifier_knows_the_lengths_of_its_examples(small, folder, tmp
     assert classifier.seconds == dict.fromkeys(classifier.classes, (8 / 25, 10 / 25))
     classifier.save_pretrained(tmp_path / "saved")
     again = {"video": settings.video, "classifier": str(tmp_path / "saved"), "weights": settings.weights}
-    again |= {"threshold": 0, "contrast": 0, "reject_rate": 1e-9, "device": "cpu"}
+    again |= {"threshold": 0, "share": 1, "whole": 0, "reject_rate": 1e-9, "device": "cpu"}
     assert spot(SpotConfig(**again))["windows"] == spot(config(small, folder))["windows"]
     classifier.seconds.clear()  # as it was saved before it knew them
     classifier.save_pretrained(tmp_path / "saved")
     with pytest.raises(D2STError, match="--lengths"):
         spot(SpotConfig(**again))
-    result = spot(SpotConfig(**again, lengths=0.5))
+    result = spot(SpotConfig(**again, lengths=0.5, cut=1))
     assert {segment["label"] for segment in result["segments"]} == {"pink", "teal", "white"}
     assert result["windows"] == 39  # 38 from 0 to 4.625 s in steps of 0.125 s, and one that ends with the video

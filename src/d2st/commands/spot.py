@@ -21,6 +21,7 @@ from ..spotting.segments import (
     read_events,
     window_scores,
 )
+from ..spotting.shots import Changes
 from ..spotting.timeline import timeline
 from ..spotting.watch import watch
 from ..spotting.windows import lengths_for
@@ -111,9 +112,9 @@ def spot(config: SpotConfig) -> dict:
             )
         lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
         lengths = lengths if isinstance(lengths, tuple) else (lengths,)
-        config = replace(config, lengths=lengths, gap=min(lengths) / 2 if config.gap is None else config.gap)
-        windows = WindowLog(classifier.classes, config.out)
-        complete, failure = _watch(classifier, video, config, windows)
+        config = replace(config, lengths=lengths)
+        windows, changes = WindowLog(classifier.classes, config.out), Changes(config.cut)
+        complete, failure = _watch(classifier, video, config, windows, changes)
     notes += video.tally.sentences()
     if not complete:
         whole = f" of {clock(video.duration)}" if video.duration else ""
@@ -122,21 +123,22 @@ def spot(config: SpotConfig) -> dict:
         "complete": complete,
         "watched": round(windows.until, 3),
         "windows": windows.count,
+        "shots": len(changes.starts),
         "frames": asdict(video.tally),
         "unreadable": list(support.unreadable),
         "notes": notes,
         **describe_reading(classifier.reading, classifier.encoder),
     }
-    _conclude(config, classifier, windows, events, result)
+    _conclude(config, classifier, windows, changes, events, result)
     if failure:
         raise failure
     return result
 
 
 def _watch(
-    classifier: FewShotClassifier, video: VideoStream, config: SpotConfig, windows: WindowLog
+    classifier: FewShotClassifier, video: VideoStream, config: SpotConfig, windows: WindowLog, changes: Changes
 ) -> tuple[bool, BaseException | None]:
-    """Fill the windows.
+    """Fill the windows and the changes.
 
     Returns:
         Whether the video was watched to its end, and the error to raise after what was computed is written.
@@ -151,7 +153,8 @@ def _watch(
 
     try:
         with Stop() as stop, video_progress("watch", video.duration) as reach:
-            for seen in watch(classifier, frames(), video.fps, config.lengths, config.stride, config.batch_size):
+            grid = config.lengths, config.stride
+            for seen in watch(classifier, frames(), video.fps, *grid, config.batch_size, changes):
                 windows.add(seen.spans, seen.logits)
     except (Exception, KeyboardInterrupt) as error:
         if not windows.count:
@@ -165,11 +168,17 @@ def _watch(
 
 
 def _conclude(
-    config: SpotConfig, classifier: FewShotClassifier, windows: WindowLog, events: list[Segment], result: dict
+    config: SpotConfig,
+    classifier: FewShotClassifier,
+    windows: WindowLog,
+    changes: Changes,
+    events: list[Segment],
+    result: dict,
 ) -> None:
     """Find the segments and count them against the events; write, draw and print what was found, in this order."""
     spans, logits = windows.arrays()
-    scores = window_scores(classifier.rejector, logits, config.contrast)
+    scores = window_scores(classifier.rejector, logits, config.share)
+    scores *= changes.whole(spans)[:, None] ** config.whole
     segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
     result["segments"] = [record(segment) for segment in segments]
     if events:

@@ -15,18 +15,30 @@ class SegmentOptions(Checked):
     )
     stride: float = option(0.25, "from a window to the next, as a share of its length", least=0.01, most=1)
     threshold: float = option(0.5, "least score of a segment, 0 to 1", **SHARE)
-    contrast: float = option(
-        1.0,
-        "how much a window must stand out of its video besides fitting the support set; 0 where the video shows little "
-        "but these actions",
+    share: float = option(
+        0.05,
+        "largest share of a video's windows that show one action: a window must fit it better than the others do. Give "
+        "more where an action happens often, 1 where the video shows little but these actions: then windows are "
+        "compared with the support set alone",
+        above=0,
+        most=1,
+    )
+    whole: float = option(
+        2.0,
+        "how much less a window counts, the more moves just before and after it; 0 where everything moves all the time",
         **NOT_NEGATIVE,
+    )
+    cut: float = option(
+        0.05,
+        "least change of the picture that is a cut, over which no window goes: mean difference of colors, 0 to 1. 1 "
+        "finds no cuts",
+        **SHARE,
     )
     overlap: float = option(
         0.2, "most overlap of segments (intersection over union) before the weaker one is dropped", **SHARE
     )
-    gap: float | None = option(
-        None,
-        "in seconds; stretches of one class that are no further apart are one segment. None is half the shortest "
-        "window, less than which windows cannot tell",
+    gap: float = option(
+        0.0,
+        "in seconds; segments of one class that are less apart are one, besides those that windows join",
         **NOT_NEGATIVE,
     )

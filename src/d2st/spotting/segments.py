@@ -1,8 +1,8 @@
 """Turn scores of windows into segments, read and write events, and count how many of them were found.
 
-Most of a long video shows something that no support set holds: other actions, none, cuts. Held-out support clips say
-what fits, but not what this video's background looks like. The video says so itself: most of its windows are
-background. So a window's score counts both: it fits the support set, and it stands out.
+Most of a long video shows something that no support set holds: other actions, none. Held-out support clips say what
+fits, but not what this video's background looks like. The video says so itself: most of its windows are background. So
+a window's score says how far it stands out of the video.
 """
 
 import csv
@@ -20,9 +20,7 @@ from ..data.walk import nfc
 from ..errors import D2STError
 from ..utils.sentences import short
 
-# Chosen on rendered videos of validation classes (docs/spot.md): the height above the video's median, in robust
-# standard deviations, at which a window is as likely to stand out as not.
-HEIGHT = 2.0
+STEEPNESS = 2.0  # of the sigmoid, chosen on rendered videos of validation classes (docs/spot.md)
 _COLUMNS = ["start", "end", "label"]
 
 
@@ -43,33 +41,38 @@ class Segment:
     score: float
 
 
-def window_scores(rejector: Rejector, logits: np.ndarray, contrast: float) -> np.ndarray:
-    """Score windows: the share of each class, times how much the window stands out; 0 for those that are unknown.
+def window_scores(rejector: Rejector, logits: np.ndarray, share: float) -> np.ndarray:
+    """Score windows by how far they stand out; 0 for those that are unknown.
 
     Args:
         rejector: of the support set; it says which windows are unknown, as ``predict`` does.
         logits: (N, way) of all windows of a video.
-        contrast: exponent of the second factor; 0 leaves it out.
+        share: see :func:`standing_out`; 1 scores windows by the share of each class instead.
 
     Returns:
         (N, way) in 0..1.
     """
     known = torch.from_numpy(logits)
     _, unknown = rejector(known)
-    scores = rejector.probabilities(known).masked_fill(unknown.unsqueeze(-1), 0).numpy()
-    return scores if contrast == 0 else scores * standing_out(logits) ** contrast
+    scores = rejector.probabilities(known).numpy() if share == 1 else standing_out(logits, share)
+    return np.where(unknown.numpy()[:, None], 0.0, scores)
 
 
-def standing_out(logits: np.ndarray) -> np.ndarray:
+def standing_out(logits: np.ndarray, share: float) -> np.ndarray:
     """Measure how clearly logits (N, way) rise above what is usual for their class in this video, (N, way) in 0..1.
 
-    The sigmoid of the height above the class's median, less ``HEIGHT``, in units of 1.48 times the median absolute
-    deviation over all classes, which is the standard deviation where logits are normal.
+    1/2 is the logit that a share of the windows exceeds. It takes out that some classes fit everything better than
+    others do. The sigmoid is over twice the height above it in units of 1.48 times the median absolute deviation over
+    all classes, which is the standard deviation where logits are normal. Where it is 0, nothing stands out.
     """
+    if not len(logits):
+        return np.empty(logits.shape)
     logits = logits.astype(np.float64)
-    above = logits - np.median(logits, axis=0)
-    spread = 1.4826 * np.median(np.abs(above))
-    return 1 / (1 + np.exp(np.clip(HEIGHT - above / max(spread, 1e-12), -50, 50)))
+    spread = 1.4826 * np.median(np.abs(logits - np.median(logits, axis=0)))
+    if spread == 0:
+        return np.zeros_like(logits)
+    height = (logits - np.quantile(logits, 1 - share, axis=0)) / spread
+    return 1 / (1 + np.exp(np.clip(-STEEPNESS * height, -50, 50)))
 
 
 def find_segments(
@@ -77,14 +80,14 @@ def find_segments(
     scores: np.ndarray,
     classes: Sequence[str],
     threshold: float,
-    overlap: float = 0.3,
+    overlap: float = 0.2,
     gap: float = 0.0,
 ) -> list[Segment]:
-    """Suppress all but the best of windows that overlap, and merge neighbors of one class.
+    """Suppress all but the best of windows that overlap, and merge what is of one class and belongs together.
 
     A window stands for its best class where that scores above 0 and at least ``threshold``. The best window of all is
-    taken, the windows that overlap it by more than ``overlap`` are dropped, and so on. What is left of one class and
-    not further apart than ``gap`` becomes one segment.
+    taken, the windows that overlap it by more than ``overlap`` are dropped, and so on. What is left of one class is
+    one segment where windows of this class, dropped ones too, overlap from the one to the other.
 
     Args:
         spans: (N, 2) starts and ends in seconds.
@@ -92,29 +95,45 @@ def find_segments(
         classes: names of the columns.
         threshold: in the unit of the scores.
         overlap: most intersection over union of windows that are both kept, 0..1.
-        gap: in seconds.
+        gap: in seconds; segments of one class that are less apart are one, too.
 
     Returns:
         Segments in the order of time.
     """
     best, labels = scores.max(1), scores.argmax(1)
     candidates = np.flatnonzero((best >= threshold) & (best > 0))
-    candidates = candidates[np.argsort(-best[candidates], kind="stable")]
+    windows = [Segment(*map(float, spans[i]), classes[labels[i]], float(best[i])) for i in candidates]
+    order = np.argsort(-best[candidates], kind="stable")
+    kept = [windows[i] for i in suppress(spans[candidates], order, overlap)]
+    return merge(join(kept, merge(windows)), gap)
+
+
+def suppress(spans: np.ndarray, order: np.ndarray, overlap: float) -> list[int]:
+    """Go through spans (N, 2) in an order, and pick those that overlap none picked before by more than ``overlap``."""
     kept = []
-    while len(candidates):
-        first, rest = candidates[0], candidates[1:]
-        start, end = map(float, spans[first])
-        kept.append(Segment(start, end, classes[labels[first]], float(best[first])))
-        candidates = rest[iou(spans[first], spans[rest]) <= overlap]
-    return merge(kept, gap)
+    while len(order):
+        first, rest = order[0], order[1:]
+        kept.append(int(first))
+        order = rest[iou(spans[first], spans[rest]) <= overlap]
+    return kept
+
+
+def join(segments: Sequence[Segment], stretches: Sequence[Segment]) -> list[Segment]:
+    """Make one segment of those of a class that lie in the same stretch of it."""
+    joined = []
+    for stretch in stretches:
+        own = [s for s in segments if s.label == stretch.label and stretch.start <= s.start < stretch.end]
+        if own:
+            joined += merge(own, stretch.end - stretch.start)
+    return sorted(joined)
 
 
 def merge(segments: Sequence[Segment], gap: float = 0.0) -> list[Segment]:
-    """Sort segments by time; those of one class at most ``gap`` seconds apart become one, with the best score."""
+    """Sort segments by time; those of one class less than ``gap`` seconds apart become one, with the best score."""
     merged: dict[str, list[Segment]] = {}
     for segment in sorted(segments):
         own = merged.setdefault(segment.label, [])
-        if own and segment.start <= own[-1].end + gap:
+        if own and segment.start < own[-1].end + gap:
             last = own[-1]
             own[-1] = replace(last, end=max(last.end, segment.end), score=max(last.score, segment.score))
         else:
@@ -205,25 +224,33 @@ def of_classes(events: Sequence[Segment], classes: Sequence[str]) -> tuple[list[
     return known, [f"Events of {named} are left out: the support set does not hold them."] if others else []
 
 
-def count_found(segments: Sequence[Segment], events: Sequence[Segment], least: float = 0.5) -> dict[str, float | None]:
-    """Count precision and recall of segments against events.
+def which_are_right(segments: Sequence[Segment], events: Sequence[Segment], least: float = 0.5) -> np.ndarray:
+    """Tell which of the segments find an event, (segments,).
 
     Segments are taken in the order of their scores; each finds the event of its class that it overlaps most, of those
     not found yet, if their intersection over union is ``least`` or more.
+    """
+    spans = np.array([(event.start, event.end) for event in events]).reshape(-1, 2)
+    free = np.ones(len(events), bool)
+    right = np.zeros(len(segments), bool)
+    for i in sorted(range(len(segments)), key=lambda i: -segments[i].score):
+        segment = segments[i]
+        same = np.array([event.label == segment.label for event in events], bool)
+        overlaps = np.where(free & same, iou(np.array([segment.start, segment.end]), spans), 0.0)
+        if len(events) and overlaps.max() >= least:
+            free[overlaps.argmax()] = False
+            right[i] = True
+    return right
+
+
+def count_found(segments: Sequence[Segment], events: Sequence[Segment], least: float = 0.5) -> dict[str, float | None]:
+    """Count precision and recall of segments against events, by :func:`which_are_right`.
 
     Returns:
         ``right``, ``segments``, ``events`` (counts), ``precision`` and ``recall``; None where there is nothing
         to count.
     """
-    spans = np.array([(event.start, event.end) for event in events]).reshape(-1, 2)
-    free = np.ones(len(events), bool)
-    right = 0
-    for segment in sorted(segments, key=lambda segment: -segment.score):
-        same = np.array([event.label == segment.label for event in events], bool)
-        overlaps = np.where(free & same, iou(np.array([segment.start, segment.end]), spans), 0.0)
-        if len(events) and overlaps.max() >= least:
-            free[overlaps.argmax()] = False
-            right += 1
+    right = int(which_are_right(segments, events, least).sum())
     return {
         "right": right,
         "segments": len(segments),

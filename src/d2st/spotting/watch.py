@@ -1,12 +1,12 @@
 """Watch a video: encode its windows and match them with the classes of a classifier.
 
 Windows overlap, and most frames that one shows are shown by others too. So the part of the encoder that sees one frame
-at a time, all of it up to the first adapter, sees each frame once.
+at a time, all of it up to the first adapter, sees each frame once. No window goes over a cut.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.support_set import EncodedClips
 from ..features.prefix import NoSuffix, Suffix, split_for_inference
 from ..utils.device import autocast
+from .shots import Changes
 from .windows import Frame, Window, cut
 
 
@@ -38,6 +39,7 @@ def watch(
     lengths: Sequence[float],
     stride: float,
     batch_size: int,
+    changes: Changes | None = None,
 ) -> Iterator[Seen]:
     """Encode and match all windows of a video.
 
@@ -51,10 +53,13 @@ def watch(
         lengths: of the windows, in seconds.
         stride: from a window to the next, as a share of its length.
         batch_size: windows in a forward pass.
+        changes: finds the cuts, and is there to be asked about the video afterwards.
     """
+    changes = changes or Changes()
     smaller = classifier.encoder.preprocessing.fit(classifier.reading.transforms)
     frames = ((time, Frame(smaller(torch.from_numpy(picture).permute(2, 0, 1)))) for time, picture in video)
-    windows = cut(frames, lengths, stride, classifier.frames, 1 / fps)
+    shots = changes.shots(frames)
+    windows = chain.from_iterable(cut(shot, lengths, stride, classifier.frames, 1 / fps) for shot in shots)
     encode = windows_encoder(classifier)
     while batch := list(islice(windows, batch_size)):
         logits = classifier.logits(encode(batch).tokens)

@@ -18,12 +18,11 @@ from ..errors import D2STError
 _EPSILON = 1e-6
 
 
-def lengths_for(seconds: Mapping[str, tuple[float, float]], margin: float = 1.25) -> tuple[float, ...]:
+def lengths_for(seconds: Mapping[str, tuple[float, float]]) -> tuple[float, ...]:
     """Choose lengths of windows, in seconds, that suit actions as long as the examples of a classifier.
 
     Args:
         seconds: class -> of its shortest and of its longest example, as far as they are known.
-        margin: how much shorter and longer than these an action may be, as a factor.
 
     Raises:
         D2STError: nothing says how long they are.
@@ -34,18 +33,17 @@ def lengths_for(seconds: Mapping[str, tuple[float, float]], margin: float = 1.25
             "--lengths 2,3,4.5."
         )
     spans = seconds.values()
-    return ladder(min(shortest for shortest, _ in spans), max(longest for _, longest in spans), margin)
+    return ladder(min(shortest for shortest, _ in spans), max(longest for _, longest in spans))
 
 
-def ladder(shortest: float, longest: float, margin: float = 1.25, ratio: float = 1.5) -> tuple[float, ...]:
-    """Choose lengths of windows, in seconds, for actions of some lengths.
+def ladder(shortest: float, longest: float, ratio: float = 1.5) -> tuple[float, ...]:
+    """Choose lengths of windows, in seconds: a geometric series from ``shortest`` to ``longest``.
 
-    Returns:
-        A geometric series from ``shortest / margin`` to ``longest * margin`` with steps of ``ratio`` at most.
+    Its steps are ``ratio`` at most. What is shorter than an action often fits it as well as all of it, so there are no
+    windows below the shortest example; and a window overlaps an action twice its length by half.
     """
-    low, high = shortest / margin, longest * margin
-    steps = max(1, ceil(log(high / low) / log(ratio) - 1e-9))
-    return tuple(round(low * (high / low) ** (k / steps), 3) for k in range(steps + 1))
+    steps = ceil(log(longest / shortest) / log(ratio) - 1e-9)
+    return tuple(round(shortest * (longest / shortest) ** (k / max(steps, 1)), 3) for k in range(steps + 1))
 
 
 @dataclass(eq=False)

@@ -87,8 +87,7 @@ class PageCamera:
             nothing), the scores, the browser's time at which the window ended, its seconds, and the pictures a second;
             nothing at all where no window is full, or nothing came since the last time.
         """
-        # No margin: windows that were added as examples would make the next ones longer and longer.
-        lengths = lengths_for(classifier.seconds, margin=1) if classifier.seconds else (USUAL,)
+        lengths = lengths_for(classifier.seconds) if classifier.seconds else (USUAL,)
         lengths = sorted({min(length, LONGEST) for length in lengths})
         self.frames.seconds = lengths[-1]
         windows = self.frames.newest(lengths, classifier.frames)
