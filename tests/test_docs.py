@@ -16,6 +16,7 @@ BLOCKS = re.findall(r"^```bash\n(.*?)```", TUTORIAL, re.MULTILINE | re.DOTALL)
 COMMANDS = [command.split() for block in BLOCKS for command in re.findall(r"^d2st (.+)$", block, re.MULTILINE)]
 SHORTER = {
     "check-data": ["--way", "2", "--workers", "0"],
+    "live": ["--seconds", "2"],
     "prepare": ["--workers", "0"],
     "train": ["--episodes", "2", "--way", "3", "--adapter.positions", "[3]"],
     "eval": ["--episodes", "20", "--way", "3", "--shot", "1,4"],
@@ -59,7 +60,7 @@ def own_clips(tmp_path_factory):
 
 
 def test_tutorial_uses_the_verbs_in_this_order():
-    verbs = "check-data learn check-data prepare train learn predict eval predict export"
+    verbs = "learn predict live check-data prepare train learn predict eval predict export"
     assert [verb for verb, *_ in COMMANDS] == verbs.split()
 
 
