@@ -40,7 +40,7 @@ def test_every_head_holds_out_as_one_by_one(name: str) -> None:
     head, shots = heads_small.build(name), (3, 1, 2)
     episode = heads_small.episode(head, shots, lead=(2,))
     support, text = head.embed(episode.support), heads_small.text_of(episode)
-    text = None if text is None else text.expand(2, -1, -1)
+    text = None if text is None else text.expand(2, *text.shape)
     held = hold_out(head, support, episode.labels, 3, text)
     assert held.known.shape == (2, 5, 3) and held.unknown.shape == (2, 6, 3)
     assert sorted(held.labels.tolist()) == [0, 0, 0, 2, 2]

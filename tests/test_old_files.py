@@ -251,6 +251,8 @@ def test_printed_configs_are_read_back_to_the_same(commit, name, run, tmp_path, 
     file = OLD / commit / "configs" / f"{name}.yaml"
     command = name.removesuffix("-aim").removesuffix("-linear")
     then = yaml.safe_load(file.read_text())
+    if name == "spot":  # settings that it has no more
+        then = {key: value for key, value in then.items() if key != "contrast" and (key, value) != ("gap", None)}
     now = yaml.safe_load(run(command, "--config", file, "--print-config"))
     if isinstance(now.get("adapter"), dict) and isinstance(then.get("adapter"), dict):
         defaults = config_from_dict({"name": then["adapter"]["name"]}).to_dict()

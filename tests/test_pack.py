@@ -40,7 +40,8 @@ def packed(small, tmp_path_factory):
 
 def test_only_what_opens_clips_knows_of_shards():
     users = {a for a, b in arrows(ROOT) if b.startswith("data.pack") and not a.startswith("data.pack")}
-    stores, videos = {"store", "store_writer"}, {"container", "frame_file", "open", "torchcodec_frames", "truncation"}
+    stores = {"store", "store_writer"}
+    videos = {"container", "frame_file", "frame_times", "open", "torchcodec_frames", "truncation"}
     known = {f"data.{name}" for name in stores} | {f"data.video.{name}" for name in videos}
     assert users == known | {"commands.check_data"}
     assert not [a for a, b in arrows(ROOT) if b == "data.pack.writer" and not a.startswith("data.pack")]

@@ -12,6 +12,7 @@ from ..errors import D2STError
 from ..factory.options import adapter_names
 from ..utils.annotations import shown
 from ..utils.config import hints_of
+from ..utils.console import tell
 from ..utils.yaml_file import Tree, read_yaml
 from .values import parse_value
 
@@ -58,10 +59,15 @@ class Settings:
         self.layer = 0
 
     def read_file(self, file: str) -> None:
-        """Take the settings of a config file, or of a recipe that ships."""
+        """Take the settings of a config file or of a recipe that ships; those of an earlier version are passed over."""
         self.layer += 1
+        retired = getattr(self.config_class, "retired", {})
         for key, raw in read_config(file).items():
-            self.put(key.replace("-", "_"), raw, f"'{key}' in {file}")
+            name = key.replace("-", "_")
+            if name in retired and raw in (retired[name] or (raw,)):
+                tell(f"'{key}: {shown(raw)}' in {file} is of an earlier version of d2st and is passed over.")
+            else:
+                self.put(name, raw, f"'{key}' in {file}")
 
     def read_flags(self, flags: Mapping[str, Tree]) -> None:
         """Take the settings of the command line, by names without dashes."""

@@ -1,6 +1,8 @@
 """Options of finding segments in a long video."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ..utils.config import Checked, option
 from ..utils.limits import NOT_NEGATIVE, POSITIVE, SHARE
@@ -8,7 +10,13 @@ from ..utils.limits import NOT_NEGATIVE, POSITIVE, SHARE
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentOptions(Checked):
-    """Windows and segments"""
+    """Windows and segments
+
+    Attributes:
+        retired: settings that files of earlier versions have -> which of their values are passed over; () is all.
+    """
+
+    retired: ClassVar[Mapping[str, tuple]] = {"contrast": (), "gap": (None,)}
 
     lengths: tuple[float, ...] | float | None = option(
         None, "of the windows in seconds; None takes them from the support clips", **POSITIVE
