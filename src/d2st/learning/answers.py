@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..heads import Head
+from ..utils.device import torch_threads
 from ..utils.finite import check_logits
 from .folds import Folds
 
+# Matching a few clips is many small products: where a machine has other things to do, threads that wait for each other
+# made it take forty times as long.
+one_thread = partial(torch_threads, 1)
 Tokens = Callable[[int], Tensor]  # fold -> (N, T', D') of all clips, as the model of that fold sees them
 
 
@@ -57,7 +62,7 @@ def answer(head: Head, tokens: Tokens, labels: np.ndarray, folds: Folds) -> Answ
     logits = torch.full((len(folds.of), len(labels), way), torch.nan)
     for repeat, out, rest in folds:
         clips = tokens(int(folds.of[repeat, out[0]]))  # may train a model first
-        with torch.no_grad():
+        with torch.no_grad(), one_thread():
             found = head.match(clips[rest], truth[rest], clips[out], way).float()
         check_logits(found)
         logits[repeat, out] = found

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..classifiers.rejector import fit_rejector
 from ..heads import Head
-from .answers import Answers, Tokens
+from .answers import Answers, Tokens, one_thread
 from .estimate import Promise, promise
 from .folds import Folds
 
@@ -85,6 +85,7 @@ def suspects(answers: Answers) -> list[Suspect]:
     return sorted(found, key=lambda suspect: suspect.share)
 
 
+@one_thread()
 @torch.no_grad()
 def learning_curve(
     head: Head, tokens: Tokens, labels: np.ndarray, groups: np.ndarray, folds: Folds, seed: int
@@ -144,6 +145,7 @@ def gain(curve: Sequence[tuple[int, Promise]], start: float, end: float) -> floa
     return float(np.clip(falls * (1 / start - 1 / end), 0, max(0.0, 1 - at_start)))
 
 
+@one_thread()
 @torch.no_grad()
 def rejection(head: Head, tokens: Tokens, labels: np.ndarray, folds: Folds, rate: float) -> Rejection | None:
     """Measure how often clips of an action that has no examples are answered "unknown", and clips of the classes.
@@ -178,6 +180,7 @@ def rejection(head: Head, tokens: Tokens, labels: np.ndarray, folds: Folds, rate
     )
 
 
+@one_thread()
 @torch.no_grad()
 def rejection_of_unseen(
     head: Head,
