@@ -15,6 +15,7 @@ from ..data.video.errors import VideoError
 from ..learning.estimate import Promise
 from ..utils.console import drawable, printable
 from ..utils.files import write_atomic
+from ..utils.progress import clock
 from ..version import __version__
 from ..visualize.charts import contact_sheet
 
@@ -26,7 +27,8 @@ NO_BETTER = (
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2328}"
     "table{border-collapse:collapse;margin:1rem 0}td,th{border-bottom:1px solid #d0d7de;padding:.3rem .8rem;"
-    "text-align:left}td.n,th.n{text-align:right}img{max-width:100%}pre{background:#f6f8fa;padding:1rem;overflow:auto}"
+    "text-align:left}td.n,th.n{text-align:right}img{max-width:100%}"
+    "pre{background:#f6f8fa;padding:1rem;white-space:pre-wrap;overflow-wrap:anywhere}"
     "figure{margin:1rem 0}figcaption{color:#59636e}.lead{font-size:1.25rem}"
 )
 
@@ -99,7 +101,7 @@ def write_page(out: Path, report: dict, clips: ClipSet) -> Path:
     page.heading("Use it")
     page.code(report["use"])
     page.heading("How it was made")
-    page.text(f"d2st {__version__}, {report['minutes']:.1f} minutes. The same again:")
+    page.text(f"d2st {__version__}, in {clock(60 * report['minutes'])}. The same again:")
     page.code(report["command"])
     path = out / "report.html"
     write_atomic(path, lambda part: part.write_text(str(page), encoding="utf-8", errors="surrogateescape"))
