@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -61,7 +62,7 @@ def test_every_command_has_documented_flags(name, capsys):
         cli.run(name, ["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for field in config.__dataclass_fields__.keys() - {"adapter_path"}:  # --adapter takes the folder of a saved one
+    for field in {field.name for field in fields(config)} - {"adapter_path"}:  # --adapter takes the folder of a saved one
         assert f"--{field.replace('_', '-')}" in text
     for inner in ("--adapter-path", "--adapter.name", "--head.name", "--head CONFIG"):
         assert inner not in text
