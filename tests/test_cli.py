@@ -62,7 +62,8 @@ def test_every_command_has_documented_flags(name, capsys):
         cli.run(name, ["--help"])
     assert stop.value.code == 0
     text = capsys.readouterr().out
-    for field in {field.name for field in fields(config)} - {"adapter_path"}:  # --adapter takes the folder of a saved one
+    names = {field.name for field in fields(config)}
+    for field in names - {"adapter_path"}:  # --adapter takes the folder of a saved one
         assert f"--{field.replace('_', '-')}" in text
     for inner in ("--adapter-path", "--adapter.name", "--head.name", "--head CONFIG"):
         assert inner not in text
