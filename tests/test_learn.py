@@ -161,6 +161,13 @@ def test_unknown_clips_of_a_trained_winner_are_of_classes_that_it_has_not_seen(c
     assert "measured with adapters that were trained on them: another training takes" in capsys.readouterr().err
     assert "there was no time to train others without them" in Path(asked.out, "report.html").read_text()
 
+    def interrupted(trial):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(learn_models.Trial, "unseen", interrupted)  # the report is written all the same
+    assert learn(asked)["rejection"]["trained_on_others"] is True
+    assert "were trained on them: interrupted." in capsys.readouterr().err
+
 
 def test_what_takes_too_long_is_left_out_and_said(clips, config, capsys):
     report = learn(config(clips, train=True, minutes=1e-6))

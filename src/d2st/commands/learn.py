@@ -275,10 +275,12 @@ def _rejection(chosen: Tried, clips: ClipSet, config: LearnConfig) -> tuple[find
     )
     if not trial.model.lr or len(clips.classes) < 3:
         return of_folds(), False
+    say("\nTrain once more without some of the classes, to see what becomes of other actions.")
     try:
         seen = trial.unseen()
-    except GivenUp as reason:
-        tell(f"How clips of other actions are told is measured with adapters that were trained on them: {reason}.")
+    except (GivenUp, KeyboardInterrupt) as reason:  # the recognizer is there already, and its report comes in any case
+        told = str(reason) or "interrupted"
+        tell(f"How clips of other actions are told is measured with adapters that were trained on them: {told}.")
         return of_folds(), True
     with torch.no_grad():
         tokens = head.embed(seen.frames)

@@ -1,6 +1,5 @@
 """The models that ``d2st learn`` tries: frozen ones, and adapters that it trains on the clips themselves."""
 
-import csv
 import hashlib
 import json
 import time
@@ -23,6 +22,7 @@ from ..classifiers.options import MatchingOptions
 from ..data import sampling
 from ..data.clip_reading import ClipReading
 from ..data.datasets import ClipSet
+from ..data.shots import write_clip_list
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..factory.encoder import DEFAULT_BACKBONE, create_encoder
@@ -32,7 +32,6 @@ from ..features.fingerprint import add_clips
 from ..features.prefix import split_encoder
 from ..heads import Head, HeadSpec
 from ..learning.folds import Folds
-from ..utils.files import write_atomic
 from .options import LearnConfig, TrainConfig
 from .train import train
 
@@ -406,14 +405,6 @@ def _write_list(file: Path, clips: ClipSet, indices: np.ndarray) -> int:
     """Write a list file of clips whose class has two of them, which an episode needs; gives the number of classes."""
     labels = clips.labels[indices]
     counts = np.bincount(labels, minlength=len(clips.classes))
-    rows = [
-        (clips.clips[i].id, clips.classes[label]) for i, label in zip(indices, labels, strict=True) if counts[label] > 1
-    ]
     file.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(path: Path) -> None:
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as content:
-            csv.writer(content).writerows([("path", "label"), *rows])
-
-    write_atomic(file, write)
+    write_clip_list(replace(clips, clips=tuple(clips.clips[i] for i in indices[counts[labels] > 1])), file)
     return int((counts > 1).sum())
