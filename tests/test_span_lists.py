@@ -89,6 +89,8 @@ def test_annotations_elsewhere_say_what_the_videos_show(matches, config, tmp_pat
     query = {"query": str(matches / "new.csv"), "annotations": str(annotations)}
     found = predict(PredictConfig(support=str(matches), **query, **model))["predictions"]
     assert [one["label"] for one in found] == [line.split(",")[1] for line in (matches / "truth.csv").open()]
+    with pytest.raises(D2STError, match=r"There are no annotations 'nowhere\.csv'; give a list file, or an export"):
+        learn(config(matches, annotations="nowhere.csv"))
     with pytest.raises(D2STError, match="has its examples already; --annotations go with a folder of videos"):
         predict(PredictConfig(classifier=asked.out, **query, weights=asked.weights))
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 import torch
 
 from ..data.clip_reading import ClipReading, choose_reading, with_reading
-from ..data.datasets import open_dataset
+from ..data.datasets import open_annotated
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, warn_untrained
@@ -54,11 +54,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         return classifier, SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
     # refuses before anything is built
-    clips = (
-        None
-        if is_file
-        else open_dataset(config.support, config.annotations and Path(config.annotations)).decoded_by(config.decoder)
-    )
+    clips = None if is_file else open_annotated(config.support, config.annotations).decoded_by(config.decoder)
     model, reading, trained = create_model(config, device)
     encoder, head = model["encoder"], model["head"]
     if not trained:

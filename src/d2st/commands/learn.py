@@ -14,7 +14,7 @@ from ..backbones.build import at_hand
 from ..classifiers.prediction import check_name
 from ..data import sampling
 from ..data.cuts import find_cut
-from ..data.datasets import ClipSet, open_dataset
+from ..data.datasets import ClipSet, open_annotated
 from ..data.video.errors import VideoError
 from ..errors import D2STError
 from ..factory.encoder import DEFAULT_BACKBONE
@@ -108,7 +108,7 @@ def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
         raise D2STError(
             "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
         )
-    clips = open_dataset(config.clips, config.annotations and Path(config.annotations)).decoded_by(config.decoder)
+    clips = open_annotated(config.clips, config.annotations).decoded_by(config.decoder)
     for name in clips.classes:
         check_name(name)
     frames = config.frames or 8

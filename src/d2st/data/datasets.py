@@ -159,6 +159,19 @@ def open_dataset(
     return _clip_set(data, {name: clips for name, clips in found.items() if clips}, listing, problems, warn)
 
 
+def open_annotated(data: str | Path, annotations: str | None) -> ClipSet:
+    """Open the clips of a folder, or those of its videos that a list or an export elsewhere names.
+
+    Raises:
+        D2STError: there is no such file, or as :func:`open_dataset`.
+    """
+    if annotations and not os.path.isfile(annotations):
+        raise D2STError(
+            f"There are no annotations '{annotations}'; give a list file, or an export of CVAT, Label Studio or ELAN."
+        )
+    return open_dataset(data, annotations and Path(annotations))
+
+
 def open_division(
     data: str | Path,
     split: str | Path | None = None,

@@ -103,7 +103,8 @@ def _camera(number: int) -> "LiveInput":
     """Give the camera of a number, as this system's FFmpeg counts them."""
     format = _CAMERAS.get(sys.platform, "v4l2")
     if format == "v4l2":
-        found = {int(device.name[5:]): str(device) for device in Path("/dev").glob("video[0-9]*")}
+        devices = [one for one in Path("/dev").glob("video*") if one.name[5:].isdecimal()]
+        found = {int(device.name[5:]): str(device) for device in devices}
     else:
         import av.device
 
