@@ -44,6 +44,7 @@ from d2st.training.episodic import EpisodicLoss
 from d2st.training.gradients import norms_by_part
 from d2st.training.metrics import left_chance
 from d2st.training.options import EpisodicScheduleOptions
+from d2st.utils.device import autocast
 from d2st.utils.distributed import launch
 from d2st.utils.options import ComputeOptions
 from d2st.utils.provenance import circumstances
@@ -118,7 +119,7 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     keep_maps(encoder)
     train = open_dataset(folder, split_file, "train")
     augmentation = {"transforms": "plain", "flip": False, "jitter": 0.0}
-    compute = ComputeOptions(workers=0, precision="fp32")
+    compute = ComputeOptions(workers=0, precision=precision_of(cell))
     maps = PrefixMaps(suffix, train, cell["crops"], augmentation, out / "maps", 20, compute)
     maps.prepare(launch(torch.device("cpu")))
     head = heads.build(cell["head"], **head_options(cell, encoder))
@@ -135,6 +136,11 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
         encoder.save_pretrained(out / "adapters" / name_of(cell))
     result |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu, **circumstances()}
     return result
+
+
+def precision_of(cell: dict) -> str:
+    """Tell in what a cell computes."""
+    return cell.get("precision", "fp32")
 
 
 def head_options(cell: dict, encoder: d2st.VideoEncoder) -> dict:
@@ -175,7 +181,8 @@ def train_episodes(loss: EpisodicLoss, clips: ClipSet, cell: dict, watched: list
     losses, steps, seen = [], [], []
     for index in range(cell["episodes"]):
         episode = episodes[index]
-        value, accuracy = loss(episode.video, episode.classes)
+        with autocast(episode.video.device, precision_of(cell)):
+            value, accuracy = loss(episode.video, episode.classes)
         value.backward()
         if watched and index % cell["watch"] == 0:
             seen.append({"episode": index, "gradient": norms_by_part(loss), "pathways": looked(loss, watched)})
@@ -207,7 +214,8 @@ def looked(loss: EpisodicLoss, watched: list[Tensor]) -> list[dict]:
 
 def evaluate(clips: ClipSet, encoder: d2st.VideoEncoder, head: heads.Head, cell: dict) -> dict:
     """Measure accuracy on the classes of a part, at 1 and 5 shots."""
-    encoded = encode_clips(encoder, clips, sampling.build("uniform", cell["frames"]), encoder.transform())
+    sample = sampling.build("uniform", cell["frames"])
+    encoded = encode_clips(encoder, clips, sample, encoder.transform(), precision=precision_of(cell))
     features = encoded.embedded(head)  # (N, 1, T, D)
     found = {}
     way = min(cell["way"], len(clips.classes))
