@@ -2,7 +2,9 @@
 
 import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from .backbones import build as backbones
 from .backbones.build import ImageSize
 from .backbones.compiled import compile_blocks, leave_blocks
 from .backbones.fingerprint import difference
+from .backbones.halves import round_weights
 from .backbones.hooks import ClipShape, carries_adapters, insert, remove
 from .backbones.merge import Merged, find_foldable, merge
 from .backbones.restore import Snapshot, unchanged_on_error
@@ -25,6 +28,7 @@ from .data.transforms import ClipTransform
 from .errors import D2STError
 from .layers.frozen import lean, ordinary
 from .utils.config import Bounds, checked
+from .utils.device import DTYPES
 from .utils.hub import find
 from .utils.hub_model import CardFacts, HubModel
 from .utils.limits import FRAMES, SIDE
@@ -179,6 +183,7 @@ class VideoEncoder(nn.Module, HubModel):
         reading: how the clips were read that it was trained on; None where it was not trained.
         image_size: (H, W) in pixels that they are laid out for.
         merged: the backbone's own parameters that :meth:`merge` put aside; None before.
+        halves: type of the frozen weights after :meth:`half_weights`; None before.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if it has none.
         mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``; see
@@ -195,6 +200,7 @@ class VideoEncoder(nn.Module, HubModel):
         self.trained_names = tuple(config.trained_backbone_parameters(backbone))
         self.checkpointing, self.restored = False, False
         self.merged: Merged | None = None
+        self.halves: torch.dtype | None = None
         self.clip = ClipShape(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
@@ -227,7 +233,7 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: wrong shape or type, a number of frames that the adapter cannot take, or a frame size that the
                 backbone cannot; or the adapters were taken out.
         """
-        with self.clip.turn():
+        with self.clip.turn(), self._halved(video):
             images = self.images(video)
             features = self.passage(self.backbone, images, video.to(images.dtype))
             self.clip.done()
@@ -250,7 +256,7 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: as for :meth:`forward`; or an adapter system that reads features of its own (DUALPATH, DiST), or
                 a backbone without a map.
         """
-        with self.clip.turn():
+        with self.clip.turn(), self._halved(video):
             images = self.images(video)
             features_and_maps = self.passage.features_and_maps(self.backbone, images, video.to(images.dtype))
             self.clip.done()
@@ -415,13 +421,35 @@ class VideoEncoder(nn.Module, HubModel):
             del self.adapters[key]
         return self
 
+    def half_weights(self, precision: Literal["bf16", "fp16"] = "bf16") -> "VideoEncoder":
+        """Keep the frozen weights of linear layers and convolutions rounded, in place; gives the encoder itself.
+
+        They take half of the memory, and need not be rounded in every pass: under autocast in this precision, features
+        are the same bits. Passes without autocast are under it from now on. Do it last: an encoder that is saved
+        after it, or a classifier made of it, knows the rounded weights as its own. There is no way back.
+
+        Raises:
+            D2STError: another precision, the whole backbone trains, or it is in half precision already.
+        """
+        self._check_whole()
+        if precision not in DTYPES:
+            raise D2STError(f"half_weights: precision={precision!r} is none of {', '.join(DTYPES)}.")
+        if self.config.tunes_backbone:
+            raise D2STError(f"{type(self.config).__name__} trains the whole backbone; half_weights is for frozen ones.")
+        if self._dtype() != torch.float32 or self.halves:
+            raise D2STError(f"The backbone's weights are in {self.halves or self._dtype()} already.")
+        round_weights(self.backbone, DTYPES[precision])
+        self.halves = DTYPES[precision]
+        return self
+
     def restore(self) -> nn.Module:
         """Take the adapters out and give the backbone back as it was before :func:`adapt`: the way back.
 
         Hooks are off, layers are the ordinary ones, what trained trains, modes are as they were, and parameters that
-        trained along with the adapters have their old values. It can be adapted again. Two things stay: the size of
-        frames where ``image_size`` changed it, with the position table resampled to it, and weights that
-        :class:`~d2st.FullConfig` tuned. The encoder is of no use after it: save the adapter before.
+        trained along with the adapters have their old values. It can be adapted again. Three things stay: the size of
+        frames where ``image_size`` changed it, with the position table resampled to it; weights that
+        :class:`~d2st.FullConfig` tuned; and the rounding of :meth:`half_weights`. The encoder is of no use after it:
+        save the adapter before.
 
         Raises:
             D2STError: it was done before.
@@ -449,6 +477,12 @@ class VideoEncoder(nn.Module, HubModel):
         if self.restored:
             raise D2STError("The adapters of this encoder were taken out by restore(): adapt the backbone again.")
 
+    def _halved(self, video: object) -> AbstractContextManager:
+        """Return autocast where rounded weights need it and none is on."""
+        if not self.halves or not isinstance(video, Tensor) or torch.is_autocast_enabled(video.device.type):
+            return nullcontext()
+        return torch.autocast(video.device.type, self.halves)
+
     def _check_unmerged(self) -> None:
         if self.merged:
             raise D2STError(
@@ -457,7 +491,9 @@ class VideoEncoder(nn.Module, HubModel):
             )
 
     def _dtype(self) -> torch.dtype:
-        """Return what the backbone computes in."""
+        """Return what the backbone computes in; where only some weights are rounded, as the others are."""
+        if self.halves:
+            return torch.float32
         return next(parameter.dtype for parameter in self.backbone.parameters() if parameter.is_floating_point())
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "VideoEncoder":

@@ -218,9 +218,8 @@ class D2STAdapter(nn.Module):
         nn.init.zeros_(self.up.weight)
         nn.init.zeros_(self.up.bias)
 
-    @checkpointed
     def forward(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Adapt the tokens of a batch of clips.
+        """Adapt the tokens of a batch of clips (equation 1).
 
         Args:
             x: (B, T, N, C); the last H·W tokens of a frame are patches in reading order.
@@ -229,11 +228,16 @@ class D2STAdapter(nn.Module):
         Returns:
             (B, T, N, C).
         """
+        return x + self.change(x, grid)
+
+    @checkpointed
+    def change(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Compute what is added to the tokens: (B, T, N, C) -> (B, T, N, C)."""
         u = self._activate("down", self.down(x))  # (B, T, N, C')
         u = self._embed_positions(u, grid)  # equation 2
         pathways = [pathway(u, grid) for pathway in self.pathways.values()]  # (B, T, N, C') each
         fused = self._activate("fusion", self.scale * sum(pathways))
-        return x + self._activate("up", self.up(fused))  # equation 1, (B, T, N, C)
+        return self._activate("up", self.up(fused))
 
     def _activate(self, place: str, u: Tensor) -> Tensor:
         """GELU where the config has one."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..backbones.features import FrameFeatures, as_maps, block_inputs_and_outputs
 from ..backbones.sites import Backbone
 from ..errors import D2STError
+from ..layers.attention import attend
 from ..utils.config import option
 from ..utils.limits import SITES
 from .base import AdapterConfig
@@ -139,5 +140,5 @@ class SideBlock(nn.Module):
         """Let each of L tokens attend to the others: (B, G, L, 3C) -> (B, G, L, C)."""
         rows = qkv.flatten(0, 1).unflatten(2, (3, self.heads, -1))  # (B*G, L, 3, heads, C / heads)
         query, key, value = rows.permute(2, 0, 3, 1, 4)  # (B*G, heads, L, C / heads)
-        attended = F.scaled_dot_product_attention(query, key, value)
+        attended = attend(query, key, value)
         return attended.transpose(1, 2).flatten(2).unflatten(0, qkv.shape[:2])

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import D2STError
+from .attention import attend
 from .depthwise import DepthwiseConv3d, Triple
 from .position_bias import PositionBias
 from .trilinear import forward_derivatives, sample
@@ -294,10 +295,10 @@ def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         weights = (q @ k.transpose(-1, -2) / math.sqrt(width)).softmax(-1)
         return (weights @ v.to(weights.dtype)).to(v.dtype)
     if q.shape[-1] == width:
-        return F.scaled_dot_product_attention(q, k, v)
+        return attend(q, k, v)
     wide = F.pad(v.to(q.dtype), (0, q.shape[-1] - width))  # the fused kernels want one width
     with _as_given(q.device.type):
-        return F.scaled_dot_product_attention(q, k, wide, scale=1 / math.sqrt(width))[..., :width].to(v.dtype)
+        return attend(q, k, wide, scale=1 / math.sqrt(width))[..., :width].to(v.dtype)
 
 
 def _as_given(device: str) -> AbstractContextManager:
