@@ -11,7 +11,6 @@ from timm.layers.activations import QuickGELU
 import d2st
 from d2st.layers import attention
 from d2st.layers.attention import QuickGradient, attend
-from d2st.layers.depthwise import DepthwiseConv3d
 from d2st.layers.frozen import LeanQuickGELU
 
 SHAPES = [(2, 3, 5, 4, 8), (1, 2, 7, 7, 4), (3, 1, 1, 6, 2)]  # B, heads, queries, keys, width
@@ -117,29 +116,6 @@ def test_quickgelu_in_bf16():
     assert near[0].max() <= 1.5 * near[1].max() and near[0].mean() <= 1.1 * near[1].mean()
     for dtype in (torch.float32, torch.float64, torch.float16):
         assert torch.equal(LeanQuickGELU()(x.to(dtype)), QuickGELU()(x.to(dtype)))
-
-
-@pytest.mark.parametrize("kernel", [(3, 3, 3), (3, 1, 1), (1, 5, 3)], ids=str)
-@pytest.mark.parametrize("bias", [True, False])
-def test_depthwise_convolution(kernel, bias):
-    torch.manual_seed(0)
-    conv = DepthwiseConv3d(3, kernel, padding=tuple(k // 2 for k in kernel), bias=bias).double()
-    x = torch.randn(2, 4, 5, 6, 3, dtype=torch.float64).permute(0, 4, 1, 2, 3).requires_grad_()
-    got, expected = conv(x), F.conv3d(x, conv.weight, conv.bias, padding=conv.padding, groups=3)
-    assert torch.equal(got, expected)
-    g, wanted = torch.randn_like(got), [x, *conv.parameters()]
-    for a, b in zip(*(torch.autograd.grad(y, wanted, g) for y in (got, expected)), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
-    assert torch.autograd.gradgradcheck(conv, x)
-    conv.requires_grad_(False)
-    assert torch.autograd.gradcheck(conv, x)
-
-
-def test_depthwise_convolutions_of_other_sizes_are_ordinary():
-    x = torch.randn(1, 3, 4, 6, 6, requires_grad=True)
-    for how in ({"padding": (0, 0, 0)}, {"padding": (1, 1, 1), "stride": (1, 2, 2)}):
-        conv = DepthwiseConv3d(3, (3, 3, 3), **how)
-        assert type(conv(x).grad_fn).__name__ == "ConvolutionBackward0"
 
 
 def test_scale_is_that_of_pytorch():
