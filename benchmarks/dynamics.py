@@ -6,8 +6,8 @@
 
 A study of ``dynamics.yaml`` is a list of cells; a cell is one training, and its result one JSON file in
 ``runs/dynamics/cells``. What is done is not done again. Everything random follows from the seed. The frozen layers
-before the first adapter are computed once, as by ``d2st train --prefix-crops``. Learning rates are chosen on validation
-classes; cells with ``test: true`` are also tested, once.
+before the first adapter are computed once, as by ``d2st train --prefix-crops``, but in cells with ``crops: 0``.
+Learning rates are chosen on validation classes; cells with ``test: true`` are also tested, once.
 """
 
 import argparse
@@ -34,10 +34,10 @@ from d2st.data.datasets import ClipSet, open_dataset
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.loaders import EpisodeClips
 from d2st.data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
-from d2st.data.transforms import as_it_is
+from d2st.data.transforms import ClipTransform, as_it_is, parts
 from d2st.evaluation.episodes import score
 from d2st.features.encode import encode_clips
-from d2st.features.prefix import split_encoder
+from d2st.features.prefix import Suffix, split_encoder
 from d2st.features.prefix_maps import PrefixMaps
 from d2st.training import optim
 from d2st.training.episodic import EpisodicLoss
@@ -115,19 +115,15 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     weights = plan["weights"].get(cell["backbone"], True)
     like = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": weights}
     encoder = d2st.adapt(cell["backbone"], config, **like)
-    suffix = split_encoder(encoder)
     keep_maps(encoder)
     train = open_dataset(folder, split_file, "train")
-    augmentation = {"transforms": "plain", "flip": False, "jitter": 0.0}
-    compute = ComputeOptions(workers=0, precision=precision_of(cell))
-    maps = PrefixMaps(suffix, train, cell["crops"], augmentation, out / "maps", 20, compute)
-    maps.prepare(launch(torch.device("cpu")))
+    suffix, clips, transform = material(encoder, train, cell, out / "maps")
     head = heads.build(cell["head"], **head_options(cell, encoder))
     loss = EpisodicLoss(encoder, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"], suffix=suffix)
     watched = []
     if "watch" in cell:
         watched = list(spread_clips(encoder, open_dataset(folder, split_file, "val"), WATCHED))
-    trained = train_episodes(loss, maps.clips, cell, watched)
+    trained = train_episodes(loss, clips, transform, cell, watched)
     loss.eval()
     result = {"cell": cell, **trained, "parameters": encoder.parameter_count()[0]}
     for part in ["val", "test"] if cell["test"] else ["val"]:
@@ -136,6 +132,21 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
         encoder.save_pretrained(out / "adapters" / name_of(cell))
     result |= {"seconds": time.monotonic() - began, "cpu_seconds": time.process_time() - cpu, **circumstances()}
     return result
+
+
+def material(
+    encoder: d2st.VideoEncoder, clips: ClipSet, cell: dict, folder: Path
+) -> tuple[Suffix | None, ClipSet, ClipTransform]:
+    """Give what a training draws from: maps of some crops of each clip with the layers that follow, or, with crops 0,
+    the clips themselves, of which every episode crops anew.
+    """
+    augmentation = {"transforms": "plain", "flip": False, "jitter": 0.0}
+    if not cell["crops"]:
+        return None, clips, encoder.transform(train=True, **augmentation)
+    suffix, compute = split_encoder(encoder), ComputeOptions(workers=0, precision=precision_of(cell))
+    maps = PrefixMaps(suffix, clips, cell["crops"], augmentation, folder, 20, compute)
+    maps.prepare(launch(torch.device("cpu")))
+    return suffix, maps.clips, as_it_is
 
 
 def precision_of(cell: dict) -> str:
@@ -157,7 +168,9 @@ def keep_maps(encoder: d2st.VideoEncoder) -> None:
             module.register_forward_hook(lambda *_: None)
 
 
-def train_episodes(loss: EpisodicLoss, clips: ClipSet, cell: dict, watched: list[Tensor]) -> dict:
+def train_episodes(
+    loss: EpisodicLoss, clips: ClipSet, transform: ClipTransform, cell: dict, watched: list[Tensor]
+) -> dict:
     """Train as ``d2st train`` does.
 
     Returns:
@@ -176,13 +189,14 @@ def train_episodes(loss: EpisodicLoss, clips: ClipSet, cell: dict, watched: list
     optimizer = torch.optim.Adam(groups, lr=cell["lr"])
     schedule = optim.episodic_schedule(options, max(1, cell["episodes"]))
     sampler = EpisodeSampler(clips.labels, cell["way"], 1, 1, cell["seed"], clips.classes)
-    episodes = EpisodeClips(clips, sampler, sampling.build("uniform", cell["frames"]), as_it_is, as_it_is)
+    pixels, normalize = parts(transform)
+    episodes = EpisodeClips(clips, sampler, sampling.build("uniform", cell["frames"]), pixels, pixels)
     loss.train()
     losses, steps, seen = [], [], []
     for index in range(cell["episodes"]):
         episode = episodes[index]
         with autocast(episode.video.device, precision_of(cell)):
-            value, accuracy = loss(episode.video, episode.classes)
+            value, accuracy = loss(normalize(episode.video), episode.classes)
         value.backward()
         if watched and index % cell["watch"] == 0:
             seen.append({"episode": index, "gradient": norms_by_part(loss), "pathways": looked(loss, watched)})
