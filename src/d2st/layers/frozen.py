@@ -9,6 +9,7 @@ layer                     ordinary                     here
 QuickGELU (CLIP)          its input and the sigmoid    one map
 convolution               its input                    nothing
 BatchNorm in eval mode    its input                    nothing
+attention in bf16 (CPU)   q, k, v and its output       q, k, v
 ========================  ===========================  ==================
 
 The rest of a backbone is lean as it is: a Linear keeps its input only for the gradient of its weight, LayerNorm needs
