@@ -62,7 +62,10 @@ from d2st.utils.report import Report
 
 WAY = 5
 CLIPS = 2 * WAY  # of an episode with one shot and one query a class
-ADAPTERS = ("d2st", "none", "d2st-local", "st", "dst", "aim", "dist")  # each list with the most telling first
+ADAPTERS = (  # each list with the most telling first
+    *("d2st", "none", "d2st-local", "st", "dst", "aim", "dist"),
+    *("dia", "lora", "zeroi2v", "lsn", "side4video"),
+)
 PRECISIONS = ("bf16", "fp32", "tf32", "bf16 compile")
 HEADS = ("otam", "bi-mhm")
 WORKERS = (4, 0, 8, 16, 2)

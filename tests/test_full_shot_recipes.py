@@ -29,6 +29,8 @@ PUBLISHED = {
     "ssv2-zeroi2v": (16, 50, 2.5, 64, 3e-4, 0.05),
     "kinetics400-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
     "ssv2-dist": (16, 36, 6, 256, 3.2e-4, 1e-4),
+    "kinetics400-side4video": (8, 30, 4, 256, 1e-3, 0.15),
+    "ssv2-side4video": (8, 60, 8, 256, 1e-3, 0.15),  # 30 and 4 in which each clip comes twice
     "ssv2-dia": (16, 45, 2, 8, 2.5e-3, 0.05),
 }
 
@@ -101,9 +103,13 @@ def test_eval_reads_every_protocol(read, name):
     assert config.average == ("logits" if "dualpath" in name else "probabilities") and config.part == "val"
 
 
-@pytest.mark.parametrize("method", ["st", "aim", "dualpath", "dist", "zeroi2v", "d2st"])
+@pytest.mark.parametrize("method", ["st", "aim", "dualpath", "dist", "zeroi2v", "side4video", "d2st"])
 def test_weight_decay_spares_what_the_authors_spare(method):
-    """ST-Adapter and D2ST: biases; AIM: norms; ZeroI2V: its embedding too; DUALPATH: none; DiST: all but matrices."""
+    """Spare what each of the authors spares.
+
+    ST-Adapter and D2ST: biases; AIM: norms; ZeroI2V: its embedding too; DUALPATH, Side4Video: none; DiST: all but
+    matrices.
+    """
     from timm.models.vision_transformer import VisionTransformer
 
     recipe = given(f"ssv2-{method}")
@@ -119,10 +125,11 @@ def test_weight_decay_spares_what_the_authors_spare(method):
         "aim": {"backbone.norm.weight", "backbone.norm.bias"},
         "zeroi2v": {"adapters.temporal_embedding.weight", "backbone.norm.weight", "backbone.norm.bias"},
         "dualpath": set(),
+        "side4video": set(),
         "dist": {n for n, p in trained.items() if p.ndim == 1 or any(word in n.rsplit(".", 1)[-1] for word in tokens)},
     }
     assert spared == expected[method]
 
 
 def test_recipes_ship_with_the_package():
-    assert Path(recipes.find("recipes/full-shot/ssv2-st.yaml")).is_file() and len(TRAINING) == 13
+    assert Path(recipes.find("recipes/full-shot/ssv2-st.yaml")).is_file() and len(TRAINING) == 15

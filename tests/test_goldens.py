@@ -14,6 +14,7 @@ NO_NUMBERS = {
     "full",
     "d2st-local",
     "lora",
+    "side4video",
     "prototype",
     "ridge",
     "logistic",

@@ -32,9 +32,9 @@ def test_everything_very_small(tmp_path):
 
 def test_the_most_telling_cells_come_first():
     cells = gpu.cells_of(gpu.FULL, tiny=False)
-    assert cells[0] == "model / ViT-B/16 / d2st / bf16" and len(set(cells)) == len(cells) == 7 * 4 * 3 + 3 * 6 + 5
+    assert cells[0] == "model / ViT-B/16 / d2st / bf16" and len(set(cells)) == len(cells) == 12 * 4 * 3 + 3 * 6 + 5
     assert "episode / ViT-B/16 / otam / released fp32" in cells[:8]
-    assert cells[-1].startswith("model / ViT-L/14 / dist")
+    assert cells[-1].startswith("model / ViT-L/14 / side4video")
 
 
 def test_minutes_are_kept_and_a_kill_loses_nothing(tmp_path, monkeypatch):

@@ -27,6 +27,7 @@ SYSTEMS = {
     "lora": d2st.LoRAConfig(),
     "zeroi2v": d2st.ZeroI2VConfig(),
     "lsn": d2st.LSNConfig(width=16),
+    "side4video": d2st.Side4VideoConfig(width=16),
     "none": d2st.NoneConfig(),
     "full": d2st.FullConfig(),
 }

@@ -23,6 +23,7 @@ SYSTEMS = {
     "lora": d2st.LoRAConfig(orthogonal=True),
     "zeroi2v": d2st.ZeroI2VConfig(),
     "lsn": d2st.LSNConfig(width=16),
+    "side4video": d2st.Side4VideoConfig(width=16),
     "full": d2st.FullConfig(),
 }
 PRECISIONS = {torch.bfloat16: 0.05, torch.float16: 0.01, torch.float64: 1e-5}  # and how far features may be off
@@ -79,9 +80,9 @@ def test_videos_that_are_not_normalized_are_refused(dtype):
 
 
 @pytest.mark.parametrize("family", ["clip-vit", "resnet-basic", "convnext"])
-@pytest.mark.parametrize("system", ["d2st", "d2st-local", "st", "dst", "dist"])
+@pytest.mark.parametrize("system", ["d2st", "d2st-local", "st", "dst", "dist", "side4video"])
 def test_channels_last(system, family):
-    if system == "dist" and family != "clip-vit":
+    if system in ("dist", "side4video") and family != "clip-vit":
         return
     encoder, video = adapted(system, family=family), clips()
     move(encoder)

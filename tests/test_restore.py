@@ -15,6 +15,7 @@ SYSTEMS = {name: config() for name, config in d2st.adapters.SYSTEMS.items()} | {
     "dualpath": d2st.DualPathConfig(tiles=2),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
     "lsn": d2st.LSNConfig(width=16),
+    "side4video": d2st.Side4VideoConfig(width=16),
 }
 
 

@@ -25,9 +25,10 @@ CONFIGS = {
     "lora": d2st.LoRAConfig(dropout=0),
     "zeroi2v": d2st.ZeroI2VConfig(dropout=0),
     "lsn": d2st.LSNConfig(width=32),
+    "side4video": d2st.Side4VideoConfig(width=32),
 }
 FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
-VIT_ONLY = {"aim", "dualpath", "dist", "lora", "zeroi2v", "lsn"}
+VIT_ONLY = {"aim", "dualpath", "dist", "lora", "zeroi2v", "lsn", "side4video"}
 ONE_LENGTH = {"dualpath", "dist"}  # laid out for clips of as many frames as were said
 ONE_SIZE = {*VITS, "clip-resnet", "swin"}  # position tables or windows are laid out for one size of frames
 CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
@@ -37,6 +38,7 @@ REFUSED = [
     ("lora", "dinov3"),  # its attention never calls the layer of queries, keys and values
     ("zeroi2v", "dinov3"),
     ("lsn", "siglip"),  # no class token
+    ("side4video", "siglip"),
 ]
 PAIRS = [(s, f) for s in CONFIGS for f in BACKBONES if (s not in VIT_ONLY or f in VITS) and (s, f) not in REFUSED]
 LIGHT = [(s, f) for s, f in PAIRS if f == "clip-vit" or (f == "resnet-basic" and s in ("st", "dst", "d2st-local"))]
@@ -61,6 +63,12 @@ def has_no_gradient(system, family, name):
         return True  # after the last attention nothing of the patches reaches the class token any more
     if system == "d2st-local" and name.endswith("attention.value.bias"):
         return True  # cancels in the difference of values, but for class and register tokens
+    if system == "side4video" and name in (
+        "passage.stem.bias",
+        "passage.blocks.2.proj.bias",
+        "passage.blocks.2.fc2.bias",
+    ):
+        return True  # cancels in the batch's mean
     return name.endswith(("key.bias", "attn_pool.kv.bias"))  # cancels in the softmax
 
 
@@ -157,7 +165,7 @@ def test_compiles_without_graph_breaks(system, family):
 
 
 @pytest.mark.parametrize(
-    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "dia", "lora", "zeroi2v", "lsn"]
+    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "dia", "lora", "zeroi2v", "lsn", "side4video"]
 )  # those that reach into blocks, or beside them
 def test_exports(system):
     encoder, video = encoder_of(system, "clip-vit"), clips()

@@ -63,8 +63,8 @@ def adapt(
 
     Returns:
         The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives, but for
-        systems whose config's ``starts_as_backbone`` is False (DUALPATH, DiST and LSN read features in their own way,
-        and shifted heads look at other frames).
+        systems whose config's ``starts_as_backbone`` is False (DUALPATH, DiST, LSN and Side4Video read features in
+        their own way, and shifted heads look at other frames).
 
     Raises:
         D2STError: unknown name, weights that are missing or do not fit, a model without usable stages, a system that

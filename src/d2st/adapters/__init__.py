@@ -13,6 +13,7 @@ from .dst import DSTConfig
 from .dualpath import DualPathConfig
 from .lora import LoRAConfig
 from .lsn import LSNConfig
+from .side4video import Side4VideoConfig
 from .st import STConfig
 from .vanilla import VanillaConfig
 from .zeroi2v import ZeroI2VConfig
@@ -32,6 +33,7 @@ _CONFIGS = (
     LoRAConfig,
     ZeroI2VConfig,
     LSNConfig,
+    Side4VideoConfig,
 )
 SYSTEMS: dict[str, type[AdapterConfig]] = {config.name: config for config in _CONFIGS}
 
@@ -50,6 +52,7 @@ __all__ = [
     "LoRAConfig",
     "NoneConfig",
     "STConfig",
+    "Side4VideoConfig",
     "VanillaConfig",
     "ZeroI2VConfig",
 ]

@@ -32,6 +32,7 @@ ADAPTERS = (
     "lora",
     "zeroi2v",
     "lsn",
+    "side4video",
 )
 HEADS = (
     "bi-mhm",
