@@ -18,7 +18,7 @@ import d2st
 from d2st import D2STError
 from d2st.backbones import build
 from d2st.commands import learn as module
-from d2st.commands import learn_models
+from d2st.commands import learn_clips, learn_models, learn_trials
 from d2st.commands.learn import learn
 from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
@@ -90,17 +90,17 @@ def listed(training, part):
 
 
 def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatch):
-    monkeypatch.setattr(learn_models, "EPISODES", (2, 2))
-    monkeypatch.setattr(learn_models, "EPISODE_STEP", 1)
+    monkeypatch.setattr(learn_trials, "EPISODES", (2, 2))
+    monkeypatch.setattr(learn_trials, "EPISODE_STEP", 1)
     monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
     read = []
-    real = learn_models.train
+    real = learn_trials.train
 
     def watched(training):
         read.append(listed(training, "train"))
         return real(training)
 
-    monkeypatch.setattr(learn_models, "train", watched)
+    monkeypatch.setattr(learn_trials, "train", watched)
     report = learn(config(clips, train=True))
     rows = [row for row in report["candidates"] if row["model"] == "test_resnet, st trained here"]
     assert rows and all(row["measured"]["clips"] == 20 for row in rows)
@@ -113,21 +113,21 @@ def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatc
 def few_episodes(monkeypatch, adapter="st"):
     """Train two episodes, of one adapter."""
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(learn_models, "TRAINED", {adapter: learn_models.TRAINED[adapter]})
 
 
 def test_with_many_classes_the_checkpoint_is_chosen_on_classes_that_are_held_out(clips, config, monkeypatch):
     few_episodes(monkeypatch, "d2st-local")
     monkeypatch.setattr(learn_models, "HELD_OUT_FROM", 4)
-    read, real = [], learn_models.train
+    read, real = [], learn_trials.train
 
     def watched(training):
         if training.validate_every:
             read.append((set(listed(training, "train")), set(listed(training, "val")), training.validate_every))
         return real(training)
 
-    monkeypatch.setattr(learn_models, "train", watched)
+    monkeypatch.setattr(learn_trials, "train", watched)
     report = learn(config(clips, train=True))
     name = "test_resnet, d2st-local trained here, chosen on held-out classes"
     assert [row["measured"]["clips"] for row in report["candidates"] if row["model"] == name] == [20] * len(
@@ -142,19 +142,19 @@ def test_with_many_classes_the_checkpoint_is_chosen_on_classes_that_are_held_out
 def test_unknown_clips_of_a_trained_winner_are_of_classes_that_it_has_not_seen(clips, config, monkeypatch, capsys):
     few_episodes(monkeypatch)
     monkeypatch.setattr(module, "models_of", lambda *a, real=module.models_of: real(*a)[-1:])  # the trained one
-    read, real = {}, learn_models.train
+    read, real = {}, learn_trials.train
 
     def watched(training):
         read[Path(training.out).name] = listed(training, "train")
         return real(training)
 
-    monkeypatch.setattr(learn_models, "train", watched)
+    monkeypatch.setattr(learn_trials, "train", watched)
     report = learn(config(clips, train=True))
     assert len({id.split("/")[0] for id in read["unseen-run"]}) == 3 and len(read["unseen-run"]) == 12
     assert report["rejection"]["trained_on_others"] is False and 0 <= report["rejection"]["others"] <= 1
 
     monkeypatch.setattr(learn_models.Bench, "seconds_left", property(lambda self: 1e-9))
-    monkeypatch.setattr(learn_models, "PATIENCE", float("inf"))
+    monkeypatch.setattr(learn_trials, "PATIENCE", float("inf"))
     asked = config(clips, train=True)
     report = learn(asked)
     assert report["rejection"]["trained_on_others"] is True
@@ -164,7 +164,7 @@ def test_unknown_clips_of_a_trained_winner_are_of_classes_that_it_has_not_seen(c
     def interrupted(trial):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learn_models.Trial, "unseen", interrupted)  # the report is written all the same
+    monkeypatch.setattr(learn_trials.Trial, "unseen", interrupted)  # the report is written all the same
     assert learn(asked)["rejection"]["trained_on_others"] is True
     assert "were trained on them: interrupted." in capsys.readouterr().err
 
@@ -201,16 +201,16 @@ def test_control_c_keeps_what_there_is(clips, config, monkeypatch):
 
 def test_what_turns_out_too_slow_is_given_up_and_goes_on_later(clips, config, monkeypatch):
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1, "PATIENCE": 0.0}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
-    trained, real = [], learn_models.train
-    monkeypatch.setattr(learn_models, "train", lambda training: trained.append(training.out) or real(training))
+    trained, real = [], learn_trials.train
+    monkeypatch.setattr(learn_trials, "train", lambda training: trained.append(training.out) or real(training))
     asked = config(clips, train=True)
     report = learn(asked)
     assert len(trained) == 1 and "a fold took" in report["left_out"][0]["reason"]
     assert report["chosen"].startswith("test_resnet, frozen")
-    monkeypatch.setattr(learn_models, "PATIENCE", 1.25)
-    monkeypatch.setattr(learn_models, "EPISODES", (3, 3))  # other than at the first start
+    monkeypatch.setattr(learn_trials, "PATIENCE", 1.25)
+    monkeypatch.setattr(learn_trials, "EPISODES", (3, 3))  # other than at the first start
     report = learn(asked)
     assert not report["left_out"] and {Path(out).parent.name for out in trained} == {"2"}
 
@@ -228,7 +228,7 @@ def test_a_trained_adapter_is_tried_as_it_is_and_trained_on(clips, config, small
         (f"adapter {tmp_path / 'adapter'}, trained on", True),
     ]
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(module, "models_of", lambda config, classes: [found[1], found[4]])
     report = learn(asked)
     assert {row["model"] for row in report["candidates"]} == {found[1].name, found[4].name}
@@ -265,7 +265,7 @@ def test_a_clip_that_breaks_off_behind_its_first_frames_is_left_out(clips, confi
     report = learn(config(clips))
     assert report["looked"]["left_out"] == [{"id": "red/2.mp4", "reason": "it breaks off"}]
     assert report["clips"] == 19
-    monkeypatch.setattr(module, "_unreadable", lambda *arguments: {})  # it breaks while the command is at work
+    monkeypatch.setattr(learn_clips, "_unreadable", lambda *arguments: {})  # it breaks while the command is at work
     with pytest.raises(D2STError, match=r"red/2\.mp4 was readable a moment ago, and is not any more: it breaks off"):
         learn(config(clips, seed=1, out=f"{config(clips).out}-again"))
 
@@ -299,7 +299,7 @@ def test_with_too_little_there_is_no_number(clips, config, tmp_path, capsys, cla
 def test_vits_are_trained_too(clips, config, tmp_path, monkeypatch, saved):
     """Also where a saved adapter trains a temporal embedding at the input, before which nothing is frozen."""
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     weights = tmp_path / "vit.safetensors"
     save_file(timm.create_model("test_vit", num_classes=0, img_size=SIDE).state_dict(), weights)
     more = {"backbone": "test_vit", "weights": str(weights)}
@@ -317,7 +317,7 @@ def test_vits_are_trained_too(clips, config, tmp_path, monkeypatch, saved):
 @pytest.mark.parametrize(("shots", "tried"), [((2, 2, 2), False), ((5, 5, 2), True)])
 def test_training_makes_do_with_the_classes_that_have_two_clips(clips, config, tmp_path, monkeypatch, shots, tried):
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
     data = tmp_path / "clips"
     for name, count in zip(sorted(path.name for path in clips.iterdir()), shots, strict=False):
