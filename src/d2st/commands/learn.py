@@ -12,6 +12,7 @@ import torch
 
 from ..backbones.build import at_hand
 from ..data.datasets import ClipSet
+from ..errors import D2STError
 from ..factory.encoder import DEFAULT_BACKBONE
 from ..heads import Head
 from ..learning import findings
@@ -102,16 +103,19 @@ def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[d
     tried: list[Tried] = []
     left_out: list[dict] = []
     for cost, trial in enumerate(trials):
-        if not trial.fits() and tried:
-            minutes = (trial.seconds() - bench.seconds_left) / 60
-            reason = f"the time left is too short by about {max(1, minutes):.0f} minutes"
-            left_out.append({"model": trial.model.name, "reason": reason})
-            continue
-        say(f"\nTry {trial.model.name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
+        name = trial.model.name
         try:
-            tried += [_ask(trial, name, head, cost) for name, head in plain_heads().items()]
+            if not trial.fits() and tried:
+                minutes = (trial.seconds() - bench.seconds_left) / 60
+                raise GivenUp(f"the time left is too short by about {max(1, minutes):.0f} minutes")
+            say(f"\nTry {name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
+            tried += [_ask(trial, head, built, cost) for head, built in plain_heads().items()]
         except GivenUp as reason:
-            left_out.append({"model": trial.model.name, "reason": str(reason)})
+            left_out.append({"model": name, "reason": str(reason)})
+        except D2STError as error:  # such as a training that diverged
+            if not trial.model.lr or not tried:
+                raise
+            left_out.append({"model": name, "reason": str(error).rstrip(".")})
         except KeyboardInterrupt:
             if not tried:
                 raise

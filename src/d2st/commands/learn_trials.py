@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -13,23 +14,17 @@ import torch
 from torch import Tensor
 
 from ..classifiers.few_shot import FewShotClassifier
-from ..classifiers.options import MatchingOptions
-from ..data.datasets import ClipSet
-from ..data.shots import write_clip_list
-from ..errors import D2STError
-from ..factory.encoder import create_encoder
 from ..features.fingerprint import add_clips
-from ..features.prefix import split_encoder
 from ..heads import Head, HeadSpec
 from ..learning.folds import Folds
+from ..utils.console import say
 from .learn_models import Bench, Model
-from .options import TrainConfig
-from .train import train
+from .learn_trainings import VALIDATIONS, GivenUp, Pace, fifth, measure, train_on, way
 
 EPISODES = 100, 400  # of a training: fewer teach nothing, more were not better on so few clips
 EPISODE_STEP = 50
-CROPS = 4  # of every training clip, of which the frozen layers are computed once
-VALIDATIONS = 4  # of a training that holds classes out
+BEGUN = re.compile(r"(\d+)-episodes-(\d+)-crops").fullmatch  # names of folders of trainings
+ROUGHLY = 2.0  # times longer than the time left that a trial may seem to take before its trainings are measured
 PATIENCE = 1.25  # times longer than the time left that a trial may take by its first fold
 
 
@@ -50,10 +45,6 @@ class Unseen:
     others: np.ndarray
 
 
-class GivenUp(Exception):
-    """A trial that would not end in time, or has too few clips to train on, with the reason."""
-
-
 @dataclass(eq=False)
 class Trial:
     """Try a model: see the clips as it does in every fold.
@@ -62,11 +53,15 @@ class Trial:
         model: what is tried.
         bench: what it is tried with.
         episodes: of each training, where it trains.
+        crops: of each of their clips, for which the frozen layers are computed once.
+        paces: of trainings, once they are measured.
     """
 
     model: Model
     bench: Bench
     episodes: int = 0
+    crops: int = 0
+    paces: list[Pace] = field(default_factory=list)
     _seen: dict[int, Tensor] = field(default_factory=dict)
     _begun: float = 0.0
     _longest: float = 0.0
@@ -74,38 +69,55 @@ class Trial:
     def seconds(self, episodes: int = EPISODES[0]) -> float:
         """Estimate how long the trial takes, with trainings of so many episodes.
 
-        A clip in training costs about one pass of the whole backbone: the forward and the backward pass of the half
-        that has adapters, the other half being computed once for every crop.
+        Before trainings are measured that is too little: a clip in an episode counts as one pass of the whole backbone.
         """
         clips = len(self.bench.clips)
+        seeing = clips * self.bench.seconds_a_clip(self.model.options)
         if not self.model.lr:
-            return clips * self.bench.seconds_a_clip(self.model.options)
-        trainings = self.bench.folds.count + 1
-        episode = 2 * self.way + CROPS * clips / 2 / episodes
-        return self.bench.seconds_a_clip(self.model.options) * trainings * (episodes * episode + clips)
+            return seeing
+        if self.model.validated:
+            seeing += VALIDATIONS * seeing / 5  # clips of a fifth of the classes
+        if self.paces:
+            training = self._pace(episodes).seconds(clips, episodes)
+        else:
+            training = 2 * way(self.bench.clips) * episodes * self.bench.seconds_a_clip(self.model.options)
+        return (self.bench.folds.count + 1) * (training + seeing)
 
-    @property
-    def way(self) -> int:
-        """Return the classes of a training episode."""
-        return min(5, len(self.bench.clips.classes))
+    def _pace(self, episodes: int) -> Pace:
+        """Return the faster way to train for so many episodes."""
+        return min(self.paces, key=lambda pace: pace.seconds(len(self.bench.clips), episodes))
 
     def fits(self) -> bool:
-        """Choose the episodes that the time left allows; tells whether it allows the trial at all."""
-        left = self.bench.seconds_left
+        """Choose the episodes that the time left allows; tells whether it allows the trial at all.
+
+        Trainings are measured here, right before they begin: the machine may have got busy since the plan was made.
+
+        Raises:
+            GivenUp: too few clips to train on.
+        """
         if not self.model.lr:
-            return self.seconds() <= left
-        begun = [int(folder.name) for folder in self.work.glob("*") if folder.name.isdecimal()]
+            return self.seconds() <= self.bench.seconds_left
+        begun = [tuple(map(int, found.groups())) for path in self.work.glob("*") if (found := BEGUN(path.name))]
         if begun:  # at an earlier start, which chose by the time that there was then
-            self.episodes = max(begun)
+            self.episodes, self.crops = max(begun)
             return True
-        rate = self.seconds(EPISODES[1]) / EPISODES[1]
-        self.episodes = int(min(EPISODES[1], left / rate)) // EPISODE_STEP * EPISODE_STEP
-        return self.episodes >= EPISODES[0]
+        self.episodes = EPISODES[0]
+        if self.seconds() > ROUGHLY * self.bench.seconds_left:
+            return False
+        say(f"\nTake the time of short trainings: {self.model.name}.")
+        self.bench.seconds_a_clip(self.model.options, again=True)
+        self.paces = measure(self.model, self.bench)
+        most, left = EPISODES[1], self.bench.seconds_left
+        fitting = [n for n in range(most, EPISODES[0] - 1, -EPISODE_STEP) if self.seconds(n) <= left]
+        self.episodes = max(fitting, default=EPISODES[0])
+        self.crops = self._pace(self.episodes).crops
+        return bool(fitting)
 
     @cached_property
     def work(self) -> Path:
-        """Return the folder of its trainings, another one for other clips and another seed."""
-        made_of = hashlib.sha256(json.dumps([self.bench.config.seed, self.bench.folds.of[0].tolist()]).encode())
+        """Return the folder of its trainings, another one for other clips, options and another seed."""
+        made = [self.bench.config.seed, self.bench.folds.of[0].tolist(), dict(self.model.options)]
+        made_of = hashlib.sha256(json.dumps(made).encode())
         add_clips(made_of, self.bench.clips)
         return self.bench.work / f"{self.model.folder}-{made_of.hexdigest()[:8]}"
 
@@ -142,7 +154,7 @@ class Trial:
             raise GivenUp(f"another training takes {longest / 60:.1f} minutes")
         labels = self.bench.clips.labels
         held_out = np.flatnonzero(self.bench.folds.of[0] == 0)
-        classes = _fifth(labels, self.bench.config.seed, least=1)
+        classes = fifth(labels, self.bench.config.seed, least=1)
         others = np.flatnonzero(np.isin(labels, classes))
         rest = np.setdiff1d(np.arange(len(labels)), np.union1d(held_out, others))
         arguments, reading = self.bench.build(self._trained_on(rest, "unseen"))
@@ -151,18 +163,10 @@ class Trial:
 
     def _trained_on(self, indices: np.ndarray, name: str) -> Mapping[str, object]:
         """Train on some of the clips, and return the options of that model."""
-        return {"adapter_path": self._train(indices, name), "weights": self.model.options.get("weights")}
-
-    @cached_property
-    def crops(self) -> int:
-        """Return the crops for which the frozen layers are computed once; 0 where something trains before them."""
-        adapter = {"adapter": self.model.adapter} if self.model.adapter else {}
-        encoder, _ = create_encoder(MatchingOptions(**self.model.options, **adapter))
-        try:
-            split_encoder(encoder)
-        except D2STError:
-            return 0
-        return CROPS
+        folder = self.work / f"{self.episodes}-episodes-{self.crops}-crops" / name
+        compile = self.bench.config.compile
+        found = train_on(self.model, self.bench, indices, folder, self.episodes, self.crops, compile)
+        return {"adapter_path": found["adapter"], "weights": self.model.options.get("weights")}
 
     def _check_time(self) -> None:
         """Give up what takes much longer than thought, by the folds that are done."""
@@ -171,7 +175,10 @@ class Trial:
             self._longest = max(self._longest, now - self._begun)
             still = self._longest * (self.bench.folds.count - len(self._seen) + 1)  # and the training on all clips
             if still > PATIENCE * max(0.0, self.bench.seconds_left):
-                raise GivenUp(f"a fold took {self._longest / 60:.1f} minutes, and {still / 60:.0f} more are needed")
+                raise GivenUp(
+                    f"a fold took {self._longest / 60:.1f} minutes, and {still / 60:.0f} more are needed; the same "
+                    "command goes on from what is trained"
+                )
         self._begun = now
 
     def tokens(self, head: Head, fold: int) -> Tensor:
@@ -179,50 +186,6 @@ class Trial:
         frames = self.frames(fold)
         with torch.no_grad():
             return head.embed(frames)
-
-    def _train(self, indices: np.ndarray, name: str) -> str:
-        """Train an adapter on some of the clips, by the code of ``d2st train``; returns its folder."""
-        clips, config = self.bench.clips, self.bench.config
-        folder = self.work / str(self.episodes)
-        validated = (
-            np.isin(clips.labels[indices], _fifth(clips.labels[indices], config.seed, least=2)) & self.model.validated
-        )
-        classes = _write_list(folder / name / "train.csv", clips, indices[~validated])
-        least = classes
-        if self.model.validated:
-            least = min(classes, _write_list(folder / name / "val.csv", clips, indices[validated]))
-        if least < 2:
-            raise GivenUp("a training needs two clips of two classes or more, also when some are held out")
-        data = Path(config.clips)
-        options = {**self.model.options, "lr": self.model.lr, "prefix_crops": self.crops}
-        if self.model.adapter:
-            options["adapter"] = self.model.adapter
-        result = train(
-            TrainConfig(
-                **options,
-                data=str(data.parent if data.is_file() else data),
-                split=str(folder / name),
-                way=min(self.way, classes),
-                symmetric=True,
-                class_loss=1.0,
-                episodes=self.episodes,
-                episodes_per_step=1,
-                schedule="cosine",
-                warmup=0.05,
-                weight_decay=0.0,
-                flip=False,  # to the left and to the right may be different actions
-                validate_every=-(-self.episodes // VALIDATIONS) if self.model.validated else 0,
-                validation_episodes=200,
-                seed=config.seed,
-                device=config.device,
-                precision=config.precision,
-                workers=config.workers,
-                decoder=config.decoder,
-                compile=config.compile,
-                out=str(folder / f"{name}-run"),
-            )
-        )
-        return result["adapter"]
 
     def recognizer(self, head: HeadSpec) -> FewShotClassifier:
         """Make the recognizer of all clips."""
@@ -235,18 +198,3 @@ class Trial:
             classifier.set_class(name, frames[own])
             classifier.time_clips(name, [self.bench.clips.clips[i].path for i in np.flatnonzero(own)])
         return classifier
-
-
-def _fifth(labels: np.ndarray, seed: int, least: int) -> np.ndarray:
-    """Draw a fifth of the classes of clips, but not less than so many."""
-    classes = np.unique(labels)
-    return np.random.default_rng(seed).permutation(classes)[: max(least, round(len(classes) / 5))]
-
-
-def _write_list(file: Path, clips: ClipSet, indices: np.ndarray) -> int:
-    """Write a list file of clips whose class has two of them, which an episode needs; gives the number of classes."""
-    labels = clips.labels[indices]
-    counts = np.bincount(labels, minlength=len(clips.classes))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_clip_list(replace(clips, clips=tuple(clips.clips[i] for i in indices[counts[labels] > 1])), file)
-    return int((counts > 1).sum())
