@@ -1,11 +1,12 @@
 """Whether the promise of ``d2st learn`` holds, of the whole command: docs/learn.md.
 
     python benchmarks/learn_command.py --data gestures17 --shots 5 --draws 20
-    python benchmarks/learn_command.py --data msr-action3d --people 5 --options '{"train": false}'
+    python benchmarks/learn_command.py --data msr-action3d --people 5 --shots 5 --options '{"train": false}'
 
-Draws clips of every class at random (or people, with all of their clips), has the command learn from them alone,
-trainings included, and has ``d2st predict`` ask the recognizer about other clips. ``learn.py`` beside it draws the
-frozen candidates alone, in seconds. What is done is not done again when the same command is started again.
+Draws clips of every class at random (with ``--people`` of some people alone, all of theirs without ``--shots``), has
+the command learn from them alone, trainings included, and has ``d2st predict`` ask the recognizer about other clips,
+with ``--people`` those of the other people. ``learn.py`` beside it draws the frozen candidates alone, in seconds.
+What is done is not done again when the same command is started again.
 """
 
 import argparse
@@ -25,14 +26,15 @@ from d2st.learning.groups import find_groups
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--shots", type=int, default=5)
-    parser.add_argument("--people", type=int, help="in place of shots, groups that are drawn")
+    parser.add_argument("--shots", type=int, help="clips of each class that are drawn; 5 without people")
+    parser.add_argument("--people", type=int, help="groups that are drawn first; the others are asked about")
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--asked", type=int, default=300, help="most other clips that are asked about")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--options", default="{}", help="JSON with other settings of d2st learn")
     parser.add_argument("--out", default="runs/learn-command")
     options = parser.parse_args()
+    options.shots = options.shots or (None if options.people else 5)
     clips = open_dataset(options.data)
     done = [one_draw(clips, options, seed) for seed in range(options.draws)]
     held = [draw["low"] <= draw["true"] <= draw["high"] for draw in done]
@@ -46,7 +48,8 @@ def main() -> None:
 
 def one_draw(clips: ClipSet, options: argparse.Namespace, seed: int) -> dict:
     """Learn from some of the clips, and ask about others."""
-    unit = f"people{options.people}" if options.people else f"shots{options.shots}"
+    drawn = {"people": options.people, "shots": options.shots}
+    unit = "-".join(f"{name}{count}" for name, count in drawn.items() if count)
     folder = Path(options.out) / Path(options.data).name / unit / str(seed)
     result = folder / "draw.json"
     if result.exists():
@@ -72,13 +75,15 @@ def one_draw(clips: ClipSet, options: argparse.Namespace, seed: int) -> dict:
 def draw(clips: ClipSet, options: argparse.Namespace, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw the clips to learn from, and others to ask about."""
     rng = np.random.default_rng([seed, options.people or options.shots])
+    inside = np.ones(len(clips), bool)
     if options.people:
         groups = find_groups(clips, Path(options.data), None).of
         inside = np.isin(groups, rng.permutation(np.unique(groups))[: options.people])
-    else:
-        drawn = np.concatenate([rng.permutation(of)[: options.shots] for of in clips.by_class])
-        inside = np.isin(np.arange(len(clips)), drawn)
-    outside = rng.permutation(np.flatnonzero(~inside))[: options.asked]
+    others = ~inside
+    if options.shots:
+        drawn = [rng.permutation(of[inside[of]])[: options.shots] for of in map(np.array, clips.by_class)]
+        inside = np.isin(np.arange(len(clips)), np.concatenate(drawn))
+    outside = rng.permutation(np.flatnonzero(others if options.people else ~inside))[: options.asked]
     return np.flatnonzero(inside), np.sort(outside)
 
 

@@ -3,10 +3,12 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,12 +20,14 @@ import d2st
 from d2st import D2STError
 from d2st.backbones import build
 from d2st.commands import learn as module
-from d2st.commands import learn_models
+from d2st.commands import learn_clips, learn_models, learn_trainings, learn_trials
 from d2st.commands.learn import learn
 from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
 from d2st.data import datasets
 from d2st.data.video.errors import VideoError
+from d2st.training.metrics import read_steps
+from d2st.training.trainer import Trainer
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +93,25 @@ def listed(training, part):
     return [line.split(",")[0] for line in lines[1:]]
 
 
+def is_measured(training):
+    """Whether a training is a short one, of which the time is taken."""
+    return any(part.startswith(".pace.") for part in Path(training.out).parts)
+
+
 def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatch):
-    monkeypatch.setattr(learn_models, "EPISODES", (2, 2))
-    monkeypatch.setattr(learn_models, "EPISODE_STEP", 1)
+    monkeypatch.setattr(learn_trials, "EPISODES", (2, 2))
+    monkeypatch.setattr(learn_trials, "EPISODE_STEP", 1)
     monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
     read = []
-    real = learn_models.train
+    real = learn_trainings.train
 
     def watched(training):
+        if is_measured(training):
+            return real(training)
         read.append(listed(training, "train"))
         return real(training)
 
-    monkeypatch.setattr(learn_models, "train", watched)
+    monkeypatch.setattr(learn_trainings, "train", watched)
     report = learn(config(clips, train=True))
     rows = [row for row in report["candidates"] if row["model"] == "test_resnet, st trained here"]
     assert rows and all(row["measured"]["clips"] == 20 for row in rows)
@@ -113,21 +124,21 @@ def test_adapters_are_trained_on_the_other_folds_alone(clips, config, monkeypatc
 def few_episodes(monkeypatch, adapter="st"):
     """Train two episodes, of one adapter."""
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(learn_models, "TRAINED", {adapter: learn_models.TRAINED[adapter]})
 
 
 def test_with_many_classes_the_checkpoint_is_chosen_on_classes_that_are_held_out(clips, config, monkeypatch):
     few_episodes(monkeypatch, "d2st-local")
     monkeypatch.setattr(learn_models, "HELD_OUT_FROM", 4)
-    read, real = [], learn_models.train
+    read, real = [], learn_trainings.train
 
     def watched(training):
         if training.validate_every:
             read.append((set(listed(training, "train")), set(listed(training, "val")), training.validate_every))
         return real(training)
 
-    monkeypatch.setattr(learn_models, "train", watched)
+    monkeypatch.setattr(learn_trainings, "train", watched)
     report = learn(config(clips, train=True))
     name = "test_resnet, d2st-local trained here, chosen on held-out classes"
     assert [row["measured"]["clips"] for row in report["candidates"] if row["model"] == name] == [20] * len(
@@ -142,19 +153,19 @@ def test_with_many_classes_the_checkpoint_is_chosen_on_classes_that_are_held_out
 def test_unknown_clips_of_a_trained_winner_are_of_classes_that_it_has_not_seen(clips, config, monkeypatch, capsys):
     few_episodes(monkeypatch)
     monkeypatch.setattr(module, "models_of", lambda *a, real=module.models_of: real(*a)[-1:])  # the trained one
-    read, real = {}, learn_models.train
+    read, real = {}, learn_trainings.train
 
     def watched(training):
         read[Path(training.out).name] = listed(training, "train")
         return real(training)
 
-    monkeypatch.setattr(learn_models, "train", watched)
+    monkeypatch.setattr(learn_trainings, "train", watched)
     report = learn(config(clips, train=True))
     assert len({id.split("/")[0] for id in read["unseen-run"]}) == 3 and len(read["unseen-run"]) == 12
     assert report["rejection"]["trained_on_others"] is False and 0 <= report["rejection"]["others"] <= 1
 
     monkeypatch.setattr(learn_models.Bench, "seconds_left", property(lambda self: 1e-9))
-    monkeypatch.setattr(learn_models, "PATIENCE", float("inf"))
+    monkeypatch.setattr(learn_trials, "PATIENCE", float("inf"))
     asked = config(clips, train=True)
     report = learn(asked)
     assert report["rejection"]["trained_on_others"] is True
@@ -164,7 +175,7 @@ def test_unknown_clips_of_a_trained_winner_are_of_classes_that_it_has_not_seen(c
     def interrupted(trial):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(learn_models.Trial, "unseen", interrupted)  # the report is written all the same
+    monkeypatch.setattr(learn_trials.Trial, "unseen", interrupted)  # the report is written all the same
     assert learn(asked)["rejection"]["trained_on_others"] is True
     assert "were trained on them: interrupted." in capsys.readouterr().err
 
@@ -201,18 +212,86 @@ def test_control_c_keeps_what_there_is(clips, config, monkeypatch):
 
 def test_what_turns_out_too_slow_is_given_up_and_goes_on_later(clips, config, monkeypatch):
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1, "PATIENCE": 0.0}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
-    trained, real = [], learn_models.train
-    monkeypatch.setattr(learn_models, "train", lambda training: trained.append(training.out) or real(training))
+    trained, real = [], learn_trainings.train
+
+    def watched(training):
+        if not is_measured(training):
+            trained.append(training.out)
+        return real(training)
+
+    monkeypatch.setattr(learn_trainings, "train", watched)
     asked = config(clips, train=True)
     report = learn(asked)
     assert len(trained) == 1 and "a fold took" in report["left_out"][0]["reason"]
+    assert "the same command goes on from what is trained" in report["left_out"][0]["reason"]
     assert report["chosen"].startswith("test_resnet, frozen")
-    monkeypatch.setattr(learn_models, "PATIENCE", 1.25)
-    monkeypatch.setattr(learn_models, "EPISODES", (3, 3))  # other than at the first start
+    assert [folder.name for folder in Path(asked.out, "work").glob(".pace*")] == []
+    monkeypatch.setattr(learn_trials, "PATIENCE", 1.25)
+    monkeypatch.setattr(learn_trials, "EPISODES", (3, 3))  # other than at the first start
     report = learn(asked)
-    assert not report["left_out"] and {Path(out).parent.name for out in trained} == {"2"}
+    assert not report["left_out"] and len({Path(out).parent.name for out in trained}) == 1
+    assert trained[1] == trained[0]
+    steps = read_steps(Path(trained[0], "metrics.jsonl"))
+    assert len(steps) == 2  # the fold was not trained again
+
+
+@pytest.mark.parametrize(("minutes", "episodes", "crops"), [(18, 2, 0), (30, 4, 4)])
+def test_trainings_are_measured_before_they_begin(clips, config, monkeypatch, minutes, episodes, crops):
+    """On a machine on which they take much longer than one pass of the frozen model, by a clock of their own."""
+    monkeypatch.setattr(learn_trials, "EPISODES", (2, 4))
+    monkeypatch.setattr(learn_trials, "EPISODE_STEP", 1)
+    monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
+    clock, trained, real = [0.0], set(), learn_trainings.train
+
+    def slow(training):
+        """Take 30 seconds, and a minute for an episode, or with crops 10 seconds more and 20 for an episode."""
+        if not is_measured(training):
+            trained.add(Path(training.out).parent.name)
+            return real(training)
+        start, episode = (40, 20) if training.prefix_crops else (30, 60)
+        clock[0] += start + episode * training.episodes
+        return {"seconds": episode * training.episodes}
+
+    monkeypatch.setattr(learn_trainings, "train", slow)
+    monkeypatch.setattr(learn_trainings, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    report = learn(config(clips, train=True, minutes=minutes))
+    assert not report["left_out"] and trained == {f"{episodes}-episodes-{crops}-crops"}
+    (twice,) = learn(config(clips, train=True, minutes=14, seed=1))["left_out"]  # two episodes take 15 minutes
+    assert re.fullmatch(r"the time left is too short by about \d+ minutes", twice["reason"])
+
+
+def test_control_c_in_a_training_keeps_what_there_is_and_the_state_of_the_training(clips, config, monkeypatch, capsys):
+    few_episodes(monkeypatch)
+    monkeypatch.setattr(learn_trials, "EPISODES", (3, 3))
+    real = Trainer.log_step
+
+    def interrupted(trainer, *arguments):
+        if ".pace." not in str(trainer.folder.path) and trainer.state.done == 1:
+            signal.raise_signal(signal.SIGINT)
+        return real(trainer, *arguments)
+
+    asked = config(clips, train=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "log_step", interrupted)
+        report = learn(asked)
+    assert report["left_out"] == [{"model": "test_resnet, st trained here", "reason": "interrupted"}]
+    assert report["chosen"].startswith("test_resnet, frozen") and Path(asked.out, "report.html").exists()
+    capsys.readouterr()
+    assert not learn(asked)["left_out"]
+    assert "goes on from episode 2 of 3" in capsys.readouterr().out
+
+
+def test_a_training_that_fails_leaves_its_model_out(clips, config, monkeypatch):
+    few_episodes(monkeypatch)
+
+    def diverged(training):
+        raise D2STError("The loss is not finite.")
+
+    monkeypatch.setattr(learn_trainings, "train", diverged)
+    report = learn(config(clips, train=True))
+    assert report["left_out"] == [{"model": "test_resnet, st trained here", "reason": "The loss is not finite"}]
 
 
 def test_a_trained_adapter_is_tried_as_it_is_and_trained_on(clips, config, small, tmp_path, monkeypatch):
@@ -228,7 +307,7 @@ def test_a_trained_adapter_is_tried_as_it_is_and_trained_on(clips, config, small
         (f"adapter {tmp_path / 'adapter'}, trained on", True),
     ]
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(module, "models_of", lambda config, classes: [found[1], found[4]])
     report = learn(asked)
     assert {row["model"] for row in report["candidates"]} == {found[1].name, found[4].name}
@@ -265,7 +344,7 @@ def test_a_clip_that_breaks_off_behind_its_first_frames_is_left_out(clips, confi
     report = learn(config(clips))
     assert report["looked"]["left_out"] == [{"id": "red/2.mp4", "reason": "it breaks off"}]
     assert report["clips"] == 19
-    monkeypatch.setattr(module, "_unreadable", lambda *arguments: {})  # it breaks while the command is at work
+    monkeypatch.setattr(learn_clips, "_unreadable", lambda *arguments: {})  # it breaks while the command is at work
     with pytest.raises(D2STError, match=r"red/2\.mp4 was readable a moment ago, and is not any more: it breaks off"):
         learn(config(clips, seed=1, out=f"{config(clips).out}-again"))
 
@@ -299,7 +378,7 @@ def test_with_too_little_there_is_no_number(clips, config, tmp_path, capsys, cla
 def test_vits_are_trained_too(clips, config, tmp_path, monkeypatch, saved):
     """Also where a saved adapter trains a temporal embedding at the input, before which nothing is frozen."""
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     weights = tmp_path / "vit.safetensors"
     save_file(timm.create_model("test_vit", num_classes=0, img_size=SIDE).state_dict(), weights)
     more = {"backbone": "test_vit", "weights": str(weights)}
@@ -317,7 +396,7 @@ def test_vits_are_trained_too(clips, config, tmp_path, monkeypatch, saved):
 @pytest.mark.parametrize(("shots", "tried"), [((2, 2, 2), False), ((5, 5, 2), True)])
 def test_training_makes_do_with_the_classes_that_have_two_clips(clips, config, tmp_path, monkeypatch, shots, tried):
     for name, value in {"EPISODES": (2, 2), "EPISODE_STEP": 1}.items():
-        monkeypatch.setattr(learn_models, name, value)
+        monkeypatch.setattr(learn_trials, name, value)
     monkeypatch.setattr(learn_models, "TRAINED", {"st": learn_models.TRAINED["st"]})
     data = tmp_path / "clips"
     for name, count in zip(sorted(path.name for path in clips.iterdir()), shots, strict=False):

@@ -222,6 +222,16 @@ def test_the_cheaper_is_taken_where_nothing_tells_them_apart():
     assert same.chosen.model == "b"  # heads of one model cost the same: the mean decides
 
 
+def test_what_is_expected_of_the_cheaper_does_not_rise_by_the_dear_ones():
+    rng = np.random.default_rng(0)
+    groups = np.arange(60)
+    cheap = [candidate("cheap", 0, rng.random(60) < 0.3, repeats=2) for _ in range(5)]
+    dear = [candidate("dear", 1, rng.random(60) < 0.4) for _ in range(5)]
+    found = choose([*cheap, *dear], groups, 0)
+    assert found.best.model == "dear" and found.chosen.model == "cheap"
+    assert found.expected == choose(cheap, groups, 0).expected
+
+
 def test_candidates_with_fewer_divisions_are_compared_on_those():
     right = np.arange(20) < 15
     many = candidate("many", 0, right, repeats=3)

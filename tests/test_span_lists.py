@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from small import FRAMES, SIDE, noisy, write_clip
 
-from d2st.commands import learn_models
+from d2st.commands import learn_trainings
 from d2st.commands.check_data import look_at
-from d2st.commands.learn import _allowance, learn
+from d2st.commands.learn import learn
+from d2st.commands.learn_clips import allowance
 from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
 from d2st.commands.prepare import PrepareConfig, prepare
@@ -97,7 +98,7 @@ def test_annotations_elsewhere_say_what_the_videos_show(matches, config, tmp_pat
 
 def test_the_lists_of_trainings_name_clips_of_a_list(matches, tmp_path):
     found = open_dataset(matches / "list.csv")
-    learn_models._write_list(tmp_path / "fold0.csv", found, np.arange(3, 12))
+    learn_trainings._write_list(tmp_path / "fold0.csv", found, np.arange(3, 12))
     again = open_dataset(matches, tmp_path / "fold0.csv")
     assert [(clip.id, clip.path) for clip in again.clips] == [(clip.id, clip.path) for clip in found.clips[3:12]]
 
@@ -227,7 +228,7 @@ def test_groups_of_a_list(matches, tmp_path):
     single = open_dataset(matches / "videos.csv")
     found = find_groups(single, matches / "videos.csv", None)
     assert found.names == ()
-    assert "of one video are not held out together" in _allowance(single, found, np.ones(4, bool))
+    assert "of one video are not held out together" in allowance(single, found, np.ones(4, bool))
     # the CSV file of groups names clips as reports do
     (tmp_path / "groups.csv").write_text("\n".join(["path,group", *(f"{clip.id},x" for clip in listed.clips)]))
     assert find_groups(listed, matches, str(tmp_path / "groups.csv")).names == ("x",)

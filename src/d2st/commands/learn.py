@@ -2,8 +2,8 @@
 
 import shlex
 import time
-from collections.abc import Container, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -11,11 +11,7 @@ import numpy as np
 import torch
 
 from ..backbones.build import at_hand
-from ..classifiers.prediction import check_name
-from ..data import sampling
-from ..data.cuts import find_cut
-from ..data.datasets import ClipSet, open_annotated
-from ..data.video.errors import VideoError
+from ..data.datasets import ClipSet
 from ..errors import D2STError
 from ..factory.encoder import DEFAULT_BACKBONE
 from ..heads import Head
@@ -29,14 +25,12 @@ from ..utils.console import plain_console, plain_table, printable, say, tell
 from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
 from ..utils.files import hold
-from ..utils.progress import progress
 from ..utils.provenance import write_result
-from ..utils.sentences import listed, quoted
-from .check_data import look_at
-from .learn_models import WORK, Bench, GivenUp, Model, Trial, models_of, plain_heads
+from .learn_clips import allowance, look
+from .learn_models import WORK, Bench, Model, models_of, plain_heads
 from .learn_report import expected_sentence, write_page
+from .learn_trials import GivenUp, Trial
 from .options import LearnConfig
-from .tool_options import CheckConfig
 
 REPEATS = 4  # divisions into folds, for models whose clips are encoded once
 REPORT = "report.json"
@@ -62,7 +56,7 @@ def learn(config: LearnConfig) -> dict:
     """
     began = time.monotonic()
     config = with_precision(config, pick_device(config.device))
-    clips, looked = _look(config)
+    clips, looked = look(config)
     groups = find_groups(clips, Path(config.clips), config.groups)
     work = Path(config.out) / WORK
     work.mkdir(parents=True, exist_ok=True)
@@ -72,7 +66,7 @@ def learn(config: LearnConfig) -> dict:
 
 def _learn(config: LearnConfig, clips: ClipSet, groups: Groups, looked: dict, began: float) -> dict:
     folds = divide(clips.labels, groups.of, REPEATS, config.seed)
-    say(_allowance(clips, groups, folds.measured))
+    say(allowance(clips, groups, folds.measured))
     fabric = launch(pick_device(config.device))
     bench = Bench(config, fabric, clips, folds, began + 60 * config.minutes)
     tried, left_out = _try_all(bench, models_of(config, len(clips.classes)))
@@ -102,86 +96,6 @@ def _learn(config: LearnConfig, clips: ClipSet, groups: Groups, looked: dict, be
     return report
 
 
-def _look(config: LearnConfig) -> tuple[ClipSet, dict]:
-    """Look at every clip; gives those that can be used, and what was found."""
-    if not config.clips:
-        raise D2STError(
-            "Say which clips to learn from: d2st learn CLIPS, a folder with a folder of clips for each class."
-        )
-    clips = open_annotated(config.clips, config.annotations).decoded_by(config.decoder)
-    for name in clips.classes:
-        check_name(name)
-    frames = config.frames or 8
-    checked = CheckConfig(data=config.clips, split=config.annotations, way=2, frames=frames, workers=config.workers)
-    found = look_at(checked)
-    dropped = {entry["id"]: entry["reason"] for entry in found["bad"]}
-    of = {clip.id: clips.classes[clip.label] for clip in clips.clips}
-    for copies in found["duplicates"]:
-        twice = len({of[id] for id in copies}) > 1
-        for id in copies if twice else copies[1:]:
-            others = quoted([other for other in copies if other != id])
-            dropped[id] = f"the same file as {others}" + (", in another class" if twice else "")
-    dropped |= _unreadable(clips, frames, dropped)
-    kept = [clip for clip in clips.clips if clip.id not in dropped]
-    names = [name for i, name in enumerate(clips.classes) if any(clip.label == i for clip in kept)]
-    if not names:
-        first = next(iter(dropped))
-        raise D2STError(f"No clip of '{config.clips}' can be used; the first: {first}: {dropped[first]}.")
-    for id, reason in dropped.items():
-        tell(f"Left out: {id}: {reason}")
-    gone = sorted(set(clips.classes) - set(names))
-    if gone:
-        tell(f"Without a clip that can be used, and left out: {quoted(gone)}.")
-    place = {clips.classes.index(name): i for i, name in enumerate(names)}
-    usable = replace(clips, classes=tuple(names), clips=tuple(replace(c, label=place[c.label]) for c in kept))
-    looked = {
-        "left_out": [{"id": id, "reason": reason} for id, reason in dropped.items()],
-        "short": [entry["id"] for entry in found["short"]],
-        "classes_left_out": gone,
-    }
-    return usable, looked
-
-
-def _unreadable(clips: ClipSet, frames: int, known: Container[str]) -> dict[str, str]:
-    """Read every clip once as models will, and give the reasons of those that cannot be, beside those known already.
-
-    Looking at a clip decodes its first frames alone.
-    """
-    sample, found = sampling.build("uniform", frames), {}
-    with progress("read", len(clips), "clips") as advance:
-        for index, clip in enumerate(clips.clips):
-            try:
-                if clip.id not in known:
-                    clips.read(index, sample)
-            except VideoError as error:
-                found[clip.id] = error.reason
-            advance(1)
-    return found
-
-
-def _allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:
-    """Say what the clips are, and what so many allow."""
-    sizes = [len(of) for of in clips.by_class]
-    each = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else sizes[0]
-    lines = [f"{len(clips)} clips of {len(sizes)} class{'es' if len(sizes) > 1 else ''}, {each} of each."]
-    if groups.names:
-        lines.append(f"{len(groups.names)} people or scenes, by {groups.source}; each is held out as a whole.")
-    elif any(find_cut(clip.path) for clip in clips.clips):
-        lines.append("Clips of one video are not held out together: numbers are for more clips of the same videos.")
-    if len(sizes) == 1:
-        lines.append("One class alone: nothing can be measured, the recognizer tells it from what it does not know.")
-    elif not measured.any():
-        lines.append("No class has a second clip to hold out: nothing can be measured, and the first model is taken.")
-    elif not measured.all():
-        few = sorted({clips.classes[label] for label in clips.labels[~measured]})
-        lines.append(
-            f"Of {listed(few, 'classes')} too little is there to hold out; accuracies are those of the others."
-        )
-    else:
-        lines.append("Every clip is held out in turn.")
-    return "\n".join(lines)
-
-
 def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[dict]]:
     """Try every model with every head, as far as the time goes; Ctrl-C ends it with what there is."""
     trials = [Trial(model, bench) for model in models]
@@ -189,16 +103,19 @@ def _try_all(bench: Bench, models: Sequence[Model]) -> tuple[list[Tried], list[d
     tried: list[Tried] = []
     left_out: list[dict] = []
     for cost, trial in enumerate(trials):
-        if not trial.fits() and tried:
-            minutes = (trial.seconds() - bench.seconds_left) / 60
-            reason = f"the time left is too short by about {max(1, minutes):.0f} minutes"
-            left_out.append({"model": trial.model.name, "reason": reason})
-            continue
-        say(f"\nTry {trial.model.name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
+        name = trial.model.name
         try:
-            tried += [_ask(trial, name, head, cost) for name, head in plain_heads().items()]
+            if not trial.fits() and tried:
+                minutes = (trial.seconds() - bench.seconds_left) / 60
+                raise GivenUp(f"the time left is too short by about {max(1, minutes):.0f} minutes")
+            say(f"\nTry {name}{f', {trial.episodes} episodes a fold' if trial.episodes else ''}.")
+            tried += [_ask(trial, head, built, cost) for head, built in plain_heads().items()]
         except GivenUp as reason:
-            left_out.append({"model": trial.model.name, "reason": str(reason)})
+            left_out.append({"model": name, "reason": str(reason)})
+        except D2STError as error:  # such as a training that diverged
+            if not trial.model.lr or not tried:
+                raise
+            left_out.append({"model": name, "reason": str(error).rstrip(".")})
         except KeyboardInterrupt:
             if not tried:
                 raise

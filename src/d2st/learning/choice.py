@@ -89,16 +89,26 @@ def choose(candidates: Sequence[Candidate], groups: np.ndarray, seed: int) -> Ch
         if not difference(right[best], right[cheaper], groups).told:
             chosen = int(cheaper)
             break
-    mean = without_luck(right[:, held], groups[held], seed) if len(candidates) > 1 else None
-    if mean is not None:
-        mean = min(mean, float(means[chosen]))
+    rivals = candidates
+    if chosen != best:  # it is the best of its cost alone, and what is dearer says nothing of it
+        rivals = [candidate for candidate in candidates if candidate.cost == candidates[chosen].cost]
     return Choice(
         candidates[best],
         candidates[chosen],
-        promise(candidates[chosen].answers.right, groups, mean),
+        promise(candidates[chosen].answers.right, groups, _mean(candidates[chosen], rivals, groups, seed)),
         [promise(candidate.answers.right, groups) for candidate in candidates],
         [difference(one, right[chosen], groups) for one in right],
     )
+
+
+def _mean(chosen: Candidate, rivals: Sequence[Candidate], groups: np.ndarray, seed: int) -> float | None:
+    """Estimate the accuracy of the best of some candidates; None where it is the only one."""
+    if len(rivals) < 2:
+        return None
+    shared = min(len(candidate.answers.logits) for candidate in rivals)
+    right = np.stack([_right(candidate, shared) for candidate in rivals])  # (rivals, N)
+    held = ~np.isnan(right).any(0)
+    return min(without_luck(right[:, held], groups[held], seed), float(_right(chosen, shared)[held].mean()))
 
 
 def _right(candidate: Candidate, divisions: int) -> np.ndarray:
