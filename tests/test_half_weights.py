@@ -9,6 +9,7 @@ from torch import nn
 
 import d2st
 from d2st.errors import D2STError
+from d2st.features.prefix import split_encoder
 
 
 def adapted(family="vit", config=None):
@@ -63,6 +64,17 @@ def test_after_merging():
     halved = copy.deepcopy(whole).half_weights()
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(halved(clips()), whole(clips()))
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet-basic"])
+def test_split_at_the_first_adapter(family):
+    """Where nobody turns autocast on: both parts together are the whole."""
+    halved = adapted(family, d2st.STConfig(positions=(1, 2), temporal_embedding=False, train_class_token=False))
+    halved.half_weights()
+    suffix, video = split_encoder(halved), clips(batch=1)
+    with torch.no_grad():
+        whole, parts = halved(video), suffix(suffix.prefix(video[0]).unsqueeze(0))
+    torch.testing.assert_close(parts, whole, rtol=0.02, atol=0.02)
 
 
 def test_what_is_refused():

@@ -233,7 +233,7 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: wrong shape or type, a number of frames that the adapter cannot take, or a frame size that the
                 backbone cannot; or the adapters were taken out.
         """
-        with self.clip.turn(), self._halved(video):
+        with self.clip.turn(), self.halved(video):
             images = self.images(video)
             features = self.passage(self.backbone, images, video.to(images.dtype))
             self.clip.done()
@@ -256,7 +256,7 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: as for :meth:`forward`; or an adapter system that reads features of its own (DUALPATH, DiST), or
                 a backbone without a map.
         """
-        with self.clip.turn(), self._halved(video):
+        with self.clip.turn(), self.halved(video):
             images = self.images(video)
             features_and_maps = self.passage.features_and_maps(self.backbone, images, video.to(images.dtype))
             self.clip.done()
@@ -477,8 +477,8 @@ class VideoEncoder(nn.Module, HubModel):
         if self.restored:
             raise D2STError("The adapters of this encoder were taken out by restore(): adapt the backbone again.")
 
-    def _halved(self, video: object) -> AbstractContextManager:
-        """Return autocast where rounded weights need it and none is on."""
+    def halved(self, video: object) -> AbstractContextManager:
+        """Return autocast for a pass on clips or maps where rounded weights need it and none is on."""
         if not self.halves or not isinstance(video, Tensor) or torch.is_autocast_enabled(video.device.type):
             return nullcontext()
         return torch.autocast(video.device.type, self.halves)

@@ -81,7 +81,7 @@ class Suffix(nn.Module):
         encoder, model = self.encoder, self.encoder.backbone
         rows = maps.flatten(0, 1)
         encoder.clip.set(maps.shape[1], encoder.image_size)
-        with self._at_cut(lambda passing: rows.to(passing.dtype)):
+        with self._at_cut(lambda passing: rows.to(passing.dtype)), encoder.halved(maps):
             x = model.forward_head(model.forward_features(self._blank()), pre_logits=True)  # (B*T, D)
         encoder.clip.done()
         return x.unflatten(0, maps.shape[:2])
@@ -97,7 +97,7 @@ class Suffix(nn.Module):
         def stop(passing: Tensor) -> None:
             raise _Reached(passing)
 
-        with self._at_cut(stop):
+        with self._at_cut(stop), self.encoder.halved(frames):
             try:
                 self.encoder.backbone.forward_features(frames)
             except _Reached as reached:

@@ -6,8 +6,6 @@ are taken in pieces of ``PIECE`` weights, which stay in the processor's cache, s
 once. Other devices and precisions have PyTorch's own gradient.
 """
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -81,7 +79,7 @@ class _Attention(Function):
         found = [torch.empty(tensor.shape, dtype=tensor.dtype) for tensor in (q, k, v)]
         whole = [tensor.flatten(0, -3) for tensor in (q * ctx.scale, k, v, gradient)]  # (B*h, M or n, d)
         parts = [tensor.flatten(0, -3) for tensor in found]
-        at_once = max(1, PIECE // math.prod((q.shape[-2], k.shape[-2])))
+        at_once = max(1, PIECE // (q.shape[-2] * k.shape[-2]))
         for pieces in zip(*(tensor.split(at_once) for tensor in (*whole, *parts)), strict=True):
             _write_gradients(*pieces)
         found[0].mul_(ctx.scale)
