@@ -62,7 +62,7 @@ def test_killed_at_any_moment_the_weights_are_the_same(small, tmp_path) -> None:
             time.sleep(0.005)
         time.sleep(rng.uniform(0, 0.3))
         process.kill()
-        process.communicate()
+        process.communicate(timeout=100)  # the pipe ends with the last loader worker
         kills.append(progress(killed))
     assert sum(EPISODES > at > 0 for at in kills) >= 2, f"the run was killed at {kills}: too late to show anything"
     output = finish(start("-c", SCRIPT, settings(small, killed)))

@@ -15,6 +15,7 @@ from ..utils.device import Precision, autocast, check_loading
 from ..utils.distributed import gather, lost_processes, share
 from ..utils.finite import check_finite
 from ..utils.progress import progress
+from ..utils.signals import follow_parent
 from ..utils.workers import from_workers
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ def run_clips(
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collate,
+        worker_init_fn=follow_parent,
         pin_memory=device.type == "cuda",
     )
     was_training = model.training

@@ -1,9 +1,11 @@
 """End a run at the end of a step and not in the middle of one."""
 
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+from multiprocessing.connection import wait
 from types import FrameType
 
 CHILD = "D2ST_ENDS_WITH_ITS_PARENT"  # set in the environment of a process whose input is a pipe of its parent's
@@ -46,6 +48,22 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def ignore_interrupts(_: int) -> None:
-    """Ignore Ctrl-C in loader workers; the main process ends them."""
+def follow_parent(_: int) -> None:
+    """End this loader worker as soon as its parent process is gone, however that ends: kill -9 too.
+
+    PyTorch's own watch misses a parent that dies while the worker starts, and one that dies holding the lock which
+    the worker takes to end. Such workers stay forever, and so do the memory and the pipes that they hold.
+    """
+    sentinel = multiprocessing.parent_process().sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def ignore_interrupts(worker: int) -> None:
+    """Ignore Ctrl-C in a loader worker, which the main process ends; follow that where it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    follow_parent(worker)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import D2STError
+from .signals import follow_parent
 
 # What handing over a batch raises where the worker dies in the middle of it.
 _HUNG_UP = (ConnectionResetError, ConnectionRefusedError, EOFError)
@@ -23,7 +24,7 @@ _THEN = "Run again with fewer workers: what is finished is kept"
 def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
     """Yield the results of ``work(job)`` in the order of the jobs.
 
-    A data loader carries them: its workers notice when this process is killed, and it notices when one of them is. An
+    A data loader carries them: its workers end when this process is killed, and it notices when one of them is. An
     error of a job is raised here as it was there, without the worker's traceback in its words.
 
     Args:
@@ -39,7 +40,9 @@ def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
     if not count:
         yield from map(work, jobs)
         return
-    loader = DataLoader(_Jobs(work, jobs), batch_size=None, num_workers=count, collate_fn=_same)
+    loader = DataLoader(
+        _Jobs(work, jobs), batch_size=None, num_workers=count, collate_fn=_same, worker_init_fn=follow_parent
+    )
     for result in from_workers(loader, _THEN):
         if isinstance(result, _Failed):
             raise result.error
