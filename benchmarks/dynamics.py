@@ -27,7 +27,6 @@ import yaml
 from torch import Tensor, nn
 
 import d2st
-from d2st import heads
 from d2st.adapters import SYSTEMS
 from d2st.data import sampling
 from d2st.data.datasets import ClipSet, open_dataset
@@ -118,7 +117,7 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     keep_maps(encoder)
     train = open_dataset(folder, split_file, "train")
     suffix, clips, transform = material(encoder, train, cell, out / "maps")
-    head = heads.build(cell["head"], **head_options(cell, encoder))
+    head = d2st.create_head(cell["head"], encoder, classes=len(train.classes), **plan["heads"].get(cell["head"], {}))
     loss = EpisodicLoss(encoder, head, cell["way"], 1, 1, True, len(train.classes), cell["class_loss"], suffix=suffix)
     watched = []
     if "watch" in cell:
@@ -152,13 +151,6 @@ def material(
 def precision_of(cell: dict) -> str:
     """Tell in what a cell computes."""
     return cell.get("precision", "fp32")
-
-
-def head_options(cell: dict, encoder: d2st.VideoEncoder) -> dict:
-    """Widths that a head with parameters needs."""
-    if cell["head"] == "trx":
-        return {"features": encoder.num_features, "width": cell.get("head_width", 192)}
-    return {}
 
 
 def keep_maps(encoder: d2st.VideoEncoder) -> None:
@@ -226,10 +218,10 @@ def looked(loss: EpisodicLoss, watched: list[Tensor]) -> list[dict]:
     return found
 
 
-def evaluate(clips: ClipSet, encoder: d2st.VideoEncoder, head: heads.Head, cell: dict) -> dict:
+def evaluate(clips: ClipSet, encoder: d2st.VideoEncoder, head: d2st.heads.Head, cell: dict) -> dict:
     """Measure accuracy on the classes of a part, at 1 and 5 shots."""
     sample = sampling.build("uniform", cell["frames"])
-    encoded = encode_clips(encoder, clips, sample, encoder.transform(), precision=precision_of(cell))
+    encoded = encode_clips(encoder, clips, sample, encoder.transform(), heads=[head], precision=precision_of(cell))
     features = encoded.embedded(head)  # (N, 1, T, D)
     found = {}
     way = min(cell["way"], len(clips.classes))

@@ -21,7 +21,6 @@ import torch
 
 from d2st.commands import cli
 from d2st.data.rendered import RenderConfig, write_benchmark
-from d2st.heads import HEADS
 from d2st.utils.report import percent
 from d2st.utils.statistics import over_seeds
 
@@ -92,7 +91,7 @@ class System:
         line += f" {ADAPTER if self.adapted else '--adapter none'} --head {self.head} {OPTIONS.get(self.head, '')}"
         if self.head in TRAINED:
             line += f" --head-lr {self.options.head_rate}"
-        if self.adapted and not HEADS[self.head].needs_maps:  # which no prefix gives
+        if self.adapted and self.head != "molo":  # which rebuilds the frames
             line += f" --prefix-crops 4 --prefix-folder {self.options.out}/prefix"
         return run_command(f"{line} --seed {seed} --out {folder}", folder / "train.json")
 

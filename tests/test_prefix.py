@@ -21,6 +21,7 @@ SYSTEMS = {
     "st": d2st.STConfig(**LATE),
     "st at the end": d2st.STConfig(places="end", **LATE),
 }
+HEADS = [{"name": "bi-mhm"}, {"name": "ts-dcm", "width": 8}, {"name": "molo", "reconstruction_weight": 0.0}]
 
 
 def encoder(family="vit", config=None):
@@ -45,6 +46,18 @@ def test_both_parts_are_the_whole(family, system):
     assert not whole.training
 
 
+@pytest.mark.parametrize("family", BACKBONES)
+def test_maps_are_those_of_the_whole(family):
+    whole = encoder(family)
+    suffix, video = split_encoder(whole), clips(frames=5)
+    with torch.no_grad():
+        expected, found = whole.features_and_maps(video), suffix.features_and_maps(split_maps(suffix, video))
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-5)
+    with pytest.raises(d2st.D2STError, match=r"Maps at the output of .* must be \(B, T, "):
+        suffix.features_and_maps(torch.zeros(1, FRAMES, 3))
+
+
 @pytest.mark.parametrize("family", ["vit", "dinov3", "resnet-basic", "swin", "convnext"])
 def test_gradients_are_those_of_the_whole(family):
     whole = encoder(family).train()
@@ -61,10 +74,11 @@ def test_gradients_are_those_of_the_whole(family):
             torch.testing.assert_close(parameter.grad, expected[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
-def test_a_loss_is_that_of_the_whole():
+@pytest.mark.parametrize("head", HEADS)
+def test_a_loss_is_that_of_the_whole(head):
     whole, classes = encoder("resnet-basic").train(), torch.arange(3)
     suffix, video = split_encoder(whole), clips(batch=6)
-    episode = d2st.heads.build("bi-mhm"), 3, 1, 1, True, 3, 0.5
+    episode = d2st.create_head(**head, encoder=whole, classes=3), 3, 1, 1, True, 3, 0.5
     torch.manual_seed(0)
     loss, accuracy = EpisodicLoss(whole, *episode)(video, classes)
     torch.manual_seed(0)
@@ -73,8 +87,12 @@ def test_a_loss_is_that_of_the_whole():
     torch.testing.assert_close(found, loss)
     assert right == accuracy
     assert not any(name.startswith("suffix.") for name, _ in from_maps.named_parameters())
-    with pytest.raises(d2st.D2STError, match="head 'molo' takes more of a clip than features"):
-        EpisodicLoss(whole, d2st.create_head("molo", whole), *episode[1:], suffix=suffix)
+
+
+def test_frames_themselves_are_not_there():
+    suffix = split_encoder(encoder("resnet-basic"))
+    with pytest.raises(d2st.D2STError, match="head 'molo' takes the frames themselves, which prefix_crops does not"):
+        EpisodicLoss(suffix.encoder, d2st.create_head("molo", suffix.encoder), 3, 1, 1, suffix=suffix)
 
 
 def test_the_cut_is_as_late_as_adapters_allow():

@@ -269,7 +269,7 @@ def test_diagnoses_are_of_the_maps(small, tmp_path):
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"head": "molo"}, "head 'molo' takes more of a clip than features"),
+        ({"head": "molo"}, "head 'molo' takes the frames themselves"),
         ({"transforms": "released"}, "give --augment all, or train without"),
         ({"grad_checkpointing": True}, "prefix_crops and grad_checkpointing exclude each other"),
         ({"adapter": d2st.FullConfig()}, "'full' trains the backbone from its input on"),

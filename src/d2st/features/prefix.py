@@ -3,7 +3,8 @@
 What lies before it has no gradient and never changes in training, and sees one frame at a time.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import get_ident
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from ..backbones.features import FrameFeatures
+from ..backbones.features import FrameFeatures, as_maps
 from ..backbones.hooks import Hook, OutputHook
 from ..encoder import VideoEncoder
 from ..errors import D2STError
@@ -73,18 +74,38 @@ class Suffix(nn.Module):
         Raises:
             D2STError: maps of another shape.
         """
+        with self._last(maps) as x:
+            features = self.encoder.backbone.forward_head(x, pre_logits=True)  # (B*T, D)
+        return features.unflatten(0, maps.shape[:2])
+
+    def features_and_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Do as :meth:`forward`, and give the backbone's last maps with the features.
+
+        Returns:
+            (B, T, D) and (B, T, D', H, W), what ``encoder.features_and_maps`` gives for these frames.
+
+        Raises:
+            D2STError: maps of another shape, or a backbone without a map at its end.
+        """
+        encoder, model = self.encoder, self.encoder.backbone
+        with self._last(maps) as x:
+            features, last = model.forward_head(x, pre_logits=True), as_maps(model, x, encoder.image_size)
+        return features.unflatten(0, maps.shape[:2]), last.unflatten(0, maps.shape[:2])
+
+    @contextmanager
+    def _last(self, maps: Tensor) -> Iterator[Tensor]:
+        """Run the backbone from the cut to what it pools, within a ``with`` block for the rest: (B, T, ...) ->
+        (B*T, ...)."""
         if tuple(maps.shape[2:]) != self.map_shape:
             raise D2STError(
                 f"Maps at {self.cut} must be (B, T, {', '.join(map(str, self.map_shape))}); these are "
                 f"{tuple(maps.shape)}."
             )
-        encoder, model = self.encoder, self.encoder.backbone
-        rows = maps.flatten(0, 1)
+        encoder, rows = self.encoder, maps.flatten(0, 1)
         encoder.clip.set(maps.shape[1], encoder.image_size)
         with self._at_cut(lambda passing: rows.to(passing.dtype)), encoder.halved(maps):
-            x = model.forward_head(model.forward_features(self._blank()), pre_logits=True)  # (B*T, D)
+            yield encoder.backbone.forward_features(self._blank())
         encoder.clip.done()
-        return x.unflatten(0, maps.shape[:2])
 
     @torch.no_grad()
     def prefix(self, frames: Tensor) -> Tensor:

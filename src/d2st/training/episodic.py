@@ -44,7 +44,7 @@ class EpisodicLoss(nn.Module):
         suffix: of the encoder, where clips come as maps of what lies before the first adapter.
 
     Raises:
-        D2STError: a head that takes more of clips than their features, with a suffix.
+        D2STError: a head that takes the frames of clips themselves, with a suffix.
     """
 
     def __init__(
@@ -61,10 +61,10 @@ class EpisodicLoss(nn.Module):
         suffix: Suffix | None = None,
     ) -> None:
         super().__init__()
-        if suffix is not None and (head.needs_maps or head.needs_video):
+        if suffix is not None and head.needs_video:
             raise D2STError(
-                f"The head '{head.spec.name}' takes more of a clip than features, and prefix_crops computes these "
-                f"alone; train without it (prefix_crops 0), or choose another head, such as bi-mhm."
+                f"The head '{head.spec.name}' takes the frames themselves, which prefix_crops does not keep; train "
+                f"without it (prefix_crops 0), or choose another head, such as bi-mhm."
             )
         self.encoder = encoder
         self.suffix = suffix
@@ -88,11 +88,11 @@ class EpisodicLoss(nn.Module):
         Returns:
             Loss and share of right queries, both scalars; over the rotations where symmetric.
         """
+        encode = self.encoder if self.suffix is None else self.suffix
         if self.head.needs_maps:
-            features, maps = self.encoder.features_and_maps(video)  # (S + Q, T, D), (S + Q, T, D', H, W)
+            features, maps = encode.features_and_maps(video)  # (S + Q, T, D), (S + Q, T, D', H, W)
             clips = self.head.clips_of(features, maps)
         else:
-            encode = self.encoder if self.suffix is None else self.suffix
             features = clips = encode(video)  # (S + Q, T, D)
         with torch.autocast(features.device.type, enabled=False):  # distances of near frames need their digits
             return self.match(_whole(features), _whole(clips), classes, video if self.head.needs_video else None)
