@@ -47,6 +47,7 @@ from d2st.utils.device import autocast
 from d2st.utils.distributed import launch
 from d2st.utils.options import ComputeOptions
 from d2st.utils.provenance import circumstances
+from d2st.utils.signals import follow_parent
 from d2st.visualize.diagnosis import diagnose, spread_clips
 
 PLAN = Path(__file__).with_suffix(".yaml")
@@ -268,7 +269,8 @@ def main() -> None:
         for cell in cells:
             print(name_of(cell), cell)
         return
-    with concurrent.futures.ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(options.jobs, context, follow_parent, (0,)) as pool:
         for done in concurrent.futures.as_completed([pool.submit(run_one, options.out, plan, cell) for cell in cells]):
             print(done.result(), flush=True)
 
