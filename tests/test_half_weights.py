@@ -81,6 +81,8 @@ def test_what_is_refused():
     encoder = adapted()
     with pytest.raises(D2STError, match=r"precision='fp32' is none of bf16, fp16"):
         encoder.half_weights("fp32")
+    with pytest.raises(D2STError, match=r"precision=\['bf16'\] is none of bf16, fp16"):
+        encoder.half_weights(["bf16"])
     encoder.half_weights()
     with pytest.raises(D2STError, match=r"in torch.bfloat16 already"):
         encoder.half_weights()

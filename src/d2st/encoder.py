@@ -432,7 +432,7 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: another precision, the whole backbone trains, or it is in half precision already.
         """
         self._check_whole()
-        if precision not in DTYPES:
+        if precision not in list(DTYPES):  # a list, so that what has no hash is refused too
             raise D2STError(f"half_weights: precision={precision!r} is none of {', '.join(DTYPES)}.")
         if self.config.tunes_backbone:
             raise D2STError(f"{type(self.config).__name__} trains the whole backbone; half_weights is for frozen ones.")

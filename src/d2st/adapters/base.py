@@ -187,6 +187,25 @@ def bottleneck_width(channels: int, ratio: float) -> int:
     return int(channels * ratio)
 
 
+def patch_size(backbone: Backbone, config: str) -> tuple[int, int]:
+    """Return the (height, width) in pixels of the patches of a ViT with a class token.
+
+    Args:
+        backbone: any.
+        config: name of the system's, for the sentence.
+
+    Raises:
+        D2STError: it is no such ViT.
+    """
+    size = getattr(getattr(backbone.model, "patch_embed", None), "patch_size", None)
+    if not backbone.has_tokens or not backbone.sites[0].prefix or not size:
+        raise D2STError(
+            f"{config} reads the class token and the patches of a ViT's blocks; {type(backbone.model).__name__} has no "
+            f"class token. Take a ViT that has one (CLIP, ImageNet, DINO)."
+        )
+    return tuple(size)
+
+
 def temporal_embedding(backbone: Backbone, frames: int) -> list[Insertion]:
     """A trained embedding for the tokens of each frame, before the first block; nothing on backbones without tokens."""
     if not backbone.has_tokens:

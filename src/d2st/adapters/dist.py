@@ -16,7 +16,7 @@ from ..backbones.sites import Backbone
 from ..errors import D2STError
 from ..utils.config import option
 from ..utils.limits import DEPTH, FRAMES, WIDTH
-from .base import AdapterConfig
+from .base import AdapterConfig, patch_size
 from .dist_network import Layer, Pooling
 from .protocol import Encoder
 
@@ -73,19 +73,13 @@ class DiSTConfig(AdapterConfig):
 
     def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """The networks beside the backbone."""
-        site, kind = backbone.sites[0], type(backbone.model).__name__
-        patch = getattr(getattr(backbone.model, "patch_embed", None), "patch_size", None)
-        if not backbone.has_tokens or not site.prefix or not patch:
-            raise D2STError(
-                f"DiSTConfig reads the class token and the patches of a ViT's blocks; {kind} has no class token. Take "
-                f"a ViT that has one (CLIP, ImageNet, DINO)."
-            )
+        patch = patch_size(backbone, "DiSTConfig")
         if frames % self.stride:
             raise D2STError(
                 f"DiSTConfig: {frames} frames are not a multiple of stride={self.stride}. Give frames=16 as released, "
                 f"or another stride."
             )
-        return DiSTFrameFeatures(self, backbone, frames, tuple(patch))
+        return DiSTFrameFeatures(self, backbone, frames, patch)
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Cosine similarity to given text features (released)."""

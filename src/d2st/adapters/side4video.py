@@ -17,7 +17,7 @@ from ..errors import D2STError
 from ..layers.attention import attend
 from ..layers.depthwise import DepthwiseConv3d
 from ..utils.config import option
-from .base import AdapterConfig
+from .base import AdapterConfig, patch_size
 from .classifiers import MeanThenLinear, check_classes
 from .protocol import Encoder
 
@@ -70,12 +70,7 @@ class Side4VideoConfig(AdapterConfig):
     def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """Build the network beside the backbone."""
         site, kind = backbone.sites[0], type(backbone.model).__name__
-        patch = getattr(getattr(backbone.model, "patch_embed", None), "patch_size", None)
-        if not backbone.has_tokens or not site.prefix or not patch:
-            raise D2STError(
-                f"Side4VideoConfig reads the class token and the patches of a ViT's blocks; {kind} has no class token. "
-                f"Take a ViT that has one (CLIP, ImageNet, DINO)."
-            )
+        patch = patch_size(backbone, "Side4VideoConfig")
         cells = tuple(side // pixels for side, pixels in zip(backbone.image_size, patch, strict=True))
         if cells != site.grid:
             raise D2STError(
@@ -83,7 +78,7 @@ class Side4VideoConfig(AdapterConfig):
                 f"ViT's; those of this {kind} are {site.grid[0]}x{site.grid[1]}. Take a ViT without convolutions "
                 f"before its patches, and frames whose sides are multiples of {patch[0]} and {patch[1]} pixels."
             )
-        return Side4VideoFrameFeatures(self, backbone, tuple(patch))
+        return Side4VideoFrameFeatures(self, backbone, patch)
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Build a linear layer on the mean feature, without drop-out, as released."""
