@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import inspect
 import json
+import posixpath
 import re
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Links from docs/ to the root's files lead to their pages; a comment that names a config becomes its options."""
     markdown = OPTIONS.sub(lambda match: options(match[1], match[2]), markdown)
-    return markdown if page.file.generated_by else turned(markdown, "docs/")
+    return markdown if page.file.generated_by else turned(markdown, f"docs/{posixpath.dirname(page.file.src_uri)}")
 
 
 def options(module: str, name: str) -> str:
@@ -59,7 +60,11 @@ def on_page_content(html, page, config, files):
 
 
 def turned(markdown: str, folder: str) -> str:
-    """Markdown of a file in a folder of the repository with its links as the site has them."""
+    """Markdown of a file in a folder of the repository with its links as the site has them.
+
+    Pages of docs/ stand where they stand there, those of the root's files at the site's root.
+    """
+    place = folder.removeprefix("docs/") or "."
 
     def turn(match: re.Match) -> str:
         target = (ROOT / folder / match[2]).resolve()
@@ -68,7 +73,8 @@ def turned(markdown: str, folder: str) -> str:
         path = target.relative_to(ROOT).as_posix()
         if path.startswith("examples/") and path.endswith(".py"):
             path = path.removesuffix(".py") + ".md"
-        return match[1] + PAGES.get(path, path.removeprefix("docs/")) + match[3]
+        page = PAGES.get(path, path.removeprefix("docs/"))
+        return match[1] + posixpath.relpath(page, place) + match[3]
 
     return LINK.sub(turn, markdown)
 
