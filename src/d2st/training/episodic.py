@@ -64,7 +64,8 @@ class EpisodicLoss(nn.Module):
         if suffix is not None and head.needs_video:
             raise D2STError(
                 f"The head '{head.spec.name}' takes the frames themselves, which prefix_crops does not keep; train "
-                f"without it (prefix_crops 0), or choose another head, such as bi-mhm."
+                f"without it (prefix_crops 0), or choose a head that does without them, such as bi-mhm, or molo with "
+                f"reconstruction_weight 0."
             )
         self.encoder = encoder
         self.suffix = suffix
