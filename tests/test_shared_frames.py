@@ -9,6 +9,7 @@ from families import BACKBONES, SIZE, move
 
 import d2st
 from d2st.features.prefix import NoSuffix, Suffix, split_for_inference
+from d2st.heads import HeadSpec
 from d2st.spotting import watch as watching
 from d2st.spotting.segments import window_scores
 from d2st.spotting.watch import SharedFrames, WholeWindows, watch
@@ -142,8 +143,14 @@ def test_what_has_no_prefix_goes_the_ordinary_way(build):
     assert isinstance(watching.windows_encoder(build()), WholeWindows)
 
 
-def test_heads_that_need_no_maps_share_frames():
-    assert isinstance(watching.windows_encoder(classifier(head="otam")), SharedFrames)
+@pytest.mark.parametrize("family", ["vit", "resnet-basic"])
+@pytest.mark.parametrize("head", ["otam", "molo", HeadSpec("ts-dcm", {"width": 8})], ids=str)
+def test_every_head_shares_frames(alone, head, family):
+    found = classifier(family, d2st.D2STConfig(ratio=0.5, **LATE), head=head)
+    assert isinstance(watching.windows_encoder(found), SharedFrames)
+    (_, logits), (_, expected) = search(found), alone(found)
+    assert np.ptp(expected, 0).min() > 1e-3
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_features_that_are_not_finite_name_their_window():

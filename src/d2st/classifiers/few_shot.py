@@ -23,6 +23,7 @@ from ..errors import D2STError
 from ..factory.heads import load_or_create_head, name_features, warn_untrained
 from ..features.encode import Features, encode_batch, encode_clips
 from ..features.fingerprint import Origin
+from ..features.prefix import NoSuffix, Suffix
 from ..heads import Head, HeadSpec, TextConfig, head_file
 from ..utils.config import checked
 from ..utils.device import Precision, autocast
@@ -273,41 +274,25 @@ class FewShotClassifier(HubModel):
         return EncodedClips(encoded.frames[0], encoded.tokens[0])
 
     @torch.no_grad()
-    def encode_all(self, video: Tensor, names: Sequence[str] | None = None) -> EncodedClips:
+    def encode_all(
+        self, video: Tensor, names: Sequence[str] | None = None, suffix: Suffix | NoSuffix | None = None
+    ) -> EncodedClips:
         """Encode normalized clips (B, T, 3, h, w) in one pass: frame features (B, T, D) and tokens (B, T', D').
 
         Args:
-            video: the clips.
+            video: the clips; with a suffix their maps (B, T, ...) at the cut.
             names: theirs, for errors; None numbers them.
+            suffix: of the encoder, where what lies before has been done.
 
         Raises:
             D2STError: features are not finite.
         """
         maps = [self.head] if self.head.needs_maps else []
         with autocast(self.device, self.precision):
-            frames, *tokens = encode_batch(self.encoder, video.to(self.device), maps)
-        return self._checked_clips(frames, tokens[0] if tokens else self.head.embed(frames), names, video)
-
-    @torch.no_grad()
-    def embed_all(self, frames: Tensor, names: Sequence[str] | None = None) -> EncodedClips:
-        """Do the rest of :meth:`encode_all` for features (B, T, D) that are there, and a head that needs no maps.
-
-        Args:
-            frames: features of the clips, as the encoder gives them in float32.
-            names: of the clips, for errors; None numbers them.
-
-        Raises:
-            D2STError: features are not finite.
-        """
-        return self._checked_clips(frames, self.head.embed(frames), names)
-
-    def _checked_clips(
-        self, frames: Tensor, tokens: Tensor, names: Sequence[str] | None, video: Tensor | None = None
-    ) -> EncodedClips:
-        """Take encoded clips to the CPU, refusing features that are not finite."""
-        found = EncodedClips(frames.cpu(), tokens.cpu())
+            frames, *tokens = encode_batch(self.encoder if suffix is None else suffix, video.to(self.device), maps)
+        found = EncodedClips(frames.cpu(), (tokens[0] if tokens else self.head.embed(frames)).cpu())
         names = [f"number {i}" for i in range(len(frames))] if names is None else names
-        check_finite([found.frames, found.tokens], names, self.precision, video=video)
+        check_finite([found.frames, found.tokens], names, self.precision, video=None if suffix else video)
         return found
 
     def encode_clips(self, clips: ClipSet, **loading: object) -> Features:

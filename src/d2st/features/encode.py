@@ -13,6 +13,7 @@ from ..data.sampling import Sampler
 from ..data.transforms import parts
 from ..encoder import VideoEncoder
 from ..heads import Head
+from .prefix import NoSuffix, Suffix
 from .runner import run_clips
 
 Transform = Callable[[Tensor], Tensor]
@@ -115,12 +116,12 @@ def encode_clips(
     return Features(frames, found.clips, found.bad, dict(zip(names, tokens, strict=True)))
 
 
-def encode_batch(encoder: VideoEncoder, video: Tensor, heads: Sequence[Head]) -> list[Tensor]:
+def encode_batch(encoder: VideoEncoder | Suffix | NoSuffix, video: Tensor, heads: Sequence[Head]) -> list[Tensor]:
     """Encode clips (B, T, 3, H, W) in one pass, to float32 whatever the pass is in.
 
     Args:
-        encoder: on the clips' device.
-        video: normalized.
+        encoder: on the clips' device; or its part behind the first adapter.
+        video: normalized; or what that part takes, (B, T, ...).
         heads: that embed maps.
 
     Returns:

@@ -67,9 +67,11 @@ def watch(
 
 
 def windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFrames":
-    """Choose how windows are encoded; heads that need maps take those of whole windows."""
-    suffix = None if classifier.head.needs_maps else split_for_inference(classifier.encoder)
-    return WholeWindows(classifier) if suffix is None else SharedFrames(classifier, suffix)
+    """Choose how windows are encoded."""
+    suffix = split_for_inference(classifier.encoder)
+    if suffix is None or (classifier.head.needs_maps and isinstance(suffix, NoSuffix)):  # which has features alone
+        return WholeWindows(classifier)
+    return SharedFrames(classifier, suffix)
 
 
 class WholeWindows:
@@ -111,9 +113,8 @@ class SharedFrames:
         frames = [frame for window in windows for frame in window.frames]  # B*T
         with autocast(self.classifier.device, self.classifier.precision):
             self._map([frame for frame in dict.fromkeys(frames) if frame.map is None])
-            maps = torch.stack([frame.map for frame in frames]).unflatten(0, (len(windows), -1))  # (B, T, ...)
-            features = self.suffix(maps).float()  # (B, T, D)
-        return self.classifier.embed_all(features, [str(window) for window in windows])
+        maps = torch.stack([frame.map for frame in frames]).unflatten(0, (len(windows), -1))  # (B, T, ...)
+        return self.classifier.encode_all(maps, [str(window) for window in windows], self.suffix)
 
     def _map(self, frames: Sequence[Frame]) -> None:
         """Give frames their maps."""
