@@ -220,17 +220,18 @@ def looked(loss: EpisodicLoss, watched: list[Tensor]) -> list[dict]:
 
 
 def evaluate(clips: ClipSet, encoder: d2st.VideoEncoder, head: d2st.heads.Head, cell: dict) -> dict:
-    """Measure accuracy on the classes of a part, at 1 and 5 shots."""
+    """Measure accuracy on the classes of a part, at 1 and 5 shots; by the heads of ``also`` too, which do not train."""
     sample = sampling.build("uniform", cell["frames"])
     encoded = encode_clips(encoder, clips, sample, encoder.transform(), heads=[head], precision=precision_of(cell))
-    features = encoded.embedded(head)  # (N, 1, T, D)
     found = {}
     way = min(cell["way"], len(clips.classes))
-    for shot in (1, 5):
-        sampler = EpisodeSampler(clips.labels[encoded.clips], way, shot, 1, 0, clips.classes)
-        scores = score(features, sampler, head, cell["test_episodes"])
-        found[f"{shot}-shot"] = scores.mean
-        found[f"{shot}-shot interval"] = scores.interval
+    for name in (None, *cell.get("also", ())):
+        own = head if name is None else d2st.create_head(name)
+        accuracies = found if name is None else found.setdefault(name, {})
+        for shot in (1, 5):
+            sampler = EpisodeSampler(clips.labels[encoded.clips], way, shot, 1, 0, clips.classes)
+            scores = score(encoded.embedded(own), sampler, own, cell["test_episodes"])
+            accuracies |= {f"{shot}-shot": scores.mean, f"{shot}-shot interval": scores.interval}
     return found
 
 
@@ -255,6 +256,8 @@ def main() -> None:
     parser.add_argument("--clips", nargs="*", default=[], metavar="NAME=FOLDER", help="where the real sets are")
     parser.add_argument("--weights", nargs="*", default=[], metavar="BACKBONE=FILE", help="in place of a download")
     parser.add_argument("--only", nargs="*", help="systems")
+    parser.add_argument("--data", nargs="*")
+    parser.add_argument("--heads", nargs="*")
     parser.add_argument("--seeds", nargs="*", type=int)
     parser.add_argument("--jobs", type=int, default=1, help="cells at a time, with a thread each")
     parser.add_argument("--dry-run", action="store_true")
@@ -262,8 +265,8 @@ def main() -> None:
     plan = read_plan(options.plan, clips=options.clips, weights=options.weights)
     cells = [cell for study in options.study for cell in cells_of(plan, study)]
     cells.sort(key=lambda cell: cell["seed"])  # all cells once, then again
-    cells = [c for c in cells if options.only is None or c["system"] in options.only]
-    cells = [c for c in cells if options.seeds is None or c["seed"] in options.seeds]
+    wanted = {"system": options.only, "data": options.data, "head": options.heads, "seed": options.seeds}
+    cells = [c for c in cells if all(values is None or c[key] in values for key, values in wanted.items())]
     (options.out / "cells").mkdir(parents=True, exist_ok=True)
     if options.dry_run:
         for cell in cells:
