@@ -189,6 +189,47 @@ def test_scores_say_how_far_a_window_stands_out(small, folder):
     assert standing_out(np.zeros((5, 2)), 0.05).max() < 0.5  # nothing stands out of a still video
 
 
+@pytest.fixture(scope="module")
+def resting(folder):
+    """A video in which something moves, then nothing for four seconds, then something again."""
+    rng = np.random.default_rng(2)
+    moving = [made.noisy(rng, name, 25) for name in ("pink", "teal")]
+    made.write_clip(folder / "resting.mp4", np.concatenate([moving[0], moving[0][-1:].repeat(100, 0), moving[1]]))
+    return str(folder / "resting.mp4")
+
+
+def test_windows_in_which_nothing_moves_are_passed_over(small, folder, resting, tmp_path):
+    """They are listed, and count among the video's windows; the others have the scores that they had without."""
+    settings = config(small, folder, video=resting, lengths=(0.5, 0.9), cut=1, out=str(tmp_path))
+    result = spot(settings)
+    assert 0.5 < result["still"] / result["windows"] < 0.7
+    rows = list(csv.DictReader((tmp_path / "windows.csv").open()))
+    still = np.array([not row["pink"] for row in rows])
+    assert len(rows) == result["windows"] and still.sum() == result["still"]
+    assert all(float(row["start"]) + 0.3 > 1 and float(row["end"]) < 5.3 for row in np.array(rows)[still])
+    classifier = create_classifier(settings)[0]
+    with open_stream(resting) as video:
+        seen = list(watch(classifier, video, video.fps, (0.5, 0.9), 0.25, 7, Changes(1)))
+    logits, spans = (np.concatenate([getattr(batch, name) for batch in seen]) for name in ("logits", "spans"))
+    assert spans == pytest.approx(np.array([[float(row["start"]), float(row["end"])] for row in rows]), abs=1e-3)
+    assert not np.isnan(logits).any()
+    own = np.array([[float(row[name] or "nan") for name in classifier.classes] for row in rows])
+    assert own[~still] == pytest.approx(logits[~still], abs=1e-3)
+    scores = window_scores(classifier.rejector, np.where(still[:, None], np.nan, logits), 0.2)
+    assert (scores[still] == 0).all() and ((scores >= 0.5).sum(0) <= np.ceil(0.2 * len(rows))).all()
+    assert spot(config(small, folder, video=resting, whole=0, cut=1))["still"] == 0
+
+
+def test_a_video_in_which_nothing_moves_says_so(small, folder, tmp_path, capsys):
+    picture = np.full_like(made.noisy(np.random.default_rng(3), "pink", 1), 128)  # noise would change as it is coded
+    made.write_clip(tmp_path / "still.mp4", picture.repeat(50, 0))
+    result = spot(config(small, folder, video=str(tmp_path / "still.mp4"), out=str(tmp_path / "out")))
+    assert result["complete"] and result["still"] == result["windows"] > 0 and not result["segments"]
+    assert result["notes"] == ["Nothing moves in this video, so nothing was looked at; --whole 0 looks at all of it."]
+    assert "None of the actions was found." in capsys.readouterr().out
+    assert (tmp_path / "out" / "timeline.png").exists()
+
+
 def test_windows_end_at_cuts(small, folder):
     cuts = np.cumsum([count for _, count in SCENES])[:-1] / 25
     settings = config(small, folder, threshold=0, share=1, lengths=(0.5, 0.9))

@@ -44,12 +44,13 @@ class WindowLog:
     Attributes:
         classes: names of the columns.
         count: how many windows there are.
+        still: how many of them were passed over.
         until: end of the last window so far, in seconds.
     """
 
     def __init__(self, classes: Sequence[str], out: str | Path | None) -> None:
         self.classes = tuple(classes)
-        self.count = 0
+        self.count = self.still = 0
         self.until = 0.0
         self._spans = [np.empty((0, 2))]
         self._logits = [np.empty((0, len(classes)), np.float32)]
@@ -59,10 +60,11 @@ class WindowLog:
             self._path.parent.mkdir(parents=True, exist_ok=True)
 
     def add(self, spans: np.ndarray, logits: np.ndarray) -> None:
-        """Take windows (B, 2) in seconds, and their logits (B, way)."""
+        """Take windows (B, 2) in seconds, and their logits (B, way), not a number where they were passed over."""
         self._spans.append(spans)
         self._logits.append(logits)
         self.count += len(spans)
+        self.still += int(np.isnan(logits).any(1).sum())
         self.until = max(self.until, float(spans[:, 1].max()))
         if self._path:
             self._write(spans, logits)
@@ -75,7 +77,8 @@ class WindowLog:
             self._writer = TableWriter(self._file)
             self._writer.row(["start", "end", *self.classes])
         for span, row in zip(spans, logits, strict=True):
-            self._writer.row([], [*(f"{time:.3f}" for time in span), *(f"{logit:.6g}" for logit in row)])
+            logits = ("" if np.isnan(logit) else f"{logit:.6g}" for logit in row)
+            self._writer.row([], [*(f"{time:.3f}" for time in span), *logits])
         self._file.flush()
         if first:
             os.replace(temporary, self._path)
@@ -119,10 +122,13 @@ def spot(config: SpotConfig) -> dict:
     if not complete:
         whole = f" of {clock(video.duration)}" if video.duration else ""
         notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
+    if windows.still == windows.count:
+        notes.append("Nothing moves in this video, so nothing was looked at; --whole 0 looks at all of it.")
     result = {
         "complete": complete,
         "watched": round(windows.until, 3),
         "windows": windows.count,
+        "still": windows.still,
         "shots": len(changes.starts),
         "frames": asdict(video.tally),
         "unreadable": list(support.unreadable),
@@ -154,7 +160,7 @@ def _watch(
     try:
         with Stop() as stop, video_progress("watch", video.duration) as reach:
             grid = config.lengths, config.stride
-            for seen in watch(classifier, frames(), video.fps, *grid, config.batch_size, changes):
+            for seen in watch(classifier, frames(), video.fps, *grid, config.batch_size, changes, not config.whole):
                 windows.add(seen.spans, seen.logits)
     except (Exception, KeyboardInterrupt) as error:
         if not windows.count:

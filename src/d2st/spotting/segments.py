@@ -42,20 +42,27 @@ class Segment:
 
 
 def window_scores(rejector: Rejector, logits: np.ndarray, share: float) -> np.ndarray:
-    """Score windows by how far they stand out; 0 for those that are unknown.
+    """Score windows by how far they stand out; 0 for those that are unknown or were passed over.
 
     Args:
         rejector: of the support set; it says which windows are unknown, as ``predict`` does.
-        logits: (N, way) of all windows of a video.
+        logits: (N, way) of all windows of a video; not a number of those that were passed over.
         share: see :func:`standing_out`; 1 scores windows by the share of each class instead.
 
     Returns:
         (N, way) in 0..1.
     """
-    known = torch.from_numpy(logits)
+    found, seen = np.zeros(logits.shape), ~np.isnan(logits).any(1)
+    if not seen.any():
+        return found
+    known = torch.from_numpy(logits[seen])
     _, unknown = rejector(known)
-    scores = rejector.probabilities(known).numpy() if share == 1 else standing_out(logits, share)
-    return np.where(unknown.numpy()[:, None], 0.0, scores)
+    if share == 1:
+        scores = rejector.probabilities(known).numpy()
+    else:  # those that were passed over are windows of the video as well, with nothing that could stand out
+        scores = standing_out(logits[seen], min(share / seen.mean(), 1))
+    found[seen] = np.where(unknown.numpy()[:, None], 0.0, scores)
+    return found
 
 
 def standing_out(logits: np.ndarray, share: float) -> np.ndarray:

@@ -9,6 +9,7 @@ right and then down begins as a way to the right. So a window tells the more, th
 """
 
 from array import array
+from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import groupby
@@ -54,6 +55,11 @@ class Changes:
         """Divide timed frames at cuts, each told ``NEAR`` frames late. Shots are to be read in their order."""
         for _, shot in groupby(self._numbered(frames), key=itemgetter(0)):
             yield ((time, frame) for _, time, frame in shot)
+
+    def moves(self, start: float, end: float) -> bool:
+        """Tell whether something moves between two moments, in seconds, of which the frames have come."""
+        first, last = bisect_right(self.times, start + 1e-6), bisect_left(self.times, end - 1e-6)
+        return sum(self.values[first:last]) >= LITTLE
 
     def whole(self, spans: np.ndarray) -> np.ndarray:
         """Tell how much of what moves in and around windows (N, 2) lies in them, (N,) in 0..1; 0 if nothing moves.

@@ -6,7 +6,7 @@ at a time, all of it up to the first adapter, sees each frame once. No window go
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class Seen:
 
     Attributes:
         spans: (B, 2) starts and ends in seconds.
-        logits: (B, way), in the order of the classifier's classes.
+        logits: (B, way), in the order of the classifier's classes; not a number of windows that were passed over.
     """
 
     spans: np.ndarray
@@ -40,8 +40,9 @@ def watch(
     stride: float,
     batch_size: int,
     changes: Changes | None = None,
+    still: bool = True,
 ) -> Iterator[Seen]:
-    """Encode and match all windows of a video.
+    """Encode and match the windows of a video.
 
     Every frame is resized and cropped once, as ``predict`` does it, and kept as bytes while a window may need it; with
     it what the encoder's prefix makes of it, if the encoder has one.
@@ -54,6 +55,7 @@ def watch(
         stride: from a window to the next, as a share of its length.
         batch_size: windows in a forward pass.
         changes: finds the cuts, and is there to be asked about the video afterwards.
+        still: look at windows in which nothing moves, too; else they are passed over.
     """
     changes = changes or Changes()
     smaller = classifier.encoder.preprocessing.fit(classifier.reading.transforms)
@@ -61,9 +63,23 @@ def watch(
     shots = changes.shots(frames)
     windows = chain.from_iterable(cut(shot, lengths, stride, classifier.frames, 1 / fps) for shot in shots)
     encode = windows_encoder(classifier)
-    while batch := list(islice(windows, batch_size)):
-        logits = classifier.logits(encode(batch).tokens)
-        yield Seen(np.array([(window.start, window.end) for window in batch]), logits.numpy())
+    spans, batch = [], {}  # batch: place among the spans -> window, of those that are looked at
+
+    def seen() -> Seen:
+        logits = np.full((len(spans), len(classifier.classes)), np.nan, np.float32)
+        if batch:
+            logits[list(batch)] = classifier.logits(encode(list(batch.values())).tokens).numpy()
+        return Seen(np.array(spans), logits)
+
+    for window in windows:
+        if still or changes.moves(window.start, window.end):
+            batch[len(spans)] = window
+        spans.append((window.start, window.end))
+        if len(batch) == batch_size:
+            yield seen()
+            spans, batch = [], {}
+    if spans:
+        yield seen()
 
 
 def windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFrames":
