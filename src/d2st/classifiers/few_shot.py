@@ -292,7 +292,7 @@ class FewShotClassifier(HubModel):
             frames, *tokens = encode_batch(self.encoder if suffix is None else suffix, video.to(self.device), maps)
         found = EncodedClips(frames.cpu(), (tokens[0] if tokens else self.head.embed(frames)).cpu())
         names = [f"number {i}" for i in range(len(frames))] if names is None else names
-        check_finite([found.frames, found.tokens], names, self.precision, video=None if suffix else video)
+        check_finite([found.frames, found.tokens], names, self.precision, video=None if suffix is not None else video)
         return found
 
     def encode_clips(self, clips: ClipSet, **loading: object) -> Features:

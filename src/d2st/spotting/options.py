@@ -33,7 +33,8 @@ class SegmentOptions(Checked):
     )
     whole: float = option(
         2.0,
-        "how much less a window counts, the more moves just before and after it; 0 where everything moves all the time",
+        "how much less a window counts, the more moves just before and after it, and one in which nothing moves not at "
+        "all; 0 where everything moves all the time",
         **NOT_NEGATIVE,
     )
     cut: float = option(

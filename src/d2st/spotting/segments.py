@@ -69,8 +69,9 @@ def standing_out(logits: np.ndarray, share: float) -> np.ndarray:
     """Measure how clearly logits (N, way) rise above what is usual for their class in this video, (N, way) in 0..1.
 
     1/2 is the logit that a share of the windows exceeds. It takes out that some classes fit everything better than
-    others do. The sigmoid is over 2.5 times the height above it in units of 1.48 times the median absolute deviation over
-    all classes, which is the standard deviation where logits are normal. Where it is 0, nothing stands out.
+    others do. The sigmoid is over ``STEEPNESS`` times the height above it in units of 1.48 times the median absolute
+    deviation over all classes, which is the standard deviation where logits are normal. Where it is 0, nothing stands
+    out.
     """
     if not len(logits):
         return np.empty(logits.shape)
