@@ -35,7 +35,7 @@ class Page:
 
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
-        with gr.Blocks(title="d2st studio", analytics_enabled=False) as self.blocks:
+        with gr.Blocks(title="d2st studio", analytics_enabled=False, fill_width=True) as self.blocks:
             self.token = gr.Textbox(visible=False)
             gr.HTML(cards.TITLE)
             with gr.Row(elem_classes="d2st-recognizer"):
