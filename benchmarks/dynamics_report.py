@@ -35,6 +35,11 @@ def done(out: Path, plan: dict, study: str) -> list[dict]:
     return [json.loads(file.read_text(encoding="utf-8")) for file in files if file.exists()]
 
 
+def where(result: dict) -> tuple[str, str]:
+    """Tell which table of its study a result is in: data and head."""
+    return result["cell"]["data"], result["cell"]["head"]
+
+
 def percent(values: Sequence[float]) -> str:
     """Say a mean over trainings and its interval, in percent."""
     found = over_seeds([100 * value for value in values])
@@ -132,12 +137,12 @@ def main() -> None:
     for study, blocks in plan["studies"].items():
         results = done(options.out, plan, study)
         kept |= {name_of(result["cell"]): {key: result[key] for key in result.keys() - LONG} for result in results}
-        axes = {axis for block in blocks for axis in block.get("axes", {})} - {"system"}
-        for data in dict.fromkeys(result["cell"]["data"] for result in results):
-            own = [result for result in results if result["cell"]["data"] == data]
-            report.heading(f"{study}, {data}")
+        axes = {axis for block in blocks for axis in block.get("axes", {})} - {"system", "data", "head"}
+        for place in dict.fromkeys(where(result) for result in results):
+            own = [result for result in results if where(result) == place]
+            report.heading(", ".join([study, *place]))
             part = "test" if all("test" in result for result in own) else "val"
-            table(report, own, part, next(iter(axes - {"data"}), "episodes"))
+            table(report, own, part, next(iter(axes), "episodes"))
     print(report)
     if options.json:
         write_json(options.json, kept)
