@@ -1,4 +1,4 @@
-"""Loader workers whose parent process is killed; PyTorch alone would leave these behind for ever."""
+"""Loader workers whose parent process is killed; PyTorch alone would leave these behind forever."""
 
 import subprocess
 import sys

@@ -199,7 +199,7 @@ def resting(folder):
 
 
 def test_windows_in_which_nothing_moves_are_passed_over(small, folder, resting, tmp_path):
-    """They are listed, and count among the video's windows; the others have the scores that they had without."""
+    """They are listed, and count among the video's windows; the others have the logits that they had without."""
     settings = config(small, folder, video=resting, lengths=(0.5, 0.9), cut=1, out=str(tmp_path))
     result = spot(settings)
     assert 0.5 < result["still"] / result["windows"] < 0.7

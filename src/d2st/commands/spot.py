@@ -122,7 +122,7 @@ def spot(config: SpotConfig) -> dict:
     if not complete:
         whole = f" of {clock(video.duration)}" if video.duration else ""
         notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
-    if windows.still == windows.count:
+    if complete and windows.still == windows.count:
         notes.append("Nothing moves in this video, so nothing was looked at; --whole 0 looks at all of it.")
     result = {
         "complete": complete,

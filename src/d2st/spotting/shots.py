@@ -57,7 +57,7 @@ class Changes:
             yield ((time, frame) for _, time, frame in shot)
 
     def moves(self, start: float, end: float) -> bool:
-        """Tell whether something moves between two moments, in seconds, of which the frames have come."""
+        """Tell whether something moves between two moments, in seconds; it may be asked while frames still come."""
         first, last = bisect_right(self.times, start + 1e-6), bisect_left(self.times, end - 1e-6)
         return sum(self.values[first:last]) >= LITTLE
 
