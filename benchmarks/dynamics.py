@@ -6,7 +6,8 @@
 
 A study of ``dynamics.yaml`` is a list of cells; a cell is one training, and its result one JSON file in
 ``runs/dynamics/cells``. What is done is not done again. Everything random follows from the seed. The frozen layers
-before the first adapter are computed once, as by ``d2st train --prefix-crops``, but in cells with ``crops: 0``.
+before the first adapter are computed once, as by ``d2st train --prefix-crops``, but in cells with ``crops: 0``; where a
+system has none such (``kept: pixels``), the crops themselves are kept.
 Learning rates are chosen on validation classes; cells with ``test: true`` are also tested, once.
 """
 
@@ -71,7 +72,9 @@ def cells_of(plan: dict, study: str) -> list[dict]:
             own = plan["systems"][system]
             cell |= {"adapter": own["adapter"], "settings": own.get("settings", {})}
             cell |= own.get("cell", {}) | own.get(data, {}) | chosen
-            cell["settings"] = {**plan["data"][data]["settings"], **cell["settings"]}
+            known = {field.name for field in dataclasses.fields(SYSTEMS[cell["adapter"]])}
+            shared = {name: value for name, value in plan["data"][data]["settings"].items() if name in known}
+            cell["settings"] = {**shared, **cell["settings"]}
             for seed in range(block.get("seeds", 1)):
                 found.append(cell | {"seed": seed})
     return found
@@ -110,8 +113,7 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     folder, split_file = prepare(out, plan, cell["data"])
     began, cpu = time.monotonic(), time.process_time()
     torch.manual_seed(cell["seed"])
-    settings = {key: tuple(value) if isinstance(value, list) else value for key, value in cell["settings"].items()}
-    config = SYSTEMS[cell["adapter"]](**settings)
+    config = SYSTEMS[cell["adapter"]](**settings_of(cell))
     weights = plan["weights"].get(cell["backbone"], True)
     like = {"frames": cell["frames"], "image_size": cell.get("image_size"), "pretrained": weights}
     encoder = d2st.adapt(cell["backbone"], config, **like)
@@ -134,16 +136,42 @@ def run(out: Path, plan: dict, cell: dict) -> dict:
     return result
 
 
+class AllOfIt(nn.Module):
+    """Stand for the layers behind the frozen ones where a system leaves none, so that what is kept are the crops."""
+
+    cut = "the pixels"
+
+    def __init__(self, encoder: d2st.VideoEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.map_shape = (3, *encoder.image_size)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.encoder(maps.float())
+
+    def features_and_maps(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        return self.encoder.features_and_maps(maps.float())
+
+    def prefix(self, frames: Tensor) -> Tensor:
+        return frames
+
+
+def settings_of(cell: dict) -> dict:
+    """Give the settings of a cell's system as its config takes them."""
+    return {key: tuple(value) if isinstance(value, list) else value for key, value in cell["settings"].items()}
+
+
 def material(
     encoder: d2st.VideoEncoder, clips: ClipSet, cell: dict, folder: Path
-) -> tuple[Suffix | None, ClipSet, ClipTransform]:
+) -> tuple[Suffix | AllOfIt | None, ClipSet, ClipTransform]:
     """Give what a training draws from: maps of some crops of each clip with the layers that follow, or, with crops 0,
     the clips themselves, of which every episode crops anew.
     """
     augmentation = {"transforms": "plain", "flip": False, "jitter": 0.0}
     if not cell["crops"]:
         return None, clips, encoder.transform(train=True, **augmentation)
-    suffix, compute = split_encoder(encoder), ComputeOptions(workers=0, precision=precision_of(cell))
+    suffix = AllOfIt(encoder) if cell.get("kept") == "pixels" else split_encoder(encoder)
+    compute = ComputeOptions(workers=0, precision=precision_of(cell))
     maps = PrefixMaps(suffix, clips, cell["crops"], augmentation, folder, 20, compute)
     maps.prepare(launch(torch.device("cpu")))
     return suffix, maps.clips, as_it_is
