@@ -1,10 +1,12 @@
 """Mixed precision rounds what is computed with, not the video."""
 
+import pytest
 import torch
 from families import BACKBONES, FRAMES, SIZE, clips
 from torch import nn
 
 import d2st
+from d2st.layers.convolution import Conv3d
 from d2st.utils.distributed import launch, mixed_precision
 
 
@@ -48,3 +50,27 @@ def test_framesets_with_antialiasing_train_in_mixed_precision_on_a_cpu():
     fabric.backward(features.square().mean())
     gradients = [p.grad for p in encoder.trainable_parameters() if p.grad is not None]
     assert gradients and all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize(("frames", "kernel"), [(1, 3), (2, 3), (3, 5), (4, 5), (8, 3)])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_convolutions_of_clips_shorter_than_the_kernel_are_right(frames, kernel, channels_last):
+    torch.manual_seed(0)
+    conv = Conv3d(16, 16, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
+    x = torch.randn(4, 16, frames, 50, 1)
+    if channels_last:
+        x = torch.randn(4, frames, 50, 1, 16).movedim(-1, 1)
+
+    def passed(lower):
+        del [torch.full((size,), torch.nan) for size in (100, 1000, 10_000, 100_000) for _ in range(20)][:]
+        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+            y = conv(x)
+        [gradient] = torch.autograd.grad(y.float().square().sum(), conv.weight)
+        return y.dtype, y.detach().float(), gradient
+
+    exact, output, gradient = passed(False)
+    for _ in range(3):
+        rounded, near, own = passed(True)
+        assert (exact, rounded) == (torch.float32, torch.bfloat16)
+        torch.testing.assert_close(near, output, rtol=0.02, atol=0.02)
+        assert (own - gradient).norm() < 0.02 * gradient.norm()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ..backbones.features import FrameFeatures, MaplessFeatures, block_tokens
 from ..backbones.sites import Backbone
 from ..errors import D2STError
+from ..layers.convolution import Conv3d
 from ..utils.config import option
 from ..utils.limits import DEPTH, FRAMES, WIDTH
 from .base import AdapterConfig, patch_size
@@ -102,7 +103,7 @@ class DiSTFrameFeatures(MaplessFeatures):
         site, sparse, width = backbone.sites[0], frames // config.stride, config.width
         super().__init__(config.out_features or _CLIP_WIDTH.get(site.channels, site.channels))
         self.frames, self.stride, self.prefix = frames, config.stride, site.prefix
-        self.stem = nn.Conv3d(
+        self.stem = Conv3d(
             3,
             config.temporal_width,
             (config.stem_frames, *patch),

@@ -7,6 +7,7 @@ with T = stride * t dense frames.
 import torch
 from torch import Tensor, nn
 
+from ..layers.convolution import Conv3d
 from ..layers.tokens import join, split
 
 
@@ -21,8 +22,8 @@ class TemporalNet(nn.Module):
     def __init__(self, channels: int, kernel: int = 3):
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.conv_time = nn.Conv3d(channels, channels, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
-        self.conv_space = nn.Conv3d(channels, channels, (1, kernel, kernel), padding=(0, kernel // 2, kernel // 2))
+        self.conv_time = Conv3d(channels, channels, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
+        self.conv_space = Conv3d(channels, channels, (1, kernel, kernel), padding=(0, kernel // 2, kernel // 2))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Ct, T, H, W) -> (B, Ct, T, H, W)."""
@@ -36,7 +37,7 @@ class ToIntegration(nn.Module):
     def __init__(self, temporal: int, channels: int, frames: int, stride: int):
         super().__init__()
         self.class_tokens = nn.Parameter(torch.zeros(frames, channels))
-        self.fuse = nn.Conv3d(temporal, channels, (stride, 1, 1), stride=(stride, 1, 1))
+        self.fuse = Conv3d(temporal, channels, (stride, 1, 1), stride=(stride, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, Ct, T, H, W) -> (B, t, N, Ci)."""
@@ -65,7 +66,7 @@ class Integration(nn.Module):
         self.fc1, self.fc2 = nn.Linear(channels, channels), nn.Linear(channels, channels)
         width = channels // 4
         self.reduce, self.expand = nn.Linear(channels, width), nn.Linear(width, channels)
-        self.conv = nn.Conv3d(width, width, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
+        self.conv = Conv3d(width, width, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
 
     def forward(self, u: Tensor) -> Tensor:
         """(B, t, N, Ci) -> (B, t, N, Ci)."""

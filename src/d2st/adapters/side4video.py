@@ -15,6 +15,7 @@ from ..backbones.features import FrameFeatures, block_tokens
 from ..backbones.sites import Backbone
 from ..errors import D2STError
 from ..layers.attention import attend
+from ..layers.convolution import Conv3d
 from ..layers.depthwise import DepthwiseConv3d
 from ..utils.config import option
 from .base import AdapterConfig, patch_size
@@ -98,7 +99,7 @@ class Side4VideoFrameFeatures(FrameFeatures):
         site, width = backbone.sites[0], config.width
         super().__init__(width, map_channels=width)
         self.prefix = site.prefix
-        self.stem = nn.Conv3d(
+        self.stem = Conv3d(
             3,
             width,
             (config.stem_frames, *patch),
