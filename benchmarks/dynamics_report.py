@@ -84,6 +84,25 @@ def table(report: Report, results: list[dict], part: str, column: str) -> None:
     report.table(header[:-2], rows)
 
 
+def heads_table(report: Report, results: list[dict]) -> None:
+    """Add a table of the heads of one system, and of those that match what it learned with another head."""
+    accuracies: dict[str, dict[int, dict]] = defaultdict(dict)
+    for result in results:
+        cell = result["cell"]
+        accuracies[cell["head"]][cell["seed"]] = result["test"]
+        for other in cell.get("also", ()):
+            accuracies[f"{other}, trained with {cell['head']}"][cell["seed"]] = result["test"][other]
+    rows = []
+    for head, own in accuracies.items():
+        row = [head, *(percent([found[shot] for found in own.values()]) for shot in SHOTS)]
+        beside = accuracies.get("bi-mhm", {}) if head != "bi-mhm" else {}
+        for shot in SHOTS:
+            pairs = [own[seed][shot] - beside[seed][shot] for seed in own.keys() & beside.keys()]
+            row.append(percent(pairs) if pairs else "")
+        rows.append([*row, str(len(own))])
+    report.table(["head", *SHOTS, *(f"less Bi-MHM, {shot}" for shot in SHOTS), "seeds"], rows)
+
+
 def curves(results: list[dict], episodes: int) -> Figure:
     """Draw training accuracy over the episodes, a line a training."""
     figure = Figure(figsize=(7, 3.6), layout="constrained")
@@ -143,6 +162,12 @@ def main() -> None:
             report.heading(", ".join([study, *place]))
             part = "test" if all("test" in result for result in own) else "val"
             table(report, own, part, next(iter(axes), "episodes"))
+        tested = [result for result in results if "test" in result and result["cell"]["system"] == OURS]
+        for data in dict.fromkeys(result["cell"]["data"] for result in tested):
+            own = [result for result in tested if result["cell"]["data"] == data]
+            if len({result["cell"]["head"] for result in own}) > 1:
+                report.heading(f"{study}, {data}, heads with {NAMES[OURS]}")
+                heads_table(report, own)
     print(report)
     if options.json:
         write_json(options.json, kept)

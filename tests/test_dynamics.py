@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import dynamics
+import dynamics_report
 import numpy as np
 import pytest
 import small
@@ -74,3 +75,19 @@ def test_a_cell_is_trained_and_tested(place, tmp_path, backbone, system, more):
     assert ("prototype" in result["test"]) == ("also" in cell)
     assert [file.suffix for file in (tmp_path / "maps").glob("prefix*s")] == [".maps"] * (cell["crops"] > 0)
     assert dynamics.run_one(tmp_path, plan, cell) == f"{file.stem} is done"
+
+
+def test_the_report_makes_tables_of_published_cells(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cells").mkdir()
+    kept = [cell for study in ("heads", "real") for cell in map(dynamics.name_of, CELLS[study]) if cell in PUBLISHED]
+    for name in kept:
+        (tmp_path / "cells" / f"{name}.json").write_text(json.dumps(PUBLISHED[name]))
+    again = tmp_path / "again.json"
+    monkeypatch.setattr("sys.argv", ["dynamics_report.py", "--out", str(tmp_path), "--json", str(again)])
+    dynamics_report.main()
+    assert json.loads(again.read_text()) == {name: PUBLISHED[name] for name in kept}
+    said = capsys.readouterr().out
+    page = (Path(__file__).parents[1] / "docs/why-late.md").read_text("utf-8")
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| DST-Adapter | 76.1 ± 10.4 |")]
+    assert rows and all(figure in page for row in rows for figure in row[1:3])
+    assert "## heads, motions, heads with d2st-local (ours)" in said and "| otam | 88.9 ± 5.4 | 94.8 ± 3.8 |" in said

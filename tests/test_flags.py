@@ -7,7 +7,7 @@ import random
 import pytest
 import yaml
 
-from d2st import D2STConfig, D2STError, NoneConfig, STConfig, heads
+from d2st import D2STConfig, D2STError, D2STLocalConfig, NoneConfig, STConfig, heads
 from d2st.classifiers.video import is_classifier
 from d2st.commands.parser import asks_for_classifier, parse
 from d2st.commands.print_config import config_text
@@ -205,8 +205,8 @@ def test_flags_override_files_wherever_they_stand(written):
 
 def test_the_default_system_named_keeps_what_a_file_says_of_it(written):
     file = written("adapter: {ratio: 0.5}\nhead: {cosine: eps}\ndata: x\n")
-    config = read("train", "--config", file, "--adapter", "d2st", "--head", "bi-mhm")
-    assert config.adapter == D2STConfig(ratio=0.5) and config.head == HeadSpec("bi-mhm", {"cosine": "eps"})
+    config = read("train", "--config", file, "--adapter", "d2st-local", "--head", "bi-mhm")
+    assert config.adapter == D2STLocalConfig(ratio=0.5) and config.head == HeadSpec("bi-mhm", {"cosine": "eps"})
 
 
 def test_files_and_flags_say_whether_it_is_a_classifier(written, tmp_path):

@@ -43,13 +43,14 @@ def test_the_adapter_learns_and_the_backbone_stays(small, tmp_path) -> None:
     encoder = d2st.load(tmp_path / "best", weights=small / "weights.safetensors")
     assert all(torch.equal(encoder.backbone.state_dict()[name], frozen[name]) for name in frozen if "fc" not in name)
     assert any(tensor.abs().max() > 0 for name, tensor in encoder.adapter_state_dict().items() if ".up." in name)
-    assert json.loads((tmp_path / "config.json").read_text())["adapter"]["name"] == "d2st"
+    assert json.loads((tmp_path / "config.json").read_text())["adapter"]["name"] == "d2st-local"
     assert list((tmp_path / "tensorboard").glob("events.*"))
     assert json.loads((tmp_path / "train.json").read_text())["episodes"] == 40
 
 
 @pytest.mark.parametrize("how", ["adapter", "run"])
 def test_offsets_that_have_a_share_of_the_learning_rate_move_less(small, tmp_path, how) -> None:
+    published = {"adapter": d2st.D2STConfig()}
     asked = {"adapter": d2st.D2STConfig(offset_lr=0.01)} if how == "adapter" else {"lr_shares": (".points.=0.01",)}
 
     def moved(name, **more) -> tuple[float, float]:
@@ -62,7 +63,7 @@ def test_offsets_that_have_a_share_of_the_learning_rate_move_less(small, tmp_pat
         offsets = [key for key in far if ".points." in key]
         return max(far[key] for key in offsets), max(far[key] for key in far.keys() - offsets)
 
-    plain, shared = moved("plain"), moved("shared", **asked)
+    plain, shared = moved("plain", **published), moved("shared", **published | asked)
     assert 0 < shared[0] < 0.05 * plain[0]
     assert 0.5 < shared[1] / plain[1] < 2
 
@@ -71,7 +72,8 @@ def test_gradient_scale_is_undone_by_adam_but_for_weight_decay(small, tmp_path) 
     """The released code's 1e-3 on four times the mean gradient is 2.5e-4 on the mean, up to Adam's epsilon."""
 
     def weights(name, **more):
-        train(config(small, tmp_path / name, validate_every=0, lr=1e-3, no_decay=(), **more))
+        adapter = d2st.D2STConfig()
+        train(config(small, tmp_path / name, adapter=adapter, validate_every=0, lr=1e-3, no_decay=(), **more))
         tensors = load_file(tmp_path / name / "final" / "adapter_model.safetensors")
         return torch.cat([tensor.flatten() for key, tensor in tensors.items() if key.endswith("down.weight")])
 

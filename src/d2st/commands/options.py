@@ -43,7 +43,10 @@ class TrainConfig(
         help="split file with the class names of train, val and test, or a benchmark's name; the test classes are "
         "never read",
     )
-    adapter: "AdapterConfig" = option(help="adapter that is trained", factory=partial(default_adapter, "d2st"))
+    adapter: "AdapterConfig" = option(
+        help="adapter that is trained; d2st is the published form of d2st-local",
+        factory=partial(default_adapter, "d2st-local"),
+    )
     adapter_path: str | None = reuse(
         ModelOptions, "adapter_path", help="folder of a trained adapter to start from, with its head"
     )
