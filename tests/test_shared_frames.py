@@ -134,10 +134,11 @@ def compiled(blocks):
         lambda: classifier(config=d2st.AIMConfig()),
         lambda: classifier(config=d2st.DiSTConfig()),
         lambda: classifier(config=d2st.NoneConfig(), head="molo"),
+        lambda: classifier("resnet-basic", d2st.D2STConfig(ratio=0.5, **LATE), head=HeadSpec("sloshnet", {"width": 8})),
         lambda: compiled(blocks=True),
         lambda: compiled(blocks=False),
     ],
-    ids=["embedding", "aim", "dist", "maps", "compiled blocks", "compiled"],
+    ids=["embedding", "aim", "dist", "maps", "stages", "compiled blocks", "compiled"],
 )
 def test_what_has_no_prefix_goes_the_ordinary_way(build):
     assert isinstance(watching.windows_encoder(build()), WholeWindows)

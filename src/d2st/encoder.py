@@ -16,12 +16,13 @@ from .adapters import SYSTEMS, AdapterConfig, D2STConfig
 from .backbones import build as backbones
 from .backbones.build import ImageSize
 from .backbones.compiled import compile_blocks, leave_blocks
+from .backbones.features import FrameFeatures, features_and_stages
 from .backbones.fingerprint import difference
 from .backbones.halves import round_weights
 from .backbones.hooks import ClipShape, carries_adapters, insert, remove
 from .backbones.merge import Merged, find_foldable, merge
 from .backbones.restore import Snapshot, unchanged_on_error
-from .backbones.sites import Backbone, inspect
+from .backbones.sites import Backbone, Site, inspect, quarters
 from .data.clip_reading import ClipReading, Transforms
 from .data.preprocessing import Preprocessing
 from .data.transforms import ClipTransform
@@ -210,6 +211,7 @@ class VideoEncoder(nn.Module, HubModel):
         if not config.tunes_backbone:
             lean(self.backbone)
         self.num_features, self.map_channels = self.passage.num_features, self.passage.map_channels
+        self._stages = quarters(backbone.sites) if type(self.passage) is FrameFeatures else ()
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter
             insert(self.backbone, insertion, self.clip)
@@ -261,6 +263,43 @@ class VideoEncoder(nn.Module, HubModel):
             features_and_maps = self.passage.features_and_maps(self.backbone, images, video.to(images.dtype))
             self.clip.done()
         return features_and_maps
+
+    def features_and_stages(self, video: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Encode clips to features and the maps of four stages on the way to them, in one pass.
+
+        A CNN has four stages (or more, of which four are taken); of a ViT's blocks it is the last of each quarter,
+        before its last norm. Maps are what comes out of the adapter, where one stands there.
+
+        Args:
+            video: (B, T, 3, H, W), as for :meth:`forward`.
+
+        Returns:
+            (B, T, D) features, the same as :meth:`forward` gives, and four maps (B, T, C_i, h_i, w_i).
+
+        Raises:
+            D2STError: as for :meth:`forward`; or an adapter system that reads features of its own, or a backbone with
+                fewer stages.
+        """
+        paths = [stage.module for stage in self.stages]
+        with self.clip.turn(), self.halved(video):
+            features, maps = features_and_stages(self.backbone, self.images(video), paths)
+            self.clip.done()
+        return features, maps
+
+    @property
+    def stages(self) -> tuple[Site, ...]:
+        """Return the four places of :meth:`features_and_stages`.
+
+        Raises:
+            D2STError: an adapter system that reads features of its own, or a backbone with fewer stages.
+        """
+        if not self._stages:
+            raise D2STError(
+                f"This {type(self.backbone).__name__} with the adapter '{self.config.name}' has no four stages for a "
+                f"head that looks at them (sloshnet). Take a ResNet, another CNN or a ViT, and an adapter that leaves "
+                f"the backbone's features as they are, such as d2st."
+            )
+        return self._stages
 
     def images(self, video: Tensor) -> Tensor:
         """Pick the images that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W), and tell the hooks."""

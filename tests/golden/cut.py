@@ -37,6 +37,8 @@ NAMES = (
     "zeroi2v/block_nt2_f64",
     "zeroi2v/encoder_w48_f32",
     "zeroi2v/shift_long_c48_div12_f32",
+    "sloshnet/sloshnet_c12_5w1s_train",
+    "sloshnet/sloshnet_c1_5w3s",
     "strm_c2_5w1s",
     "strm_c23_5w3s",
     "team/5w3s_f64",

@@ -1,5 +1,9 @@
 """Show a backbone the frames of clips, and read features and maps from it."""
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+from threading import get_ident
+
 import torch
 from torch import Tensor, nn
 
@@ -65,6 +69,33 @@ class MaplessFeatures(FrameFeatures):
             f"maps (molo, strm, ta2n, ts-dcm) take an adapter that leaves the backbone's features as they are, such "
             f"as d2st."
         )
+
+
+def features_and_stages(model: nn.Module, images: Tensor, modules: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """Read features, and what some modules give on the way to them, with the adapters that stand there.
+
+    Args:
+        model: the backbone, with its adapters hooked in.
+        images: (B, T, 3, H, W).
+        modules: paths of stages or blocks.
+
+    Returns:
+        (B, T, D) features, and of each module (B, T, C, h, w), see :func:`as_maps`.
+    """
+    found: dict[str, Tensor] = {}
+    thread, size = get_ident(), tuple(images.shape[-2:])
+
+    def keep(path: str, output: Tensor) -> None:
+        if get_ident() == thread:
+            found[path] = output
+
+    with ExitStack() as hooks:  # behind those of the adapters, which were there before
+        for path in modules:
+            module = model.get_submodule(path)
+            hooks.enter_context(module.register_forward_hook(lambda _, given, output, path=path: keep(path, output)))
+        features = model.forward_head(model.forward_features(images.flatten(0, 1)), pre_logits=True)
+    maps = [as_maps(model, found[path], size).unflatten(0, images.shape[:2]) for path in modules]
+    return features.unflatten(0, images.shape[:2]), maps
 
 
 def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:

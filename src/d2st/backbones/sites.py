@@ -1,5 +1,6 @@
 """Find where a timm model can be adapted, and how its feature maps are laid out there."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -115,6 +116,15 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     except D2STError:  # only heads that need maps mind
         map_channels = None
     return Backbone(model, sites, image_size, feature.shape[1], map_channels)
+
+
+def quarters(sites: Sequence[Site]) -> tuple[Site, ...]:
+    """Pick the four places of a backbone's four parts: its stages, or every fourth part of its blocks.
+
+    Returns:
+        The last site of each part; none where there are fewer than four.
+    """
+    return tuple(sites[len(sites) * part // 4 - 1] for part in range(1, 5)) if len(sites) > 3 else ()
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:

@@ -49,6 +49,8 @@ def create_head(
     if encoder is not None:
         facts["frames"] = frames or encoder.frames
         facts["features"] = encoder.map_channels if heads.HEADS[name].needs_maps else encoder.num_features
+        if heads.HEADS[name].needs_stages:
+            facts["channels"], facts["scales"] = describe_stages(name, encoder)
         if "joint" in known:
             projection = visual_projection(encoder, weights)
     if projection is not None:
@@ -58,6 +60,23 @@ def create_head(
     if projection is not None:
         head.projection.set(projection)
     return head
+
+
+def describe_stages(name: str, encoder: VideoEncoder) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the channels of an encoder's four stages, and how many times as high and wide as the last their maps are.
+
+    Raises:
+        D2STError: the encoder has no four stages, or their maps are no whole number of times as large.
+    """
+    grids = [site.grid for site in encoder.stages]
+    scales = tuple(grid[0] // grids[-1][0] for grid in grids)
+    if any(grid != tuple(scale * side for side in grids[-1]) for grid, scale in zip(grids, scales, strict=True)):
+        raise D2STError(
+            f"The head '{name}' looks at four stages, whose maps must be whole times as large as the last one's; those "
+            f"of this {type(encoder.backbone).__name__} are {', '.join(f'{h}x{w}' for h, w in grids)}. Give frames "
+            f"whose sides are multiples of 32 pixels."
+        )
+    return tuple(site.channels for site in encoder.stages), scales
 
 
 def load_or_create_head(

@@ -45,6 +45,7 @@ HEADS = (
     "product",
     "prototype",
     "ridge",
+    "sloshnet",
     "strm",
     "ta2n",
     "team",

@@ -122,14 +122,20 @@ def encode_batch(encoder: VideoEncoder | Suffix | NoSuffix, video: Tensor, heads
     Args:
         encoder: on the clips' device; or its part behind the first adapter.
         video: normalized; or what that part takes, (B, T, ...).
-        heads: that embed maps.
+        heads: that embed maps; where they look at four stages, ``encoder`` is whole.
 
     Returns:
         (B, T, D) frame features, then for each head (B, T', D').
     """
     if not heads:
         return [encoder(video).float()]
-    features, maps = encoder.features_and_maps(video)  # (B, T, D), (B, T, D', H, W)
+    passes = {}  # one for the heads that look at the last map, and another for those that look at four
+    for stages in {head.needs_stages for head in heads}:
+        passes[stages] = encoder.features_and_stages(video) if stages else encoder.features_and_maps(video)
     with torch.autocast(video.device.type, enabled=False):  # as in training
-        features, maps = features.float(), maps.float()
-        return [features, *(head.embed(head.clips_of(features, maps)) for head in heads)]
+        found = [next(iter(passes.values()))[0].float()]  # (B, T, D)
+        for head in heads:
+            features, maps = passes[head.needs_stages]
+            maps = [map.float() for map in maps] if head.needs_stages else maps.float()
+            found.append(head.embed(head.clips_of(features.float(), maps)))
+        return found

@@ -31,6 +31,7 @@ from .phases import Phases
 from .product import Product
 from .prototype import Prototype
 from .ridge import Ridge
+from .sloshnet import SloshNet
 from .strm import STRM
 from .ta2n import TA2N
 from .team import TEAM
@@ -49,6 +50,7 @@ HEADS: dict[str, type[Head]] = {
     "product": Product,
     "prototype": Prototype,
     "ridge": Ridge,
+    "sloshnet": SloshNet,
     "strm": STRM,
     "ta2n": TA2N,
     "team": TEAM,
@@ -154,6 +156,7 @@ __all__ = [
     "Product",
     "Prototype",
     "Ridge",
+    "SloshNet",
     "TextConfig",
     "ZeroShot",
     "bi_mhm",

@@ -3,7 +3,7 @@
 A head is a :class:`Head`. It defines ``match``, and where it has them a per-clip stage ``embed`` and a ``loss`` of its
 own. What it needs of others it says in two places, and nowhere else:
 
-- class flags (``needs_maps``, ``needs_text``, ``needs_phases``, ``needs_video``, ``mixes_names``,
+- class flags (``needs_maps``, ``needs_stages``, ``needs_text``, ``needs_phases``, ``needs_video``, ``mixes_names``,
   ``frame_pairs``), see :class:`Head`;
 - names of its constructor's options: those in :data:`FILLED` follow from the encoder, the clips and the training part.
   Whoever builds a head for an encoder fills them in, users do not type them, and listings of options leave them out.
@@ -12,7 +12,7 @@ A head of options ``joint`` or with ``needs_text`` has an attribute ``projection
 :class:`~d2st.heads.zero_shot.JointProjection`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -30,6 +30,8 @@ FILLED = {
     "frames": "T of a clip",
     "classes": "number of training classes; absent where the head is not trained",
     "joint": "width of CLIP's joint space, where the encoder's features are not in it",
+    "channels": "of the four stages' maps, where the head needs those",
+    "scales": "how many times higher and wider than the last stage's map each stage's is",
 }
 
 
@@ -108,6 +110,7 @@ class Head(nn.Module):
     Attributes:
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D), or as what
             ``clips_of`` makes of both.
+        needs_stages: with ``needs_maps``: the maps are those of four stages, a list, of which ``clips_of`` makes one.
         needs_text: ``match`` wants the features of the class names.
         needs_phases: with ``needs_text``: the names are told in ordered phases, and M texts a class are the spans of
             them (``d2st.heads.phases.spans``), so that text is (..., way, M, D').
@@ -123,6 +126,7 @@ class Head(nn.Module):
     """
 
     needs_maps: ClassVar[bool] = False
+    needs_stages: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
     needs_phases: ClassVar[bool] = False
     mixes_names: ClassVar[bool] = False
@@ -148,12 +152,12 @@ class Head(nn.Module):
         """
         return (support + queries) * clip.nbytes
 
-    def clips_of(self, features: Tensor, maps: Tensor) -> Tensor:
+    def clips_of(self, features: Tensor, maps: Tensor | Sequence[Tensor]) -> Tensor:
         """Make what ``embed`` takes of what an encoder gives, where ``needs_maps``; here it is the maps.
 
         Args:
             features: (..., T, D) of the frames.
-            maps: (..., T, D', H, W) that they were pooled from.
+            maps: (..., T, D', H, W) that they were pooled from; where ``needs_stages`` four, of every stage.
 
         Returns:
             (..., T, D', H, W), or what else a head makes of both.

@@ -85,7 +85,8 @@ def watch(
 def windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFrames":
     """Choose how windows are encoded."""
     suffix = split_for_inference(classifier.encoder)
-    if suffix is None or (classifier.head.needs_maps and isinstance(suffix, NoSuffix)):  # which has features alone
+    head = classifier.head
+    if suffix is None or head.needs_stages or (head.needs_maps and isinstance(suffix, NoSuffix)):  # what it lacks
         return WholeWindows(classifier)
     return SharedFrames(classifier, suffix)
 

@@ -44,7 +44,7 @@ class EpisodicLoss(nn.Module):
         suffix: of the encoder, where clips come as maps of what lies before the first adapter.
 
     Raises:
-        D2STError: a head that takes the frames of clips themselves, with a suffix.
+        D2STError: a head that takes the frames of clips themselves, or maps of several stages, with a suffix.
     """
 
     def __init__(
@@ -66,6 +66,11 @@ class EpisodicLoss(nn.Module):
                 f"The head '{head.spec.name}' takes the frames themselves, which prefix_crops does not keep; train "
                 f"without it (prefix_crops 0), or choose a head that does without them, such as bi-mhm, or molo with "
                 f"reconstruction_weight 0."
+            )
+        if suffix is not None and head.needs_stages:
+            raise D2STError(
+                f"The head '{head.spec.name}' takes maps of four stages, of which prefix_crops keeps one; train "
+                f"without it (prefix_crops 0), or choose a head that takes features or the last map."
             )
         self.encoder = encoder
         self.suffix = suffix
@@ -91,7 +96,8 @@ class EpisodicLoss(nn.Module):
         """
         encode = self.encoder if self.suffix is None else self.suffix
         if self.head.needs_maps:
-            features, maps = encode.features_and_maps(video)  # (S + Q, T, D), (S + Q, T, D', H, W)
+            read = encode.features_and_stages if self.head.needs_stages else encode.features_and_maps
+            features, maps = read(video)  # (S + Q, T, D), (S + Q, T, D', H, W), or four of the latter
             clips = self.head.clips_of(features, maps)
         else:
             features = clips = encode(video)  # (S + Q, T, D)
