@@ -44,7 +44,7 @@ class TrainConfig(
         "never read",
     )
     adapter: "AdapterConfig" = option(
-        help="adapter that is trained; d2st is the published form of d2st-local",
+        help="adapter that is trained (d2st is as published, d2st-local has settings of ours)",
         factory=partial(default_adapter, "d2st-local"),
     )
     adapter_path: str | None = reuse(
