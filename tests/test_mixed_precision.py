@@ -1,5 +1,7 @@
 """Mixed precision rounds what is computed with, not the video."""
 
+import copy
+
 import pytest
 import torch
 from families import BACKBONES, FRAMES, SIZE, clips
@@ -7,6 +9,7 @@ from torch import nn
 
 import d2st
 from d2st.layers.convolution import Conv3d
+from d2st.layers.depthwise import DepthwiseConv3d
 from d2st.utils.distributed import launch, mixed_precision
 
 
@@ -54,23 +57,28 @@ def test_framesets_with_antialiasing_train_in_mixed_precision_on_a_cpu():
 
 @pytest.mark.parametrize(("frames", "kernel"), [(1, 3), (2, 3), (3, 5), (4, 5), (8, 3)])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_convolutions_of_clips_shorter_than_the_kernel_are_right(frames, kernel, channels_last):
+@pytest.mark.parametrize("made", [Conv3d, DepthwiseConv3d])
+def test_convolutions_of_clips_shorter_than_the_kernel_are_right_in_half_precision(frames, kernel, channels_last, made):
     torch.manual_seed(0)
-    conv = Conv3d(16, 16, (kernel, 1, 1), padding=(kernel // 2, 0, 0))
-    x = torch.randn(4, 16, frames, 50, 1)
+    shape = {"kernel_size": (kernel, 1, 1)} if made is Conv3d else {"kernel": (kernel, 1, 1)}
+    conv = made(*([16, 16] if made is Conv3d else [16]), **shape, padding=(kernel // 2, 0, 0))
+    half = copy.deepcopy(conv).bfloat16()
+    conv.load_state_dict(half.state_dict())
+    x = torch.randn(4, 16, frames, 50, 1).bfloat16().float()
     if channels_last:
-        x = torch.randn(4, frames, 50, 1, 16).movedim(-1, 1)
+        x = x.to(memory_format=torch.channels_last_3d)
 
-    def passed(lower):
+    def passed(conv, x, autocast):
         del [torch.full((size,), torch.nan) for size in (100, 1000, 10_000, 100_000) for _ in range(20)][:]
-        with torch.autocast("cpu", torch.bfloat16, enabled=lower):
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
             y = conv(x)
         [gradient] = torch.autograd.grad(y.float().square().sum(), conv.weight)
-        return y.dtype, y.detach().float(), gradient
+        return y, gradient.float()
 
-    exact, output, gradient = passed(False)
-    for _ in range(3):
-        rounded, near, own = passed(True)
-        assert (exact, rounded) == (torch.float32, torch.bfloat16)
-        torch.testing.assert_close(near, output, rtol=0.02, atol=0.02)
-        assert (own - gradient).norm() < 0.02 * gradient.norm()
+    output, gradient = passed(conv, x, False)
+    for inputs in ((conv, x, True), (half, x.bfloat16(), False), (conv, x.bfloat16(), True)):
+        for _ in range(3):
+            near, own = passed(*inputs)
+            assert near.dtype == torch.bfloat16 or made is DepthwiseConv3d
+            torch.testing.assert_close(near.float(), output, rtol=0.02, atol=0.02)
+            assert (own - gradient).norm() < 0.02 * gradient.norm()

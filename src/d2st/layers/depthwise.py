@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from .convolution import convolve_short, is_short
+
 Triple = tuple[int, int, int]
 
 
@@ -26,6 +28,6 @@ class DepthwiseConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) -> (B, C, n_t, n_h, n_w)."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
-            return super().forward(x)
+            return convolve_short(self, x) if is_short(self, x) else super().forward(x)
         with torch.autocast("cpu", enabled=False):
-            return super().forward(x.to(self.weight.dtype)).to(x.dtype)
+            return self.forward(x.to(self.weight.dtype)).to(x.dtype)
