@@ -237,7 +237,7 @@ def test_it_begins_nearly_as_a_comparison_of_pooled_frames():
     maps = draw(3, 4, WIDTH, SIDE, SIDE)
     torch.testing.assert_close(head.warp(maps.transpose(1, 2)), torch.tensor([[math.tanh(2), 0.0]] * 3).double())
     assert not head.offsets(draw(2, ta2n.HIDDEN, 4, SIDE, SIDE)).any()
-    embedded = head.embed(maps).view_as(maps)
+    embedded = head.embed(maps).unflatten(-1, (WIDTH + 2 * ta2n.HIDDEN, SIDE, SIDE))[..., :WIDTH, :, :]
     assert (embedded - maps).abs().max() < 0.1 * maps.abs().max()
     assert not torch.equal(head.train().embed(maps), head.embed(maps)), "drop-out"
     bound = 1 / math.sqrt(2 * WIDTH * 27)  # one convolution of both maps, side by side
@@ -265,13 +265,13 @@ def test_windows_weigh_what_they_cover():
 
 
 def test_evaluation_plans_for_pairs():
-    clip = torch.zeros(8, WIDTH * SIDE**2)
-    of_pair = 8 * (3 * 128 * SIDE**2 + 12 * WIDTH) * 4
+    clip = small().embed(draw(8, WIDTH, SIDE, SIDE)).float()
+    of_pair = 8 * (3 * 128 * SIDE**2 + 27 * 128 + 12 * WIDTH) * 4
     assert small().episode_bytes(clip, 25, 10, 5) == 35 * clip.nbytes + 50 * of_pair
 
 
 def test_no_pair_has_a_map_of_all_channels():
-    """The largest tensor of 30 pairs has 3 x 3 cells of each."""
+    """The largest tensor of 30 pairs that a layer sees has the 128 channels of what is convolved."""
     sizes = []
 
     def count(module, inputs, output):
@@ -282,7 +282,7 @@ def test_no_pair_has_a_map_of_all_channels():
         module.register_forward_hook(count)
     with torch.no_grad():
         head(torch.randn(6, 4, 512, 6, 6), torch.arange(6), torch.randn(5, 4, 512, 6, 6))
-    assert max(sizes) == 30 * 4 * 512 * 9
+    assert max(sizes) == 30 * 4 * ta2n.HIDDEN * 6 * 6
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,9 @@ def test_maps_that_do_not_fit_are_refused_with_a_sentence(shape, said):
 def test_other_refusals_are_sentences():
     support, query, labels = draw(2, 4, WIDTH, SIDE, SIDE), draw(1, 5, WIDTH, SIDE, SIDE), torch.tensor([0, 1])
     with pytest.raises(D2STError, match=r"4 frames of 150 numbers and the queries 5 of 150\. Sample all clips alike"):
-        small()(support, labels, query)
+        small(shots="first")(support, labels, query)
+    with pytest.raises(D2STError, match=r"these clips have 150 numbers a frame\. What an earlier d2st kept"):
+        small().match(support.flatten(-3), labels, support.flatten(-3))
     with pytest.raises(D2STError, match="one label for each of the S clips"):
         small(shots="first")(support, labels[:1], support)
     with pytest.raises(D2STError, match="shots='mean' must be 'prototype' or 'first'"):
@@ -344,3 +346,24 @@ def test_a_checkpoint_of_the_release_goes_into_encoder_and_head(prefix):
     del state["align.secondstage.mvnet.0.weight"]
     with pytest.raises(D2STError, match=r"missing keys \['offsets.of_class.weight', 'offsets.of_query.weight'\]"):
         d2st.official.load(head, state, "ta2n")
+
+
+@pytest.mark.parametrize("grid", [(2, 2), (4, 5), (7, 7)])
+def test_frames_are_convolved_as_the_maps_that_they_fill(grid):
+    conv, frames = torch.nn.Conv3d(6, 5, 3, padding=1).double(), draw(2, 4, 6)
+    weights = draw(2, 3, 4, seed=2)
+    maps = (weights @ frames)[..., None, None].expand(2, 3, 6, *grid)
+    expected = F.conv3d(maps.transpose(1, 2), conv.weight, padding=1)
+    torch.testing.assert_close(ta2n.convolve_frames(conv, frames, weights, grid), expected)
+
+
+def test_training_and_test_give_the_same_logits():
+    """In training maps are convolved for what they are, in a test for both."""
+    head = small()
+    support, query, labels = (
+        draw(3, 4, WIDTH, SIDE, SIDE),
+        draw(2, 4, WIDTH, SIDE, SIDE, seed=2),
+        torch.tensor([1, 0, 2]),
+    )
+    _, logits = head.loss(heads.EncodedEpisode(support, labels, query, torch.tensor([0, 1]), torch.arange(3)))
+    torch.testing.assert_close(logits, head(support, labels, query), rtol=1e-12, atol=1e-12)

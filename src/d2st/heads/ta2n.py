@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, WIDTH
-from .base import Head
+from .base import EncodedEpisode, Head, episode_cross_entropy
 from .matching import check_labels, class_prototypes, cosines, full_precision, shut_out
 
 ShotRule = Literal["prototype", "first"]
@@ -61,8 +61,9 @@ class Offsets(nn.Module):
     """Read from a class and a query how far their action is apart in space, frame by frame.
 
     The release convolves both maps of every pair, side by side. The convolution is linear, so that its part of each
-    class and of each query is computed once. What a pair has of its own is the same all over a map; it convolves like
-    a map of 3 x 3 cells, whose corners, edges and center are those of a larger one.
+    class and of each query is computed once. What a pair has of its own is the same all over a map, and a sum of the
+    query's frames: a kernel does the same to it in every cell but those of the border, so that nine sums of the kernel
+    (corners, edges, center) are applied to frames and not to maps.
 
     Args:
         features: D.
@@ -78,31 +79,28 @@ class Offsets(nn.Module):
         for weight in (self.of_class.weight, self.of_class.bias, self.of_query.weight):
             nn.init.uniform_(weight, -bound, bound)
 
-    def join(self, classes: Tensor, query: Tensor, added: Tensor) -> Tensor:
-        """Convolve classes and queries, and join them to pairs.
+    def join(self, classes: Tensor, query: Tensor, own: Tensor, values: Tensor, weights: Tensor) -> Tensor:
+        """Join what was convolved of classes and queries to pairs, with what they have more in every cell.
 
         Args:
-            classes: (..., way, T, D, H, W).
-            query: (..., Q, T, D, H, W).
-            added: (..., way, Q, T, D), what each query's map has more in a pair, in every cell.
+            classes: (..., way, T, HIDDEN, H, W), convolved by ``of_class`` without its bias.
+            query: (..., Q, T, HIDDEN, H, W), convolved by ``of_query``.
+            own: (..., way, T, D), what a class has more.
+            values: (..., Q, T, D) of the queries' frames.
+            weights: (..., way, Q, T, T), of which frames a pair's query has how much more.
 
         Returns:
             (..., way, Q, HIDDEN, T, H, W).
         """
-        rows, columns = (self._border(size, query.device) for size in query.shape[-2:])
-        flat = added[..., None, None].expand(*added.shape, 3, 3)
-        flat = convolve(self.of_query, flat)[..., rows[:, None], columns]  # (..., way, Q, HIDDEN, T, H, W)
-        return flat + convolve(self.of_class, classes).unsqueeze(-5) + convolve(self.of_query, query).unsqueeze(-6)
+        grid, itself = query.shape[-2:], torch.eye(own.shape[-2], dtype=own.dtype, device=own.device)
+        bias = self.of_class.bias[:, None, None, None]
+        classes = classes.transpose(-4, -3) + convolve_frames(self.of_class, own, itself, grid) + bias
+        found = convolve_frames(self.of_query, values.unsqueeze(-4), weights, grid)  # (..., way, Q, HIDDEN, T, H, W)
+        return found + classes.unsqueeze(-5) + query.transpose(-4, -3).unsqueeze(-6)
 
     def forward(self, pairs: Tensor) -> Tensor:
         """(B, HIDDEN, T, H, W) -> (B, T, 2), x and y in -FARTHEST..FARTHEST."""
         return FARTHEST * self.readout(self.trunk(pairs).amax((3, 4)).transpose(1, 2))
-
-    @staticmethod
-    def _border(size: int, device: torch.device) -> Tensor:
-        """Return the cells' places in a row of three, (size,): 0, 1, ..., 1, 2."""
-        cells = torch.arange(size, device=device)
-        return (cells > 0).long() + (cells == size - 1).long()
 
 
 class TA2N(Head):
@@ -144,28 +142,31 @@ class TA2N(Head):
 
     def episode_bytes(self, clip: Tensor, support: int, queries: int, way: int) -> int:
         """Add what there is of each pair of a class and a query; see ``Head.episode_bytes``."""
-        frames, cells = len(clip), clip.shape[1] // self.features
-        of_pair = frames * (3 * HIDDEN * cells + 12 * self.features) * clip.element_size()
+        frames, cells = len(clip), clip.shape[1] // self._channels
+        of_pair = frames * (3 * HIDDEN * cells + 27 * HIDDEN + 12 * self.features) * clip.element_size()
         return queries * way * of_pair + super().episode_bytes(clip, support, queries, way)
 
     @full_precision
     def embed(self, clips: Tensor) -> Tensor:
-        """Warp maps (..., T, D, H, H) along time -> (..., T, D * H * H).
+        """Warp maps (..., T, D, H, H) along time -> (..., T, C * H * H).
+
+        C is D, and with ``shots="prototype"`` 256 more: what ``offsets`` convolves of the maps, as a class and as a
+        query.
 
         Raises:
             D2STError: maps of another width, that are not square, or too small to be halved twice.
         """
-        self._check_maps(clips)
-        maps = self.dropout(clips if clips.ndim > 4 else clips.unsqueeze(0))  # (..., N, T, D, H, H)
-        where = by_episode(self.warp, maps.transpose(-4, -3))  # (..., N, 2)
-        warped = interpolation(where, maps.shape[-4]) @ maps.flatten(-3)
-        return warped.view(clips.shape).flatten(-3)
+        maps = self._warp_clips(clips)
+        if self.shot_attention is not None:
+            return maps.flatten(-3)
+        both = torch.cat([self.offsets.of_class.weight, self.offsets.of_query.weight])
+        return torch.cat([maps, convolve(both, maps)], dim=-3).flatten(-3)
 
     @full_precision
     def match(
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
-        """(..., S, T, D * H * H), (S,) or (..., S), (..., Q, T, D * H * H) -> (..., Q, way).
+        """(..., S, T, C * H * H), (S,) or (..., S), (..., Q, T, C * H * H) -> (..., Q, way).
 
         Raises:
             D2STError: labels that do not fit the support, or queries with another number of frames.
@@ -177,11 +178,37 @@ class TA2N(Head):
                 f"{query.shape[-1]}. Sample all clips alike."
             )
         if self.shot_attention is not None:
+            return self._match_maps(self._maps(support), labels, self._maps(query), way)
+        sizes = [self.features, HIDDEN, HIDDEN]
+        classes, of_class, _ = self._maps(class_prototypes(support, labels, way)).split(sizes, dim=-3)
+        query, _, of_query = self._maps(query).split(sizes, dim=-3)
+        return shut_out(self._logits(classes, of_class, query, of_query), labels, way)
+
+    def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
+        """Return the cross entropy of the queries; each map is convolved for what it is, a class or a query."""
+        support, query = self._warp_clips(episode.support), self._warp_clips(episode.query)
+        logits = self._match_maps(support, episode.labels, query, episode.way)
+        return episode_cross_entropy(logits, episode.targets), logits
+
+    @full_precision
+    def _match_maps(self, support: Tensor, labels: Tensor, query: Tensor, way: int | None) -> Tensor:
+        """(..., S, T, D, H, H), (S,) or (..., S), (..., Q, T, D, H, H) -> (..., Q, way)."""
+        if self.shot_attention is not None:
             support = self._align_shots(support, labels, way)
-        classes, query = self._maps(class_prototypes(support, labels, way)), self._maps(query)
+        classes = class_prototypes(support.flatten(-3), labels, way).unflatten(-1, support.shape[-3:])
         if self.shot_attention is not None:
             classes, query = (of_cells(self.shot_attention.value, maps) for maps in (classes, query))
-        return shut_out(self._logits(classes, query), labels, way)
+        of_class, of_query = self.offsets.of_class.weight, self.offsets.of_query.weight
+        logits = self._logits(classes, convolve(of_class, classes), query, convolve(of_query, query))
+        return shut_out(logits, labels, way)
+
+    @full_precision
+    def _warp_clips(self, clips: Tensor) -> Tensor:
+        """Warp maps along time, (..., T, D, H, H), the same."""
+        self._check_maps(clips)
+        maps = self.dropout(clips if clips.ndim > 4 else clips.unsqueeze(0))  # (..., N, T, D, H, H)
+        where = by_episode(self.warp, maps.transpose(-4, -3))  # (..., N, 2)
+        return (interpolation(where, maps.shape[-4]) @ maps.flatten(-3)).view(clips.shape)
 
     def _check_maps(self, clips: Tensor) -> None:
         if clips.ndim < 4 or clips.shape[-3] != self.features or clips.shape[-1] != clips.shape[-2]:
@@ -196,34 +223,46 @@ class TA2N(Head):
                 f"x {LEAST} cells or more, not {clips.shape[-4]} frames of {clips.shape[-1]} x {clips.shape[-1]}."
             )
 
+    @property
+    def _channels(self) -> int:
+        """Return C, see :meth:`embed`."""
+        return self.features + (0 if self.shot_attention is not None else 2 * HIDDEN)
+
     def _maps(self, clips: Tensor) -> Tensor:
-        """(..., T, D * H * H) -> (..., T, D, H, H)."""
-        side = math.isqrt(clips.shape[-1] // self.features)
-        return clips.unflatten(-1, (self.features, side, side))
+        """(..., T, C * H * H) -> (..., T, C, H, H)."""
+        side = math.isqrt(clips.shape[-1] // self._channels)
+        if side**2 * self._channels != clips.shape[-1]:
+            raise D2STError(
+                f"The head 'ta2n' matches what its embed gives of clips, {self._channels} numbers for each cell of a "
+                f"square map; these clips have {clips.shape[-1]} numbers a frame. What an earlier d2st kept has to be "
+                f"encoded again."
+            )
+        return clips.unflatten(-1, (self._channels, side, side))
 
     def _align_shots(self, support: Tensor, labels: Tensor, way: int | None) -> Tensor:
-        """Let the frames of each clip attend to those of its class's first: (..., S, T, D * H * H), the same."""
-        check_labels(labels, support.shape[-3], way)
-        frames = self._maps(support).mean((-2, -1))  # (..., S, T, D)
+        """Let the frames of each clip attend to those of its class's first: (..., S, T, D, H, H), the same."""
+        check_labels(labels, support.shape[-5], way)
+        frames = support.mean((-2, -1))  # (..., S, T, D)
         first = (labels.unsqueeze(-1) == labels.unsqueeze(-2)).int().argmax(-1)  # (..., S), the class's first clip
-        of_first = F.one_hot(first, support.shape[-3]).to(frames.dtype) @ frames.flatten(-2)
+        of_first = F.one_hot(first, support.shape[-5]).to(frames.dtype) @ frames.flatten(-2)
         scores = self.shot_attention.scores(frames, of_first.view_as(frames))  # (..., S, T, T of the first)
-        return scores.softmax(-2).transpose(-1, -2) @ support
+        return (scores.softmax(-2).transpose(-1, -2) @ support.flatten(-3)).view_as(support)
 
-    def _logits(self, classes: Tensor, query: Tensor) -> Tensor:
-        """(..., way, T, D, H, H), (..., Q, T, D, H, H) -> (..., Q, way)."""
+    def _logits(self, classes: Tensor, of_class: Tensor, query: Tensor, of_query: Tensor) -> Tensor:
+        """Compare maps (..., way, T, D, H, H) and (..., Q, T, D, H, H), and what was convolved of them, with HIDDEN for
+        D -> (..., Q, way)."""
         frames, query_frames = classes.mean((-2, -1)).unsqueeze(-3), query.mean((-2, -1)).unsqueeze(-4)
         weights = self.pair_attention.scores(frames, query_frames).softmax(-1)  # (..., way, Q, T, T of the query)
-        found = weights @ self.pair_attention.value(query_frames)  # (..., way, Q, T, D)
-        own = self.pair_attention.value(frames)  # (..., way, 1, T, D)
-        pairs = self.offsets.join(classes + own.squeeze(-3)[..., None, None], query, found)
+        values, own = self.pair_attention.value(query_frames), self.pair_attention.value(frames)
+        found = weights @ values  # (..., way, Q, T, D)
+        pairs = self.offsets.join(of_class, of_query, own.squeeze(-3), values.squeeze(-4), weights)
         offsets = by_episode(self.offsets, pairs.flatten(-6, -5)).unflatten(-3, found.shape[-4:-2])
         across, down = (window(offset, classes.shape[-1]) for offset in offsets.unbind(-1))  # (..., way, Q, T, H)
         windows = (down.unsqueeze(-1) * across.unsqueeze(-2)).flatten(-2)  # (..., way, Q, T, H * H)
         # A window's weights add up to 1, so that what is the same all over a map passes it unchanged.
-        of_class = own + torch.einsum("...nqtc,...ntdc->...nqtd", windows, classes.flatten(-2))
-        of_query = found + torch.einsum("...nqtc,...qtdc->...nqtd", windows.flip(-1), query.flatten(-2))
-        alike = cosines(of_class.unsqueeze(-2), of_query.unsqueeze(-2)).flatten(-3)  # (..., way, Q, T)
+        ours = own + torch.einsum("...nqtc,...ntdc->...nqtd", windows, classes.flatten(-2))
+        theirs = found + torch.einsum("...nqtc,...qtdc->...nqtd", windows.flip(-1), query.flatten(-2))
+        alike = cosines(ours.unsqueeze(-2), theirs.unsqueeze(-2)).flatten(-3)  # (..., way, Q, T)
         return (alike - 1).sum(-1).transpose(-1, -2)
 
 
@@ -260,9 +299,34 @@ def by_episode(network: nn.Module, clips: Tensor) -> Tensor:
     return torch.cat([network(episode) for episode in episodes]).unflatten(0, lead)
 
 
-def convolve(conv: nn.Conv3d, maps: Tensor) -> Tensor:
-    """(..., T, D, H, W) -> (..., C, T, H, W)."""
-    return conv(maps.flatten(0, -5).transpose(1, 2)).unflatten(0, maps.shape[:-4])
+def convolve(weight: Tensor, maps: Tensor) -> Tensor:
+    """Convolve maps (..., T, D, H, W) by (C, D, 3, 3, 3) -> (..., T, C, H, W)."""
+    lead = maps.shape[:-4]
+    x = maps.reshape(math.prod(lead), *maps.shape[-4:]).transpose(1, 2)  # (N, D, T, H, W)
+    x = F.conv3d(x, weight, padding=1).transpose(1, 2)
+    return x.reshape(*lead, *x.shape[1:])
+
+
+def convolve_frames(conv: nn.Conv3d, frames: Tensor, weights: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Convolve maps that are the same in all cells and sums of frames, without the bias.
+
+    Args:
+        conv: 3 x 3 x 3, with zeros around.
+        frames: (..., T', D).
+        weights: (..., T, T'), how much of each of them a map's frame is.
+        grid: (H, W) of the maps, 2 x 2 or more.
+
+    Returns:
+        (..., HIDDEN, T, H, W).
+    """
+    seen = frames.new_tensor([[0, 1, 1], [1, 1, 1], [1, 1, 0]])  # of a kernel's rows by the first, middle, last cells
+    kernels = torch.einsum("cdtyx,ay,bx->tabcd", conv.weight, seen, seen)  # (3, 3, 3, HIDDEN, D)
+    parts = (frames @ kernels.flatten(0, 3).T).unflatten(-1, (3, -1))  # (..., T', 3, 9 HIDDEN)
+    shifted = F.pad(weights, (0, 0, 1, 1)).unfold(-2, 3, 1).movedim(-1, -2)  # (..., T, 3, T')
+    found = shifted.flatten(-2) @ parts.transpose(-3, -2).flatten(-3, -2)  # (..., T, 9 HIDDEN)
+    cells = [torch.arange(size, device=frames.device) for size in grid]
+    rows, columns = ((cell > 0).long() + (cell == len(cell) - 1).long() for cell in cells)  # 0, 1, ..., 1, 2
+    return found.unflatten(-1, (3, 3, -1)).movedim(-1, -4)[..., rows[:, None], columns]
 
 
 def of_cells(layer: nn.Linear, maps: Tensor) -> Tensor:
