@@ -21,7 +21,7 @@ SMALL: dict[str, dict] = {
     "product": {"features": FEATURES},
     "prototype": {},
     "ridge": {},
-    "sloshnet": {"channels": (4, 8, 8, FEATURES), "scales": (4, 2, 1, 1), "width": 12, "dropout": 0.0},
+    "sloshnet": {"stage_channels": (4, 8, 8, FEATURES), "stage_scales": (4, 2, 1, 1), "width": 12, "dropout": 0.0},
     "strm": {"features": FEATURES, "frames": FRAMES, "width": 12, "cardinalities": (2, 3), "dropout": 0.0},
     "ta2n": {"features": FEATURES},
     "team": {"features": FEATURES, "tokens": 5, "dropout": 0.0},
@@ -75,7 +75,7 @@ def episode(
 
     def clips(count: int) -> torch.Tensor:
         if head.needs_stages:
-            stages = zip(head.channels, head.scales, strict=True)
+            stages = zip(head.stage_channels, head.stage_scales, strict=True)
             return head.clips_of(None, [draw(*lead, count, frames, c, s * grid, s * grid) for c, s in stages])
         drawn = draw(*lead, count, *shape)
         return head.clips_of(drawn.amax((-2, -1)), drawn) if head.needs_maps else drawn

@@ -62,7 +62,7 @@ def from_golden(case, dtype, monkeypatch):
     args, code = about["args"], golden["w/transformers.0.pe.pe"][0].to(dtype)
     monkeypatch.setattr("d2st.heads.trx.faint_positions", lambda count, like: code[:count])
     options = {"width": args["trans_linear_out_dim"], "cardinalities": tuple(args["temp_set"]), "dropout": 0.0}
-    head = heads.build("sloshnet", channels=tuple(args["stage_dims"]), **options).to(dtype)
+    head = heads.build("sloshnet", stage_channels=tuple(args["stage_dims"]), **options).to(dtype)
     own = goldens.weights(golden, dtype)
     rows = {key: value for key, value in own.items() if key.startswith("transformers.")}
     d2st.official.load(head.trx, rows, system="trx")
@@ -107,7 +107,7 @@ def test_logits_and_gradients_are_the_authors(case, dtype, run, tolerance, monke
 
 def test_frames_attend_within_their_clip_and_place():
     head = heads_small.build("sloshnet").double()
-    features = head.channels[-1]
+    features = head.stage_channels[-1]
     maps = torch.randn(2, 3, features, 2, 2, dtype=torch.float64)
     found = head.long(maps)
     assert found.shape == maps.shape
@@ -120,14 +120,15 @@ def test_frames_attend_within_their_clip_and_place():
 
 def test_stages_are_packed_without_loss():
     head = heads_small.build("sloshnet")
-    stages = [torch.randn(2, 3, c, 2 * s, 2 * s) for c, s in zip(head.channels, head.scales, strict=True)]
-    packed = head.clips_of(None, stages)
-    assert packed.shape == (2, 3, sum(c * s * s for c, s in zip(head.channels, head.scales, strict=True)), 2, 2)
-    parts = packed.split([c * s * s for c, s in zip(head.channels, head.scales, strict=True)], dim=-3)
-    for part, stage, scale in zip(parts, stages, head.scales, strict=True):
+    shapes = list(zip(head.stage_channels, head.stage_scales, strict=True))
+    stages = [torch.randn(2, 3, c, 2 * s, 2 * s) for c, s in shapes]
+    packed, sizes = head.clips_of(None, stages), [c * s * s for c, s in shapes]
+    assert packed.shape == (2, 3, sum(sizes), 2, 2)
+    parts = packed.split(sizes, dim=-3)
+    for part, stage, scale in zip(parts, stages, head.stage_scales, strict=True):
         assert torch.equal(F.pixel_shuffle(part, scale), stage)
     with pytest.raises(D2STError, match="was built for maps of"):
-        head.clips_of(None, [*stages[:3], torch.randn(2, 3, head.channels[3], 3, 3)])
+        head.clips_of(None, [*stages[:3], torch.randn(2, 3, head.stage_channels[3], 3, 3)])
 
 
 @pytest.mark.parametrize(
@@ -147,15 +148,15 @@ def test_stages_come_from_encoders_with_their_adapters(backbone, size, adapter):
             torch.testing.assert_close(stages[-1], encoder.features_and_maps(video)[1])
         head = d2st.create_head("sloshnet", encoder, width=16)
         rows = head.embed(head.clips_of(features, stages))
-    assert head.channels == tuple(stage.shape[2] for stage in stages) and rows.isfinite().all()
+    assert head.stage_channels == tuple(stage.shape[2] for stage in stages) and rows.isfinite().all()
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"scales": (8, 4, 3, 1)}, "fuses four stages"),
-        ({"channels": (8, 16), "scales": (2, 1)}, "fuses four stages"),
-        ({"channels": (4, 8, 16, 24)}, "no multiple of 16"),
+        ({"stage_scales": (8, 4, 3, 1)}, "fuses four stages"),
+        ({"stage_channels": (8, 16), "stage_scales": (2, 1)}, "fuses four stages"),
+        ({"stage_channels": (4, 8, 16, 24)}, "no multiple of 16"),
     ],
 )
 def test_stages_that_do_not_go_together_are_refused(options, words):

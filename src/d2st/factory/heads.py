@@ -50,7 +50,7 @@ def create_head(
         facts["frames"] = frames or encoder.frames
         facts["features"] = encoder.map_channels if heads.HEADS[name].needs_maps else encoder.num_features
         if heads.HEADS[name].needs_stages:
-            facts["channels"], facts["scales"] = describe_stages(name, encoder)
+            facts["stage_channels"], facts["stage_scales"] = describe_stages(name, encoder)
         if "joint" in known:
             projection = visual_projection(encoder, weights)
     if projection is not None:

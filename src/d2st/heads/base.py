@@ -30,8 +30,8 @@ FILLED = {
     "frames": "T of a clip",
     "classes": "number of training classes; absent where the head is not trained",
     "joint": "width of CLIP's joint space, where the encoder's features are not in it",
-    "channels": "of the four stages' maps, where the head needs those",
-    "scales": "how many times higher and wider than the last stage's map each stage's is",
+    "stage_channels": "of the four stages' maps, where the head needs those",
+    "stage_scales": "how many times higher and wider than the last stage's map each stage's is",
 }
 
 

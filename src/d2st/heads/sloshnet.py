@@ -151,8 +151,8 @@ class SloshNet(Head):
     :class:`LongTerm`.
 
     Args:
-        channels: C_1 to C_4 of the stages; the last is D.
-        scales: how many times higher and wider than the last one's each stage's maps are; 1 or another power of two.
+        stage_channels: C_1 to C_4 of the stages; the last is D.
+        stage_scales: how many times as high and wide as the last one's each stage's maps are; a power of two, or 1.
         width: O of TRX's keys and values.
         cardinalities: lengths of the tuples: (1, 2) for Something-Something, (1,) elsewhere (released).
         dropout: behind TRX's position code, in training.
@@ -165,20 +165,25 @@ class SloshNet(Head):
     needs_stages: ClassVar[bool] = True
 
     @checked_options(
-        "The head 'sloshnet'", channels=WIDTH, scales=DEPTH, width=WIDTH, cardinalities=DEPTH, dropout=BELOW_ONE
+        "The head 'sloshnet'",
+        stage_channels=WIDTH,
+        stage_scales=DEPTH,
+        width=WIDTH,
+        cardinalities=DEPTH,
+        dropout=BELOW_ONE,
     )
     def __init__(
         self,
-        channels: tuple[int, ...] = (256, 512, 1024, 2048),
-        scales: tuple[int, ...] = (8, 4, 2, 1),
+        stage_channels: tuple[int, ...] = (256, 512, 1024, 2048),
+        stage_scales: tuple[int, ...] = (8, 4, 2, 1),
         width: int = 1152,
         cardinalities: tuple[int, ...] = (1, 2),
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        features = _check_stages(channels, scales)
-        self.channels, self.scales = tuple(channels), tuple(scales)
-        stages = zip(channels, scales, strict=True)
+        features = _check_stages(stage_channels, stage_scales)
+        self.stage_channels, self.stage_scales = tuple(stage_channels), tuple(stage_scales)
+        stages = zip(stage_channels, stage_scales, strict=True)
         self.modulation = nn.ModuleList(Modulation(count, features, scale) for count, scale in stages)
         self.cell = Cell()
         self.short, self.long = ShortTerm(features), LongTerm(features)
@@ -192,15 +197,18 @@ class SloshNet(Head):
             D2STError: other stages than those that the head was built for.
         """
         height, width = maps[-1].shape[-2:]
-        for count, scale, stage in zip(self.channels, self.scales, maps, strict=True):
+        for count, scale, stage in zip(self.stage_channels, self.stage_scales, maps, strict=True):
             if stage.shape[-3:] != (count, scale * height, scale * width):
+                wanted = (", ".join(map(str, numbers)) for numbers in (self.stage_channels, self.stage_scales))
                 raise D2STError(
-                    f"The head 'sloshnet' was built for maps of {', '.join(map(str, self.channels))} channels that are "
-                    f"{', '.join(map(str, self.scales))} times as high and wide as the last one; these are "
+                    f"The head 'sloshnet' was built for maps of {next(wanted)} channels that are {next(wanted)} times "
+                    f"as high and wide as the last one; these are "
                     f"{', '.join(str(tuple(stage.shape[-3:])) for stage in maps)}. Give frames of the size that the "
                     f"encoder is for, or build the head for this encoder."
                 )
-        return torch.cat([F.pixel_unshuffle(stage, s) for stage, s in zip(maps, self.scales, strict=True)], dim=-3)
+        return torch.cat(
+            [F.pixel_unshuffle(stage, s) for stage, s in zip(maps, self.stage_scales, strict=True)], dim=-3
+        )
 
     @full_precision
     def embed(self, clips: Tensor) -> Tensor:
@@ -212,8 +220,8 @@ class SloshNet(Head):
 
     def fuse(self, clips: Tensor) -> Tensor:
         """Fuse packed maps (..., N, T, D', H, W) -> (..., N, T, D, H, W)."""
-        sizes = [count * scale**2 for count, scale in zip(self.channels, self.scales, strict=True)]
-        parts = zip(self.modulation, clips.split(sizes, dim=-3), self.scales, strict=True)
+        sizes = [count * scale**2 for count, scale in zip(self.stage_channels, self.stage_scales, strict=True)]
+        parts = zip(self.modulation, clips.split(sizes, dim=-3), self.stage_scales, strict=True)
         return self.cell([by_episode(network, F.pixel_shuffle(part, scale)) for network, part, scale in parts])
 
     def match(
@@ -229,7 +237,7 @@ def _check_stages(channels: Sequence[int], scales: Sequence[int]) -> int:
     if len(channels) != 4 or len(scales) != 4 or scales[-1] != 1 or any(scale.bit_count() != 1 for scale in scales):
         raise D2STError(
             f"The head 'sloshnet' fuses four stages, whose maps are 1, 2, 4, ... times as high and wide as the last "
-            f"one's; it was given channels {tuple(channels)} and scales {tuple(scales)}."
+            f"one's; it was given stage_channels {tuple(channels)} and stage_scales {tuple(scales)}."
         )
     if features % GROUPS or features % HEADS:
         raise D2STError(
