@@ -156,7 +156,7 @@ def cells_of(scale: Scale, tiny: bool) -> list[str]:
     for b, backbone in enumerate(scale.backbones):
         for a, adapter in enumerate(ADAPTERS):
             for p, precision in enumerate(PRECISIONS):
-                if not tiny or adapter == "d2st" or (b, p) == (0, 0):
+                if not tiny or (adapter == "d2st" and 0 in (b, p)) or (b, p) == (0, 0):
                     ranked.append((3 * b + a + 2 * p, f"model / {backbone} / {adapter} / {precision}"))
         for h, head in enumerate(HEADS):
             if not tiny or b == 0:
