@@ -304,6 +304,12 @@ def test_other_refusals_are_sentences():
     support, query, labels = draw(2, 4, WIDTH, SIDE, SIDE), draw(1, 5, WIDTH, SIDE, SIDE), torch.tensor([0, 1])
     with pytest.raises(D2STError, match=r"4 frames of 150 numbers and the queries 5 of 150\. Sample all clips alike"):
         small(shots="first")(support, labels, query)
+    episode = heads.EncodedEpisode(support, labels, query, torch.tensor([0]), torch.arange(2))
+    for shots in ("prototype", "first"):
+        with pytest.raises(
+            D2STError, match=r"4 frames of 150 numbers and the queries 5 of 150\. Sample all clips alike"
+        ):
+            small(shots=shots).loss(episode)
     with pytest.raises(D2STError, match=r"these clips have 150 numbers a frame\. What an earlier d2st kept"):
         small().match(support.flatten(-3), labels, support.flatten(-3))
     with pytest.raises(D2STError, match="one label for each of the S clips"):

@@ -7,13 +7,9 @@ with T = stride * t dense frames.
 import torch
 from torch import Tensor, nn
 
+from ..layers.activations import quick_gelu
 from ..layers.convolution import Conv3d
 from ..layers.tokens import join, split
-
-
-def quick_gelu(x: Tensor) -> Tensor:
-    """OpenAI CLIP's activation."""
-    return x * torch.sigmoid(1.702 * x)
 
 
 class TemporalNet(nn.Module):

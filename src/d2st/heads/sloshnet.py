@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import D2STError
+from ..layers.activations import quick_gelu
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, DEPTH, WIDTH
 from .base import Head
@@ -88,8 +89,7 @@ class ShortTerm(nn.Module):
     def __init__(self, features: int) -> None:
         super().__init__()
         self.qkv = nn.Linear(features, 3 * features, bias=False)
-        for name in ("query", "key"):
-            self.register_module(name, nn.Conv2d(1, features // GROUPS, 3, padding=1, bias=False))
+        self.query, self.key = (nn.Conv2d(1, features // GROUPS, 3, padding=1, bias=False) for _ in range(2))
         self.fc1, self.fc2 = (nn.Linear(features, features, bias=False) for _ in range(2))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -136,8 +136,7 @@ class LongTerm(nn.Module):
         """(..., N, D) -> (..., N, D); attention is within each N."""
         q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3, HEADS, -1)).transpose(-4, -2).unbind(-3)
         x = x + self.output(F.scaled_dot_product_attention(q, k, v).transpose(-3, -2).flatten(-2))
-        y = self.fc1(self.norm2(x))
-        return x + self.fc2(y * torch.sigmoid(1.702 * y))
+        return x + self.fc2(quick_gelu(self.fc1(self.norm2(x))))
 
 
 class SloshNet(Head):

@@ -171,12 +171,7 @@ class TA2N(Head):
         Raises:
             D2STError: labels that do not fit the support, or queries with another number of frames.
         """
-        if support.shape[-2:] != query.shape[-2:]:
-            raise D2STError(
-                f"The head 'ta2n' compares frame t with frame t of maps of one size; the support clips have "
-                f"{support.shape[-2]} frames of {support.shape[-1]} numbers and the queries {query.shape[-2]} of "
-                f"{query.shape[-1]}. Sample all clips alike."
-            )
+        _check_alike(support, query)
         if self.shot_attention is not None:
             return self._match_maps(self._maps(support), labels, self._maps(query), way)
         sizes = [self.features, HIDDEN, HIDDEN]
@@ -187,6 +182,7 @@ class TA2N(Head):
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
         """Return the cross entropy of the queries; each map is convolved for what it is, a class or a query."""
         support, query = self._warp_clips(episode.support), self._warp_clips(episode.query)
+        _check_alike(support.flatten(-3), query.flatten(-3))
         logits = self._match_maps(support, episode.labels, query, episode.way)
         return episode_cross_entropy(logits, episode.targets), logits
 
@@ -264,6 +260,16 @@ class TA2N(Head):
         theirs = found + torch.einsum("...nqtc,...qtdc->...nqtd", windows.flip(-1), query.flatten(-2))
         alike = cosines(ours.unsqueeze(-2), theirs.unsqueeze(-2)).flatten(-3)  # (..., way, Q, T)
         return (alike - 1).sum(-1).transpose(-1, -2)
+
+
+def _check_alike(support: Tensor, query: Tensor) -> None:
+    """Refuse clips (..., T, N) of different frames or maps."""
+    if support.shape[-2:] != query.shape[-2:]:
+        raise D2STError(
+            f"The head 'ta2n' compares frame t with frame t of maps of one size; the support clips have "
+            f"{support.shape[-2]} frames of {support.shape[-1]} numbers and the queries {query.shape[-2]} of "
+            f"{query.shape[-1]}. Sample all clips alike."
+        )
 
 
 def trunk(channels: int, pool: tuple[int, int, int]) -> nn.Sequential:
