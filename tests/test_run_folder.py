@@ -81,7 +81,7 @@ def test_a_run_of_before_a_setting_goes_on_with_its_default_alone(small, tmp_pat
     there = json.loads((run / "config.json").read_text())
     del there["lr_shares"], there["adapter"]["offset_lr"]
     (run / "config.json").write_text(json.dumps(there))
-    with pytest.raises(D2STError, match=r"adapter is .* there and .* here"):
+    with pytest.raises(D2STError, match=r"configuration: adapter.offset_lr is 1.0 there and 0.5 here\."):
         train(config(small, run, adapter=d2st.D2STConfig(positions=(0,), offset_lr=0.5)))
     with pytest.raises(D2STError, match=r"lr_shares is \[\] there and \['up=0.5'\] here"):
         train(config(small, run, adapter=d2st.D2STConfig(positions=(0,)), lr_shares=("up=0.5",)))

@@ -167,6 +167,21 @@ def test_a_folder_belongs_to_one_configuration(small, tmp_path) -> None:
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(before.splitlines())
 
 
+def test_another_adapter_is_told_by_its_name_and_another_setting_of_it_by_its_own(small, tmp_path) -> None:
+    def again(adapter):
+        return train(config(small, tmp_path, adapter=adapter, episodes=4, validate_every=0))
+
+    again(d2st.D2STConfig())
+    with pytest.raises(
+        D2STError, match=r"configuration: adapter is d2st there and d2st-local here\. Give what is there"
+    ):
+        again(d2st.D2STLocalConfig())
+    with pytest.raises(
+        D2STError, match=r"configuration: adapter.ratio is 0.25 there and 0.5 here\. Give what is there"
+    ):
+        again(d2st.D2STConfig(ratio=0.5))
+
+
 def test_a_run_goes_on_only_with_the_clips_it_began_with(small, tmp_path, monkeypatch) -> None:
     data = shutil.copytree(small / "data", tmp_path / "data")
     forward = Trainer.forward

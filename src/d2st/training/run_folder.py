@@ -146,15 +146,11 @@ class RunFolder:
         keys = (config.keys() | there.keys()) - FREE - ROUNDING
         if recorded:
             keys -= PLACES
-        differ = []
-        for key in sorted(keys):
-            old, new = there.get(key), config.get(key)
-            if old != new:
-                differ.append(f"{key} is {old} there and {new} here")
+        differ = [told for key in sorted(keys) for told in _differences(key, there.get(key), config.get(key))]
         if differ:
             raise D2STError(
                 f"The folder '{self.path}' holds a run with another configuration: {'; '.join(differ)}. "
-                f"Give another out, or overwrite to start over."
+                f"Give what is there, or another out, or overwrite to start over."
             )
         if recorded and (changed := material.changed(self.material, self._unreadable())):
             raise D2STError(
@@ -202,3 +198,15 @@ def _completed(settings: Mapping[str, object], defaults: Mapping[str, object]) -
         if isinstance(own, dict) and isinstance(default, dict) and own.get("name") == default.get("name"):
             completed[key] = {**default, **own}
     return completed
+
+
+def _differences(key: str, old: object, new: object) -> list[str]:
+    """Tell what a setting is in a run and here, where it differs: of an adapter or head its name, or its settings."""
+    if old == new:
+        return []
+    named = [value for value in (old, new) if isinstance(value, Mapping) and "name" in value]
+    if len(named) == 2 and old["name"] == new["name"]:
+        own = sorted(old.keys() | new.keys())
+        return [told for name in own for told in _differences(f"{key}.{name}", old.get(name), new.get(name))]
+    old, new = (value["name"] if value in named else value for value in (old, new))
+    return [f"{key} is {old} there and {new} here"]
