@@ -228,3 +228,15 @@ def base_class_cross_entropy(support: Tensor, query: Tensor, episode: EncodedEpi
         ids = episode.classes.expand(*leading, -1).gather(-1, labels.long().expand(*leading, -1))  # (..., S)
         truth.append(ids.unsqueeze(-1).expand(logits.shape[:-1]).flatten())
     return F.cross_entropy(torch.cat([support.flatten(0, -2), query.flatten(0, -2)]), torch.cat(truth))
+
+
+def by_episode(network: nn.Module, clips: Tensor) -> Tensor:
+    """Apply a network with BatchNorm to clips (..., N, C, T, H, W) -> (..., N, ...); in training an episode at a time.
+
+    Its statistics in training are then those of an episode, and not of what else is in the call.
+    """
+    lead = clips.shape[:-4]
+    if not network.training:
+        return network(clips.flatten(0, -5)).unflatten(0, lead)
+    episodes = clips.reshape(-1, *clips.shape[-5:])
+    return torch.cat([network(episode) for episode in episodes]).unflatten(0, lead)

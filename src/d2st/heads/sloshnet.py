@@ -13,9 +13,8 @@ from ..errors import D2STError
 from ..layers.activations import quick_gelu
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, DEPTH, WIDTH
-from .base import Head
+from .base import Head, by_episode
 from .matching import full_precision
-from .ta2n import by_episode
 from .trx import TRX
 
 GROUPS = 16  # of channels, which share the kernels of the short-term module

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, WIDTH
-from .base import EncodedEpisode, Head, episode_cross_entropy
+from .base import EncodedEpisode, Head, by_episode, episode_cross_entropy
 from .matching import check_labels, class_prototypes, cosines, full_precision, shut_out
 
 ShotRule = Literal["prototype", "first"]
@@ -291,18 +291,6 @@ def readout(width: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Linear(HIDDEN, width), nn.ReLU(), last, nn.Tanh())
-
-
-def by_episode(network: nn.Module, clips: Tensor) -> Tensor:
-    """Apply a network with BatchNorm to clips (..., N, C, T, H, W) -> (..., N, ...); in training an episode at a time.
-
-    Its statistics in training are then those of an episode, and not of what else is in the call.
-    """
-    lead = clips.shape[:-4]
-    if not network.training:
-        return network(clips.flatten(0, -5)).unflatten(0, lead)
-    episodes = clips.reshape(-1, *clips.shape[-5:])
-    return torch.cat([network(episode) for episode in episodes]).unflatten(0, lead)
 
 
 def convolve(weight: Tensor, maps: Tensor) -> Tensor:
