@@ -188,14 +188,14 @@ def alarm(end: float) -> Iterator[None]:
 
 
 def open_result(file: Path, bench: "Bench") -> dict:
-    """Begin a result, with the cells that an earlier run on the same device measured."""
-    setup = bench.describe()
-    cells = {}
+    """Begin a result, with the cells that an earlier run of the same code on the same device measured."""
+    result = {**circumstances(), "setup": bench.describe(), "cells": {}, "left": []}
     if file.exists():
         earlier = json.loads(file.read_text("utf-8"))
-        if earlier["setup"] == json.loads(json.dumps(setup)):
-            cells = earlier["cells"]
-    return {**circumstances(), "setup": setup, "cells": cells, "left": []}
+        of_now = json.loads(json.dumps(result))
+        if all(earlier.get(key) == of_now[key] for key in ("setup", "versions", "git")):
+            result["cells"] = earlier["cells"]
+    return result
 
 
 class Bench:

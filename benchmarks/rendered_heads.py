@@ -120,11 +120,15 @@ def systems(options: argparse.Namespace, head: str) -> list[System]:
 
 
 def run_command(line: str, result: Path) -> dict:
-    """Run ``d2st`` and give what it wrote; nothing is run where it is there."""
+    """Run ``d2st`` and give what it wrote; nothing is run where it is there, by the same command."""
+    said = result.with_name(f"{result.stem}.command")
     if not result.exists():
         print(f"d2st {line}", flush=True)
         if code := cli.main(shlex.split(line)):
             sys.exit(code)
+        said.write_text(line)
+    elif said.exists() and said.read_text() != line:
+        sys.exit(f"{result} was made by another command: d2st {said.read_text()}\nGive another --out.")
     return json.loads(result.read_text())
 
 

@@ -203,7 +203,7 @@ def test_a_file_in_place_of_the_folder_is_refused_before_the_work(out, tmp_path,
     (tmp_path / "taken").write_text("here")
     monkeypatch.setattr("d2st.commands.predict.predict", lambda config: pytest.fail("it worked for nothing"))
     assert cli.main(["predict", "--support", "a", "--query", "b", "--out", out]) == 2
-    assert f"--out {out} cannot be a folder: 'taken' is a file" in capsys.readouterr().err
+    assert f"--out {out} cannot be made: 'taken' is a file and no folder" in capsys.readouterr().err
 
 
 def test_a_file_in_place_of_the_maps_folder_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
@@ -211,4 +211,16 @@ def test_a_file_in_place_of_the_maps_folder_is_refused_before_the_work(tmp_path,
     (tmp_path / "taken").write_text("here")
     monkeypatch.setattr("d2st.commands.train.train", lambda config: pytest.fail("it worked for nothing"))
     assert cli.main(["train", "--data", "a", "--prefix-crops", "2", "--prefix-folder", "taken/below"]) == 2
-    assert "--prefix-folder taken/below cannot be a folder: 'taken' is a file" in capsys.readouterr().err
+    assert "--prefix-folder taken/below cannot be made: 'taken' is a file and no folder" in capsys.readouterr().err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("here")
+    for verb in ("predict.predict", "evaluate.evaluate"):
+        monkeypatch.setattr(f"d2st.commands.{verb}", lambda config: pytest.fail("it worked for nothing"))
+    assert cli.main(["predict", "--support", "a", "--query", "b", "--save", "taken"]) == 2
+    assert "--save taken cannot be made: 'taken' is a file" in capsys.readouterr().err
+    calibrate = ["eval", "--data", "a", "--part", "val", "--open-set", "--save-calibration", "taken/c.json"]
+    assert cli.main(calibrate) == 2
+    assert "--save-calibration taken/c.json cannot be made: 'taken' is a file" in capsys.readouterr().err

@@ -117,3 +117,11 @@ def test_parts_are_named_by_the_outermost_module() -> None:
     offsets = sum(p.numel() for name, p in encoder.named_parameters() if ".points." in name)
     assert found["points"] == pytest.approx(math.sqrt(offsets)) and found["norm"] == found["query"] == 0
     assert found["head"] == found["others"] == pytest.approx(math.sqrt(2))
+
+
+def test_gradients_are_told_as_they_were_before_they_were_clipped(small, tmp_path) -> None:
+    train(config(small, tmp_path, **SYSTEMS["st"], diagnose_every=2, clip_norm=1e-3, episodes=2))
+    told = metrics(tmp_path)[0]
+    parts = [value for name, value in told.items() if name.startswith("gradient.")]
+    assert told["gradient_norm"] > 1e-3
+    assert math.hypot(*parts) == pytest.approx(told["gradient_norm"], rel=1e-3)

@@ -203,6 +203,20 @@ def test_flags_override_files_wherever_they_stand(written):
         read("predict", "--query", "q", "--config", path, "--adapter.ratio", "0.5")
 
 
+def test_a_saved_adapter_stays_until_a_system_is_named(written):
+    path = written("adapter_path: a/b\n", "path.yaml")
+    own = written("adapter: {ratio: 0.5}\n", "own.yaml")
+    with pytest.raises(D2STError, match=r"A saved adapter has its own settings: leave out 'adapter' in .*own.yaml"):
+        read("predict", "--query", "q", "--config", path, "--config", own)
+    with pytest.raises(D2STError, match=r"leave out 'adapter' in .*both.yaml"):
+        read("predict", "--query", "q", "--config", written("adapter_path: a/b\nadapter: {ratio: 0.5}\n", "both.yaml"))
+    named = written("adapter: {name: st, ratio: 0.5}\n", "named.yaml")
+    fresh = read("predict", "--query", "q", "--config", path, "--config", named)
+    assert (fresh.adapter_path, fresh.adapter) == (None, STConfig(ratio=0.5))
+    kept = read("predict", "--query", "q", "--config", named, "--adapter-path", "null")
+    assert (kept.adapter_path, kept.adapter) == (None, STConfig(ratio=0.5))
+
+
 def test_the_default_system_named_keeps_what_a_file_says_of_it(written):
     file = written("adapter: {ratio: 0.5}\nhead: {cosine: eps}\ndata: x\n")
     config = read("train", "--config", file, "--adapter", "d2st-local", "--head", "bi-mhm")

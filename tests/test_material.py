@@ -5,19 +5,22 @@ import shutil
 import signal
 
 import pytest
-import small
+import small as small_options
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+import d2st
 from d2st.commands.train import TrainConfig, train
+from d2st.data.options import TextConfig
 from d2st.errors import D2STError
+from d2st.training.material import digest_files
 from d2st.training.trainer import Trainer
 
 
 def config(folder, out, **more) -> TrainConfig:
     settings = {"way": 2, "shot": 1, "queries": 1, "episodes": 8, "episodes_per_step": 4, "validate_every": 4}
-    return TrainConfig(**small.options(folder, out=str(out), **settings | {"validation_episodes": 5} | more))
+    return TrainConfig(**small_options.options(folder, out=str(out), **settings | {"validation_episodes": 5} | more))
 
 
 @pytest.fixture
@@ -88,6 +91,41 @@ def test_runs_from_before_the_record_go_on_where_nothing_moved(begun, capsys) ->
     train(config(begun, begun / "run"))
     assert "goes on from episode 4 of 8" in capsys.readouterr().out
     train(config(begun, begun / "run", data=str(begun / "moved")))  # now there is a record
+
+
+def test_another_saved_adapter_under_the_same_name_is_refused(small, tmp_path, monkeypatch) -> None:
+    saved = tmp_path / "saved"
+
+    def save(activation: str) -> None:
+        torch.manual_seed(0)
+        options = small_options.options(small)
+        backbone, weights, size = options["backbone"], options["weights"], options["image_size"]
+        system = d2st.VanillaConfig(activation=activation)
+        d2st.adapt(backbone, system, frames=4, pretrained=weights, image_size=size).save_pretrained(saved)
+
+    save("relu")
+    asked = config(small, tmp_path / "run", adapter_path=str(saved))
+    forward = Trainer.forward
+    monkeypatch.setattr(Trainer, "forward", lambda *a: signal.raise_signal(signal.SIGTERM) or forward(*a))
+    with pytest.raises(SystemExit):
+        train(asked)
+    monkeypatch.undo()
+    save("gelu")
+    with pytest.raises(D2STError, match=r"the file of its adapter, adapter_config.json was another"):
+        train(asked)
+    save("relu")
+    train(asked)
+
+
+def test_files_that_a_training_begins_with_are_known_by_their_content(tmp_path) -> None:
+    names = tmp_path / "names.yaml"
+    names.write_text("wave: a person waves")
+    text = TextConfig("small", names=str(names), templates="photo")
+    first = digest_files(None, text)
+    assert list(first) == ["text, names"]
+    names.write_text("wave: a hand")
+    assert digest_files(None, text) != first
+    assert digest_files(None, None) == digest_files(None, TextConfig()) == {}
 
 
 def test_only_where_there_is_no_validation_part_is_none(small, tmp_path, capsys) -> None:

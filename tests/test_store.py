@@ -200,6 +200,15 @@ def test_a_worker_that_dies_ends_the_run_with_a_sentence():
         list(run_jobs(_die, [1, 2, 3], workers=2))
 
 
+def test_workers_draw_nothing_that_others_would_draw():
+    drawn = []
+    for workers in (0, 1):
+        torch.manual_seed(0)
+        list(run_jobs(str, [1, 2], workers))
+        drawn.append(torch.rand(1))
+    assert drawn[0] == drawn[1]
+
+
 def test_two_runs_do_not_work_on_one_store(videos, tmp_path):
     out = tmp_path / "store"
     _prepare(videos, out)

@@ -85,14 +85,22 @@ def run(name: str, arguments: Sequence[str]) -> int:
             f"Several processes can share: {sharing}."
         )
     config = parse(name, arguments)
-    for option in ("out", "prefix_folder"):
-        _check_folder(option, getattr(config, option, None))
+    _check_places(config)
     return command.exit_code(load(command.function)(config))
 
 
-def _check_folder(option: str, folder: str | None) -> None:
-    """Refuse a file where a command's folder would be, before its work and not after it."""
-    for place in (Path(folder), *Path(folder).parents) if folder else ():
+def _check_places(config: object) -> None:
+    """Refuse places that a command could not write to, before its work and not after it."""
+    for option in ("out", "prefix_folder", "save"):
+        if folder := getattr(config, option, None):
+            _check_folder(option, folder, Path(folder))
+    if file := getattr(config, "save_calibration", None):
+        _check_folder("save_calibration", file, Path(file).parent)
+
+
+def _check_folder(option: str, given: str, folder: Path) -> None:
+    """Refuse a file where a folder would be."""
+    for place in (folder, *folder.parents):
         if os.path.exists(place) and not os.path.isdir(place):
             flag = option.replace("_", "-")
-            raise D2STError(f"--{flag} {folder} cannot be a folder: '{place}' is a file. Give the name of a folder.")
+            raise D2STError(f"--{flag} {given} cannot be made: '{place}' is a file and no folder. Give another name.")

@@ -17,6 +17,7 @@ from ..classifiers.few_shot import FewShotClassifier
 from ..features.fingerprint import add_clips
 from ..heads import Head, HeadSpec
 from ..learning.folds import Folds
+from ..training.material import digest_files
 from ..utils.console import say
 from .learn_models import Bench, Model
 from .learn_trainings import VALIDATIONS, GivenUp, Pace, fifth, measure, train_on, way
@@ -115,8 +116,10 @@ class Trial:
 
     @cached_property
     def work(self) -> Path:
-        """Return the folder of its trainings, another one for other clips, options and another seed."""
+        """Return the folder of its trainings, another one for other clips, options, saved adapter and another seed."""
         made = [self.bench.config.seed, self.bench.folds.of[0].tolist(), dict(self.model.options)]
+        if saved := digest_files(self.model.options.get("adapter_path"), None):
+            made.append(saved)
         made_of = hashlib.sha256(json.dumps(made).encode())
         add_clips(made_of, self.bench.clips)
         return self.bench.work / f"{self.model.folder}-{made_of.hexdigest()[:8]}"

@@ -73,7 +73,7 @@ class Settings:
         """Take the settings of the command line, by names without dashes."""
         self.layer += 1
         for key, raw in flags.items():
-            is_null = key in ("adapter", "head") and raw in ("null", "~")
+            is_null = key in ("adapter", "adapter_path", "head") and raw in ("null", "~")
             self.put(key, None if is_null else raw, f"--{key.replace('_', '-')}")
 
     def put(self, key: str, raw: Tree, where: str) -> None:
@@ -97,7 +97,8 @@ class Settings:
             raise D2STError(f"{where} takes the folder of a trained adapter here, not {shown(raw)}.")
         self._put_group("adapter", {"name": raw} if isinstance(raw, str) else raw, where)
         path = self.settings.get("adapter_path")
-        if raw is not None and path and path.layer < self.layer:
+        names_system = isinstance(raw, str) or (raw is not None and raw.get("name") is not None)
+        if names_system and path and path.layer < self.layer:
             del self.settings["adapter_path"]
 
     def _put_adapter_path(self, path: str, where: str) -> None:
@@ -218,9 +219,14 @@ class Settings:
         return hints_of(kind) if dataclasses.is_dataclass(kind) else {}
 
     def _refuse_own_settings_of_saved(self) -> None:
+        """Refuse settings of an adapter's own beside a saved one; in the file that names both they are passed over."""
         path = self.settings.get("adapter_path")
-        own = [one.where for key, one in self.settings.items() if key.startswith("adapter.") and one.is_flag]
-        if path and path.raw is not None and own:
+        if path is None or path.raw is None:
+            return
+        given = [one for key, one in self.settings.items() if key.startswith("adapter.")]
+        nameless = self.named("adapter") is None
+        own = dict.fromkeys(one.where for one in given if one.is_flag or nameless or one.layer > path.layer)
+        if own:
             raise D2STError(
                 f"A saved adapter has its own settings: leave out {', '.join(own)}, or name a system instead."
             )

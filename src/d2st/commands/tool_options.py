@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from ..data.options import DataOptions, EpisodeOptions, ReadingOptions, StoreOptions
 from ..factory.options import ModelOptions
 from ..utils.config import Checked, option, reuse
-from ..utils.limits import CLIPS, EPISODES, FRAMES, SEED, STEPS, THREADS, WORKERS
+from ..utils.limits import CLIPS, FRAMES, SEED, STEPS, THREADS, TOLD_EPISODES, WORKERS
 from ..utils.options import AskedPrecision, ComputeOptions, Precision
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class DemoConfig(Checked):
     )
     episodes: int = option(1200, "training episodes", **STEPS)
     way: int = option(5, "classes in an episode, in training and evaluation", least=2)
-    test_episodes: int = option(3000, "episodes of an evaluation", **EPISODES)
+    test_episodes: int = option(3000, "episodes of an evaluation", **TOLD_EPISODES)
     train_clips: int = option(20, "clips rendered of each training class", least=2, most=CLIPS["most"])
     test_clips: int = option(20, "clips rendered of each test class", least=2, most=CLIPS["most"])
     seed: int = option(0, "of the clips, the training, the episodes and the predicted clip", **SEED)
@@ -177,7 +177,7 @@ class ReproduceConfig(ComputeOptions):
     episodes: int | None = option(
         None, "training episodes of every cell of the small version; None is as its tables say", **STEPS
     )
-    test_episodes: int = option(3000, "test episodes of the small version", **EPISODES)
+    test_episodes: int = option(3000, "test episodes of the small version", **TOLD_EPISODES)
 
     @property
     def patterns(self) -> tuple[str, ...]:

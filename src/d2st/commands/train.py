@@ -1,5 +1,6 @@
 """``d2st train``: episodic training of an adapter and a head."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,13 +26,13 @@ from ..training import optim
 from ..training.checkpoint import TrainState
 from ..training.duration import Duration
 from ..training.episodic import EpisodicLoss, EpisodicValidation
-from ..training.material import Material
+from ..training.material import Material, digest_files
 from ..training.run_folder import RunFolder
 from ..training.trainer import Task, Trainer
 from ..utils.console import say
 from ..utils.device import deterministic, pick_device, with_precision
 from ..utils.distributed import launch, world_size
-from ..utils.provenance import config_dict, default_dict, write_result
+from ..utils.provenance import config_dict, default_dict, plain
 from ..utils.tensor_file import read_tensors
 from ..visualize.diagnosis import NO_POINTS, attention_figures
 from ..visualize.points import pathways
@@ -77,20 +78,22 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     task = _task(config, duration, sampler, head, encoder, clips, validation_clips)
     groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares)
     optimizer = torch.optim.Adam(groups, lr=config.lr)
-    state, folder = run_training(fabric, config, task, optimizer, learning_rate, give_back=given is not None)
+    files = digest_files(config.adapter_path, head.text)
+    state, folder = run_training(fabric, config, task, optimizer, learning_rate, files, give_back=given is not None)
     result = {
         "episodes": state.done,
         "seconds": state.seconds,
         "best_accuracy": state.best_accuracy,
         "best_episode": state.best_at,
         "adapter": str(folder.best),
+        "system": plain(encoder.config),
         "trainable_parameters": encoder.parameter_count()[0],
         "head": head.spec.name,
         "head_parameters": sum(p.numel() for p in head.trainable_parameters()),
         "bad_clips": state.unreadable,
     }
     if fabric.is_global_zero:
-        write_result(folder.result, config, result)
+        folder.write_result(config, result)
     return result
 
 
@@ -132,6 +135,7 @@ def run_training(
     task: Task,
     optimizer: torch.optim.Optimizer,
     learning_rate: optim.Schedule,
+    files: Mapping[str, str],
     give_back: bool,
 ) -> tuple[TrainState, RunFolder]:
     """Open the folder of the run, and train.
@@ -142,12 +146,13 @@ def run_training(
         task: what is trained.
         optimizer: of its parameters.
         learning_rate: by index of the episode or batch.
+        files: that it begins with, see :func:`~d2st.training.material.digest_files`.
         give_back: leave the encoder as it is used after training: in eval mode, with the best weights of the run.
     """
     encoder, folder = task.loss.encoder, RunFolder(config.out)
     if fabric.is_global_zero:
         parts = {"training": task.units.clips, "validation": task.validation.clips if task.validation else None}
-        material = Material(encoder, encoder.reading, parts)
+        material = Material(encoder, encoder.reading, parts, files)
         folder.open(config_dict(config), config.overwrite, material, default_dict(config), fabric.device.type)
     fabric.barrier()
     if task.prepare:

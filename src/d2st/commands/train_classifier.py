@@ -20,11 +20,12 @@ from ..text.names import encode_names, visual_projection
 from ..training import optim
 from ..training.classification import ClassificationLoss, ClassificationValidation
 from ..training.duration import Duration
+from ..training.material import digest_files
 from ..training.run_folder import RunFolder
 from ..training.trainer import Task
 from ..utils.console import say
 from ..utils.distributed import world_size
-from ..utils.provenance import write_result
+from ..utils.provenance import plain
 from ..utils.sentences import quoted
 from .classifier_options import FullShotTrainConfig
 from .train import launch_training, run_training, set_reading
@@ -65,7 +66,8 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     task = _task(config, duration, classifier, frames, clips, validation_clips)
     groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares, head="model.head.")
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
-    state, folder = run_training(fabric, config, task, optimizer, learning_rate, give_back=given is not None)
+    files = digest_files(config.adapter_path, classifier.text)
+    state, folder = run_training(fabric, config, task, optimizer, learning_rate, files, give_back=given is not None)
     result = {
         "epochs": state.done / duration.per_epoch,
         "steps": duration.total // duration.per_step,
@@ -75,12 +77,13 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
         "best_accuracy": state.best_accuracy,
         "best_epoch": state.best_at / duration.per_epoch,
         "adapter": str(folder.best),
+        "system": plain(encoder.config),
         "trainable_parameters": sum(p.numel() for p in classifier.trainable_parameters()),
         "head": "text" if classifier.compares_with_names else "linear",
         "bad_clips": state.unreadable,
     }
     if fabric.is_global_zero:
-        write_result(folder.result, config, result)
+        folder.write_result(config, result)
     return result
 
 
@@ -165,4 +168,8 @@ def _validation_clips(config: FullShotTrainConfig, clips: ClipSet) -> ClipSet | 
     if "val" not in parts_of(config.data, config.split):
         say("No validation, the last model will be the best: the data have no part val.")
         return None
-    return _open_part(config, "val", clips.classes)
+    found = _open_part(config, "val", clips.classes)
+    if not len(found):
+        say("No validation, the last model will be the best: the part val has no clips of base classes.")
+        return None
+    return found

@@ -166,10 +166,15 @@ def create_heads(
         The heads that can be compared, and the names of the others with the reason.
 
     Raises:
-        D2STError: as for :func:`load_or_create_head`; or no head is left.
+        D2STError: as for :func:`load_or_create_head`; options of a head that is not among them; or no head is left.
     """
     names = names.split(",") if isinstance(names, str) else names
     names = list(heads.HEADS) if list(names) == ["all"] else list(dict.fromkeys(names))
+    if isinstance(head, HeadSpec) and head.name not in names:
+        raise D2STError(
+            f"The head '{head.name}' is not one of those that are compared ({', '.join(names)}), so that its options "
+            f"would be for nothing: add it to --heads, or leave it out."
+        )
     chosen, left_out = [], {}
     for name in names:
         spec = head if isinstance(head, HeadSpec) and head.name == name else name

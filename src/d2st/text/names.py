@@ -112,7 +112,8 @@ def _encode(
                 return tensors["features"]
         except (D2STError, KeyError):
             _log.warning(f"The text features in {path} cannot be read; the names are encoded again.")
-    encoded = encode_tokens(build_text_encoder(name, tag, config.weights), tokens)  # (N, D')
+    with torch.random.fork_rng(devices=[]):  # what is drawn after this is the same whether the features were there
+        encoded = encode_tokens(build_text_encoder(name, tag, config.weights), tokens)  # (N, D')
     features = torch.stack([_average(group) for group in encoded.split(counts)])
     check_weights(zip(labels, features, strict=True), "The features of names", "check the text tower's weights")
     path.parent.mkdir(parents=True, exist_ok=True)

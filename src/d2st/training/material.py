@@ -3,18 +3,22 @@
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from .. import adapter_file
 from ..backbones.fingerprint import fingerprint
 from ..data.clip_reading import ClipReading
 from ..data.datasets import Clip, ClipSet
+from ..data.options import TextConfig
 from ..data.video.errors import VideoError
 from ..data.video.open import state
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..features.map_file import MapClips
+from ..heads import head_file
+from ..utils.hub import find
 from ..utils.versioned_json import read_versioned
 
 FORMAT = 1
@@ -29,24 +33,27 @@ class Material:
         encoder: that is trained, before it was.
         reading: of its clips.
         parts: "training" and "validation" -> clips; None where there are none.
+        files: digests of files that settings name, see :func:`digest_files`.
     """
 
     encoder: VideoEncoder
     reading: ClipReading
     parts: Mapping[str, ClipSet | None]
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def record(self) -> dict:
         """Describe it as JSON.
 
         That is the reading, a digest of the backbone's frozen weights, and of each class of a part the number of its
-        clips and digests of their names, and of names and bytes; and the file of a part's maps, where it is read so.
+        clips and digests of their names, and of names and bytes; digests of files; and the file of a part's maps, where
+        it is read so.
         """
         clips = {part: _by_class(found) for part, found in self.parts.items()}
         backbone = fingerprint(self.encoder.backbone, self.encoder.trained_names)
         maps = {part: found.file.path.name for part, found in self.parts.items() if isinstance(found, MapClips)}
         record = {"format": FORMAT, "reading": self.reading.to_dict(), "backbone": backbone, "clips": clips}
-        return record | ({"maps": maps} if maps else {})
+        return record | {"files": dict(self.files)} | ({"maps": maps} if maps else {})
 
     def changed(self, file: Path, unreadable: Collection[str]) -> str:
         """Say what was otherwise when a run began, for a sentence; "" where nothing was.
@@ -66,6 +73,9 @@ class Material:
             return f"its clips were read with {difference}"
         if then["backbone"] != self.record["backbone"]:
             return "its backbone had other weights"
+        for name, digest in then.get("files", self.files).items():  # earlier versions wrote none
+            if self.files.get(name) != digest:
+                return f"the file of its {name} was another"
         for part, own in self.record["clips"].items():
             try:
                 changed = _changed(then["clips"][part], own, self._classes_of(unreadable))
@@ -82,6 +92,30 @@ class Material:
             if clips is not None:
                 names |= {clips.classes[clip.label] for clip in clips.clips if clip.id in ids}
         return names
+
+
+def digest_files(adapter: str | Path | None, text: TextConfig | None) -> dict[str, str]:
+    """Digest the files that a training begins with: those of a saved adapter and head, and of the classes' texts.
+
+    Args:
+        adapter: folder of the saved adapter, or its Hub repository.
+        text: how class names become features.
+
+    Returns:
+        Digests by setting and file.
+    """
+    files = {}
+    if adapter:
+        names = adapter_file.CONFIG, adapter_file.WEIGHTS, head_file.CONFIG, head_file.WEIGHTS
+        files |= {f"adapter, {name}": find(adapter, *names) / name for name in names}
+    if text:
+        files |= {f"text, {name}": Path(value) for name, value in text.to_dict().items() if value}
+    return {name: _digest_file(file) for name, file in files.items() if file.is_file()}
+
+
+def _digest_file(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:16]
 
 
 def _changed(then: Mapping, now: Mapping, repaired: set[str]) -> str:

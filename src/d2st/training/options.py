@@ -7,7 +7,7 @@ from typing import Literal
 
 from ..errors import D2STError
 from ..utils.config import Checked, option, reuse
-from ..utils.limits import BELOW_ONE, CLIPS, EPISODES, NOT_NEGATIVE, POSITIVE, SEED, SHARE, STEPS
+from ..utils.limits import BELOW_ONE, CLIPS, NOT_NEGATIVE, POSITIVE, SEED, SHARE, STEPS, TOLD_EPISODES
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +134,7 @@ class EpisodicTrainingOptions(Checked):
         least=0,
         most=STEPS["most"],
     )
-    validation_episodes: int = option(1000, "episodes of a validation", **EPISODES)
+    validation_episodes: int = option(1000, "episodes of a validation", **TOLD_EPISODES)
     prefix_crops: int = option(
         0,
         "compute what lies before the first adapter once, for every frame of the training clips in so many random "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import D2STError
 from ..utils.files import clear_leftovers, hold, to_json, write_atomic, write_json
-from ..utils.provenance import circumstances
+from ..utils.provenance import circumstances, write_result
 from ..utils.versioned_json import parse, read_versioned
 
 if TYPE_CHECKING:
@@ -128,6 +128,15 @@ class RunFolder:
             if not made_again:
                 kept.append(line + "\n")
         write_atomic(self.metrics, lambda temporary: temporary.write_text("".join(kept), "utf-8"))
+
+    def write_result(self, config: object, result: dict) -> None:
+        """Write the result of the run; a complete one that is started again keeps it, with the start that it is of."""
+        try:
+            there = parse(self.result.read_bytes(), "The result", "it is written anew")
+        except (OSError, D2STError):
+            there = None
+        if not isinstance(there, dict) or {key: there.get(key) for key in result} != json.loads(to_json(result)):
+            write_result(self.result, config, result)
 
     @staticmethod
     def _append(path: Path, record: dict) -> None:

@@ -142,7 +142,7 @@ class Trainer:
                     losses, accuracies, unreadable, stopped = self.gather(measured, stop)
                     norm = fabric.clip_gradients(model, optimizer, max_norm=self.clip_norm, error_if_nonfinite=False)
                     self.checks.check_gradients(state, losses, norm)
-                    figures = self.diagnose(unit) if self.is_diagnosed(first, last) else {}
+                    figures = self.diagnose(unit, norm) if self.is_diagnosed(first, last) else {}
 
                     # The optimizer's step, taken as a whole or not at all. The released code sets the rate of the
                     # iteration in which it falls: the last of its units.
@@ -160,7 +160,8 @@ class Trainer:
                     advance(last - first, note)
                 if state.owed:
                     self.validate()
-                self.checkpoint.save(state, now=bool(stopped) or state.done == duration.total)
+                due = bool(stopped) or state.done in (state.best_at, duration.total)  # best is never ahead of the state
+                self.checkpoint.save(state, now=due)
                 if stopped:
                     fabric.print(f"Stopped at {self.now}, saved in {self.folder.path}; start again to go on.")
                     raise SystemExit(128 + stopped)
@@ -248,9 +249,15 @@ class Trainer:
         every = self.diagnose_every
         return every > 0 and first // every < last // every and self.fabric.is_global_zero
 
-    def diagnose(self, unit: Loaded) -> dict[str, float]:
-        """Measure gradients before their step, and what the model does with the clips of a unit; changes nothing."""
-        figures = {GRADIENT + part: norm for part, norm in norms_by_part(self.task.loss).items()}
+    def diagnose(self, unit: Loaded, norm: Tensor) -> dict[str, float]:
+        """Measure gradients as they were before they were clipped, and what the model does with the clips of a unit.
+
+        Args:
+            unit: the last of the step.
+            norm: of the whole gradient before it was clipped.
+        """
+        clipped = min(1.0, self.clip_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ does it
+        figures = {GRADIENT + part: own / clipped for part, own in norms_by_part(self.task.loss).items()}
         if self.task.diagnosis is not None:
             self.task.loss.eval()
             with torch.no_grad(), self.fabric.autocast():

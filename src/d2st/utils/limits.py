@@ -45,6 +45,7 @@ SIDE = {"least": 1, "most": 4096}  # of a picture, in pixels
 FRAMES = {"least": 1, "most": 4096}  # of a clip
 CLIPS = {"least": 1, "most": 10_000}  # classes, shots and queries of an episode; clips in a batch
 EPISODES = {"least": 1, "most": 10**7}  # of an evaluation, whose results are all kept
+TOLD_EPISODES = EPISODES | {"least": 2}  # where the interval over them is told
 STEPS = {"least": 1, "most": 10**9}  # of a training
 WIDTH = {"least": 1, "most": 16_384}  # channels of a layer
 POINTS = {"least": 1, "most": 4096}  # along a side of a volume

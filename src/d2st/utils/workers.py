@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
+import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ..errors import D2STError
@@ -41,7 +42,12 @@ def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
         yield from map(work, jobs)
         return
     loader = DataLoader(
-        _Jobs(work, jobs), batch_size=None, num_workers=count, collate_fn=_same, worker_init_fn=follow_parent
+        _Jobs(work, jobs),
+        batch_size=None,
+        num_workers=count,
+        collate_fn=_same,
+        worker_init_fn=follow_parent,
+        generator=torch.Generator(),  # of its own: what is drawn after this is the same whatever the workers
     )
     for result in from_workers(loader, _THEN):
         if isinstance(result, _Failed):
