@@ -120,7 +120,7 @@ def test_parts_are_named_by_the_outermost_module() -> None:
 
 
 def test_gradients_are_told_as_they_were_before_they_were_clipped(small, tmp_path) -> None:
-    train(config(small, tmp_path, **SYSTEMS["st"], diagnose_every=2, clip_norm=1e-3, episodes=2))
+    train(config(small, tmp_path, adapter=d2st.STConfig(), diagnose_every=2, clip_norm=1e-3, episodes=2))
     told = metrics(tmp_path)[0]
     parts = [value for name, value in told.items() if name.startswith("gradient.")]
     assert told["gradient_norm"] > 1e-3

@@ -271,6 +271,18 @@ def test_base_to_novel_from_end_to_end(folder, tmp_path, capsys):
     assert "knows 3 classes that are not the 2 base classes" in capsys.readouterr().err
 
 
+def test_a_validation_part_without_base_classes_is_told(folder, tmp_path, capsys):
+    lists = {"train": BASE, "val": NOVEL[:1]}
+    for part, names in lists.items():
+        (tmp_path / f"{part}.txt").write_text("".join(f"{name}/{i}.mp4 {name}\n" for name in names for i in range(2)))
+    (tmp_path / "lists.yaml").write_text(yaml.safe_dump({part: f"{part}.txt" for part in lists}))
+    told = ["--split", str(tmp_path / "lists.yaml"), "--base-novel", str(folder / "classes.yaml")]
+    train(folder, tmp_path / "run", *told, "--validate-every", "1", "--epochs", "1")
+    assert (
+        "No validation, the last model will be the best: the part val has no clips of base" in capsys.readouterr().out
+    )
+
+
 def test_settings_that_cannot_be_are_refused(folder, tmp_path, capsys):
     model = ["--backbone", small_clip.BACKBONE, "--image-size", "32", "--frames", "2", "--out", str(tmp_path / "run")]
     told = ["--text.model", "small", "--text.weights", str(folder / "clip.safetensors")]

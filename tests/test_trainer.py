@@ -17,6 +17,7 @@ from d2st.commands.train import TrainConfig, train
 from d2st.commands.train_classifier import FullShotTrainConfig, train_full_shot
 from d2st.data.loaders import EpisodeClips
 from d2st.errors import D2STError
+from d2st.training import checkpoint
 from d2st.training.checks import SKIPPED
 from d2st.training.episodic import EpisodicLoss, EpisodicValidation
 from d2st.training.run_folder import RunFolder
@@ -189,6 +190,16 @@ def test_any_error_saves_the_last_whole_step(small, whole, tmp_path, monkeypatch
     for file in ("final/adapter_model.safetensors", "best/adapter_model.safetensors", "last.safetensors"):
         assert same(tmp_path / "run", whole, file), file
     assert metrics(tmp_path / "run") == metrics(whole)
+
+
+def test_the_best_is_never_ahead_of_the_state(small, tmp_path, monkeypatch) -> None:
+    """So that a kill right after a validation does not leave the best of episodes that the next start computes anew."""
+    accuracies, saved = iter([0.7, 0.9, 0.8, 0.6]), []
+    monkeypatch.setattr(EpisodicValidation, "__call__", lambda self, fabric: (next(accuracies), 0.0, {}))
+    save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", lambda path, state, *a: saved.append(state.done) or save(path, state, *a))
+    train(config(small, tmp_path, episodes=14, validate_every=4, checkpoint_minutes=100.0))
+    assert saved == [4, 8, 14]
 
 
 def test_damaged_metrics_and_configurations_are_survived_or_told(tmp_path) -> None:

@@ -159,12 +159,20 @@ def test_a_folder_belongs_to_one_configuration(small, tmp_path) -> None:
         D2STError, match=r"another configuration: lr is 0.001 there and 0.01 here; way is 3 there and 2 here"
     ):
         train(config(small, tmp_path, lr=1e-2, way=2))
-    before = (tmp_path / "metrics.jsonl").read_text()
+    before, told = ((tmp_path / name).read_text() for name in ("metrics.jsonl", "train.json"))
     train(config(small, tmp_path, workers=1, checkpoint_minutes=9))  # these may change; the run is complete
     assert (tmp_path / "metrics.jsonl").read_text() == before
+    assert (tmp_path / "train.json").read_text() == told  # nothing was trained at this start
     train(config(small, tmp_path, lr=1e-2, overwrite=True))
     assert json.loads((tmp_path / "config.json").read_text())["lr"] == 1e-2
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == len(before.splitlines())
+
+
+def test_the_result_names_the_adapter_that_was_trained(small, tmp_path) -> None:
+    model = {"frames": 4, "image_size": 32, "pretrained": str(small / "weights.safetensors")}
+    encoder = d2st.adapt("test_resnet", d2st.STConfig(ratio=0.5), **model)
+    result = train(config(small, tmp_path, episodes=4, validate_every=0), encoder)
+    assert (result["system"]["name"], result["system"]["ratio"]) == ("st", 0.5)
 
 
 def test_another_adapter_is_told_by_its_name_and_another_setting_of_it_by_its_own(small, tmp_path) -> None:
