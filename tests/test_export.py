@@ -173,6 +173,23 @@ def test_a_file_that_computes_something_else_is_not_kept(small, tmp_path, monkey
     assert (tmp_path / "encoder.pt2").read_text() == "of an earlier export"
 
 
+def test_files_in_a_folder_are_of_one_export(small, trained, tmp_path, monkeypatch, capsys):
+    def export_encoder(encoder, file, about, seed):
+        file.write_text("an encoder")
+        return {"encoder": about, "check": {"relative_error": 0.0, "batches": [1], "run_by": "nobody"}}
+
+    monkeypatch.setattr("d2st.commands.export.export_encoder", export_encoder)
+    monkeypatch.setattr("d2st.commands.export._tell", lambda *_: None)
+    out = ["--out", str(tmp_path)]
+    weights = str(small / "weights.safetensors")
+    assert cli.main(["export", "--classifier", str(trained), "--weights", weights, *out]) == 0
+    (tmp_path / "encoder.onnx.data").touch()
+    (tmp_path / "mine.txt").touch()
+    assert cli.main(["export", *flags(small), "--format", "pt2", *out]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["encoder.pt2", "encoder.pt2.json", "mine.txt"]
+    assert "encoder.onnx of an earlier export was removed" in capsys.readouterr().err
+
+
 def flags(folder):
     own = small.options(folder)
     return [f"--{name.replace('_', '-')}={own[name]}" for name in ("backbone", "weights", "image_size", "frames")]

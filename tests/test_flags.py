@@ -100,6 +100,8 @@ def test_flags_are_taken_as_typed(command, arguments, expected):
         ("spot", ["sup"], "SUPPORT VIDEO"),
         ("spot", ["a", "b", "c"], "SUPPORT VIDEO"),
         ("spot", ["--support", "s", "--video", "v", "x"], "no more words"),
+        ("train", ["--config=--", "--data", "x"], "--config=-- gives --config no value"),
+        ("predict", ["--query=--"], "--query=-- gives --query no value"),
         ("train", [], "--data must be given"),
         ("train", ["--data", "x", "--adapter", "dst2"], "neither a system"),
         ("train", ["--data", "x", "--adapter", ""], "--adapter '' is neither a system"),

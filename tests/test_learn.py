@@ -87,6 +87,10 @@ def test_from_a_folder_to_a_recognizer(clips, config, tmp_path, capsys):
     assert again["expected"] == expected and again["candidates"] == report["candidates"]
 
 
+def test_what_to_use_has_the_reject_rate_of_the_report(clips, config):
+    assert module._kept_options(config(clips, reject_rate=0.2))[2:] == ["--reject-rate", "0.2"]
+
+
 def listed(training, part):
     """The clips of a part of the split that a training was given."""
     lines = Path(training.split, f"{part}.csv").read_text().splitlines()

@@ -107,6 +107,11 @@ def test_a_file_that_is_shorter_than_any_window_says_so(small, folder, capsys):
     assert "There was no answer: the shortest window has 9 s" in capsys.readouterr().err
 
 
+def test_windows_that_are_read_unlike_the_support_clips_are_told(small, folder, capsys):
+    live(config(small, folder, sampling="rate50", lengths=9.0))
+    assert "Windows are read uniformly and the support clips with sampling rate50" in capsys.readouterr().err
+
+
 def test_answers_go_behind_those_of_before(small, folder, tmp_path):
     (tmp_path / "answers.jsonl").write_text("{}\n")
     result = live(config(small, folder, jsonl=str(tmp_path / "answers.jsonl")))

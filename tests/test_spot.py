@@ -126,6 +126,14 @@ def test_an_interrupted_run_keeps_what_it_found(small, folder, tmp_path, monkeyp
     assert json.loads((tmp_path / "again" / "spot.json").read_text())["segments"][0]["label"] == "pink"
 
 
+def test_events_behind_the_end_are_missed_and_told(small, folder, tmp_path):
+    events = (folder / "events.csv").read_text()
+    (tmp_path / "events.csv").write_text(f"{events}100,101,pink\n200,201,teal\n")
+    result = spot(config(small, folder, threshold=0, share=1, whole=0, events=str(tmp_path / "events.csv")))
+    assert result["events"]["events"] == 7 and result["events"]["recall"] == 5 / 7
+    assert any("2 of 7 events begin behind the end of the video, 00:05.2," in note for note in result["notes"])
+
+
 def test_other_formats(small, folder, capsys):
     result = spot(config(small, folder, threshold=0, share=1, whole=0, format="jsonl"))
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == result["segments"]
@@ -150,7 +158,7 @@ def test_windows_that_are_read_unlike_the_support_clips_are_told(small, folder, 
         ({"video": "SUPPORT"}, "it is a folder"),
         ({"stride": 0.0}, "stride=0.0 must be a number from 0.01 to 1"),
         ({"threshold": 1.5}, "threshold=1.5 must be a number from 0 to 1"),
-        ({"lengths": (0.0, 1.0)}, r"lengths=\(0.0, 1.0\) must be a list of numbers above 0"),
+        ({"lengths": (1e-7, 1.0)}, r"lengths=\(1e-07, 1.0\) must be a list of numbers of at least 0.01"),
         ({"lengths": ()}, "lengths is an empty list"),
         ({"events": "none.csv"}, "cannot be read: No such file"),
         ({"events": "WRONG"}, "Line 2 of the events"),

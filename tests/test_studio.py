@@ -1,6 +1,7 @@
 """``d2st studio`` without a browser: what a tab teaches and asks, its private folder, and what is refused."""
 
 import csv
+import errno
 import io
 import os
 import shutil
@@ -8,8 +9,10 @@ import socket
 import stat
 import threading
 import time
+import unicodedata
 from pathlib import Path
 
+import families
 import numpy as np
 import pytest
 import small as small_module
@@ -17,9 +20,10 @@ import torch
 from PIL import Image
 
 import d2st
+from d2st.data import sampling
 from d2st.errors import D2STError
-from d2st.studio import StudioConfig, cards, check, studio
-from d2st.studio.clips import UploadFolder
+from d2st.studio import StudioConfig, answers, camera, cards, check, studio
+from d2st.studio.clips import Upload, UploadFolder
 from d2st.studio.models import ModelCache
 from d2st.studio.sessions import MOST, SILENT, Sessions, remove_left_over
 
@@ -323,7 +327,7 @@ def test_long_clips_are_used_and_told(sessions, upload, small):
     ]
 
 
-def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
+def test_examples_are_saved_and_opened_as_one_file(sessions, upload, small):
     _, tab = sessions.enter("", "tab")
     with pytest.raises(D2STError, match="nothing to save"):
         tab.saved()
@@ -340,6 +344,13 @@ def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
     assert tab.answers[0].prediction == other.answers[0].prediction
     assert [pair.support[0] for pair in other.answers[0].pairs] == [None] * 4
     run(other.add("pink", upload("pink/2")))
+    known = other.classifier.seconds["pink"]
+    (long,) = upload((small / "data" / "pink" / "2.mp4").read_bytes(), name="long.mp4")
+    small_module.write_clip(Path(long), np.zeros((100, 32, 32, 3), np.uint8))
+    run(other.add("pink", [long]))
+    assert other.classifier.seconds["pink"][1] == 4
+    other.remove_example("pink", other.examples["pink"][-1].key)
+    assert other.classifier.seconds["pink"] == known
     assert [bool(e.frames) for e in other.examples["pink"]] == [False, False, True]
     with pytest.raises(D2STError, match="pink, <b>teal came out of a saved file"):
         run(other.change_model("b"))
@@ -350,6 +361,19 @@ def test_examples_are_saved_and_opened_as_one_file(sessions, upload, tmp_path):
     run(tab.change_model("b"))
     with pytest.raises(D2STError, match="was encoded by"):
         tab.open_saved(upload(content, name="mine.safetensors")[0])
+
+
+def test_one_name_in_two_spellings_is_one_action(sessions, upload):
+    """An accent is a letter of its own, or not, as the keyboard or the file system has it."""
+    _, tab = sessions.enter("", "tab")
+    names = [unicodedata.normalize(form, "café") for form in ("NFD", "NFC")]
+    for name, clip in zip(names, upload("pink/0", "pink/1"), strict=True):
+        run(tab.add(name, [clip]))
+    assert list(tab.examples) == names[1:] and tab.count == 2
+    for named in (tab.examples, tab.classifier.support):  # as a folder had it, whose examples were saved
+        named[names[0]] = named.pop(names[1])
+    run(tab.add(names[1], upload("pink/2")))
+    assert list(tab.examples) == names[:1] == list(tab.classifier.support) and tab.count == 3
 
 
 def test_only_this_machine_is_served(capsys):
@@ -552,9 +576,11 @@ def test_a_camera_teaches_and_is_answered(sessions, upload):
     assert tab.count == 3
 
 
-def test_what_the_camera_showed_is_kept_without_loss(sessions):
-    """The example has the features of the window: those pictures, at those moments."""
+@pytest.mark.parametrize("rule", ["uniform", "rate35", "stride"])
+def test_what_the_camera_showed_is_kept_without_loss(sessions, rule):
+    """The example has the features of the window: those pictures, at those moments, however other clips are read."""
     _, tab = sessions.enter("", "tab")
+    tab.classifier.sample = sampling.build(rule, 4)
     colors = np.random.default_rng(0).integers(0, 255, (30, 3))
     for color, at in zip(colors, np.arange(7, 37) / 10, strict=True):
         tab.camera.take(float(at), jpeg(color))
@@ -566,6 +592,76 @@ def test_what_the_camera_showed_is_kept_without_loss(sessions):
     pixels = torch.stack([frame.pixels for frame in window.frames])
     expected = classifier.encode(classifier.transform(pixels)).frames
     torch.testing.assert_close(classifier.support["it"].frames[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_pictures_that_come_while_an_answer_is_found_change_nothing(sessions, monkeypatch):
+    """Kept is the window that was looked at, even if the camera is turned meanwhile."""
+    _, tab = sessions.enter("", "tab")
+    watch(tab, 90, np.arange(0, 3, 0.1).tolist())
+    tab.add_seen("it")
+    match = camera._match
+    monkeypatch.setattr(camera, "_match", lambda *given: tab.camera.take(9, jpeg(0, (32, 40))) or match(*given))
+    assert watch(tab, 90, np.arange(3, 6, 0.1).tolist())["answer"] == "it"
+    assert {tuple(frame.pixels.shape) for frame in tab.camera.shown.frames} == {(3, 32, 40)}
+
+
+def test_what_was_taught_is_not_taught_again(sessions, upload):
+    """Held out, a clip that is there twice finds itself, and then nothing else is known."""
+    _, tab = sessions.enter("", "tab")
+    watch(tab, (240, 120, 200), np.arange(0, 3, 0.1).tolist())
+    tab.add_seen("pink")
+    for name in ("pink", "teal"):
+        with pytest.raises(D2STError, match="This window was added already: wait for the next answer"):
+            tab.add_seen(name)
+    watch(tab, (0, 110, 110), np.arange(3, 6, 0.1).tolist())
+    tab.add_seen("pink")
+    tab.remove_example("pink", tab.examples["pink"][1].key)
+    tab.add_seen("teal")  # it was named wrong
+    clip = upload("teal/0")
+    step, _ = run(tab.add("teal", clip + clip + upload("teal/0", name="copy.mp4") + upload("teal/1")))
+    assert step.kept == 2 and step.problems == [
+        "teal-0.mp4: is an example of 'teal' already, as teal-0.mp4.",
+        "copy.mp4: is an example of 'teal' already, as teal-0.mp4.",
+    ]
+    assert tab.count == len(list(tab.folder.iterdir())) == 4
+
+
+def test_a_full_disk_is_a_sentence_and_leaves_no_part(sessions, upload, monkeypatch):
+    _, tab = sessions.enter("", "tab")
+    watch(tab, 90, np.arange(0, 3, 0.1).tolist())
+
+    def fail(path):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("d2st.studio.camera._write", lambda path, shown: fail(path))
+    monkeypatch.setattr("os.link", lambda *_: (_ for _ in ()).throw(OSError()))
+    monkeypatch.setattr("shutil.copyfile", lambda source, path: fail(path))
+    with pytest.raises(D2STError, match=r"camera 1: cannot be written \(No space left on device\)"):
+        tab.add_seen("it")
+    with pytest.raises(D2STError, match=r"examples: cannot be written \(No space left on device\)"):
+        tab.open_saved(upload(b"x", name="examples")[0])
+    assert not list(tab.folder.iterdir()) and not tab.examples
+
+
+@pytest.mark.parametrize(
+    ("config", "shown"),
+    [
+        (d2st.DualPathConfig(tiles=2, spatial_frames=4), [0, 2, 4, 6]),
+        (d2st.DiSTConfig(width=16, temporal_width=8, stride=4), [0, 4]),
+        (d2st.DiSTConfig(width=16, temporal_width=8, feature="video"), [4]),
+    ],
+)
+def test_pictures_are_those_of_the_features(config, shown):
+    """Some systems have fewer features than frames."""
+    torch.manual_seed(0)
+    encoder = d2st.adapt(families.VisionTransformer(**families.VIT | {"depth": 1}), config, frames=8)
+    clip = (torch.arange(8, dtype=torch.uint8) * 30)[:, None, None, None].expand(8, 3, 32, 32)
+    classifier = d2st.FewShotClassifier(encoder).fit({"it": [clip]})
+    taught = {"it": [answers.Example("a", None, pictures := answers.small_frames(clip))]}
+    pairs = answers.answer(classifier, Upload("q", Path("q")), clip, taught).pairs
+    assert [pair.query for pair in pairs] == [(pictures[frame], frame) for frame in shown]
+    assert all(picture == pictures[frame] for picture, frame, _ in (pair.support for pair in pairs))
 
 
 def test_pictures_that_cannot_be_used_are_told_or_passed_over(sessions):

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from d2st.data import sampling as frames
-from d2st.spotting.windows import FrameBuffer, cut, ladder
+from d2st.spotting.windows import FrameBuffer, cut, ladder, lengths_for
 
 LENGTHS = st.lists(st.floats(0.1, 5), min_size=1, max_size=3, unique_by=lambda length: round(length, 3))
 STRIDE, COUNT = st.floats(0.1, 1), st.integers(1, 9)
@@ -97,3 +97,8 @@ def test_lengths_for_actions_of_some_lengths(shortest, factor):
     steps = np.divide(lengths[1:], lengths[:-1])
     assert (steps >= 1).all() and (steps < 1.52).all()
     assert ladder(2.0, 2.0) == (2.0,)
+
+
+def test_clips_that_take_no_time_give_windows():
+    assert lengths_for({"one frame": (1 / 90000, 1 / 90000)}) == (0.01,)
+    assert lengths_for({"one frame": (1 / 90000, 1 / 90000), "more": (0.02, 2.0)})[0] == 0.01

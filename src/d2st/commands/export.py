@@ -1,5 +1,6 @@
 """``d2st export``: an adapted encoder as one file that runs without d2st, checked against PyTorch before it is kept."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ..utils.provenance import plain, write_result
 from .tool_options import ExportConfig
 
 SUPPORT = "support.npz"
+FORMATS = ("onnx", "pt2")
 
 
 def export(config: ExportConfig) -> dict:
@@ -31,7 +33,7 @@ def export(config: ExportConfig) -> dict:
 
     Raises:
         D2STError: an option cannot be used, or what :func:`d2st.export.export_encoder` refuses. What an earlier export
-            left is kept then.
+            left is kept then, and else removed with its encoder.
     """
     if config.format == "onnx":
         import_onnx()  # before minutes of work
@@ -52,8 +54,8 @@ def export(config: ExportConfig) -> dict:
         result = {"file": name, **export_encoder(encoder, folder / name, about, config.seed)}
         if classes:
             _write_support(classifier, folder / SUPPORT)
-    if not classes:
-        (out / SUPPORT).unlink(missing_ok=True)  # of another encoder that was here
+        written = {file.name for file in folder.iterdir()}
+    _remove_others(out, written)
     write_result(out / f"{name}.json", config, result)
     _tell(out / name, encoder, result)
     return result
@@ -77,6 +79,16 @@ def _write_support(classifier: FewShotClassifier, file: Path) -> None:
     clips = [clips.frames.numpy() for clips in classifier.support.values()]
     labels = np.repeat(np.arange(len(clips)), [len(own) for own in clips])
     np.savez(file, features=np.concatenate(clips), labels=labels, classes=np.array(classifier.classes))
+
+
+def _remove_others(out: Path, written: Collection[str]) -> None:
+    """Remove what an earlier export left that this one did not write: encoders and examples go together."""
+    encoders = [f"encoder.{format}" for format in FORMATS]
+    for name in (SUPPORT, *(f"{encoder}{more}" for encoder in encoders for more in ("", ".data", ".json"))):
+        if name not in written and (out / name).exists():
+            (out / name).unlink()
+            if name in encoders:
+                tell(f"{out / name} of an earlier export was removed; give another --out to keep both.")
 
 
 def _tell(file: Path, encoder: VideoEncoder, result: dict) -> None:

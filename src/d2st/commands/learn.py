@@ -77,7 +77,7 @@ def _learn(config: LearnConfig, clips: ClipSet, groups: Groups, looked: dict, be
     classifier.save_pretrained(config.out)
     report = {
         "command": _command(config),
-        "use": shlex.join(["d2st", "predict", "--classifier", config.out, *_weights(config), "--query", "NEW"]),
+        "use": shlex.join(["d2st", "predict", "--classifier", config.out, *_kept_options(config), "--query", "NEW"]),
         "clips": len(clips),
         "classes": {name: len(of) for name, of in zip(clips.classes, clips.by_class, strict=True)},
         "groups": {"count": len(set(groups.of)) if groups.names else 0, "source": groups.source},
@@ -217,9 +217,12 @@ def _command(config: LearnConfig) -> str:
     return shlex.join(words)
 
 
-def _weights(config: LearnConfig) -> list[str]:
-    """Return what a saved classifier must be told of a backbone from a file."""
-    return ["--weights", config.weights] if config.weights else []
+def _kept_options(config: LearnConfig) -> list[str]:
+    """Return what a saved classifier must be told again: a backbone from a file, and how much may be "unknown"."""
+    words = ["--weights", config.weights] if config.weights else []
+    if config.reject_rate != LearnConfig.reject_rate:
+        words += ["--reject-rate", f"{config.reject_rate:g}"]
+    return words
 
 
 def _conclude(config: LearnConfig, report: dict) -> None:

@@ -17,7 +17,7 @@ from ..errors import D2STError
 from ..spotting.capture import Capture
 from ..spotting.now import LiveAnswer, answers
 from ..spotting.rolling import RollingFrames
-from ..spotting.windows import lengths_for
+from ..spotting.windows import lengths_for, unlike_support
 from ..utils.console import tell, tell_unreadable
 from ..utils.progress import clock
 from ..utils.signals import Stop
@@ -49,6 +49,8 @@ def live(config: LiveConfig) -> dict:
     lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
     lengths = lengths if isinstance(lengths, tuple) else (lengths,)
     config = replace(config, lengths=lengths)
+    for note in unlike_support(classifier.sampling):
+        tell(note)
     if classifier.never_unknown:
         tell(classifier.never_unknown)
     tell_unreadable(support.unreadable)

@@ -191,6 +191,8 @@ def _written_out(arguments: Sequence[str], types: dict[str, object]) -> list[str
             written.append(argument)
             continue
         flag, equals, value = argument.partition("=")
+        if value == "--":  # which argparse takes for no value at all
+            raise D2STError(f"{argument} gives {flag} no value; a file that is called so is typed as ./--.")
         name = flag[2:].replace("-", "_")
         if not equals and bool in members(types.get(name)):
             is_value = bool(rest) and rest[-1].lower() in _SWITCHED

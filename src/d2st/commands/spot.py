@@ -24,7 +24,7 @@ from ..spotting.segments import (
 from ..spotting.shots import Changes
 from ..spotting.timeline import timeline
 from ..spotting.watch import watch
-from ..spotting.windows import lengths_for
+from ..spotting.windows import lengths_for, unlike_support
 from ..utils.console import plain_console, tell, tell_unreadable
 from ..utils.files import write_png
 from ..utils.progress import clock, video_progress
@@ -108,11 +108,7 @@ def spot(config: SpotConfig) -> dict:
     with open_stream(config.video, config.workers) as video:  # refused before anything is encoded
         classifier, support, config = create_classifier(config)
         events, notes = of_classes(events, classifier.classes)
-        if classifier.sampling != "uniform":
-            notes.append(
-                f"Windows are read uniformly and the support clips with sampling {classifier.sampling}; "
-                f"--sampling uniform reads both alike."
-            )
+        notes += unlike_support(classifier.sampling)
         lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
         lengths = lengths if isinstance(lengths, tuple) else (lengths,)
         config = replace(config, lengths=lengths)
@@ -188,7 +184,14 @@ def _conclude(
     segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
     result["segments"] = [record(segment) for segment in segments]
     if events:
-        result["events"] = count_found(segments, [event for event in events if event.start < windows.until])
+        reached = [event for event in events if event.start < windows.until]
+        behind = len(events) - len(reached)
+        if result["complete"] and behind:
+            result["notes"].append(
+                f"{behind} of {len(events)} events begin behind the end of the video, {clock(windows.until)}, and "
+                f"count as not found; check that {config.events} is of this video."
+            )
+        result["events"] = count_found(segments, events if result["complete"] else reached)
         result["notes"].append(found_sentence(result["events"]))
     if config.out:
         out = Path(config.out)

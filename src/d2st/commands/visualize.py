@@ -28,7 +28,7 @@ from ..utils.options import Decoder
 from ..utils.progress import progress
 from ..utils.provenance import write_result
 from ..visualize import point_figures, sheet
-from ..visualize.alignment import Alignment, align, alignment_figure
+from ..visualize.alignment import Alignment, align, alignment_figure, frames_of_features
 from ..visualize.clip_points import ClipPoints, as_pictures, clip_points, points_record
 from .options import VisualizeConfig
 
@@ -225,8 +225,8 @@ def _match_support(
     shown = f"mean of {len(own)}, here {nearest.name}" if len(own) > 1 else nearest.name
     pictures = as_pictures(read_clip(nearest, classifier.sample, decoder=config.decoder))
     figure = alignment_figure(
-        _middles(points.frames, len(query)),
-        _middles(pictures, len(query)),
+        points.frames[frames_of_features(len(query), len(points.frames))],
+        pictures[frames_of_features(len(query), len(pictures))],
         alignment,
         (Path(config.query).name, f"{label}: {shown}"),
     )
@@ -266,8 +266,3 @@ def support_clips(path: Path) -> ClipSet:
     if not clips:
         return open_dataset(path)
     return ClipSet((name,), tuple(Clip(clip, 0, str(clip)) for clip in clips))
-
-
-def _middles(pictures: np.ndarray, count: int) -> np.ndarray:
-    """Pick a picture for each of ``count`` features, the middle one of its frames, where a system has fewer."""
-    return pictures[(2 * np.arange(count) + 1) * len(pictures) // (2 * count)]

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from ..utils.config import Checked, option
-from ..utils.limits import NOT_NEGATIVE, POSITIVE, SHARE
+from ..utils.limits import NOT_NEGATIVE, SHARE
+
+SHORTEST = 0.01  # seconds of a window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +21,7 @@ class SegmentOptions(Checked):
     retired: ClassVar[Mapping[str, tuple]] = {"contrast": (), "gap": (None,)}
 
     lengths: tuple[float, ...] | float | None = option(
-        None, "of the windows in seconds; None takes them from the support clips", **POSITIVE
+        None, "of the windows in seconds; None takes them from the support clips", least=SHORTEST
     )
     stride: float = option(0.25, "from a window to the next, as a share of its length", least=0.01, most=1)
     threshold: float = option(0.5, "least score of a segment, 0 to 1", **SHARE)

@@ -13,6 +13,7 @@ from math import ceil, floor, log
 from torch import Tensor
 
 from ..errors import D2STError
+from .options import SHORTEST
 
 # Timestamps are rounded (Matroska: to milliseconds); a frame this much ahead of a moment, in seconds, counts as shown.
 _EPSILON = 1e-6
@@ -32,8 +33,18 @@ def lengths_for(seconds: Mapping[str, tuple[float, float]]) -> tuple[float, ...]
             "How long the actions take is not known from the support set; give lengths of windows in seconds, such as "
             "--lengths 2,3,4.5."
         )
-    spans = seconds.values()
-    return ladder(min(shortest for shortest, _ in spans), max(longest for _, longest in spans))
+    shortest, longest = min(span[0] for span in seconds.values()), max(span[1] for span in seconds.values())
+    return ladder(max(SHORTEST, shortest), max(SHORTEST, longest))  # a clip of one frame may take next to no time
+
+
+def unlike_support(sampling: str) -> list[str]:
+    """Say in a sentence that windows are read in another way than support clips by a sampling rule, if they are."""
+    if sampling == "uniform":
+        return []
+    return [
+        f"Windows are read uniformly and the support clips with sampling {sampling}; --sampling uniform reads both "
+        "alike."
+    ]
 
 
 def ladder(shortest: float, longest: float, ratio: float = 1.5) -> tuple[float, ...]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .. import heads
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import Prediction
+from ..visualize.alignment import frames_of_features
 from ..visualize.clip_points import clip_points
 from ..visualize.point_figures import important_points
 from .clips import Upload
@@ -60,7 +61,7 @@ class Answer:
     Attributes:
         clip: the clip.
         prediction: what it shows.
-        pairs: one a frame.
+        pairs: one a frame that has a feature.
         calibrated: whether the confidence says how likely the answer is right; not for a single action or example.
         notes: sentences about the clip.
     """
@@ -91,16 +92,17 @@ def answer(
     encoded = classifier.encode(classifier.transform(frames))
     prediction = classifier.match(encoded)
     support = classifier.support[prediction.label].frames  # (K, T, D)
-    distances = heads.frame_distances(support, encoded.frames[None])[0]  # (K, T, T)
+    distances = heads.frame_distances(support, encoded.frames[None])[0]  # (K, T', T')
     small = small_frames(frames)
+    shown = frames_of_features(len(encoded.frames), len(frames)).tolist()  # T' indices of frames
     pairs = []
     for match in prediction.matches:
         # The match is with the mean of the examples: show the one of them whose frame is most like the query's.
         distance, k = distances[:, match.support_frame, match.query_frame].min(0)
         example = examples[prediction.label][int(k)]
-        picture = example.frames[match.support_frame] if example.frames else None
-        query = (small[match.query_frame], match.query_frame)
-        pairs.append(FramePair(query, (picture, match.support_frame, example.name), 1 - distance.item()))
+        ours, theirs = shown[match.query_frame], shown[match.support_frame]
+        picture = example.frames[theirs] if example.frames else None
+        pairs.append(FramePair((small[ours], ours), (picture, theirs, example.name), 1 - distance.item()))
     calibrated = len(examples) > 1 and classifier.never_unknown is None
     return Answer(clip, prediction, tuple(pairs), calibrated, tuple(notes))
 

@@ -21,12 +21,12 @@ from ..errors import D2STError
 from ..spotting.now import surest
 from ..spotting.rolling import RollingFrames
 from ..spotting.windows import Frame, Window, lengths_for
-from .clips import Upload, UploadFolder
+from .clips import Upload, UploadFolder, written_whole
 
 USUAL = 2.0  # seconds of a window where no example tells how long an action takes
 LONGEST = 30.0  # seconds of a window
 KEPT = 256  # pictures
-MORE = 3  # odd, so that the middle ones of a kept window are those that were looked at, and uniform sampling finds them
+MORE = 3  # odd: the middle ones of a kept window are those that were looked at, which uniform sampling finds
 SIDE = 1024  # pixels that a picture may have at most
 
 
@@ -40,6 +40,7 @@ class PageCamera:
 
     def __init__(self) -> None:
         self._kept = 0
+        self._added: tuple[Window, Path] | None = None  # the window kept last, and its file
         self.start()
 
     def start(self) -> None:
@@ -90,7 +91,7 @@ class PageCamera:
         lengths = lengths_for(classifier.seconds) if classifier.seconds else (USUAL,)
         lengths = sorted({min(length, LONGEST) for length in lengths})
         self.frames.seconds = lengths[-1]
-        windows = self.frames.newest(lengths, classifier.frames)
+        windows = self.frames.newest(lengths, MORE * classifier.frames)
         if not windows:
             return {}
         if classifier.classes:
@@ -100,7 +101,7 @@ class PageCamera:
         else:
             window = windows[0]
             said = {"answer": None, "likeliest": None, "confidence": None, "scores": {}}
-        self.shown = self.frames.cut(window.start, window.end, MORE * classifier.frames)
+        self.shown = window
         return said | {"end": window.end, "seconds": window.end - window.start, "rate": self.frames.rate}
 
     def keep(self, folder: Path, uploads: UploadFolder) -> Upload:
@@ -111,24 +112,30 @@ class PageCamera:
             uploads: which knows how much space is left.
 
         Raises:
-            D2STError: there was no answer yet, or there is no space.
+            D2STError: there was no answer yet, its window was kept already, or there is no space.
         """
-        if self.shown is None:
+        shown = self.shown  # read once: the next answer may come meanwhile
+        if shown is None:
             raise D2STError("There is nothing to add yet: press Start, and wait until the first window is full.")
-        with uploads.reserved(sum(frame.pixels.nbytes for frame in self.shown.frames)) as fits:
+        if self._added and self._added[0] is shown and self._added[1].exists():
+            raise D2STError("This window was added already: wait for the next answer, with the camera on.")
+        with uploads.reserved(sum(frame.pixels.nbytes for frame in shown.frames)) as fits:
             if not fits:
                 raise D2STError(
                     f"The studio keeps at most {uploads.max_total} MB of clips; remove actions, or close pages."
                 )
-            path = folder / f"{secrets.token_hex(8)}.mkv"
-            _write(path, self.shown)
+            name, path = f"camera {self._kept + 1}", folder / f"{secrets.token_hex(8)}.mkv"
+            with written_whole(path, name):
+                _write(path, shown)
         self._kept += 1
-        return Upload(f"camera {self._kept}", path)
+        self._added = shown, path
+        return Upload(name, path, window=True)
 
 
 def _match(classifier: FewShotClassifier, windows: Sequence[Window]) -> list[Prediction]:
-    """Recognize windows whose frames have the size of the camera's pictures."""
-    clips = [classifier.transform(torch.stack([frame.pixels for frame in window.frames])) for window in windows]
+    """Recognize windows of ``MORE`` times T frames, which have the size of the camera's pictures."""
+    middles = [[frame.pixels for frame in window.frames[MORE // 2 :: MORE]] for window in windows]
+    clips = [classifier.transform(torch.stack(pixels)) for pixels in middles]
     encoded = classifier.encode_all(torch.stack(clips), [str(window) for window in windows])
     return [classifier.match(EncodedClips(*clip)) for clip in zip(encoded.frames, encoded.tokens, strict=True)]
 

@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from ..classifiers.few_shot import FewShotClassifier
+from ..data.sampling import build
 from ..data.video.errors import VideoError, VideoWarning
 from ..data.video.reader import read_clip
 from ..errors import D2STError
@@ -33,10 +34,12 @@ class Upload:
     Attributes:
         name: of the file as it was uploaded, for people.
         path: where it lies now, under a name of our own.
+        window: it is what the camera showed in a window, which is read uniformly, by whatever rule other clips are.
     """
 
     name: str
     path: Path
+    window: bool = False
 
 
 class UploadFolder:
@@ -63,7 +66,7 @@ class UploadFolder:
         """Take one upload into a folder, which can be done again.
 
         Raises:
-            D2STError: it is too large, gone, or no upload.
+            D2STError: it is too large, gone, or no upload, or it cannot be written.
         """
         name, source = Path(path).name, Path(path).resolve()
         if not source.is_relative_to(self.path.resolve()):
@@ -78,7 +81,8 @@ class UploadFolder:
         try:
             os.link(source, kept)
         except OSError:  # a file system without hard links
-            shutil.copyfile(source, kept)
+            with written_whole(kept, name):
+                shutil.copyfile(source, kept)
         return Upload(name, kept)
 
     @contextmanager
@@ -128,6 +132,24 @@ class UploadFolder:
         return False
 
 
+@contextmanager
+def written_whole(path: Path, name: str) -> Iterator[None]:
+    """Let a clip be written whole or not at all.
+
+    Args:
+        path: of its file.
+        name: that its owner knows.
+
+    Raises:
+        D2STError: it cannot be written, as on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise D2STError(f"{name}: cannot be written ({error.strerror or error}); make space on the disk.") from error
+
+
 def _files(folder: Path) -> list[tuple[Path, os.stat_result]]:
     found = []
     for parent, _, names in os.walk(folder):
@@ -147,6 +169,7 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
         D2STError: the clip cannot be read; by the name that its owner knows.
     """
     notes = []
+    rule = build("uniform", classifier.frames) if clip.window else classifier.sample
 
     def sample(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
         if fps > 0 and length / fps > LONG * classifier.frames:
@@ -154,7 +177,7 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
                 f"{clip.name}: {length / fps:.0f} seconds long, of which {classifier.frames} frames are looked at; cut "
                 "it to the action itself."
             )
-        return classifier.sample(length, fps, rng)
+        return rule(length, fps, rng)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -11,6 +11,7 @@ from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.rejector import find_calibration
 from ..errors import D2STError
 from ..factory.heads import warn_untrained
+from ..spotting.windows import unlike_support
 from ..utils.device import pick_device, with_precision
 from . import StudioConfig
 
@@ -23,7 +24,7 @@ class LoadedModel:
 
     Attributes:
         name: as the page lists it.
-        about: one sentence for people.
+        about: a few sentences for people.
         options: of a :class:`FewShotClassifier`: the encoder and the head on the device, and how clips are read.
     """
 
@@ -93,7 +94,9 @@ class ModelCache:
             "reject_rate": config.reject_rate,
             "calibration": config.calibration or find_calibration(path, encoder, head, reading),
         }
-        return LoadedModel(name, f"{about} It looks at {reading.frames} frames of a clip.", model | options)
+        about = f"{about} It looks at {reading.frames} frames of a clip."
+        about += "".join(f" Live: {note}" for note in unlike_support(reading.sampling))
+        return LoadedModel(name, about, model | options)
 
 
 def _find(config: StudioConfig) -> dict[str, str | None]:

@@ -219,7 +219,7 @@ def _text(value: object) -> str:
 def _ended(progress: Progress, said: str) -> str:
     if progress.kept:
         return cards.status(progress, said)
-    return cards.status(progress, "None of the clips can be read.", wrong=True)
+    return cards.status(progress, "None of the clips can be used.", wrong=True)
 
 
 def _failed(error: D2STError) -> str:

@@ -1,5 +1,6 @@
 """Teach actions and answer queries for one browser tab: the logic of the page, without the page."""
 
+import filecmp
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import UNKNOWN
+from ..data.walk import nfc
 from ..errors import D2STError
 from ..utils.console import tell
 from . import answers, clips
@@ -56,6 +58,7 @@ class Session:
         self.model = models.get(models.names[0])
         self.classifier = self.model.classifier()
         self.examples: dict[str, list[Example]] = {}
+        self.saved_seconds: dict[str, tuple[float, float]] = {}  # of the examples that came out of a saved file
         self.camera = PageCamera()
         self.never_unknown = True  # whether nothing says what a clip of none of the actions looks like
         self.answers: list[Answer] = []
@@ -68,12 +71,12 @@ class Session:
         return sum(map(len, self.examples.values()))
 
     def add(self, name: str, uploads: Sequence[str | Path]) -> Iterator[Progress]:
-        """Teach an action, or more of it; clips that cannot be read are named and the rest goes on.
+        """Teach an action, or more of it; clips that cannot be read, or that it has, are named and the rest goes on.
 
         Raises:
             D2STError: no name, no clips, or too many.
         """
-        name = _checked_name(name)
+        name = self._spelled(name)
         if not uploads:
             raise D2STError(f"Choose at least one example clip of '{name}', or record one.")
         if self.count + len(uploads) > self.max_clips:
@@ -88,6 +91,7 @@ class Session:
                 try:
                     clip = self.uploads.take(upload, self.folder)
                     with _removed_on_error(clip):
+                        self._refuse_again(name, clip)
                         example = self._learn(self.classifier, name, clip, progress.problems)
                     self.examples.setdefault(name, []).append(example)
                     progress.kept += 1
@@ -128,6 +132,8 @@ class Session:
             with self.models.lock:
                 encoded = self.classifier.support[name]
                 self.classifier.set_class(name, encoded.frames[kept], encoded.tokens[kept])
+                if name in self.saved_seconds and any(examples[i].clip is None for i in kept):
+                    self.classifier.seconds[name] = self.saved_seconds[name]
                 self.classifier.time_clips(name, [examples[i].clip.path for i in kept if examples[i].clip])
             self.examples[name] = [examples[i] for i in kept]
             clips.remove([removed.clip])
@@ -168,9 +174,9 @@ class Session:
         """Teach that what the camera showed in the last window was an action; the clip is kept as an upload is.
 
         Raises:
-            D2STError: no name, no window yet, too many examples, or no space.
+            D2STError: no name, no window yet or one that was added already, too many examples, or no space.
         """
-        name = _checked_name(name)
+        name = self._spelled(name)
         if self.count >= self.max_clips:
             raise D2STError(f"This page keeps {self.max_clips} examples; remove some, or an action.")
         with self._changing_examples():
@@ -249,6 +255,7 @@ class Session:
                 name: [Example(f"saved example {i + 1}", None, []) for i in range(len(encoded.frames))]
                 for name, encoded in self.classifier.support.items()
             }
+            self.saved_seconds = dict(self.classifier.seconds)
 
     def look(self, number: int) -> None:
         """Draw where the adapters read the clip of an answer, into ``looks``.
@@ -265,6 +272,17 @@ class Session:
     def _forget_answers(self) -> None:
         clips.remove([answer.clip for answer in self.answers])
         self.answers, self.looks, self.passed_over = [], {}, []
+
+    def _spelled(self, name: str) -> str:
+        """Check the name of an action, and give it as it was taught: an accent may be a letter of its own."""
+        name = _checked_name(name)
+        return next((taught for taught in self.examples if nfc(taught) == name), name)
+
+    def _refuse_again(self, name: str, clip: Upload) -> None:
+        """Refuse a clip that is an example of an action already: held out, each would find itself in the other."""
+        for example in self.examples.get(name, []):
+            if example.clip and filecmp.cmp(example.clip.path, clip.path, shallow=False):
+                raise D2STError(f"{clip.name}: is an example of '{name}' already, as {example.name}.")
 
     def _learn(self, classifier: FewShotClassifier, name: str, clip: Upload, problems: list[str]) -> Example:
         with self.models.lock:
@@ -302,7 +320,7 @@ class Session:
 
 
 def _checked_name(name: str) -> str:
-    name = " ".join((name or "").split())
+    name = nfc(" ".join((name or "").split()))
     if not name:
         raise D2STError("Give the action a name first, for example: serve.")
     if name.casefold() == UNKNOWN:

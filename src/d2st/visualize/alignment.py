@@ -60,6 +60,22 @@ def align(head: Head, support: Tensor, query: Tensor) -> Alignment:
     return Alignment(distances, of_query, of_support)
 
 
+def frames_of_features(count: int, frames: int) -> np.ndarray:
+    """Tell which of a clip's frames its features stand for, where a system may have fewer of these.
+
+    DUALPATH and DiST look at every ``frames / count``-th frame, from the first on. A single feature of a clip stands
+    for the middle of it.
+
+    Args:
+        count: T' features.
+        frames: T, a multiple of them.
+
+    Returns:
+        (T',) indices of frames.
+    """
+    return np.arange(count) * (frames // count) if count > 1 else np.array([frames // 2])
+
+
 def _turned(query_frames: Sequence[int]) -> Pairs:
     """Pair the query frame of every support frame with it."""
     return tuple((query, support) for support, query in enumerate(query_frames))
