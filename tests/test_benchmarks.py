@@ -486,7 +486,7 @@ def test_full_shot_stores_keep_their_parts(lay, tmp_path):
     root = lay(*(f"{part}/{name}/{i}.mp4" for part in ("train", "val") for name in ("yoga", "zumba") for i in "ab"))
     prepare(PrepareConfig(data=str(root), out=str(tmp_path / "store"), split="kinetics400", workers=0))
     for split in ("kinetics400", None):
-        found = open_dataset(tmp_path / "store", split, "val", warn=False)
+        found = open_division(tmp_path / "store", split, "val", warn=False)
         assert _ids(found) == {name: [f"val/{name}/a.mp4", f"val/{name}/b.mp4"] for name in ("yoga", "zumba")}
     report = check(CheckConfig(data=str(root), split="kinetics400", workers=0))
     assert report["protocol"][1] == "Part 'val' of Kinetics-400: 2 of 400 classes, 4 clips." and not report["usable"]

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 import d2st
+from d2st import heads
 from d2st.classifiers.few_shot import FewShotClassifier
 from d2st.classifiers.prediction import Prediction
 from d2st.classifiers.rejector import RATES, CalibrationFile, Entry
@@ -18,6 +19,7 @@ from d2st.classifiers.support_set import SavedSupport
 from d2st.commands.predict import PredictConfig, predict
 from d2st.data.video.reader import VideoError, read_clip
 from d2st.errors import D2STError
+from d2st.factory import heads as choice
 from d2st.features.fingerprint import Origin
 from d2st.heads import HeadSpec, TextConfig
 
@@ -186,6 +188,51 @@ def test_a_calibration_does_not_outlive_its_classifier(small, encoder, tmp_path)
     assert FewShotClassifier.from_pretrained(tmp_path, weights=weights).calibration == found
     FewShotClassifier(encoder, "otam").save_pretrained(tmp_path)
     assert FewShotClassifier.from_pretrained(tmp_path, weights=weights).calibration is None
+
+
+def test_a_calibration_of_another_head_beside_an_adapter_is_passed_over(small, encoder, tmp_path, caplog) -> None:
+    weights, classifier = small / "weights.safetensors", FewShotClassifier(encoder)
+    heads.save(classifier.head, encoder.save_pretrained(tmp_path))
+    entry = Entry(3, 1, 1, 1.0, 0.0, 1.0, (0.0,) * len(RATES))
+    CalibrationFile(Origin.of(encoder, FewShotClassifier(encoder, "otam").head), (entry,)).write(tmp_path)
+    assert FewShotClassifier.from_pretrained(tmp_path, weights=weights).calibration is None
+    assert "is not used: it was fitted for" in caplog.text
+
+
+def test_an_adapter_is_no_classifier(small, encoder, tmp_path) -> None:
+    heads.save(FewShotClassifier(encoder).head, encoder.save_pretrained(tmp_path))
+    saved = {"classifier": str(tmp_path), "weights": str(small / "weights.safetensors"), "device": "cpu"}
+    with pytest.raises(D2STError, match="holds an adapter and no examples of classes; give it with --adapter"):
+        predict(PredictConfig(str(small / "data" / "teal"), **saved))
+    with pytest.raises(D2STError, match="knows no class yet"):
+        FewShotClassifier(encoder).logits(torch.zeros(1, 4, encoder.num_features))
+
+
+def test_how_names_are_told_is_kept(small, encoder, tmp_path, monkeypatch) -> None:
+    """With a classifier that has not predicted, with a support set, and with a calibration."""
+    monkeypatch.setattr(choice, "encode_names", lambda names, *_: torch.ones(len(names), encoder.num_features))
+    clips = {name: [small / "data" / name / "0.mp4"] for name in ("pink", "sand")}
+
+    def create(names: str | None) -> FewShotClassifier:
+        head = heads.build("zero-shot", features=encoder.num_features).eval()
+        return FewShotClassifier(encoder, head, text=names and TextConfig(names=names)).fit(clips)
+
+    clean = create("clean")
+    clean.save_pretrained(tmp_path)
+    assert heads.load(tmp_path).text == TextConfig(names="clean")
+    file = clean.save_support(tmp_path / "clean.safetensors")
+    assert create("clean").load_support(file).classes == ("pink", "sand")
+    for names in ("raw", None):
+        with pytest.raises(D2STError, match="told names clean, templates photo; this one is told names raw"):
+            create(names).load_support(file)
+    entry = Entry(3, 1, 1, 1.0, 0.0, 1.0, (0.0,) * len(RATES))
+    path = CalibrationFile(Origin.of(encoder, clean.head), (entry,)).write(tmp_path / "calibration.json")
+    found = CalibrationFile.read(path)
+    assert found.check(encoder, clean.head, clean.reading) is found
+    with pytest.raises(D2STError, match=r"The calibration was fitted for .* told names clean"):
+        found.check(encoder, create("raw").head, clean.reading)
+    old = dataclasses.replace(found.origin, text="")  # files of before
+    assert old.fits(found.origin) and "text" not in old.to_dict()
 
 
 def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path) -> None:

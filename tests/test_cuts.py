@@ -159,6 +159,16 @@ def test_what_is_outside_the_video_is_said(videos, name):
         read_clip("gone.mp4#1.0-2.0", uniform)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_clips_of_a_variable_rate_take_the_time_between_their_start_and_end(tmp_path, name):
+    times = [*range(50), *range(50, 100, 5)]  # two seconds at 25 frames a second, two at 5
+    path = clips.write(tmp_path / name, len(times), times=times, options={"g": "12", "bf": "0"})
+    for cut, rate in ((Cut(0.4, 1.4), 25), (Cut(2.4, 3.4), 5), (Cut(52, 57, frames=True), 5)):
+        assert duration(cut.of(path)) == pytest.approx(1, abs=0.01)
+        assert probe(cut.of(path)).fps == pytest.approx(rate, rel=0.01)
+    assert duration(path) == pytest.approx(4, abs=0.25)
+
+
 def test_folders_of_frames_are_cut_by_numbers(tmp_path):
     from PIL import Image
 

@@ -360,6 +360,13 @@ def test_a_class_folder_that_is_a_clip_is_told(root):
     assert "'f0' is a folder of frames, one clip" in open_dataset(root).notes[0]
 
 
+def test_a_clip_beside_its_frames_or_copy_is_told(root):
+    _touch(root, "clap/a/00001.jpg", "clap/a/00002.jpg", "run/b/z.mp4", "run/z.webm")
+    (problem,) = open_dataset(root, warn=False).problems
+    assert problem.startswith(f"2 clips of '{root}' have the name of another beside them")
+    assert "such as 'clap/a' and 'clap/a.webm'," in problem
+
+
 E, E_NFD = "\u00e9", "e\u0301"
 
 

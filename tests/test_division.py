@@ -1,5 +1,6 @@
 """Full-shot data: clips divided among parts that share their classes."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,34 @@ def test_folders_named_after_parts(tmp_path):
     _touch(root, "validation/sing/a.mp4")
     with pytest.raises(D2STError, match="classes that the training part does not know: 'sing'"):
         open_division(root, None, "val")
+
+
+def test_parts_of_a_folder_are_few_shot_where_their_classes_differ(tmp_path):
+    root = _touch(tmp_path / "data", "train/clap/a.mp4", "train/wave/b.mp4", "val/jump/a.mp4")
+    assert _ids(open_dataset(root, None, "val")) == {"jump": ["val/jump/a.mp4"]}
+    found = open_dataset(root)
+    assert found.classes == ("clap", "jump", "wave") and found.notes[-1].endswith("the clips of all parts are used.")
+    assert "readable clips of 5 shot and" in " ".join(check(CheckConfig(data=str(root), shot=5, workers=0))["reasons"])
+    _touch(root, "val/wave/c.mp4")
+    with pytest.raises(D2STError, match=r"Part 'val' .* shares classes with another part \('wave'\).* give --split"):
+        open_dataset(root, None, "val")
+    few = _split(tmp_path, train=["clap", "jump"], test=["wave"])
+    assert _ids(open_dataset(root, few, "test")) == {"wave": ["train/wave/b.mp4", "val/wave/c.mp4"]}
+
+
+def test_a_few_shot_split_of_a_full_shot_store_takes_all_clips_of_its_classes(tmp_path):
+    clips = [{"id": f"{name}/{i}.mp4", "class": name} for name in "abc" for i in range(4)]
+    clips = [entry | {"part": "val" if entry["id"].endswith("3.mp4") else "train"} for entry in clips]
+    (tmp_path / "store/clips").mkdir(parents=True)
+    index = {"version": 1, "clips": clips, "bad": [], "parts": {"train": ["a", "b", "c"], "val": ["a", "b", "c"]}}
+    (tmp_path / "store/index.json").write_text(json.dumps(index))
+    few = _split(tmp_path, train=["a"], val=["b"], test=["c"])
+    for part in ("train", "val", "test"):
+        assert len(open_dataset(tmp_path / "store", few, part)) == 4
+    with pytest.raises(D2STError, match="Class 'b' is in part 'test' and in part 'train'"):
+        open_dataset(tmp_path / "store", _split(tmp_path, train=["a", "b"], test=["b", "c"]), "test")
+    with pytest.raises(D2STError, match="shares classes with another part"):
+        open_dataset(tmp_path / "store", None, "val")
 
 
 def test_a_class_named_train_is_a_class(tmp_path):

@@ -158,12 +158,19 @@ def test_groups_are_read_from_a_file(tmp_path):
         ("clip,who\na/1.mp4,Ann\n", "names the columns path and group"),
         ("", "begins with 'nothing'"),
         ('path,group\n"a/1.mp4,Ann\n', "cannot be read"),
+        ("path,group\na/1.mp4,Ann\na/1.mp4,Bob\n", "give clip 'a/1.mp4' the groups 'Ann' and 'Bob'"),
     ):
         other.write_text(text)
         with pytest.raises(D2STError, match=said):
             find_groups(few, tmp_path, str(other))
     with pytest.raises(D2STError, match="cannot be read"):
         find_groups(few, tmp_path, str(tmp_path / "missing.csv"))
+
+
+def test_groups_find_names_in_both_forms_of_unicode(tmp_path):
+    few = set_of(["a/Jose\u0301.mp4", "a/2.mp4", "b/1.mp4"])
+    (tmp_path / "groups.csv").write_text("path,group\na/Jos\u00e9.mp4,Ann\nb/1.mp4,Ann\na/2.mp4,Bob\n", "utf-8")
+    assert find_groups(few, tmp_path, None).names == ("Ann", "Bob")
 
 
 def task(shots=6, way=4, noise=1.0, seed=0):

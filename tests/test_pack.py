@@ -25,6 +25,7 @@ from d2st.data.store import list_store
 from d2st.data.video.frame_file import read_metadata
 from d2st.data.video.reader import VideoError
 from d2st.errors import D2STError
+from d2st.learning.groups import find_groups
 
 SAMPLE = frames.build("uniform", 4)
 
@@ -111,6 +112,29 @@ def test_parts_and_missing_clips_are_kept_and_told(small, tmp_path, capsys):
         assert [clip.id for clip in files.clips] == [clip.id for clip in shards.clips]
     assert main([str(data), "--out", str(data)]) == 2
     assert "holds no shards; give --out a new folder" in capsys.readouterr().err
+
+
+def test_groups_go_into_stores_and_shards(small, tmp_path):
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    people = [("red/0.mp4", "red", "ann"), ("red/1.mp4", "red", "bob"), ("pink/0.mp4", "pink", "ann")]
+    (data / "people.csv").write_text("path,label,group\n" + "".join(f"{','.join(row)}\n" for row in people))
+    cuts = [(f"red/{i}.mp4", name, n * 0.2, n * 0.2 + 0.2) for i in (0, 1) for n, name in enumerate(("on", "off"))]
+    (data / "cuts.csv").write_text("path,label,start,end\n" + "".join(f"{p},{c},{s},{e}\n" for p, c, s, e in cuts))
+    for name, source in (("people", "the list's column group"), ("cuts", "the videos that they are cut out of")):
+        prepare(PrepareConfig(data=str(data / f"{name}.csv"), out=str(tmp_path / name), workers=0))
+        pack(tmp_path / name, tmp_path / f"{name}-shards")
+        expected = find_groups(open_dataset(data / f"{name}.csv"), data, None)
+        assert expected.source == source
+        for place in (name, f"{name}-shards"):
+            found = find_groups(open_dataset(tmp_path / place), tmp_path / place, None)
+            assert found.of.tolist() == expected.of.tolist() and found.source == source
+
+
+def test_clips_cut_out_of_videos_are_left_out_and_told(small, tmp_path, capsys):
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    (data / "cuts.csv").write_text("path,label,start,end\nred/0.mp4,red,0,0.2\npink/0.mp4,pink,,\n")
+    assert main([str(data / "cuts.csv"), "--out", str(tmp_path / "out")]) == 0
+    assert "it is cut out of a video; make a frame store of it first" in capsys.readouterr().out
 
 
 def test_folders_of_frames_are_left_out_and_told(small, tmp_path, capsys):

@@ -1,5 +1,6 @@
 """Folders of extracted frames are clips like any other: found, read by index, checked and prepared."""
 
+import os
 from pathlib import Path
 
 import clips
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2st.commands.check_data import CheckConfig, check
+from d2st.commands.check_data import CheckConfig, _digest, check
 from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
 from d2st.data.datasets import open_dataset
@@ -32,6 +33,23 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path, name):
     assert (pictures.probe(folder).width, pictures.probe(folder).height) == (clips.WIDTH, clips.HEIGHT)
     assert clips.numbers(pictures.read_clip(folder, frames.build("uniform", 4))) == [1, 4, 7, 10]
     assert [clips.number(frame) for frame in pictures.iter_frames(folder)] == list(range(12))
+
+
+def test_other_frames_between_the_same_ends_are_another_clip(tmp_path):
+    one, two = extract(tmp_path / "one"), extract(tmp_path / "two")
+    assert _digest(one) == _digest(two)
+    extract(two, 1, "img_00003.png", first=40)
+    assert _digest(one) != _digest(two)
+
+
+def test_frames_that_are_renamed_change_the_clip(tmp_path):
+    folder = extract(tmp_path / "clip")
+    for path in (*folder.iterdir(), folder):
+        os.utime(path, ns=(10**18, 10**18))
+    before = pictures.state(folder)
+    (folder / "img_00001.png").rename(folder / "img_00099.png")
+    after = pictures.state(folder)
+    assert before[0] == after[0] and before[1] < after[1]
 
 
 def test_a_folder_of_frames_gives_what_the_video_gives(tmp_path):

@@ -12,7 +12,7 @@ from ..data.clip_reading import ClipReading, choose_reading, with_reading
 from ..data.datasets import open_annotated
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
-from ..factory.heads import load_or_create_head, warn_untrained
+from ..factory.heads import load_or_create_head, set_text, warn_untrained
 from ..utils.device import pick_device, with_precision
 from .few_shot import FewShotClassifier
 from .options import FewShotOptions, MatchingOptions
@@ -49,6 +49,11 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     if config.classifier:
         refuse_ignored(config, config.classifier)
         classifier = FewShotClassifier.from_pretrained(config.classifier, weights=config.weights, **options)
+        if not classifier.classes:
+            raise D2STError(
+                f"'{config.classifier}' holds an adapter and no examples of classes; give it with --adapter, and the "
+                "examples with --support."
+            )
         config = replace(with_reading(config, classifier.reading), head=classifier.head.spec)
         classifier.to(device).encoder.compile_blocks(config.compile)
         return classifier, SupportClips(), config
@@ -86,6 +91,7 @@ def create_model(options: MatchingOptions, device: torch.device) -> tuple[dict[s
     head, trained = load_or_create_head(
         options.head, encoder, reading.frames, saved=options.adapter_path, weights=options.weights
     )
+    set_text(head, options.text)
     model = {
         "encoder": encoder.to(device),
         "head": head.to(device),

@@ -20,7 +20,7 @@ from ..data.transforms import transform_onto
 from ..data.video.open import Video, read_any, shortest_and_longest
 from ..encoder import VideoEncoder, load
 from ..errors import D2STError
-from ..factory.heads import load_or_create_head, name_features, warn_untrained
+from ..factory.heads import load_or_create_head, name_features, set_text, warn_untrained
 from ..features.encode import Features, encode_batch, encode_clips
 from ..features.fingerprint import Origin
 from ..features.prefix import NoSuffix, Suffix
@@ -32,7 +32,7 @@ from ..utils.hub import find
 from ..utils.hub_model import CardFacts, HubModel
 from .open_set import check_rate
 from .prediction import Prediction, check_name, explain
-from .rejector import CALIBRATION, NEVER, CalibrationFile, Rejector, fit_rejector
+from .rejector import CALIBRATION, NEVER, CalibrationFile, Rejector, find_calibration, fit_rejector
 from .support_set import EncodedClips, SavedSupport, SupportClips, join, stack
 
 SUPPORT = "support.safetensors"
@@ -99,6 +99,7 @@ class FewShotClassifier(HubModel):
             reading = replace(self.reading, precision=None)
             log_difference(head.reading, reading, f"The head '{head.spec.name}' was trained on")
         self.text = checked("FewShotClassifier", "text", text, TextConfig | None)
+        set_text(self.head, self.text)
         self.support: dict[str, EncodedClips] = {}
         self.names: dict[str, Tensor] = {}
         self.seconds: dict[str, tuple[float, float]] = {}
@@ -345,6 +346,7 @@ class FewShotClassifier(HubModel):
     @torch.no_grad()
     def logits(self, tokens: Tensor) -> Tensor:
         """Match clips (Q, T', D') that the head has embedded: logits (Q, way) on the CPU, by ``classes``."""
+        self._check_classes()
         support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
         names = self.name_features(self.classes)
         found = self.head.match(support, labels, tokens.to(self.device), len(self.support), names).float().cpu()
@@ -437,8 +439,8 @@ class FewShotClassifier(HubModel):
 
         Args:
             source, backbone, weights, revision: as for :func:`d2st.load`.
-            precision, reject_rate, calibration: as for the class; without a calibration the ``calibration.json`` that
-                is in the folder is taken.
+            precision, reject_rate, calibration: as for the class; without a calibration the ``calibration.json`` in the
+                folder is taken, if it fits; otherwise it is passed over with a warning.
 
         Raises:
             D2STError: neither is there, or it cannot be read.
@@ -447,15 +449,14 @@ class FewShotClassifier(HubModel):
         folder = find(source, *files, revision=revision)
         encoder = load(folder, backbone=backbone, weights=weights)
         head, _ = load_or_create_head(None, encoder, encoder.frames, saved=folder)
-        if calibration is None and (folder / CALIBRATION).exists():
-            calibration = folder / CALIBRATION
-        options = {"precision": precision, "reject_rate": reject_rate, "calibration": calibration}
-        if not (folder / SUPPORT).exists():
-            return cls(encoder, head, **options)
-        saved = SavedSupport.read(folder / SUPPORT)
-        for name in ("frames", "sampling", "transforms"):
+        saved = SavedSupport.read(folder / SUPPORT) if (folder / SUPPORT).exists() else None
+        options = {"precision": precision}
+        for name in ("frames", "sampling", "transforms") if saved else ():
             options[name] = getattr(saved.reading, name)
-        return cls(encoder, head, **options)._take(saved, folder / SUPPORT)
+        if calibration is None:
+            calibration = find_calibration(folder, encoder, head, ClipReading.of(encoder, **options))
+        classifier = cls(encoder, head, **options, reject_rate=reject_rate, calibration=calibration)
+        return classifier._take(saved, folder / SUPPORT) if saved else classifier
 
 
 def _listed(name: str, clips: Iterable[Video]) -> list[Video]:

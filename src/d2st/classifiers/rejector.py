@@ -172,7 +172,7 @@ class CalibrationFile:
         """Write the file, or ``calibration.json`` in a folder, in one step; missing folders are created."""
         path = _file(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        content = {"format": FORMAT, "d2st_version": __version__, "model": asdict(self.origin)}
+        content = {"format": FORMAT, "d2st_version": __version__, "model": self.origin.to_dict()}
         if self.reading:
             content["reading"] = self.reading.to_dict()
         content["entries"] = [asdict(entry) for entry in self.entries]
@@ -203,7 +203,7 @@ class CalibrationFile:
 
     def check_model(self, origin: Origin) -> "CalibrationFile":
         """Refuse another model than the one that it was fitted for."""
-        if self.origin != origin:
+        if not self.origin.fits(origin):
             raise D2STError(
                 f"The calibration was fitted for {self.origin.difference(origin)}. Fit one for this model: d2st eval "
                 f"--part val --open-set --save-calibration."
@@ -240,7 +240,7 @@ def find_calibration(
     if not path.exists():
         return None
     found, origin = CalibrationFile.read(path), Origin.of(encoder, head)
-    if found.origin != origin:
+    if not found.origin.fits(origin):
         _log.warning(f"{path} is not used: it was fitted for {found.origin.difference(origin)}.")
         return None
     if difference := found.fitted_to(encoder).difference(reading):

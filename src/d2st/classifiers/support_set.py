@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +108,7 @@ class SavedSupport:
             "sampling": self.reading.sampling,
             "reading": json.dumps(self.reading.to_dict()),
             "seconds": json.dumps([self.seconds.get(name) for name in self.clips]),
-            **asdict(self.origin),
+            **self.origin.to_dict(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         write_safetensors(path, tensors, about)
@@ -140,7 +140,8 @@ class SavedSupport:
                 _check_features(own.values(), dimensions)
             if any(len(own) != len(frames[name]) for name, own in tokens.items()):
                 raise ValueError("not as many tokens as clips")
-            origin = Origin(about["backbone"], about["adapter"], about["head"], about["fingerprint"])
+            model = (about[name] for name in ("backbone", "adapter", "head", "fingerprint"))
+            origin = Origin(*model, about.get("text", ""))  # files of before do not tell how names are told
             reading = _reading(about, path)
             seconds = _seconds(parse(about.get("seconds", "[]"), f"{where}: its seconds", REMEDY), classes)
         except (ValueError, KeyError, TypeError) as error:
@@ -151,7 +152,7 @@ class SavedSupport:
 
     def check(self, path: str | Path, origin: Origin, reading: ClipReading) -> None:
         """Refuse a model or a way of reading clips that are not those of the file; another precision is told."""
-        if self.origin != origin:
+        if not self.origin.fits(origin):
             raise D2STError(
                 f"The support set '{path}' was encoded by {self.origin.difference(origin)}. Load it into the "
                 f"recognizer that it was saved from, or fit() this one with the clips."

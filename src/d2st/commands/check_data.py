@@ -5,6 +5,7 @@ import os
 import statistics
 import warnings
 from collections import defaultdict
+from itertools import accumulate
 from pathlib import Path
 
 from ..data import benchmarks
@@ -48,7 +49,8 @@ def look_at(config: CheckConfig) -> dict:
     """Check a dataset; gives what :func:`check` prints."""
     listing = list_clips(config.data, config.split, shared=config.full_shot)
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
-    full_shot = benchmark.full_shot if benchmark else bool(listing.assigned)
+    full_shot = config.full_shot or any(map(listing.shared_with, listing.parts))
+    full_shot = benchmark.full_shot if benchmark else full_shot and bool(listing.assigned)
     parts = listing.parts or {"all": sorted(listing.clips)}
     report = _report(config, listing, parts, _look_at_all(listing, parts, config), full_shot)
     if benchmark:
@@ -132,8 +134,7 @@ def _digest(path: Path) -> str:
         file, cut = found
         return f"{_digest(file)}#{cut}"
     if path.is_dir():
-        files = frame_folder.frame_files(path)
-        return f"{len(files)}:{_digest(files[0])}:{_digest(files[-1])}"
+        return _digest_frames(frame_folder.frame_files(path))
     inside = span(path) or Span(path, 0, os.path.getsize(path))
     size = min(inside.size, _PIECE)
     with open(inside.file, "rb") as file:
@@ -142,6 +143,17 @@ def _digest(path: Path) -> str:
         file.seek(inside.start + inside.size - size)
         data += file.read(size)
     return f"{inside.size}:{hashlib.sha256(data).hexdigest()}"
+
+
+def _digest_frames(files: list[Path]) -> str:
+    """Digest extracted frames as :func:`_digest` does a file: their sizes, and a mebibyte of them at each end."""
+    sizes = [os.path.getsize(file) for file in files]
+    ends = list(accumulate(sizes))
+    digest = hashlib.sha256(repr(sizes).encode())
+    for file, size, end in zip(files, sizes, ends, strict=True):
+        if min(end - size, ends[-1] - end) < _PIECE:
+            digest.update(file.read_bytes())
+    return f"{len(files)}:{digest.hexdigest()}"
 
 
 def _copies(clips: list[dict]) -> list[list[dict]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import D2STError
 from ..utils.sentences import quoted
 from .archives import advice, is_archive
-from .walk import EXTENSIONS, entries, is_folder, is_frame_folder, nfc, tell_unreadable, walk
+from .walk import EXTENSIONS, Tree, entries, is_folder, is_frame_folder, nfc, tell_unreadable, walk
 
 PARTS = ("train", "val", "test")
 FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
@@ -45,6 +45,11 @@ class Listing:
             if part in (None, owner):
                 found += problems
         return found + self.problems
+
+    def shared_with(self, part: str) -> list[str]:
+        """List the classes of a part that another part has, too, as parts of full-shot data do."""
+        others = {name for other, names in self.parts.items() if other != part for name in names}
+        return sorted(others.intersection(self.parts[part]))
 
     def of(self, name: str, part: str | None) -> dict[str, Path]:
         """List the clips of a class, {clip id: file}, in one part (None: all)."""
@@ -85,6 +90,7 @@ def scan_folder(root: Path, above: str = "") -> Listing:
     found = Listing()
     skipped = []
     notes = []
+    twins = []
     for entry in entries(root):
         if not is_folder(entry):
             skipped.append(entry.name)
@@ -98,6 +104,7 @@ def scan_folder(root: Path, above: str = "") -> Listing:
         skipped += [f"{entry.name}/{file.id}" for file in tree.others]
         found.problems += tree.problems
         notes += tree.notes
+        twins += _twins(tree, f"{above}{entry.name}/")
         if tree.clips:
             found.clips[entry.name] = {f"{above}{entry.name}/{clip.id}": clip.path for clip in tree.clips}
         else:
@@ -114,8 +121,25 @@ def scan_folder(root: Path, above: str = "") -> Listing:
         found.notes.append(
             f"{len(skipped)} entries of '{root}' are not class folders or video files: {quoted(skipped)}."
         )
+    if twins:
+        found.problems.append(
+            f"{len(twins)} clips of '{root}' have the name of another beside them, such as {twins[0]}, and each counts "
+            "as a clip of its own; where they show the same (extracted frames, a copy in another format), keep one of "
+            "them."
+        )
     found.notes += notes + _alike(found.clips)
     return found
+
+
+def _twins(tree: Tree, above: str) -> list[str]:
+    """Name the clips that differ from another in the same folder by the extension alone: "'a/1.mp4' and 'a/1'"."""
+    first: dict[tuple[Path, str], str] = {}
+    twins = []
+    for clip in tree.clips:
+        id = first.setdefault((clip.folder, clip.name), clip.id)
+        if id != clip.id:
+            twins.append(f"'{above}{id}' and '{above}{clip.id}'")
+    return twins
 
 
 def scan_parts(root: Path) -> Listing | None:

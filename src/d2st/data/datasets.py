@@ -127,8 +127,9 @@ def open_dataset(
     """Open a dataset or one part of it.
 
     Args:
-        data: a folder of class folders, a list file (paths relative to its folder), the folder that the paths of list
-            files in ``split`` start from, or a frame store made by ``d2st prepare``.
+        data: a folder of class folders, or of ``train``, ``val`` (or ``validation``) and ``test`` with class folders in
+            them, a list file (paths relative to its folder), the folder that the paths of list files in ``split`` start
+            from, or a frame store made by ``d2st prepare``.
         split: a YAML file with the class names of train, val and test (or with a list file for each), one list file,
             a folder of official few-shot lists, or the name of a benchmark (:mod:`d2st.data.benchmarks`), whose clips
             are then found below ``data`` however they lie there. None: the data's own parts, or none.
@@ -137,7 +138,8 @@ def open_dataset(
         warn: tell about clips that are listed and cannot be used with one :class:`DataWarning`.
 
     Raises:
-        D2STError: something is not there, cannot be read, or contradicts itself.
+        D2STError: something is not there, cannot be read, or contradicts itself; or the part shares classes with
+            another, as parts of full-shot data do, whose benchmark is not named.
     """
     if part not in (None, *PARTS):
         raise D2STError(f"There is no part '{part}'; choose train, val or test.")
@@ -148,12 +150,16 @@ def open_dataset(
     if part and parts and not parts.get(part):
         raise NoPart(f"Split '{split}' of '{data}' has no part '{part}', only {', '.join(parts)}.")
     if part and parts:
+        if split not in benchmarks.NAMES:  # who names a full-shot one knows that it is
+            _refuse_shared(data, listing, part)
         names = parts[part]
     else:
         names = [name for names in parts.values() for name in names] or list(listing.clips)
     found = {name: listing.of(name, part) for name in sorted(set(names))}
     gone = [name for name, clips in found.items() if not clips]
     problems = listing.problems_of(part)
+    if part is None and split is None and listing.assigned:
+        listing.notes.append(f"'{data}' is divided into {', '.join(parts)}; the clips of all parts are used.")
     if gone:
         problems.append(f"Classes without any clip are left out: {', '.join(gone)}.")
     return _clip_set(data, {name: clips for name, clips in found.items() if clips}, listing, problems, warn)
@@ -183,8 +189,7 @@ def open_division(
     """Open one part of a full-shot dataset: its parts share their classes, and each clip is in one of them.
 
     Args:
-        data: as for :func:`open_dataset`; also a folder with ``train`` and ``val`` (or ``validation``), and perhaps
-            ``test``, in each of them class folders.
+        data: as for :func:`open_dataset`.
         split: the name of a full-shot benchmark, a YAML file with a list file or a share of the clips ("80%") for each
             part, a folder of lists, or a list file. None: the data's own parts; data without parts are all for
             training.
@@ -249,11 +254,8 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
         find = FolderLookup(data.parent).find
         source = Source(lambda: read_list(data, find), find)
     elif os.path.isdir(data):
-        divided = scan_parts(data) if shared and split is None else None
-        if divided:
-            return divided
         names = NameLookup(lambda: walk(data, is_flow_folder).clips)
-        source = Source(lambda: scan_folder(data), FolderLookup(data).find, names)
+        source = Source(lambda: scan_parts(data) or scan_folder(data), FolderLookup(data).find, names)
     else:
         raise _no_data(data)
     return apply_split(source, split, shared)
@@ -297,6 +299,16 @@ def _below(folder: Path) -> tuple[list[Path], list[str]]:
             warnings.warn(text, DataWarning, stacklevel=3)
         raise D2STError(f"The query '{folder}' holds no video files or folders of frames.")
     return [clip.path for clip in tree.clips], tree.problems + tree.notes
+
+
+def _refuse_shared(data: str | Path, listing: Listing, part: str) -> None:
+    """Refuse a part whose classes another part has, too: what trains on one has seen the classes of the other."""
+    if shared := listing.shared_with(part):
+        raise D2STError(
+            f"Part '{part}' of '{data}' shares classes with another part ({quoted(shared)}), which is for a classifier "
+            "(train-classifier). Few-shot classes must not be seen in training: give --split a YAML file that names "
+            "other classes for train, val and test."
+        )
 
 
 def _clip_set(

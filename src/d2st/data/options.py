@@ -136,6 +136,11 @@ class TextConfig(Checked):
         """Fields by name."""
         return asdict(self)
 
+    def identity(self) -> str:
+        """Describe what makes features of names differ: "names raw, templates photo"; without the file of weights."""
+        told = {"names": self.names or "raw", "templates": self.templates or "photo", "model": self.model}
+        return ", ".join(f"{name} {value}" for name, value in told.items() if value is not None)
+
     def or_else(self, other: "TextConfig | None") -> "TextConfig":
         """With the fields of another where its own are open."""
         if other is None:

@@ -103,7 +103,7 @@ def _apply_yaml(source: Source, split: Path, shared: bool) -> Listing:
     texts = {part: text for part, text in given.items() if isinstance(text, str)}
     if not texts:
         listing = source.listing()
-        listing.parts = given
+        listing.parts, listing.assigned = given, {}  # the data's own parts no longer count
         return listing
     if len(texts) < len(given):
         raise D2STError(f"Split '{split}' mixes lists of class names with list files; use one kind for all parts.")

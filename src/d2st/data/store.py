@@ -114,6 +114,8 @@ def list_store(store: Path) -> Listing:
         found.clips.setdefault(entry["class"], {})[entry["id"]] = place
         if "part" in entry:
             found.assigned[entry["id"]] = entry["part"]
+        if "group" in entry:
+            found.groups[entry["id"]] = entry["group"]
     if index["bad"]:
         count = f"{len(index['bad'])} of {len(index['bad']) + len(index['clips'])} clips"
         first = index["bad"][0]["reason"]
@@ -185,6 +187,7 @@ _CHECKS = {
     "id": _is_text,
     "class": _is_text,
     "suffix": _is_text,
+    "group": _is_text,
     "shard": _is_count,
     "start": _is_count,
     "size": _is_count,

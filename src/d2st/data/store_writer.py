@@ -270,7 +270,7 @@ def write_index(
         out: folder of the store.
         source: what it is made from, see :func:`source_of`.
         settings: how it is made.
-        clips: entries with ids, classes and places; their parts are added.
+        clips: entries with ids, classes and places; their parts and groups are added.
         bad: clips that could not be read, with reasons.
         listing: of the dataset; classes of its parts without clips are left out.
 
@@ -280,6 +280,8 @@ def write_index(
     for entry in clips:
         if entry["id"] in listing.assigned:
             entry["part"] = listing.assigned[entry["id"]]
+        if entry["id"] in listing.groups:
+            entry["group"] = listing.groups[entry["id"]]
     held = {entry["class"] for entry in clips}
     parts = {part: [name for name in names if name in held] for part, names in listing.parts.items()}
     parts = {part: names for part, names in parts.items() if names}

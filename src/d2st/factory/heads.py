@@ -115,6 +115,12 @@ def load_or_create_head(
     return created, not created.trainable_parameters()
 
 
+def set_text(head: Head, text: TextConfig | None) -> None:
+    """Set how a head that uses names of classes is told them; what it was trained with stands where that is open."""
+    if head.needs_text:
+        head.text = (text or TextConfig()).or_else(head.text)
+
+
 def name_features(
     head: Head, encoder: VideoEncoder, classes: Sequence[str], text: TextConfig | None = None
 ) -> Tensor | None:
@@ -131,7 +137,7 @@ def name_features(
     """
     if not head.needs_text:
         return None
-    head.text = (text or TextConfig()).or_else(head.text)
+    set_text(head, text)
     encode = encode_phases if head.needs_phases else encode_names
     return encode(classes, encoder.backbone_name, head.text)
 

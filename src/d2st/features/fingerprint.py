@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 import torch
 
@@ -26,25 +26,39 @@ class Origin(Checked):
         adapter: name of the system.
         head: name of the matching head.
         fingerprint: digest of what the three hold, see :func:`digest`.
+        text: how a head that uses names of classes is told them; empty for other heads, and in files of before.
     """
 
     backbone: str
     adapter: str
     head: str
     fingerprint: str
+    text: str = ""
 
     @classmethod
     def of(cls, encoder: VideoEncoder, head: Head) -> "Origin":
         """Identify an encoder with a head."""
         backbone = encoder.backbone_name or type(encoder.backbone).__name__
-        return cls(backbone, encoder.config.name, _name(head), digest(encoder, [head]).hexdigest())
+        text = head.text.identity() if head.needs_text and head.text else ""
+        return cls(backbone, encoder.config.name, _name(head), digest(encoder, [head]).hexdigest(), text)
 
     def __str__(self) -> str:
         adapter, backbone, head = (name[:100] for name in (self.adapter, self.backbone, self.head))
         return f"adapter {adapter} on {backbone} with the head {head}"
 
+    def to_dict(self) -> dict[str, str]:
+        """Return a JSON-able form."""
+        return {name: value for name, value in asdict(self).items() if value or name != "text"}
+
+    def fits(self, other: "Origin") -> bool:
+        """Tell whether another model is this one; how names are told counts where both say it."""
+        same = self == replace(other, text=self.text)
+        return same and (self.text == other.text or not self.text or not other.text)
+
     def difference(self, other: "Origin") -> str:
         """Say how another model differs from this one, for an error message: "X; this is Y"."""
+        if self == replace(other, text=self.text):
+            return f"{_short(self)} that is told {self.text[:300]}; this one is told {other.text[:300]}"
         if str(self) == str(other):
             return f"{_short(self)}, but with other weights or options"
         return f"{_short(self)}; this is {_short(other)}"

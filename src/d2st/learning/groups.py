@@ -8,9 +8,10 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from ..data.cuts import find_cut
+from ..data.cuts import find_cut, parse_cut
 from ..data.datasets import ClipSet
 from ..data.rows import read_text
+from ..data.walk import nfc
 from ..errors import D2STError
 from ..utils.sentences import quoted
 
@@ -103,7 +104,7 @@ def _videos(clips: ClipSet) -> list[str]:
     Returns:
         Nothing where a class is in one video alone, so that it could not be held out, or no clip shares its video.
     """
-    cuts = [find_cut(clip.path) for clip in clips.clips]
+    cuts = [find_cut(clip.path) or parse_cut(clip.id) for clip in clips.clips]  # a store's files tell it by ids alone
     names = [str(cut[0] if cut else clip.path) for cut, clip in zip(cuts, clips.clips, strict=True)]
     several = all(len({names[i] for i in of}) > 1 for of in clips.by_class)
     return names if several and len(set(names)) < len(names) else []
@@ -122,11 +123,15 @@ def _read(path: Path, clips: ClipSet) -> list[str]:
         raise D2STError(
             f"{what} begins with {header!r}; expected CSV whose first line names the columns path and group."
         )
-    of = {(row["path"] or "").strip().replace("\\", "/"): (row["group"] or "").strip() for row in rows}
-    lacking = [clip.id for clip in clips.clips if not of.get(clip.id)]
+    of: dict[str, str] = {}
+    for row in rows:
+        name, group = nfc((row["path"] or "").strip().replace("\\", "/")), nfc((row["group"] or "").strip())
+        if of.setdefault(name, group) != group:
+            raise D2STError(f"{what} give clip '{name}' the groups '{of[name]}' and '{group}'; keep one line of it.")
+    lacking = [clip.id for clip in clips.clips if not of.get(nfc(clip.id))]
     if lacking:
         raise D2STError(
             f"{what} names no group for {len(lacking)} of {len(clips)} clips: {quoted(lacking)}; give every clip a "
             f"line with its path below the data, or --groups none."
         )
-    return [of[clip.id] for clip in clips.clips]
+    return [of[nfc(clip.id)] for clip in clips.clips]

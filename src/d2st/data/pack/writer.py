@@ -21,6 +21,7 @@ from ...utils.distributed import gather, launch, lost_processes, share
 from ...utils.files import write_atomic, write_json
 from ...utils.progress import progress
 from ...utils.versioned_json import read_versioned
+from ..cuts import find_cut
 from ..datasets import list_clips
 from ..store import wrong_clips
 from ..store_writer import locked, refuse_other, refuse_strangers, source_of, write_index
@@ -108,6 +109,8 @@ def _member(id: str, name: str, part: str, path: Path) -> Member:
         OSError: it cannot be packed.
     """
     inside = span(path)
+    if find_cut(path):
+        raise OSError("it is cut out of a video; make a frame store of it first (d2st prepare) and pack that")
     if path.is_dir():
         raise OSError("it is a folder of frames; make a frame store of it first (d2st prepare) and pack that")
     status = os.stat(inside.file if inside else path)

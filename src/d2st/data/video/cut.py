@@ -24,7 +24,7 @@ from . import frame_file, frame_folder
 from . import reader as video_file
 from .container import decode, open_video
 from .errors import VideoError, clip_errors
-from .frame_times import FrameTimes, file_state, frame_times
+from .frame_times import FrameTimes, average_rate, file_state, frame_times
 from .packets import plan
 from .pictures import FrameBuffer, upright
 from .reader import VideoInfo, picture_size, within
@@ -47,8 +47,14 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         first, last, _ = _frames(path, file, cut)
         stored = _stored(file)
         whole = stored.probe(file) if stored else _about(file, *file_state(file))
-        read_clip(path, lambda length, fps, rng: np.zeros(1, np.int64))
-        return replace(whole, frames=last - first)
+        rates = []
+
+        def first_frame(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
+            rates.append(fps)
+            return np.zeros(1, np.int64)
+
+        read_clip(path, first_frame)
+        return replace(whole, frames=last - first, fps=rates[-1])
 
 
 def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
@@ -65,14 +71,15 @@ def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator
         first, last, times = _frames(path, file, cut)
         if times is not None:
             again = copy.deepcopy(rng)  # a second sampling draws what the first did
-            indices = first + within(path, sample(last - first, times.rate, rng), last - first)  # (T,)
+            rate = average_rate(last - first, _seconds(cut, first, last, times), times.rate)
+            indices = first + within(path, sample(last - first, rate, rng), last - first)  # (T,)
             try:
                 return _pick(path, file, times, indices)
             except _Lost:
                 first, last = _frames_by_decoding(path, *file_state(file))
                 rng = again
         kind = _stored(file) or video_file
-        return kind.read_clip(file, partial(_inside, path, first, last, sample), rng)
+        return kind.read_clip(file, partial(_inside, path, cut, first, last, sample), rng)
 
 
 def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Iterator[np.ndarray]:
@@ -142,8 +149,7 @@ def _frames(path, file: Path, cut: Cut) -> tuple[int, int, FrameTimes | None]:
         return *_frames_by_decoding(path, *file_state(file)), None
     if cut.frames:
         return *_counted(path, cut, len(times.seconds)), times
-    step = 1 / times.rate if times.rate else 0.0
-    _refuse_outside(path, cut, times.seconds[-1] + step)
+    _refuse_outside(path, cut, times.end)
     first, last = np.searchsorted(times.seconds, [cut.start - _CLOSE, cut.end - _CLOSE]).tolist()
     if first < times.keys[0]:
         return *_frames_by_decoding(path, *file_state(file)), None
@@ -191,11 +197,21 @@ def _some(path, first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
-def _inside(path, first: int, last: int, sample: Sampler, length: int, fps: float, rng) -> np.ndarray:
+def _seconds(cut: Cut, first: int, last: int, times: FrameTimes) -> float:
+    """Return how long a clip of the frames from ``first`` to before ``last`` takes."""
+    if not cut.frames:
+        return min(cut.end, times.end) - cut.start
+    end = times.seconds[last] if last < len(times.seconds) else times.end
+    return float(end - times.seconds[first])
+
+
+def _inside(path, cut: Cut, first: int, last: int, sample: Sampler, length: int, fps: float, rng) -> np.ndarray:
     """Sample frames of a cut, (T,) of the whole video."""
     last = min(last, length)
     if first >= last:
         raise VideoError(path, f"it begins at frame {first} and {length} frames of the video decode")
+    if fps and not cut.frames:
+        fps = average_rate(last - first, min(cut.end, length / fps) - cut.start, fps)
     return first + within(path, sample(last - first, fps, rng), last - first)
 
 

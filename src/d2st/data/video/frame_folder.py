@@ -59,9 +59,13 @@ def frame_files(folder: str | os.PathLike) -> list[Path]:
 
 
 def state(folder: str | os.PathLike) -> tuple[int, int]:
-    """Return bytes of all pictures and the newest modification time in ns, by which a change is detected."""
+    """Return bytes of all pictures and the newest modification time in ns, by which a change is detected.
+
+    The folder's own time counts, because a picture that is given another name or number keeps its time.
+    """
     found = [os.stat(path) for path in frame_files(folder)]
-    return sum(status.st_size for status in found), max(status.st_mtime_ns for status in found)
+    newest = max(status.st_mtime_ns for status in (os.stat(folder), *found))
+    return sum(status.st_size for status in found), newest
 
 
 def probe(folder: str | os.PathLike) -> VideoInfo:

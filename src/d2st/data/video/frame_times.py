@@ -36,9 +36,26 @@ class FrameTimes:
     rate: float
 
     @cached_property
+    def end(self) -> float:
+        """Return the seconds at which the last frame ends, which is taken to be shown as long as others."""
+        return float(self.seconds[-1]) + (1 / self.rate if self.rate else 0.0)
+
+    @cached_property
     def starts(self) -> Scan:
         """Give the key frames as :func:`d2st.data.video.packets.plan` takes them."""
         return Scan(None, len(self.stamps), [], [(number, number) for number in self.keys.tolist()])
+
+
+def average_rate(frames: int, seconds: float, told: float) -> float:
+    """Return the frames a second of a stretch of a video, on average: where the rate is constant, what the file tells.
+
+    Args:
+        frames: that the stretch holds.
+        seconds: that it takes.
+        told: frames a second of the whole file; it stands where it is right but for a frame, because the ends of a
+            stretch may lie between frames.
+    """
+    return told if seconds <= 0 or abs(frames - told * seconds) <= 1 else frames / seconds
 
 
 def frame_times(path: str | os.PathLike) -> FrameTimes | None:

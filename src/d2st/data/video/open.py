@@ -18,6 +18,7 @@ from ..sampling import Sampler
 from . import cut, frame_file, frame_folder
 from . import reader as video_file
 from .errors import VideoError, clip_errors
+from .frame_times import average_rate, frame_times
 from .reader import VideoInfo
 
 Video = str | Path | Tensor  # a clip as people give it, see ``read_any``
@@ -119,7 +120,12 @@ def duration(path: str | os.PathLike) -> float | None:
         VideoError: it cannot be read.
     """
     about = probe(path)
-    return about.frames / about.fps if about.frames and about.fps else None
+    rate = about.fps
+    with clip_errors(path):
+        times = frame_times(path) if reader(path) is video_file else None
+    if times is not None:  # of a variable rate the header tells any number
+        rate = average_rate(len(times.seconds), times.end - float(times.seconds[0]), rate)
+    return about.frames / rate if about.frames and rate else None
 
 
 def shortest_and_longest(clips: Iterable[Video]) -> tuple[float, float] | None:
