@@ -48,8 +48,8 @@ class Product(Head):
     ) -> Tensor:
         """(..., S, 1, D'), (S,) or (..., S), (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
         query, text = query.squeeze(-2), check_text("product", text, self.projection.width)
-        check_names("product", text.shape[-2], labels, way)
         looks = cosines(query, class_prototypes(support, labels, way).squeeze(-2))  # (..., Q, way)
+        check_names("product", text.shape[-2], labels, way)
         names = cosines(query, text)
         if self.negative == "zero":
             looks, names = looks.clamp_min(0), names.clamp_min(0)
