@@ -6,11 +6,15 @@ import sys
 import types
 
 import pytest
+import timm
 from small import options
+from torch import nn
 
 import d2st
 from d2st.commands.evaluate import EvalConfig, evaluate
+from d2st.data.datasets import ClipSet
 from d2st.features import code_digest as digests
+from d2st.features.cache import _digest
 from d2st.features.code_digest import NoSource, code_digest
 
 ADAPTER = '''
@@ -135,3 +139,23 @@ def test_a_class_without_a_source_file_is_not_kept(small, tmp_path, monkeypatch,
     evaluate(EvalConfig(**options(small, **settings)))
     assert "has no source file" in capsys.readouterr().err
     assert not list(tmp_path.glob("features-*")) and (tmp_path / "eval.json").exists()
+
+
+def test_layers_of_libraries_and_the_input_s_statistics_count() -> None:
+    """The same weights with another activation, another stride, another mean."""
+
+    def build(**options):
+        model = timm.create_model("test_resnet", num_classes=0, **options)
+        return d2st.adapt(model, "none", frames=2, image_size=32)
+
+    plain = build()
+    strided, other = build(), build()
+    next(m for m in strided.backbone.modules() if isinstance(m, nn.Conv2d)).stride = (1, 1)
+    other.mean = (0.1, 0.2, 0.3)
+    encoders = [plain, build(act_layer=nn.SiLU), strided, other]
+    assert len({digest(encoder) for encoder in encoders}) == 4 and digest(build()) == digest(plain)
+    for encoder in encoders:
+        encoder.backbone.load_state_dict(plain.backbone.state_dict())
+    clips = ClipSet(("x",), [], (), ())
+    assert len({_digest(encoder, [], clips, []) for encoder in encoders}) == 4
+    assert len({code_digest([encoder.backbone]) for encoder in encoders[:3]}) == 3

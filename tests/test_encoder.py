@@ -11,6 +11,7 @@ import timm
 import torch
 from families import BACKBONES, FRAMES, SIZE, VIT, check_clips_do_not_mix, clips, gradients, same
 from timm.models.vision_transformer import VisionTransformer
+from torch.utils.checkpoint import CheckpointError
 
 import d2st
 
@@ -179,6 +180,20 @@ def test_half_precision_autocast_is_finite(family):
         loss = encoder(video).square().mean()
     loss.backward()
     assert all(p.grad.isfinite().all() for p in encoder.trainable_parameters())
+
+
+@pytest.mark.parametrize(
+    "config",
+    [d2st.LoRAConfig(shifts=(-1, 1), dropout=0.0), d2st.ZeroI2VConfig(dropout=0.0, temporal_embedding=False)],
+)
+def test_shifted_clips_are_not_recomputed_with_another_length(config):
+    """Nothing else that is kept says of how many frames a clip was: as many images may be other clips."""
+    encoder = d2st.adapt(BACKBONES["vit"](), config, frames=4).train()
+    encoder.set_grad_checkpointing()
+    loss = encoder(clips(batch=2, frames=4)).square().sum()
+    encoder(clips(batch=1, frames=8))
+    with pytest.raises(CheckpointError):
+        loss.backward()
 
 
 def test_refusals_are_sentences():

@@ -94,3 +94,15 @@ def test_what_is_refused():
         restored = adapted()
         restored.restore()
         restored.half_weights()
+
+
+@pytest.mark.parametrize(
+    ("family", "config"), [("vit", d2st.STConfig()), ("vit", d2st.LSNConfig(width=16)), ("resnet-basic", None)]
+)
+def test_classifiers_on_it(family, config):
+    """Those that run the backbone themselves (ST-Adapter's on a ViT), and features that come in half precision."""
+    classifier = d2st.VideoClassifier(adapted(family, config), 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = classifier(clips())
+    classifier.encoder.half_weights()
+    assert torch.equal(classifier(clips()), expected)

@@ -246,3 +246,53 @@ def test_features_of_another_width_are_refused_in_a_sentence(name):
     support, query = (torch.cat([clips, clips], dim=2) for clips in (episode.support, episode.query))
     with pytest.raises(D2STError, match="was built for"):
         head(support, episode.labels, query, episode.way, text_of(episode))
+
+
+TEXT = [pair for pair in OPTIONS if heads_small.build(pair[0], **pair[1]).needs_text]
+
+
+@pytest.mark.parametrize(("name", "options"), TEXT)
+@pytest.mark.parametrize("lead", [(), (2,)])
+def test_names_of_another_number_of_classes_are_refused_in_a_sentence(name, options, lead):
+    head = heads_small.build(name, **options)
+    episode = heads_small.episode(head, (1, 1, 1), lead=lead)
+    text = text_of(episode)
+    row = text.ndim - (3 if head.needs_phases else 2)
+    for rows in ([0], [0, 1], [0, 1, 2, 0]):
+        for way in (3, None):
+            with pytest.raises(D2STError, match=f"each of 3 classes; it was given those of {len(rows)}"):
+                head(episode.support, episode.labels, episode.query, way, text.index_select(row, torch.tensor(rows)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_tensor_or_no_set_is_refused_in_a_sentence(name):
+    head, episode = small(name, (2, 1, 1))
+    text = text_of(episode)
+    for labels in (episode.labels.tolist(), episode.labels.numpy()):
+        for way in (3, None):
+            with pytest.raises(D2STError, match="takes tensors; labels is a"):
+                head(episode.support, labels, episode.query, way, text)
+    with pytest.raises(D2STError, match="query is a single one"):
+        head(episode.support, episode.labels, episode.query[0], 3, text)
+    if name not in NO_SUPPORT:
+        with pytest.raises(D2STError, match="labels is a list"):
+            head(episode.support, [0, 1, 2, 0], episode.query, 3, text)
+
+
+@pytest.mark.parametrize("name", ["trx", "strm", "sloshnet"])
+def test_no_episodes_have_no_logits(name):
+    head, episode = small(name, (1, 1, 1))
+    support, query = (clips.expand(0, *clips.shape) for clips in (episode.support, episode.query))
+    assert head(support, episode.labels, query, 3).shape == (0, 4, 3)
+
+
+@pytest.mark.parametrize(("name", "options"), [("trx", {}), ("bi-mhm", {"shots": "joint"})])
+def test_a_second_shot_counts_where_labels_cannot_be_read(name, options):
+    """With as many clips as classes, of which one has two and one none."""
+    head, episode = small(name, (1, 1, 1), options=options)
+    labels = torch.tensor([0, 0, 2])
+    expected = head(episode.support, labels, episode.query, 3)
+    found = torch.func.vmap(lambda support: head(support, labels, episode.query, 3))(episode.support[None])[0]
+    torch.testing.assert_close(found, expected, **EXACT)
+    found = torch.compile(head, backend="eager")(episode.support, labels, episode.query, 3)
+    torch.testing.assert_close(found, expected, **EXACT)

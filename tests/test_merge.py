@@ -269,3 +269,12 @@ def test_summary_says_what_does_not_start_as_the_backbone(capsys):
     ):
         adapted(config).summary()
         assert ("does not give what the frozen backbone gives" in capsys.readouterr().out) == said
+
+
+def test_a_matrix_of_zeros_has_no_directions_to_stay_out_of():
+    assert leading_directions(torch.zeros(6, 4)).shape == (6, 0)
+    model = BACKBONES["vit"]()
+    nn.init.zeros_(model.blocks[0].attn.qkv.weight)
+    encoder = d2st.adapt(model, d2st.LoRAConfig(orthogonal=True), frames=FRAMES)
+    pair = encoder.adapters["blocks_0_qkv"].pairs["q"]
+    assert torch.equal(pair.outward(), pair.b)

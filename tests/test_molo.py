@@ -286,3 +286,15 @@ def test_the_release_s_layout_goes_into_the_head():
     encoder = d2st.adapt(BACKBONES["resnet-basic"](), d2st.NoneConfig(), frames=4, image_size=32)
     without = {key: value for key, value in state.items() if "backbone" not in key}
     assert len(d2st.official.load(encoder, without, "molo")) == len(shapes)
+
+
+def test_short_clips_in_half_precision_have_the_right_gradients():
+    """Of two frames, which is less than the kernel: on CPUs PyTorch's own convolution is wrong there."""
+    head, maps = small().float(), draw(2, 2, WIDTH, 4, 4).float()
+    gradients = []
+    for enabled in (False, True):
+        head.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            head.motion(maps).float().square().sum().backward()
+        gradients.append(head.motion.reduce.weight.grad.clone())
+    assert (gradients[1] - gradients[0]).norm() < 0.05 * gradients[0].norm()

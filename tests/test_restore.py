@@ -129,3 +129,39 @@ def test_configs_by_name_and_class():
             d2st.adapt(BACKBONES["vit"](), frames=wrong)
     with pytest.raises(d2st.D2STError, match="encoder with adapters"):
         d2st.adapt(d2st.adapt(BACKBONES["vit"](), frames=FRAMES))
+
+
+@pytest.mark.parametrize("first", ["none", "full", "lsn", "side4video", "dist", "st"])
+def test_a_backbone_serves_one_encoder_at_a_time(first):
+    """Also where the first one has put no hooks into it, whose features a second would change."""
+    model = BACKBONES["clip-vit"]()
+    encoder = d2st.adapt(model, SYSTEMS.get(first, first), frames=FRAMES)
+    for taken in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(encoder)).backbone):
+        with pytest.raises(d2st.D2STError, match="or is another encoder's backbone"):
+            d2st.adapt(taken, "st", frames=FRAMES)
+    assert d2st.adapt(copy.deepcopy(encoder).restore(), "none").restore() is not model
+    with pytest.raises(d2st.D2STError, match="groups"):
+        d2st.adapt(encoder.restore(), d2st.D2STConfig(groups=3), frames=FRAMES)
+    d2st.adapt(model, "none", frames=FRAMES)
+
+
+def test_a_backbone_that_an_adapter_cannot_be_loaded_onto_is_free(tmp_path):
+    torch.manual_seed(0)
+    d2st.adapt(BACKBONES["vit"](), "none").save_pretrained(tmp_path)
+    other = BACKBONES["vit"]()
+    with pytest.raises(d2st.D2STError, match="with other weights"):
+        d2st.load(tmp_path, backbone=other)
+    d2st.adapt(other, "none")
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet-basic"])
+def test_rounded_weights_are_float32_again(family):
+    config = d2st.LoRAConfig() if family == "vit" else d2st.STConfig()
+    encoder = d2st.adapt(BACKBONES[family](), config, frames=FRAMES, image_size=SIZE)
+    if encoder.mergeable:
+        encoder.merge()
+    rounded = {name: p.detach().float() for name, p in encoder.half_weights().restore().named_parameters()}
+    again = d2st.adapt(encoder.backbone, "st", frames=FRAMES, image_size=SIZE)
+    assert {p.dtype for p in again.parameters()} == {torch.float32}
+    assert all(torch.equal(p, rounded[name]) for name, p in again.backbone.named_parameters())
+    again.half_weights()(clips())

@@ -1,6 +1,7 @@
 """Formulas, sizes and options of the compared systems, and what they refuse."""
 
 import pytest
+import timm
 import torch
 from families import FRAMES, VIT, VITS, clips, gradients, move
 from safetensors.torch import save_file
@@ -251,3 +252,10 @@ def test_blocks_of_another_build_are_refused():
     with pytest.raises(d2st.D2STError, match=r"AIMConfig.*ResPostBlock"):
         d2st.adapt(backbone, d2st.AIMConfig())
     assert d2st.adapt(backbone, d2st.STConfig(places="end"))(clips()).shape == (2, FRAMES, 32)
+
+
+def test_full_fine_tuning_leaves_both_classifiers_of_a_distilled_model_alone():
+    model = timm.create_model("deit_tiny_distilled_patch16_224", img_size=32, depth=1, embed_dim=48, num_heads=2)
+    encoder = d2st.adapt(model, "full", frames=FRAMES)
+    frozen = {name for name, p in encoder.backbone.named_parameters() if not p.requires_grad}
+    assert frozen == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}

@@ -18,8 +18,8 @@ from .backbones.build import ImageSize
 from .backbones.compiled import compile_blocks, leave_blocks
 from .backbones.features import FrameFeatures, features_and_stages
 from .backbones.fingerprint import difference
-from .backbones.halves import round_weights
-from .backbones.hooks import ClipShape, carries_adapters, insert, remove
+from .backbones.halves import round_weights, widen_weights
+from .backbones.hooks import ClipShape, carries_adapters, insert, mark, remove
 from .backbones.merge import Merged, find_foldable, merge
 from .backbones.restore import Snapshot, unchanged_on_error
 from .backbones.sites import Backbone, Site, inspect, quarters
@@ -73,6 +73,7 @@ def adapt(
     """
     config = _config(config)
     frames = checked("d2st.adapt", "frames", frames, int, Bounds(**FRAMES))
+    pretrained = checked("d2st.adapt", "pretrained", pretrained, bool | str | Path)
     image_size = checked("d2st.adapt", "image_size", image_size, ImageSize, Bounds(**SIDE))
     if not isinstance(model, str | nn.Module):
         raise D2STError(f"A backbone is a timm name or a model built by timm, not a {type(model).__name__}.")
@@ -80,8 +81,8 @@ def adapt(
         raise D2STError("This is an encoder with adapters already; pass its backbone after encoder.restore().")
     if isinstance(model, nn.Module) and carries_adapters(model):
         raise D2STError(
-            f"{type(model).__name__} already carries adapters: take them out with restore() of its encoder, build a "
-            "fresh backbone, or deepcopy it before."
+            f"{type(model).__name__} already carries adapters, or is another encoder's backbone: take it back with "
+            "restore() of that encoder, build a fresh backbone, or deepcopy it before."
         )
     name, source = "", None
     if isinstance(model, str):
@@ -215,6 +216,7 @@ class VideoEncoder(nn.Module, HubModel):
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter
             insert(self.backbone, insertion, self.clip)
+        mark(self.backbone)
         cfg = getattr(self.backbone, "pretrained_cfg", None) or {}
         wanted = Preprocessing.of_timm(cfg, self.image_size)
         self.mean, self.std, self.interpolation = wanted.mean, wanted.std, wanted.interpolation
@@ -487,8 +489,8 @@ class VideoEncoder(nn.Module, HubModel):
         Hooks are off, layers are the ordinary ones, what trained trains, modes are as they were, and parameters that
         trained along with the adapters have their old values. It can be adapted again. Three things stay: the size of
         frames where ``image_size`` changed it, with the position table resampled to it; weights that
-        :class:`~d2st.FullConfig` tuned; and the rounding of :meth:`half_weights`. The encoder is of no use after it:
-        save the adapter before.
+        :class:`~d2st.FullConfig` tuned; and the rounding of :meth:`half_weights`, in float32 again. The encoder is of
+        no use after it: save the adapter before.
 
         Raises:
             D2STError: it was done before.
@@ -497,6 +499,8 @@ class VideoEncoder(nn.Module, HubModel):
         remove(self.backbone, self.clip)
         if self.merged:
             self.merged.undo(self.backbone)
+        if self.halves:
+            widen_weights(self.backbone, self.halves)
         if not self.config.tunes_backbone:
             ordinary(self.backbone)
         if self.checkpointing:

@@ -114,7 +114,9 @@ class FullConfig(AdapterConfig):
 
     def trained_backbone_parameters(self, backbone: Backbone) -> list[str]:
         """All of them but the classifier's."""
-        classifier = {id(parameter) for parameter in backbone.model.get_classifier().parameters()}
+        layers = backbone.model.get_classifier()
+        layers = layers if isinstance(layers, tuple) else (layers,)  # distilled models have two
+        classifier = {id(parameter) for layer in layers for parameter in layer.parameters()}
         return [name for name, parameter in backbone.model.named_parameters() if id(parameter) not in classifier]
 
 

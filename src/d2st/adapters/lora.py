@@ -165,7 +165,7 @@ class LoRA(nn.Module):
 def leading_directions(weight: Tensor) -> Tensor:
     """Compute the first left singular vectors of a matrix, as many as its effective rank.
 
-    That is floor(exp(H)), with H the entropy of the singular values as shares of their sum.
+    That is floor(exp(H)), with H the entropy of the singular values as shares of their sum; 0 of a matrix of zeros.
 
     Args:
         weight: (out, in).
@@ -173,6 +173,8 @@ def leading_directions(weight: Tensor) -> Tensor:
     Returns:
         (out, K).
     """
+    if not weight.any():
+        return weight.new_empty(len(weight), 0)
     vectors, values, _ = torch.linalg.svd(weight.cpu().double(), full_matrices=False)
     rank = int(torch.special.entr(values / values.sum()).sum().exp())
     return vectors[:, :rank].to(weight)

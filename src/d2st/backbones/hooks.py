@@ -221,8 +221,14 @@ def insert(model: nn.Module, insertion: Insertion, clip: ClipShape) -> None:
         module.register_forward_hook((OutputHook if kind == "output" else AroundHook)(*parts))
 
 
+def mark(model: nn.Module) -> None:
+    """Note that a model is an encoder's backbone, which one without hooks in it does not show."""
+    model._adapted = True
+
+
 def remove(model: nn.Module, clip: ClipShape) -> None:
-    """Take the hooks off that share ``clip``: those of one encoder."""
+    """Take the mark and the hooks off that share ``clip``: those of one encoder."""
+    vars(model).pop("_adapted", None)  # encoders that earlier versions pickled have none
     for module in model.modules():
         for hooks in (module._forward_hooks, module._forward_pre_hooks):
             for key, hook in list(hooks.items()):
@@ -232,8 +238,10 @@ def remove(model: nn.Module, clip: ClipShape) -> None:
 
 
 def carries_adapters(model: nn.Module) -> bool:
-    """Say whether some module of the model already has hooks of an encoder."""
+    """Say whether some module of the model is an encoder's backbone, or has hooks of an encoder."""
     for module in model.modules():
+        if "_adapted" in vars(module):
+            return True
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values()):
             if isinstance(getattr(hook, "__self__", hook), Hook):
                 return True

@@ -79,7 +79,8 @@ class VideoClassifier(nn.Module, HubModel):
 
     def forward(self, video: Tensor) -> Tensor:
         """Classify clips, (B, T, 3, H, W) -> (B, classes)."""
-        return self.head(self.encoder, video)
+        with self.encoder.clip.turn(), self.encoder.halved(video):  # of heads that run the backbone themselves, too
+            return self.head(self.encoder, video)
 
     @property
     def compares_with_names(self) -> bool:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +39,8 @@ def cached_features(
     """Read features from the cache in a folder, or encode now and keep them there.
 
     The file's name is a digest of everything the features depend on: the weights of backbone, adapter and heads
-    that see maps, the clips' names, sizes and times of change, how they are read, and the code (``code_digest``).
+    that see maps, the clips' names, sizes and times of change, how they are read and made fit for the backbone, and the
+    code (``code_digest``).
     Where that cannot be told, nothing is kept.
 
     Args:
@@ -104,6 +106,7 @@ def _whole(tensors: dict[str, torch.Tensor], bad: object, heads: Sequence[str]) 
 
 def _digest(encoder: VideoEncoder, heads: Sequence[Head], clips: ClipSet, protocol: list) -> str:
     result = digest(encoder, heads)
-    result.update(json.dumps([code_digest([encoder, *heads], encoder.config), protocol]).encode())
+    code = code_digest([encoder, *heads], encoder.config)
+    result.update(json.dumps([code, asdict(encoder.preprocessing), encoder.laid_out, protocol]).encode())
     add_clips(result, clips)
     return result.hexdigest()

@@ -58,6 +58,7 @@ def code_digest(modules: Iterable[nn.Module], *others: object) -> str:
     for content in sorted(hashlib.sha256(file.read_bytes()).hexdigest() for file in _files(classes)):
         result.update(content.encode())
     for thing in things:
+        result.update(_path(type(thing)).encode())  # a library's layer is known by its class
         own = getattr(thing, "__dict__", {})  # not of a class with slots
         _add(result, {name: value for name, value in own.items() if name[0] != "_" and name != "training"})
     return result.hexdigest()
@@ -95,7 +96,7 @@ def _path(cls: type) -> str:
 
 
 def _add(result: "hashlib._Hash", content: dict[str, object]) -> None:
-    """Add the functions and plain values of a class or an object, by name."""
+    """Add the functions, plain values and tuples of these of a class or an object, by name."""
     for name, value in sorted(content.items()):
         value = value.fget if isinstance(value, property) else value
         value = inspect.unwrap(value) if callable(value) else value
@@ -103,7 +104,7 @@ def _add(result: "hashlib._Hash", content: dict[str, object]) -> None:
         if isinstance(value, types.FunctionType):
             result.update(name.encode())
             _add_code(result, value.__code__)
-        elif isinstance(value, _SIMPLE):
+        elif isinstance(value, _SIMPLE) or (isinstance(value, tuple) and all(isinstance(x, _SIMPLE) for x in value)):
             result.update(f"{name}={value!r}".encode())
 
 

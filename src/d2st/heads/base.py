@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from ..data.clip_reading import ClipReading
 from ..data.options import TextConfig
 from ..utils.config import Bounds, check_fields
+from .matching import check_sets, check_tensors
 
 DEFAULT = "bi-mhm"  # the head where none is given or saved
 FILLED = {
@@ -200,7 +201,10 @@ class Head(nn.Module):
         Raises:
             D2STError: shapes or labels that do not fit together.
         """
-        return self.match(self.embed(support), labels, self.embed(query), way, text)
+        check_tensors(support=support, labels=labels, query=query)
+        support, query = self.embed(support), self.embed(query)
+        check_sets(support=support, query=query)
+        return self.match(support, labels, query, way, text)
 
     def loss(self, episode: EncodedEpisode) -> tuple[Tensor, Tensor]:
         """Return the training loss and the logits (..., Q, way); here the mean cross entropy of the queries."""

@@ -25,7 +25,8 @@ def full_precision(function: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(function)
     def run(*args: object, **kwargs: object) -> Result:
-        device = next(value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        devices = (value.device.type for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+        device = next(devices, "cpu")  # of anything else the function itself says what is wrong
         with torch.autocast(device, enabled=False):
             return function(*map(_widen, args), **{key: _widen(value) for key, value in kwargs.items()})
 
@@ -121,7 +122,8 @@ def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Ten
     """Sort the support clips by class, with as many places for each class as the largest has shots.
 
     Unless every class has one shot, a GPU is waited for: the number of places depends on the labels. With as many clips
-    as classes it is taken to be so on a GPU; classes without clips are for callers on the CPU.
+    as classes it is taken to be so on a GPU; classes without clips are for callers on the CPU. Compilers and transforms
+    there cannot read labels, and get a place for every clip.
 
     Args:
         labels: (S,) or (..., S), see :func:`class_shares`.
@@ -136,7 +138,10 @@ def class_slots(labels: Tensor, clips: int, way: int | None = None) -> tuple[Ten
         D2STError: as :func:`class_shares`.
     """
     shots = _members(labels, clips, way).sum(-2)  # (..., way)
-    places = 1 if clips == shots.shape[-1] and not _readable(labels) else int(shots.max())
+    if clips == shots.shape[-1] and not _readable(labels):
+        places = clips if labels.device.type == "cpu" else 1
+    else:
+        places = int(shots.max())
     place = torch.arange(places, device=labels.device)
     valid = place < shots.clamp_min(1).unsqueeze(-1)  # (..., way, K)
     first = shots.cumsum(-1) - shots  # (..., way), where a class begins in the sorted list
@@ -223,6 +228,23 @@ def class_distances(
     else:
         distances = metric(support, query) @ class_shares(labels, support.shape[-3], way, support.dtype)
     return distances if way is None else distances.masked_fill(without_clips(labels, way).unsqueeze(-2), math.inf)
+
+
+def check_tensors(**given: object) -> None:
+    """Refuse what is no tensor, such as a list of labels; by name."""
+    for name, value in given.items():
+        if not isinstance(value, Tensor):
+            raise D2STError(f"A head takes tensors; {name} is a {type(value).__name__}. Use torch.as_tensor({name}).")
+
+
+def check_sets(**clips: Tensor) -> None:
+    """Refuse a clip (T, D) by itself in place of a set of clips (..., N, T, D); by name."""
+    for name, given in clips.items():
+        if given.ndim < 3:
+            raise D2STError(
+                f"A head takes sets of clips, and {name} is a single one, {tuple(given.shape)} for (..., N, T, D). "
+                f"Give a set of one: {name}[None]."
+            )
 
 
 def check_widths(support: Tensor, query: Tensor) -> None:

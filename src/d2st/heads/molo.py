@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import D2STError
+from ..layers.convolution import Conv3d
 from ..utils.config import checked_options
 from ..utils.limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
 from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
@@ -29,7 +30,7 @@ class Motion(nn.Module):
         if not 1 <= reduction <= features:
             raise D2STError(f"The reduction of the head 'molo' must be 1 to {features}, its width, not {reduction}.")
         self.width = features // reduction
-        self.reduce = nn.Conv3d(features, self.width, 3, padding=1)
+        self.reduce = Conv3d(features, self.width, 3, padding=1)
         self.conv = nn.Conv2d(self.width, self.width, 3, padding=1)
         self.expand = nn.Conv2d(self.width, features, 1)
 

@@ -13,7 +13,7 @@ from ..utils.limits import ATTENTION_HEADS, BELOW_ONE, POSITIVE, WIDTH
 from .base import Head
 from .matching import check_labels, class_prototypes, full_precision, shut_out, unit
 from .transformer import FeedForward, faint_positions
-from .zero_shot import JointProjection, check_text
+from .zero_shot import JointProjection, check_names, check_text
 
 GATE, DECAY = 0.5, 0.25  # of the prior, at the start
 LARGEST_SCALE = 100.0
@@ -119,6 +119,7 @@ class Phases(Head):
         """
         text = unit(self._checked_text(text))
         check_labels(labels, support.shape[-3], way)
+        check_names("phases", text.shape[-3], labels, way)
         lead = torch.broadcast_shapes(text.shape[:-3], labels.shape[:-1])
         own = labels.long().expand(*lead, -1)[..., None, None]  # (..., S, 1, 1)
         told = torch.take_along_dim(text.expand(*lead, -1, -1, -1), own, dim=-3)  # (..., S, M, D')

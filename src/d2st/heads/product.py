@@ -8,7 +8,7 @@ from ..utils.config import checked_options
 from ..utils.limits import POSITIVE, WIDTH
 from .base import Head
 from .matching import class_prototypes, cosines, shut_out
-from .zero_shot import JointProjection, check_text
+from .zero_shot import JointProjection, check_names, check_text
 
 Negative = Literal["zero", "released"]
 
@@ -49,6 +49,7 @@ class Product(Head):
         """(..., S, 1, D'), (S,) or (..., S), (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
         query, text = query.squeeze(-2), check_text("product", text, self.projection.width)
         looks = cosines(query, class_prototypes(support, labels, way).squeeze(-2))  # (..., Q, way)
+        check_names("product", text.shape[-2], labels, way)
         names = cosines(query, text)
         if self.negative == "zero":
             looks, names = looks.clamp_min(0), names.clamp_min(0)

@@ -14,7 +14,16 @@ from ..layers.plain import check_weight_says_all, is_plain, transformed
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, DEPTH, WIDTH
 from .base import Head
-from .matching import check_features, class_prototypes, class_shares, class_slots, full_precision, shut_out
+from .matching import (
+    check_features,
+    check_sets,
+    check_tensors,
+    class_prototypes,
+    class_shares,
+    class_slots,
+    full_precision,
+    shut_out,
+)
 from .transformer import faint_positions
 
 CHUNK = 64 * 2**20  # bytes that a chunk of queries works on, about; one query is the least
@@ -82,7 +91,7 @@ class TupleAttention(nn.Module):
         values = _pick(values, index, dim=-3).flatten(-3, -2)  # (..., way, K R, O)
         per_tuple = way * (2 * values.shape[-1] + 4 * shots * len(s))  # what is found and its difference, four scores
         per_query = per_tuple * len(q) * keys[..., 0, 0, :1].numel() * keys.element_size()
-        size = max(1, CHUNK // per_query)
+        size = max(1, CHUNK // max(1, per_query))  # of no episodes nothing is worked on
         distances = []
         for chunk_keys, chunk_values in zip(query_keys.split(size, -3), query_values.split(size, -3), strict=True):
             weights = self._weights(keys, norms, s, chunk_keys, q, index, valid)  # (..., way, Q, n', K R)
@@ -189,6 +198,8 @@ class TRX(Head):
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
         """Match as ``match`` of what ``embed`` gives, without packing it; support and query are projected together."""
+        check_tensors(support=support, labels=labels, query=query)
+        check_sets(support=support, query=query)
         sides = support.shape[-3], query.shape[-3]
         if support.shape[:-3] + support.shape[-2:] != query.shape[:-3] + query.shape[-2:]:
             return super().forward(support, labels, query, way, text)

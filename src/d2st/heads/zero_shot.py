@@ -67,12 +67,12 @@ class JointProjection(nn.Module):
 
 
 def check_text(head: str, text: Tensor | None, width: int) -> Tensor:
-    """Return the names' features, if they are there and lie in the clips' space.
+    """Return the names' features, if they are there and lie in the clips' space; see also :func:`check_names`.
 
     Raises:
         D2STError: if not.
     """
-    if text is None:
+    if text is None or text.ndim < 2:
         raise D2STError(
             f"The head '{head}' needs the features of the classes' names: pass text=, of shape (way, D'); "
             "d2st.text.encode_names makes them."
@@ -83,6 +83,27 @@ def check_text(head: str, text: Tensor | None, width: int) -> Tensor:
             "tower of the backbone's own CLIP, and give the head its visual projection (joint)."
         )
     return text
+
+
+def check_names(head: str, names: int, labels: Tensor, way: int | None) -> None:
+    """Refuse features of another number of names than there are classes.
+
+    Args:
+        head: name of the head, for what is said.
+        names: classes that the text is of.
+        labels: (S,) or (..., S); without any, all names are classes.
+        way: number of classes, None reads it from the labels.
+
+    Raises:
+        D2STError: the numbers differ.
+    """
+    if way is None:
+        way = int(labels.max()) + 1 if labels.numel() else names
+    if names != way:
+        raise D2STError(
+            f"The head '{head}' needs the features of one name for each of {way} classes; it was given those of "
+            f"{names}. Pass the text of the episode's own classes, in the order of the labels."
+        )
 
 
 class ZeroShot(Head):
@@ -113,5 +134,7 @@ class ZeroShot(Head):
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> Tensor:
         """Match queries (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
-        logits = self.scale * cosines(query.squeeze(-2), check_text("zero-shot", text, self.projection.width))
+        text = check_text("zero-shot", text, self.projection.width)
+        check_names("zero-shot", text.shape[-2], labels, way)
+        logits = self.scale * cosines(query.squeeze(-2), text)
         return shut_out(logits, labels, way) if labels.numel() else logits
