@@ -1,6 +1,7 @@
 """``d2st inspect`` from flags to its file, and what it reads from the metrics of a run."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -79,6 +80,17 @@ def test_an_adapter_without_deformable_attention_is_told_of(folder, tmp_path, ca
     d2st.adapt("d2st_stills", d2st.STConfig(), frames=4).save_pretrained(tmp_path)
     assert cli.main(["inspect", str(tmp_path), "--data", str(folder / "clips"), "--device", "cpu"]) == 0
     assert "The adapter 'st' has no deformable attention" in capsys.readouterr().out
+
+
+def test_clips_of_a_full_shot_part_are_as_good_as_others(folder, tmp_path, capsys) -> None:
+    for part, number in (("train", 0), ("val", 1)):
+        for motion in MOTIONS[:3]:
+            there = tmp_path / "parts" / part / motion.name
+            there.mkdir(parents=True)
+            shutil.copy(folder / "clips" / motion.name / f"{number}.mp4", there)
+    flags = ["--data", str(tmp_path / "parts"), "--part", "val", "--device", "cpu"]
+    assert cli.main(["inspect", "--adapter", str(folder / "run" / "final"), *flags]) == 0
+    assert "clips: 3." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import adapter_file
-from ..data.datasets import ClipSet, open_dataset
+from ..data.datasets import ClipSet, list_clips, open_dataset, open_division
 from ..encoder import VideoEncoder, adapt, load
 from ..errors import D2STError
 from ..training.metrics import WINDOW, above_chance, gradient_norms, left_chance, read_steps
@@ -39,7 +39,7 @@ def inspect(config: InspectConfig) -> dict:
     folder, run = _find(Path(config.adapter_path))
     device = pick_device(config.device)
     config = with_precision(config, device)
-    clips = open_dataset(config.data, config.split, config.part)
+    clips = _open_part(config)
     encoder = load(folder, weights=config.weights).to(device)
     adapter, unreadable = encoder.config, {}
     result = {"adapter": adapter.label, "backbone": encoder.backbone_name, "clips": 0, "pathways": []}
@@ -82,6 +82,13 @@ def _find(path: Path) -> tuple[Path | str, RunFolder | None]:
             "the end where there is none. Start the training again to go on."
         )
     return run.best, run
+
+
+def _open_part(config: InspectConfig) -> ClipSet:
+    """Open a part of few-shot or of full-shot data: here only its clips count."""
+    listing = list_clips(config.data, config.split)
+    shared = config.part in listing.parts and listing.shared_with(config.part)
+    return (open_division if shared else open_dataset)(config.data, config.split, config.part)
 
 
 def _measure(
