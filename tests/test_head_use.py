@@ -248,7 +248,7 @@ def test_several_heads_on_one_encoding(small, tmp_path, capsys, monkeypatch, nam
         evaluation(small, best, heads=other)
     with pytest.raises(D2STError, match="no head named 'nearest'"):
         evaluation(small, best, heads="otam,nearest")
-    with pytest.raises(D2STError, match="The head 'ridge' is not one of those that are compared .otam, bi-mhm."):
+    with pytest.raises(D2STError, match=r"The head 'ridge' is not one of those that are compared .otam, bi-mhm."):
         evaluation(small, best, heads="otam,bi-mhm", head=heads.HeadSpec("ridge", {"order": True}))
 
 
