@@ -135,7 +135,7 @@ def test_answers_go_behind_those_of_before(small, folder, tmp_path):
         ({"source": "0", "loop": True}, "--loop is for files"),
         ({"support": None}, "Give either a support folder"),
         ({"support": None, "classifier": "none"}, "'none' is neither a folder"),
-        ({"support": None, "classifier": "ADAPTER"}, "holds no examples; give them with --support FOLDER"),
+        ({"support": None, "classifier": "ADAPTER"}, "holds an adapter and no examples of classes"),
         ({"seconds": 0.0}, "seconds=0.0 must be a number above 0"),
         ({"jsonl": "none/answers.jsonl"}, "--jsonl none/answers.jsonl cannot be written: No such file"),
     ],

@@ -170,5 +170,5 @@ def test_features_of_extracted_frames_are_made_again_when_a_frame_changes(small,
 def test_loaders_refuse_numbers_they_cannot_work_with(small, tmp_path):
     with pytest.raises(D2STError, match="workers=-1"):
         train(config(small, tmp_path / "run", workers=-1))
-    with pytest.raises(D2STError, match="validation_episodes=0 must be a whole number from 1"):
-        train(config(small, tmp_path / "run", validation_episodes=0))
+    with pytest.raises(D2STError, match="validation_episodes=1 must be a whole number from 2"):
+        train(config(small, tmp_path / "run", validation_episodes=1))

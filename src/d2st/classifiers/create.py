@@ -52,7 +52,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         if not classifier.classes:
             raise D2STError(
                 f"'{config.classifier}' holds an adapter and no examples of classes; give it with --adapter, and the "
-                "examples with --support."
+                "examples with --support FOLDER."
             )
         config = replace(with_reading(config, classifier.reading), head=classifier.head.spec)
         classifier.to(device).encoder.compile_blocks(config.compile)

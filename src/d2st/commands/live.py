@@ -41,11 +41,6 @@ def live(config: LiveConfig) -> dict:
     source = find_source(config.source, config.loop)
     source.check()  # refused before anything is encoded
     classifier, support, config = create_classifier(config)
-    if not classifier.classes:
-        raise D2STError(
-            f"'{config.classifier}' holds no examples; give them with --support FOLDER, and it with --adapter "
-            f"{config.classifier} if it is an adapter."
-        )
     lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
     lengths = lengths if isinstance(lengths, tuple) else (lengths,)
     config = replace(config, lengths=lengths)

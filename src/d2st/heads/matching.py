@@ -189,8 +189,7 @@ def class_prototypes(support: Tensor, labels: Tensor, way: int | None = None) ->
     Raises:
         D2STError: the labels do not fit the support set, or (``way=None``) a class has no support clip.
     """
-    if support.ndim < 3:
-        raise D2STError(f"A head needs support features of shape (S, T, D); it was given {tuple(support.shape)}.")
+    check_sets(support=support)
     share = class_shares(labels, support.shape[-3], way, support.dtype)  # (..., S, way)
     frames = support.flatten(-2)  # (..., S, T*D)
     return (share.transpose(-1, -2) @ frames).unflatten(-1, support.shape[-2:])  # (..., way, T, D)

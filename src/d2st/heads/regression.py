@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import D2STError
-from .matching import check_widths, class_shares, full_precision, unit
+from .matching import check_sets, check_widths, class_shares, full_precision, unit
 
 PENALTY = {"least": 1e-4}  # below, the rounding of float32 would show in the first three digits
 SAME = 1e-4  # clips that are nearer to their mean differ by rounding alone: float32 rounds frames of length 1 at 1e-7
@@ -82,8 +82,7 @@ def linear_problem(support: Tensor, labels: Tensor, query: Tensor, way: int | No
 
 
 def _check_shapes(support: Tensor, query: Tensor) -> None:
-    if support.ndim < 3:
-        raise D2STError(f"A head needs support features of shape (S, T, D); it was given {tuple(support.shape)}.")
+    check_sets(support=support)
     check_widths(support, query)
     if query.shape[-2] != support.shape[-2]:
         raise D2STError(
