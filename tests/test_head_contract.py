@@ -274,6 +274,8 @@ def test_what_is_no_tensor_or_no_set_is_refused_in_a_sentence(name):
                 head(episode.support, labels, episode.query, way, text)
     with pytest.raises(D2STError, match="query is a single one"):
         head(episode.support, episode.labels, episode.query[0], 3, text)
+    with pytest.raises(D2STError, match="one label for each of the S clips"):
+        head(episode.support[:-1], episode.labels, episode.query, 3, text)
     if name not in NO_SUPPORT:
         with pytest.raises(D2STError, match="labels is a list"):
             head(episode.support, [0, 1, 2, 0], episode.query, 3, text)

@@ -9,7 +9,7 @@ from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import POSITIVE, WIDTH
 from .base import Head
-from .matching import check_features, cosines, shut_out
+from .matching import check_features, check_labels, cosines, shut_out
 
 
 class JointProjection(nn.Module):
@@ -135,6 +135,8 @@ class ZeroShot(Head):
     ) -> Tensor:
         """Match queries (..., Q, 1, D'), text (..., way, D') -> (..., Q, way)."""
         text = check_text("zero-shot", text, self.projection.width)
+        if labels.numel():
+            check_labels(labels, support.shape[-3], way)
         check_names("zero-shot", text.shape[-2], labels, way)
         logits = self.scale * cosines(query.squeeze(-2), text)
         return shut_out(logits, labels, way) if labels.numel() else logits
