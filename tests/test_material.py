@@ -125,6 +125,7 @@ def test_files_that_a_training_begins_with_are_known_by_their_content(tmp_path) 
     assert list(first) == ["text, names"]
     names.write_text("wave: a hand")
     assert digest_files(None, text) != first
+    assert not digest_files(None, TextConfig(templates="a video of {}, " + 30 * "told at length, "))
     assert digest_files(None, None) == digest_files(None, TextConfig()) == {}
 
 

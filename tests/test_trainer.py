@@ -126,6 +126,13 @@ def test_fp16_that_takes_no_step_stops(small, tmp_path, monkeypatch) -> None:
         assert not (tmp_path / "short" / "best").exists() and not (tmp_path / "short" / "final").exists()
 
 
+def test_an_overflow_has_no_gradients_to_tell_of(small, tmp_path, monkeypatch) -> None:
+    diagnose = Trainer.diagnose
+    monkeypatch.setattr(Trainer, "diagnose", lambda self, unit, norm: diagnose(self, unit, torch.tensor(math.inf)))
+    train(config(small, tmp_path, episodes=2, clip_norm=1.0, diagnose_every=2))
+    assert not [name for name in metrics(tmp_path)[0] if name.startswith("gradient.")]
+
+
 def test_fp16_may_skip_some_steps(small, tmp_path, monkeypatch) -> None:
     scaled(monkeypatch)
     overflowing(monkeypatch, {1, 3})

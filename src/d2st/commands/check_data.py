@@ -49,8 +49,8 @@ def look_at(config: CheckConfig) -> dict:
     """Check a dataset; gives what :func:`check` prints."""
     listing = list_clips(config.data, config.split, shared=config.full_shot)
     benchmark = benchmarks.load(config.split) if config.split in benchmarks.NAMES else None
-    full_shot = config.full_shot or any(map(listing.shared_with, listing.parts))
-    full_shot = benchmark.full_shot if benchmark else full_shot and bool(listing.assigned)
+    shared = config.full_shot or any(map(listing.shared_with, listing.parts))
+    full_shot = benchmark.full_shot if benchmark else shared and bool(listing.assigned)
     parts = listing.parts or {"all": sorted(listing.clips)}
     report = _report(config, listing, parts, _look_at_all(listing, parts, config), full_shot)
     if benchmark:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from .. import adapter_file
-from ..data.datasets import ClipSet, list_clips, open_dataset, open_division
+from ..data.datasets import ClipSet, SharedPart, open_dataset, open_division
 from ..encoder import VideoEncoder, adapt, load
 from ..errors import D2STError
 from ..training.metrics import WINDOW, above_chance, gradient_norms, left_chance, read_steps
@@ -86,9 +86,10 @@ def _find(path: Path) -> tuple[Path | str, RunFolder | None]:
 
 def _open_part(config: InspectConfig) -> ClipSet:
     """Open a part of few-shot or of full-shot data: here only its clips count."""
-    listing = list_clips(config.data, config.split)
-    shared = config.part in listing.parts and listing.shared_with(config.part)
-    return (open_division if shared else open_dataset)(config.data, config.split, config.part)
+    try:
+        return open_dataset(config.data, config.split, config.part)
+    except SharedPart:
+        return open_division(config.data, config.split, config.part)
 
 
 def _measure(

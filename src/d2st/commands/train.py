@@ -1,6 +1,5 @@
 """``d2st train``: episodic training of an adapter and a head."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, NoPart, open_dataset
 from ..data.episodes import EpisodeSampler
 from ..data.loaders import EpisodeClips
+from ..data.options import TextConfig
 from ..data.transforms import as_it_is, parts
 from ..encoder import VideoEncoder
 from ..errors import D2STError
@@ -78,8 +78,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     task = _task(config, duration, sampler, head, encoder, clips, validation_clips)
     groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares)
     optimizer = torch.optim.Adam(groups, lr=config.lr)
-    files = digest_files(config.adapter_path, head.text)
-    state, folder = run_training(fabric, config, task, optimizer, learning_rate, files, give_back=given is not None)
+    state, folder = run_training(fabric, config, task, optimizer, learning_rate, head.text, give_back=given is not None)
     result = {
         "episodes": state.done,
         "seconds": state.seconds,
@@ -135,7 +134,7 @@ def run_training(
     task: Task,
     optimizer: torch.optim.Optimizer,
     learning_rate: optim.Schedule,
-    files: Mapping[str, str],
+    text: TextConfig | None,
     give_back: bool,
 ) -> tuple[TrainState, RunFolder]:
     """Open the folder of the run, and train.
@@ -146,12 +145,13 @@ def run_training(
         task: what is trained.
         optimizer: of its parameters.
         learning_rate: by index of the episode or batch.
-        files: that it begins with, see :func:`~d2st.training.material.digest_files`.
+        text: how the names of the classes are told to a head or classifier that uses them.
         give_back: leave the encoder as it is used after training: in eval mode, with the best weights of the run.
     """
     encoder, folder = task.loss.encoder, RunFolder(config.out)
     if fabric.is_global_zero:
         parts = {"training": task.units.clips, "validation": task.validation.clips if task.validation else None}
+        files = digest_files(config.adapter_path, text)
         material = Material(encoder, encoder.reading, parts, files)
         folder.open(config_dict(config), config.overwrite, material, default_dict(config), fabric.device.type)
     fabric.barrier()

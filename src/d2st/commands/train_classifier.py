@@ -20,7 +20,6 @@ from ..text.names import encode_names, visual_projection
 from ..training import optim
 from ..training.classification import ClassificationLoss, ClassificationValidation
 from ..training.duration import Duration
-from ..training.material import digest_files
 from ..training.run_folder import RunFolder
 from ..training.trainer import Task
 from ..utils.console import say
@@ -66,8 +65,9 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     task = _task(config, duration, classifier, frames, clips, validation_clips)
     groups = optim.parameter_groups(task.loss, config, encoder.config.lr_shares, head="model.head.")
     optimizer = torch.optim.AdamW(groups, lr=config.lr)
-    files = digest_files(config.adapter_path, classifier.text)
-    state, folder = run_training(fabric, config, task, optimizer, learning_rate, files, give_back=given is not None)
+    state, folder = run_training(
+        fabric, config, task, optimizer, learning_rate, classifier.text, give_back=given is not None
+    )
     result = {
         "epochs": state.done / duration.per_epoch,
         "steps": duration.total // duration.per_step,

@@ -36,6 +36,10 @@ class NoPart(D2STError):
     """The data are not divided, or their split has no such part; everything else that is wrong with a split is not."""
 
 
+class SharedPart(D2STError):
+    """A part shares classes with another one, as those of full-shot data do."""
+
+
 @dataclass(frozen=True)
 class Clip:
     """One clip.
@@ -304,7 +308,7 @@ def _below(folder: Path) -> tuple[list[Path], list[str]]:
 def _refuse_shared(data: str | Path, listing: Listing, part: str) -> None:
     """Refuse a part whose classes another part has, too: what trains on one has seen the classes of the other."""
     if shared := listing.shared_with(part):
-        raise D2STError(
+        raise SharedPart(
             f"Part '{part}' of '{data}' shares classes with another part ({quoted(shared)}), which is for a classifier "
             "(train-classifier). Few-shot classes must not be seen in training: give --split a YAML file that names "
             "other classes for train, val and test."

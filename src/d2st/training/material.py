@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -110,7 +111,7 @@ def digest_files(adapter: str | Path | None, text: TextConfig | None) -> dict[st
         files |= {f"adapter, {name}": find(adapter, *names) / name for name in names}
     if text:
         files |= {f"text, {name}": Path(value) for name, value in text.to_dict().items() if value}
-    return {name: _digest_file(file) for name, file in files.items() if file.is_file()}
+    return {name: _digest_file(file) for name, file in files.items() if os.path.isfile(file)}
 
 
 def _digest_file(file: Path) -> str:

@@ -256,8 +256,10 @@ class Trainer:
             unit: the last of the step.
             norm: of the whole gradient before it was clipped.
         """
-        clipped = min(1.0, self.clip_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ does it
-        figures = {GRADIENT + part: own / clipped for part, own in norms_by_part(self.task.loss).items()}
+        figures = {}
+        if norm.isfinite():  # else nothing is left of the gradients, and fp16 does not take the step
+            clipped = min(1.0, self.clip_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ does it
+            figures = {GRADIENT + part: own / clipped for part, own in norms_by_part(self.task.loss).items()}
         if self.task.diagnosis is not None:
             self.task.loss.eval()
             with torch.no_grad(), self.fabric.autocast():
