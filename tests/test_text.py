@@ -109,6 +109,10 @@ def test_unusable_names_are_refused_with_a_sentence(tmp_path: Path, content, cla
 def test_unusable_templates_files_and_classes_are_refused_with_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(D2STError, match="none of photo, video, actions, nor a file"):
         prompts.prompts(["a"], templates="poem")
+    with pytest.raises(D2STError, match="none of photo, video, actions, nor a file"):
+        prompts.prompts(["a"], templates=300 * "poem")  # too long for a file's name
+    with pytest.raises(D2STError, match="cannot be read: File name too long"):
+        prompts.prompts(["a"], 300 * "name")
     (tmp_path / "templates.yaml").write_text("- a photo\n")
     with pytest.raises(D2STError, match=r"one \{\} each"):
         prompts.prompts(["a"], templates=str(tmp_path / "templates.yaml"))

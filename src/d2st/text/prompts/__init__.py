@@ -5,6 +5,7 @@ copy one, change it, and pass it as ``names``. Under the key ``phases`` a file m
 follow each other, as lists of equal length. Templates are in ``templates.yaml``.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,7 +99,7 @@ def read_names(path: Path) -> dict[str, list[str]]:
     Raises:
         D2STError: not there, or not lines of ``class: text``.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         everything: dict[str, list[str]] = {}
         for file in sorted(path.glob("*.yaml")):
             everything |= read_names(file)
@@ -122,7 +123,7 @@ def read_templates(templates: str) -> list[str]:
     if "{}" in templates:
         return [templates]
     sets = read_yaml(SHIPPED / "templates.yaml")
-    if templates not in sets and not Path(templates).is_file():
+    if templates not in sets and not os.path.isfile(templates):  # which takes a text of any length
         raise D2STError(
             f"templates='{templates}' is none of {', '.join(sets)}, nor a file, nor a template like 'a photo of {{}}'."
         )
