@@ -13,6 +13,7 @@ GRIDS = {"ta2n": 4}  # of heads that need larger maps
 SMALL: dict[str, dict] = {
     "bi-mhm": {},
     "clip-fsar": {"features": FEATURES, "heads": 2, "hidden": 8},
+    "emp-net": {"features": FEATURES, "best_patches": 3, "dropout": (0.0, 0.0)},
     "hyrsm": {"features": FEATURES, "heads": 2, "classes": CLASSES, "temporal_weight": 0.05},
     "logistic": {"penalty": 0.1},  # 40 steps
     "molo": {"features": FEATURES, "heads": 2, "hidden": 8, "classes": CLASSES},
@@ -77,6 +78,8 @@ def episode(
         if head.needs_stages:
             stages = zip(head.stage_channels, head.stage_scales, strict=True)
             return head.clips_of(None, [draw(*lead, count, frames, c, s * grid, s * grid) for c, s in stages])
+        if head.needs_tokens:
+            return head.clips_of(None, [draw(*lead, count, frames, 1 + grid**2, FEATURES) for _ in range(3)])
         drawn = draw(*lead, count, *shape)
         return head.clips_of(drawn.amax((-2, -1)), drawn) if head.needs_maps else drawn
 

@@ -8,6 +8,7 @@ import torch
 from families import BACKBONES, SIZE, move
 
 import d2st
+from d2st import heads
 from d2st.features.prefix import NoSuffix, Suffix, split_for_inference
 from d2st.heads import HeadSpec
 from d2st.spotting import watch as watching
@@ -135,10 +136,11 @@ def compiled(blocks):
         lambda: classifier(config=d2st.DiSTConfig()),
         lambda: classifier(config=d2st.NoneConfig(), head="molo"),
         lambda: classifier("resnet-basic", d2st.D2STConfig(ratio=0.5, **LATE), head=HeadSpec("sloshnet", {"width": 8})),
+        lambda: classifier(config=d2st.NoneConfig(), head=heads.build("emp-net", features=32)),
         lambda: compiled(blocks=True),
         lambda: compiled(blocks=False),
     ],
-    ids=["embedding", "aim", "dist", "maps", "stages", "compiled blocks", "compiled"],
+    ids=["embedding", "aim", "dist", "maps", "stages", "tokens", "compiled blocks", "compiled"],
 )
 def test_what_has_no_prefix_goes_the_ordinary_way(build):
     assert isinstance(watching.windows_encoder(build()), WholeWindows)

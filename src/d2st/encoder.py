@@ -16,13 +16,13 @@ from .adapters import SYSTEMS, AdapterConfig, D2STConfig
 from .backbones import build as backbones
 from .backbones.build import ImageSize
 from .backbones.compiled import compile_blocks, leave_blocks
-from .backbones.features import FrameFeatures, features_and_stages
+from .backbones.features import FrameFeatures, features_and_stages, features_and_tokens
 from .backbones.fingerprint import difference
 from .backbones.halves import round_weights, widen_weights
 from .backbones.hooks import ClipShape, carries_adapters, insert, mark, remove
 from .backbones.merge import Merged, find_foldable, merge
 from .backbones.restore import Snapshot, unchanged_on_error
-from .backbones.sites import Backbone, Site, inspect, quarters
+from .backbones.sites import Backbone, Site, ends_of_parts, inspect, token_blocks
 from .data.clip_reading import ClipReading, Transforms
 from .data.preprocessing import Preprocessing
 from .data.transforms import ClipTransform
@@ -212,7 +212,9 @@ class VideoEncoder(nn.Module, HubModel):
         if not config.tunes_backbone:
             lean(self.backbone)
         self.num_features, self.map_channels = self.passage.num_features, self.passage.map_channels
-        self._stages = quarters(backbone.sites) if type(self.passage) is FrameFeatures else ()
+        plain = type(self.passage) is FrameFeatures
+        self._stages = ends_of_parts(backbone.sites, 4) if plain else ()
+        self._token_blocks = token_blocks(backbone) if plain else ()
         for insertion in insertions:
             self.adapters[insertion.key] = insertion.adapter
             insert(self.backbone, insertion, self.clip)
@@ -302,6 +304,47 @@ class VideoEncoder(nn.Module, HubModel):
                 f"the backbone's features as they are, such as d2st."
             )
         return self._stages
+
+    def features_and_tokens(self, video: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Encode clips to features and the tokens of three of a ViT's blocks on the way to them, in one pass.
+
+        The blocks are those that end each third, with the adapters that stand there, and all three pass the backbone's
+        last norm (there is none where it has ``fc_norm`` instead). Register tokens are left out.
+
+        Args:
+            video: (B, T, 3, H, W), as for :meth:`forward`.
+
+        Returns:
+            (B, T, D) features, the same as :meth:`forward` gives, and three (B, T, 1+N, D), class token first.
+
+        Raises:
+            D2STError: as for :meth:`forward`; or an adapter system that reads features of its own, or a backbone that
+                is no ViT with a class token and three blocks.
+        """
+        blocks = self.token_blocks
+        with self.clip.turn(), self.halved(video):
+            images = self.images(video)
+            features, tokens = features_and_tokens(
+                self.backbone, images, [block.module for block in blocks], blocks[0].prefix
+            )
+            self.clip.done()
+        return features, tokens
+
+    @property
+    def token_blocks(self) -> tuple[Site, ...]:
+        """Return the three places of :meth:`features_and_tokens`.
+
+        Raises:
+            D2STError: an adapter system that reads features of its own, or a backbone that is no ViT with a class token
+                and three blocks.
+        """
+        if not self._token_blocks:
+            raise D2STError(
+                f"This {type(self.backbone).__name__} with the adapter '{self.config.name}' has no three blocks of "
+                f"class token and patches for a head that looks at them (emp-net). Take a ViT with a class token, such "
+                f"as CLIP's, and an adapter that leaves the backbone's features as they are, such as d2st."
+            )
+        return self._token_blocks
 
     def images(self, video: Tensor) -> Tensor:
         """Pick the images that the backbone sees, (B, T, 3, H, W) -> (B, I, 3, H, W), and tell the hooks."""

@@ -29,6 +29,8 @@ NAMES = (
     "dualpath_encoder_tt1_noaa_f32",
     "stadapter_encoder_12x_f32",
     "clipfsar_train_5w1s",
+    "empnet_5w1s",
+    "empnet_merge_5w3s",
     "hyrsm_1shot_5w1s",
     "hyrsmpp_1shot_5w1s",
     "otam_head_v1_5w1s",

@@ -82,8 +82,34 @@ def features_and_stages(model: nn.Module, images: Tensor, modules: Sequence[str]
     Returns:
         (B, T, D) features, and of each module (B, T, C, h, w), see :func:`as_maps`.
     """
+    features, outputs = _features_and_outputs(model, images, modules)
+    size = tuple(images.shape[-2:])
+    return features, [as_maps(model, output, size).unflatten(0, images.shape[:2]) for output in outputs]
+
+
+def features_and_tokens(
+    model: nn.Module, images: Tensor, modules: Sequence[str], prefix: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Read features, and the tokens that some blocks of a ViT give on the way to them, each through its last norm.
+
+    Args:
+        model: a ViT with a class token, with its adapters hooked in.
+        images: (B, T, 3, H, W).
+        modules: paths of blocks.
+        prefix: class and register tokens before the patches; those behind the class token are left out.
+
+    Returns:
+        (B, T, D) features, and of each block (B, T, 1+N, D), class token first.
+    """
+    features, outputs = _features_and_outputs(model, images, modules)
+    kept = [torch.cat([output[:, :1], output[:, prefix:]], dim=1) if prefix > 1 else output for output in outputs]
+    return features, [model.norm(tokens).unflatten(0, images.shape[:2]) for tokens in kept]
+
+
+def _features_and_outputs(model: nn.Module, images: Tensor, modules: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
+    """Read features (B, T, D), and what some modules give on the way to them, behind adapters: (B*T, ...) of each."""
     found: dict[str, Tensor] = {}
-    thread, size = get_ident(), tuple(images.shape[-2:])
+    thread = get_ident()
 
     def keep(path: str, output: Tensor) -> None:
         if get_ident() == thread:
@@ -94,8 +120,7 @@ def features_and_stages(model: nn.Module, images: Tensor, modules: Sequence[str]
             module = model.get_submodule(path)
             hooks.enter_context(module.register_forward_hook(lambda _, given, output, path=path: keep(path, output)))
         features = model.forward_head(model.forward_features(images.flatten(0, 1)), pre_logits=True)
-    maps = [as_maps(model, found[path], size).unflatten(0, images.shape[:2]) for path in modules]
-    return features.unflatten(0, images.shape[:2]), maps
+    return features.unflatten(0, images.shape[:2]), [found[path] for path in modules]
 
 
 def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:

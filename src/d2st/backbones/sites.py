@@ -118,13 +118,19 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     return Backbone(model, sites, image_size, feature.shape[1], map_channels)
 
 
-def quarters(sites: Sequence[Site]) -> tuple[Site, ...]:
-    """Pick the four places of a backbone's four parts: its stages, or every fourth part of its blocks.
+def ends_of_parts(sites: Sequence[Site], parts: int) -> tuple[Site, ...]:
+    """Pick the last site of each of so many parts of a backbone, such as the stages of a CNN, or every fourth block.
 
     Returns:
-        The last site of each part; none where there are fewer than four.
+        One site a part; none where there are fewer sites than parts.
     """
-    return tuple(sites[len(sites) * part // 4 - 1] for part in range(1, 5)) if len(sites) > 3 else ()
+    return tuple(sites[len(sites) * part // parts - 1] for part in range(1, parts + 1)) if len(sites) >= parts else ()
+
+
+def token_blocks(backbone: Backbone) -> tuple[Site, ...]:
+    """Pick the blocks that end each third of a ViT with a class token and a last norm; none of other backbones."""
+    known = getattr(backbone.model, "cls_token", None) is not None and hasattr(backbone.model, "norm")
+    return ends_of_parts(backbone.sites, 3) if backbone.has_tokens and backbone.sites[0].prefix and known else ()
 
 
 def stages(model: nn.Module) -> dict[str, nn.Module]:

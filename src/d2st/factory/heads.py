@@ -51,6 +51,8 @@ def create_head(
         facts["features"] = encoder.map_channels if heads.HEADS[name].needs_maps else encoder.num_features
         if heads.HEADS[name].needs_stages:
             facts["stage_channels"], facts["stage_scales"] = describe_stages(name, encoder)
+        if heads.HEADS[name].needs_tokens:
+            facts["features"] = encoder.token_blocks[-1].channels
         if "joint" in known:
             projection = visual_projection(encoder, weights)
     if projection is not None:

@@ -37,6 +37,7 @@ ADAPTERS = (
 HEADS = (
     "bi-mhm",
     "clip-fsar",
+    "emp-net",
     "hyrsm",
     "logistic",
     "molo",

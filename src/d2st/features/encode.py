@@ -17,6 +17,7 @@ from .prefix import NoSuffix, Suffix
 from .runner import run_clips
 
 Transform = Callable[[Tensor], Tensor]
+Read = Callable[[Tensor], tuple[Tensor, Tensor | list[Tensor]]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,20 +123,28 @@ def encode_batch(encoder: VideoEncoder | Suffix | NoSuffix, video: Tensor, heads
     Args:
         encoder: on the clips' device; or its part behind the first adapter.
         video: normalized; or what that part takes, (B, T, ...).
-        heads: that embed maps; where they look at four stages, ``encoder`` is whole.
+        heads: that embed maps; where they look at several depths, ``encoder`` is whole.
 
     Returns:
         (B, T, D) frame features, then for each head (B, T', D').
     """
     if not heads:
         return [encoder(video).float()]
-    passes = {}  # one for the heads that look at the last map, and another for those that look at four
-    for stages in {head.needs_stages for head in heads}:
-        passes[stages] = encoder.features_and_stages(video) if stages else encoder.features_and_maps(video)
+    passes = {}  # one for all heads that look at the same
+    for read in (reader(encoder, head) for head in heads):
+        if read not in passes:
+            passes[read] = read(video)
     with torch.autocast(video.device.type, enabled=False):  # as in training
         found = [next(iter(passes.values()))[0].float()]  # (B, T, D)
         for head in heads:
-            features, maps = passes[head.needs_stages]
-            maps = [map.float() for map in maps] if head.needs_stages else maps.float()
+            features, maps = passes[reader(encoder, head)]
+            maps = maps.float() if isinstance(maps, Tensor) else [depth.float() for depth in maps]
             found.append(head.embed(head.clips_of(features.float(), maps)))
         return found
+
+
+def reader(encoder: VideoEncoder | Suffix | NoSuffix, head: Head) -> Read:
+    """Choose the pass of an encoder that gives features and the maps, stages or tokens that a head looks at."""
+    if head.needs_stages:
+        return encoder.features_and_stages
+    return encoder.features_and_tokens if head.needs_tokens else encoder.features_and_maps

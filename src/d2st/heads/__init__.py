@@ -21,6 +21,7 @@ from ..errors import D2STError
 from .base import DEFAULT, FILLED, EncodedEpisode, Head, HeadSpec
 from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
+from .emp_net import EMPNet
 from .head_file import load, save
 from .hyrsm import HyRSM
 from .logistic import Logistic
@@ -42,6 +43,7 @@ from .zero_shot import ZeroShot
 HEADS: dict[str, type[Head]] = {
     "bi-mhm": BiMHM,
     "clip-fsar": CLIPFSAR,
+    "emp-net": EMPNet,
     "hyrsm": HyRSM,
     "logistic": Logistic,
     "molo": MoLo,
@@ -146,6 +148,7 @@ __all__ = [
     "TRX",
     "TSDCM",
     "BiMHM",
+    "EMPNet",
     "EncodedEpisode",
     "Head",
     "HeadSpec",

@@ -3,8 +3,8 @@
 A head is a :class:`Head`. It defines ``match``, and where it has them a per-clip stage ``embed`` and a ``loss`` of its
 own. What it needs of others it says in two places, and nowhere else:
 
-- class flags (``needs_maps``, ``needs_stages``, ``needs_text``, ``needs_phases``, ``needs_video``, ``mixes_names``,
-  ``frame_pairs``), see :class:`Head`;
+- class flags (``needs_maps``, ``needs_stages``, ``needs_tokens``, ``needs_text``, ``needs_phases``, ``needs_video``,
+  ``mixes_names``, ``frame_pairs``), see :class:`Head`;
 - names of its constructor's options: those in :data:`FILLED` follow from the encoder, the clips and the training part.
   Whoever builds a head for an encoder fills them in, users do not type them, and listings of options leave them out.
 
@@ -27,7 +27,7 @@ from .matching import check_sets, check_tensors
 
 DEFAULT = "bi-mhm"  # the head where none is given or saved
 FILLED = {
-    "features": "D, width of the frame features, or channels of the maps where the head needs those",
+    "features": "D, width of the frame features, or channels of the maps or tokens where the head needs those",
     "frames": "T of a clip",
     "classes": "number of training classes; absent where the head is not trained",
     "joint": "width of CLIP's joint space, where the encoder's features are not in it",
@@ -112,6 +112,7 @@ class Head(nn.Module):
         needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D), or as what
             ``clips_of`` makes of both.
         needs_stages: with ``needs_maps``: the maps are those of four stages, a list, of which ``clips_of`` makes one.
+        needs_tokens: with ``needs_maps``: in place of maps there are the tokens of three blocks of a ViT, a list.
         needs_text: ``match`` wants the features of the class names.
         needs_phases: with ``needs_text``: the names are told in ordered phases, and M texts a class are the spans of
             them (``d2st.heads.phases.spans``), so that text is (..., way, M, D').
@@ -128,6 +129,7 @@ class Head(nn.Module):
 
     needs_maps: ClassVar[bool] = False
     needs_stages: ClassVar[bool] = False
+    needs_tokens: ClassVar[bool] = False
     needs_text: ClassVar[bool] = False
     needs_phases: ClassVar[bool] = False
     mixes_names: ClassVar[bool] = False
@@ -158,7 +160,8 @@ class Head(nn.Module):
 
         Args:
             features: (..., T, D) of the frames.
-            maps: (..., T, D', H, W) that they were pooled from; where ``needs_stages`` four, of every stage.
+            maps: (..., T, D', H, W) that they were pooled from; where ``needs_stages`` four, of every stage; where
+                ``needs_tokens`` three (..., T, 1+N, D'), class token first.
 
         Returns:
             (..., T, D', H, W), or what else a head makes of both.

@@ -19,7 +19,7 @@ from .bi_mhm import bi_mhm
 from .matching import Cosine, check_labels, class_prototypes, cosines, frame_distances, shut_out
 from .otam import Directions, otam, otam_both
 from .transformer import TemporalTransformer
-from .zero_shot import JointProjection, check_names, check_text
+from .zero_shot import JointProjection, check_text, check_told, names_of_clips
 
 # What D2ST-Adapter-MM changes: D2ST's own matching, and the prototype before the text as CLIP-FSAR's 5-shot configs
 # have it. The paper does not say how it decides; its numbers on Kinetics are out of reach without the names.
@@ -149,7 +149,7 @@ class CLIPFSAR(Head):
         if self.inference == "combine":
             names, looks = self.parts(support, labels, query, way, text)
             return shut_out(self.mixing * names + (1 - self.mixing) * looks, labels, way)
-        text = self._checked_text(text, support, labels, way)
+        text = check_told("clip-fsar", self.projection.width, support, labels, way, text)
         plain, seen = query.chunk(2, dim=-2)
         if self.inference == "text":
             return self.text_shares(plain, text, labels, way)
@@ -159,7 +159,7 @@ class CLIPFSAR(Head):
         self, support: Tensor, labels: Tensor, query: Tensor, way: int | None = None, text: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """Return what ``"combine"`` mixes, log shares of names and of looks (..., Q, way); see ``match``."""
-        text = self._checked_text(text, support, labels, way)
+        text = check_told("clip-fsar", self.projection.width, support, labels, way, text)
         plain, seen = query.chunk(2, dim=-2)
         distances = self._distances(support.chunk(2, dim=-2)[0], labels, seen, text, way)
         looks = (-distances / (self.temperature or plain.shape[-2])).log_softmax(-1)
@@ -189,12 +189,6 @@ class CLIPFSAR(Head):
         """Return the log softmax over names: (..., Q, T, D') in the joint space, (..., way, D') -> (..., Q, way)."""
         return shut_out(self.scale * cosines(query.mean(-2), text, "norm"), labels, way).log_softmax(-1)
 
-    def _checked_text(self, text: Tensor | None, support: Tensor, labels: Tensor, way: int | None) -> Tensor:
-        text = check_text("clip-fsar", text, self.projection.width)
-        check_labels(labels, support.shape[-3], way)
-        check_names("clip-fsar", text.shape[-2], labels, way)
-        return text
-
     def _distances(self, support: Tensor, labels: Tensor, query: Tensor, text: Tensor, way: int | None) -> Tensor:
         """(..., S, T, D') in the joint space, query behind the transformer -> (..., Q, way)."""
         if self.text_token == "unit":
@@ -203,10 +197,7 @@ class CLIPFSAR(Head):
             prototypes = self._modulate(class_prototypes(support, labels, way), text)
         else:
             check_labels(labels, support.shape[-3], way)
-            lead = torch.broadcast_shapes(text.shape[:-2], labels.shape[:-1])
-            own = labels.long().expand(*lead, -1).unsqueeze(-1)  # (..., S, 1)
-            names = torch.take_along_dim(text.expand(*lead, -1, -1), own, dim=-2)  # (..., S, D')
-            prototypes = class_prototypes(self._modulate(support, names), labels, way)
+            prototypes = class_prototypes(self._modulate(support, names_of_clips(text, labels)), labels, way)
         distances = frame_distances(prototypes, query, self.cosine).transpose(-1, -2)  # (..., Q, way, T', T)
         if self.metric == "bi-mhm":
             distances = bi_mhm(distances) if self.directions == "both" else distances.min(-1).values.sum(-1)

@@ -106,6 +106,21 @@ def check_names(head: str, names: int, labels: Tensor, way: int | None) -> None:
         )
 
 
+def check_told(head: str, width: int, support: Tensor, labels: Tensor, way: int | None, text: Tensor | None) -> Tensor:
+    """Return the names' features of an episode, if they fit it; see :func:`check_text` and :func:`check_names`."""
+    text = check_text(head, text, width)
+    check_labels(labels, support.shape[-3], way)
+    check_names(head, text.shape[-2], labels, way)
+    return text
+
+
+def names_of_clips(text: Tensor, labels: Tensor) -> Tensor:
+    """Give each clip the feature of its class's name: (..., way, D'), (S,) or (..., S) -> (..., S, D')."""
+    lead = torch.broadcast_shapes(text.shape[:-2], labels.shape[:-1])
+    own = labels.long().expand(*lead, -1).unsqueeze(-1)  # (..., S, 1)
+    return torch.take_along_dim(text.expand(*lead, -1, -1), own, dim=-2)
+
+
 class ZeroShot(Head):
     """Compare a query's mean frame with each name by the scaled cosine; the support clips are not looked at.
 

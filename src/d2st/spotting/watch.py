@@ -86,7 +86,8 @@ def windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFram
     """Choose how windows are encoded."""
     suffix = split_for_inference(classifier.encoder)
     head = classifier.head
-    if suffix is None or head.needs_stages or (head.needs_maps and isinstance(suffix, NoSuffix)):  # what it lacks
+    several = head.needs_stages or head.needs_tokens
+    if suffix is None or several or (head.needs_maps and isinstance(suffix, NoSuffix)):  # what it lacks
         return WholeWindows(classifier)
     return SharedFrames(classifier, suffix)
 

@@ -16,7 +16,7 @@ from ..data.transforms import ClipTransform
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..evaluation.episodes import score
-from ..features.encode import encode_clips
+from ..features.encode import encode_clips, reader
 from ..features.prefix import Suffix
 from ..heads import EncodedEpisode, Head
 from ..utils.console import printable
@@ -44,7 +44,7 @@ class EpisodicLoss(nn.Module):
         suffix: of the encoder, where clips come as maps of what lies before the first adapter.
 
     Raises:
-        D2STError: a head that takes the frames of clips themselves, or maps of several stages, with a suffix.
+        D2STError: a head that takes the frames of clips themselves, or several depths of the backbone, with a suffix.
     """
 
     def __init__(
@@ -67,10 +67,11 @@ class EpisodicLoss(nn.Module):
                 f"without it (prefix_crops 0), or choose a head that does without them, such as bi-mhm, or molo with "
                 f"reconstruction_weight 0."
             )
-        if suffix is not None and head.needs_stages:
+        if suffix is not None and (head.needs_stages or head.needs_tokens):
+            depths = "maps of four stages" if head.needs_stages else "tokens of three blocks"
             raise D2STError(
-                f"The head '{head.spec.name}' takes maps of four stages, of which prefix_crops keeps one; train "
-                f"without it (prefix_crops 0), or choose a head that takes features or the last map."
+                f"The head '{head.spec.name}' takes {depths}, of which prefix_crops keeps one; train without it "
+                f"(prefix_crops 0), or choose a head that takes features or the last map."
             )
         self.encoder = encoder
         self.suffix = suffix
@@ -96,8 +97,7 @@ class EpisodicLoss(nn.Module):
         """
         encode = self.encoder if self.suffix is None else self.suffix
         if self.head.needs_maps:
-            read = encode.features_and_stages if self.head.needs_stages else encode.features_and_maps
-            features, maps = read(video)  # (S + Q, T, D), (S + Q, T, D', H, W), or four of the latter
+            features, maps = reader(encode, self.head)(video)  # (S + Q, T, D), (S + Q, T, D', H, W), or several
             clips = self.head.clips_of(features, maps)
         else:
             features = clips = encode(video)  # (S + Q, T, D)
