@@ -213,12 +213,15 @@ class EMPNet(Head):
         support, query = self.embed(episode.support), self.embed(episode.query)
         labels, way = episode.labels, episode.way
         text = check_text("emp-net", episode.text, self.projection.width)[episode.classes]  # (..., way, D')
-        looks = self.looks(support, labels, query, text, way)
-        names = self.names(torch.cat([support, query], dim=-3), text)  # three of (..., S + Q, way)
-        every = torch.cat([x.expand(*names[0].shape[:-2], -1) for x in (labels, episode.targets)], dim=-1)
-        told = [*((own, episode.targets) for own in looks), *((own, every) for own in names)]
-        loss = sum(episode_cross_entropy(self._judged(own, labels, way), truth) for own, truth in told)
-        return loss, self._answer([*looks, *(own[..., support.shape[-3] :, :] for own in names)], labels, way)
+        looks = self.looks(support, labels, query, text, way)  # three of (..., Q, way)
+        names = self.names(query, text)
+        every = [torch.cat(pair, dim=-2) for pair in zip(self.names(support, text), names, strict=True)]
+        truth = torch.cat(
+            [x.expand(*every[0].shape[:-2], -1) for x in (labels, episode.targets)], dim=-1
+        )  # (..., S + Q)
+        told = [*((own, episode.targets) for own in looks), *((own, truth) for own in every)]
+        loss = sum(episode_cross_entropy(self._judged(own, labels, way), targets) for own, targets in told)
+        return loss, self._answer([*looks, *names], labels, way)
 
     @full_precision
     def looks(self, support: Tensor, labels: Tensor, query: Tensor, text: Tensor, way: int | None) -> list[Tensor]:
