@@ -216,9 +216,8 @@ class EMPNet(Head):
         looks = self.looks(support, labels, query, text, way)  # three of (..., Q, way)
         names = self.names(query, text)
         every = [torch.cat(pair, dim=-2) for pair in zip(self.names(support, text), names, strict=True)]
-        truth = torch.cat(
-            [x.expand(*every[0].shape[:-2], -1) for x in (labels, episode.targets)], dim=-1
-        )  # (..., S + Q)
+        lead = every[0].shape[:-2]
+        truth = torch.cat([own.expand(*lead, -1) for own in (labels, episode.targets)], dim=-1)  # (..., S + Q)
         told = [*((own, episode.targets) for own in looks), *((own, truth) for own in every)]
         loss = sum(episode_cross_entropy(self._judged(own, labels, way), targets) for own, targets in told)
         return loss, self._answer([*looks, *names], labels, way)
