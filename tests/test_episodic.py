@@ -1,5 +1,7 @@
 """The loss of an episode: the authors' numbers, symmetric episodes, and one forward pass."""
 
+from pathlib import Path
+
 import goldens
 import pytest
 import torch
@@ -7,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import d2st
 from d2st import heads
-from d2st.training.episodic import EpisodicLoss, rotations
+from d2st.data import sampling
+from d2st.data.datasets import Clip, ClipSet
+from d2st.data.episodes import EpisodeSampler
+from d2st.errors import D2STError
+from d2st.training.episodic import EpisodicLoss, EpisodicValidation, rotations
+from d2st.utils.distributed import launch
+from d2st.utils.options import ComputeOptions
 
 
 class Identity(nn.Module):
@@ -80,3 +89,18 @@ def test_the_head_keeps_its_digits_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         value, _ = loss(features, torch.arange(2))
     assert value.dtype == torch.float32 and torch.equal(value, expected)
+
+
+@pytest.mark.parametrize("head", ["bi-mhm", "ts-dcm"])
+def test_a_validation_without_a_readable_clip_says_so(head: str) -> None:
+    """Heads of maps have nothing embedded then, which is no reason to stop without a sentence."""
+    encoder = d2st.adapt("d2st_stills", "none", frames=4, pretrained=False)
+    clips = ClipSet(("clap", "wave"), tuple(Clip(Path("nowhere") / f"{i}.mp4", i % 2, str(i)) for i in range(4)))
+    sampler = EpisodeSampler(clips.labels, 2, 1, 1)
+    reading = sampling.build("uniform", 4), encoder.transform()
+    compute = ComputeOptions(device="cpu", precision="fp32")
+    validation = EpisodicValidation(
+        encoder, d2st.create_head(head, encoder), clips, sampler, 2, *reading, None, compute
+    )
+    with pytest.raises(D2STError, match="No validation is possible: 4 of 4 validation clips cannot be read"):
+        validation(launch(torch.device("cpu")))

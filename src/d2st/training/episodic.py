@@ -216,7 +216,6 @@ class EpisodicValidation:
             self.encoder, self.clips, *self.reading, heads=[self.head], fabric=fabric, **self.loading
         )
         labels = self.clips.labels[features.clips]  # (N,)
-        embedded = features.embedded(self.head)  # (N, V, T, D)
         text = self.text
         needed = self.training.shot + self.training.queries
         enough = np.bincount(labels, minlength=len(self.clips.classes)) >= needed  # (classes,)
@@ -228,6 +227,7 @@ class EpisodicValidation:
                 f"No validation is possible: {len(features.bad)} of {len(self.clips)} validation clips cannot be read. "
                 f"Repair them ('d2st check-data --full' lists them) and start again."
             )
+        embedded = features.embedded(self.head)  # (N, V, T, D)
         if not enough.all():
             kept = enough[labels]  # (N,)
             labels = (np.cumsum(enough) - 1)[labels[kept]]
