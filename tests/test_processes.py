@@ -89,6 +89,20 @@ def test_a_lost_process_ends_the_run_and_one_process_finishes_it(small, alone, t
     close(alone / "final" / "adapter_model.safetensors", run / "final" / "adapter_model.safetensors")
 
 
+def test_a_process_that_waits_for_one_that_gave_up_says_so(monkeypatch, capsys) -> None:
+    """The first one refuses the folder of the run while the others wait for it at a barrier."""
+
+    def wait() -> int:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer [127.0.0.1]:25992.\nMore of it")
+
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert program("d2st train", wait) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("d2st train: Process 1 of 2 lost another one, which ended") and said.count("\n") == 1
+    assert "--debug" not in said
+
+
 def second_process(torchrun: int) -> int:
     """Process id of rank 1 among the children of torchrun."""
     for pid in Path(f"/proc/{torchrun}/task/{torchrun}/children").read_text().split():

@@ -106,7 +106,7 @@ def _work(fabric, out: Path, jobs: list, options: StoreOptions) -> dict[str, lis
             if done["bad"] and options.on_error == "fail":
                 reason = done["bad"][0]["reason"]
                 raise D2STError(f"{reason} Repair or remove it, or pass --on-error skip; finished clips are kept.")
-    with lost_processes(fabric, "Start prepare again: finished clips are kept."):
+    with lost_processes("Start prepare again: finished clips are kept."):
         everyone = gather(fabric, done)
     return {status: list(chain.from_iterable(theirs[status] for theirs in everyone)) for status in done}
 

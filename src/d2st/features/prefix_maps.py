@@ -99,8 +99,7 @@ class PrefixMaps:
         first = fabric.is_global_zero
         if first:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        lost = lost_processes(fabric, "Start again.")
-        with lost, _alone(self.path) if first else nullcontext():
+        with lost_processes("Start again."), _alone(self.path) if first else nullcontext():
             if fabric.broadcast(self._is_there()):
                 return
             encoder = self.suffix.encoder.to(fabric.device)

@@ -160,7 +160,7 @@ def _by_clip(rows: Sequence, indices: Sequence[int], clips: ClipSet, views: int)
 
 def _gathered(fabric: "Fabric", own: ClipOutputs) -> ClipOutputs:
     """Gather the outputs of all processes, in the order of the clips."""
-    with lost_processes(fabric, "Start again: what was written before is kept."):
+    with lost_processes("Start again: what was written before is kept."):
         everyone = gather(fabric, own)
     clips = np.concatenate([one.clips for one in everyone])
     order = np.argsort(clips)

@@ -320,7 +320,7 @@ class Trainer:
         """Save the last whole step whatever ends a run early, and say in a sentence which process was lost."""
         where = f"The state at the last whole step that was saved is in {self.folder.path}"
         try:
-            with lost_processes(self.fabric, f"{where}; start again to go on from it."):
+            with lost_processes(f"{where}; start again to go on from it."):
                 yield
         except SystemExit:  # with the state saved
             raise

@@ -116,11 +116,10 @@ def gather(fabric: "Fabric", found: object) -> list:
 
 
 @contextmanager
-def lost_processes(fabric: "Fabric", then: str) -> Iterator[None]:
+def lost_processes(then: str) -> Iterator[None]:
     """Turn the error of a collective whose partner has died into a sentence.
 
     Args:
-        fabric: launched.
         then: what the user does next.
 
     Raises:
@@ -129,10 +128,10 @@ def lost_processes(fabric: "Fabric", then: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # of gloo's and NCCL's errors some are no DistError
-        if fabric.world_size == 1 or not re.search("gloo|nccl|connection|process group", str(error), re.IGNORECASE):
+        if world_size() == 1 or not re.search("gloo|nccl|connection|process group", str(error), re.IGNORECASE):
             raise
         reason = str(error).strip().splitlines()[0][:200]
         raise D2STError(
-            f"Process {fabric.global_rank} of {fabric.world_size} lost another one, which ended or could not be "
-            f"reached ({reason}). {then}"
+            f"Process {process_rank()} of {world_size()} lost another one, which ended or could not be reached "
+            f"({reason}). {then}"
         ) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..errors import D2STError
 from .console import tell
-from .distributed import leave, process_rank
+from .distributed import leave, lost_processes, process_rank
 
 
 def program(name: str, work: Callable[[], int], debug: bool = False) -> int:
@@ -48,7 +48,8 @@ def _run(name: str, work: Callable[[], int], debug: bool) -> int:
             if not first:
                 nowhere = stack.enter_context(open(os.devnull, "w", encoding="utf-8"))
                 stack.enter_context(contextlib.redirect_stdout(nowhere))
-            code = work()
+            with lost_processes("What that one says, in the same output, is the reason."):
+                code = work()
             leave()
             return code
     except KeyboardInterrupt:

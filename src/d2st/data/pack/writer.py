@@ -141,7 +141,7 @@ def _write_shards(fabric, out: Path, shards: list[list[Member]]) -> tuple[list[d
             entries += written
             kept += was_there
             advance(1)
-    with lost_processes(fabric, "Start again: finished shards are kept."):
+    with lost_processes("Start again: finished shards are kept."):
         everyone = gather(fabric, (entries, kept))
     clips = [entry for theirs, _ in everyone for entry in theirs]
     clips.sort(key=lambda entry: (entry["class"], entry["id"]))
