@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+from dataclasses import replace
 
 import pytest
 import small as dataset
@@ -207,6 +208,15 @@ def test_the_best_is_never_ahead_of_the_state(small, tmp_path, monkeypatch) -> N
     monkeypatch.setattr(checkpoint, "save", lambda path, state, *a: saved.append(state.done) or save(path, state, *a))
     train(config(small, tmp_path, episodes=14, validate_every=4, checkpoint_minutes=100.0))
     assert saved == [4, 8, 14]
+
+
+@pytest.mark.parametrize("other", [{"done": 8}, {"clips": "others"}])
+def test_processes_that_do_not_see_the_same_run_stop(small, tmp_path, monkeypatch, other: dict) -> None:
+    """Machines without a shared folder: the first goes on from its state, and the others would begin anew."""
+    monkeypatch.setattr("d2st.training.trainer.gather", lambda fabric, state: [state, replace(state, **other)])
+    with pytest.raises(D2STError, match=r"The 2 processes do not find the same run in .* that all machines share"):
+        train(config(small, tmp_path))
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_damaged_metrics_and_configurations_are_survived_or_told(tmp_path) -> None:

@@ -19,7 +19,7 @@ from ..data.loaders import Loaded
 from ..data.transforms import ClipTransform, as_it_is
 from ..errors import D2STError
 from ..utils.device import check_loading
-from ..utils.distributed import lost_processes
+from ..utils.distributed import gather, lost_processes
 from ..utils.finite import check_weights
 from ..utils.options import ComputeOptions
 from ..utils.progress import progress
@@ -172,7 +172,8 @@ class Trainer:
         """Take the run up where its folder has it, or begin it.
 
         Raises:
-            D2STError: the folder's state cannot be read, or is of other clips or of another number of them in a step.
+            D2STError: the folder's state cannot be read, or is of other clips or of another number of them in a step;
+                or the processes do not see the same state and clips.
         """
         from lightning_fabric.loggers import TensorBoardLogger
 
@@ -193,6 +194,7 @@ class Trainer:
                 )
             going = "is complete at" if self.state.done == duration.total else "goes on from"
             self.fabric.print(f"The run in {folder.path} {going} {self.now} of {duration.total}.")
+        self.check_same()
         done = self.state.done
         if self.fabric.is_global_zero:
             folder.trim(duration.unit, done, self.state.owed)
@@ -200,6 +202,18 @@ class Trainer:
         self.model.train()
         self.checkpoint.remember_statistics()
         return self.state
+
+    def check_same(self) -> None:
+        """Refuse processes that begin at other places, which would train other weights without a word.
+
+        The first one alone writes the state, so that machines without a shared folder have none but its.
+        """
+        states = gather(self.fabric, self.state)
+        if any(state != states[0] for state in states):
+            raise D2STError(
+                f"The {len(states)} processes do not find the same run in '{self.folder.path}', or not the same "
+                f"training clips: give an out and data that all machines share."
+            )
 
     @property
     def now(self) -> str:
