@@ -217,6 +217,14 @@ def test_the_cache_lies_where_caches_lie(clip, tmp_path: Path, monkeypatch) -> N
     assert len(list((tmp_path / "d2st" / "text").glob("text-*.safetensors"))) == 1
 
 
+def test_a_cache_that_cannot_be_written_takes_nothing_of_what_was_computed(clip, tmp_path: Path, caplog) -> None:
+    (tmp_path / "home").write_text("a file where a folder would be")
+    config = TextConfig("small", str(clip[1]))
+    features = text.encode_names(["wave"], config=config, cache=tmp_path / "home" / "text")
+    assert torch.equal(features, text.encode_names(["wave"], config=config, cache=tmp_path))
+    assert "The text features are not kept for the next time" in caplog.text
+
+
 def test_weights_in_other_forms(clip, tmp_path: Path) -> None:
     """A .pth, one wrapped and written from DDP, and the text tower alone give the same tower."""
     model, file = clip

@@ -116,8 +116,11 @@ def _encode(
         encoded = encode_tokens(build_text_encoder(name, tag, config.weights), tokens)  # (N, D')
     features = torch.stack([_average(group) for group in encoded.split(counts)])
     check_weights(zip(labels, features, strict=True), "The features of names", "check the text tower's weights")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_safetensors(path, {"features": features}, {"key": key})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_safetensors(path, {"features": features}, {"key": key})
+    except OSError as error:  # a home that cannot be written takes nothing of what was computed
+        _log.warning(f"The text features are not kept for the next time: {error}")
     return features
 
 
