@@ -87,6 +87,16 @@ def test_torch_export_keeps_the_batch_open_and_the_description(tmp_path):
             torch.testing.assert_close(program(video), encoder(video), rtol=1e-4, atol=1e-5)
 
 
+def test_an_encoder_in_the_middle_of_its_training_is_left_as_it_is(tmp_path):
+    """BatchNorms of DST-Adapter would count the blank and random clips that it is described and checked with."""
+    encoder = d2st.adapt("d2st_stills", "dst", frames=4, pretrained=False).train()
+    modes = {name: module.training for name, module in encoder.named_modules()}
+    before = {name: tensor.clone() for name, tensor in encoder.state_dict().items()}
+    translate.export_encoder(encoder, tmp_path / "encoder.pt2")
+    assert all(torch.equal(tensor, before[name]) for name, tensor in encoder.state_dict().items())
+    assert {name: module.training for name, module in encoder.named_modules()} == modes
+
+
 def without_torch(exported, *arguments):
     """What the example prints on a machine that has neither PyTorch nor d2st."""
     arguments = [EXAMPLES / "onnx_predict.py", exported / "encoder.onnx", "--json", *arguments]

@@ -106,6 +106,11 @@ def test_encoding_stops_at_clips_with_infinite_features(encoder, clips):
         encoded(Overflowing(encoder, 0), clips, indices=one, views=2)
     with pytest.raises(D2STError, match=r"of 5 clips 'red/0\.mp4', .* are not finite in fp32"):
         encoded(Overflowing(encoder, 0), clips, indices=range(15), batch_size=20)  # without the white ones
+    training = Overflowing(encoder, 0).train()
+    with pytest.raises(D2STError, match="are not finite"):
+        encoded(training, clips, indices=one)
+    assert training.training, "an encoder has the mode that it had, also after an error"
+    training.eval()
 
 
 def test_evaluation_and_prediction_give_no_numbers_for_a_damaged_backbone(small, tmp_path, encoder, monkeypatch):

@@ -33,6 +33,7 @@ from .utils.device import DTYPES
 from .utils.hub import find
 from .utils.hub_model import CardFacts, HubModel
 from .utils.limits import FRAMES, SIDE
+from .utils.modes import evaluating
 
 _EITHER = (
     "compile and grad_checkpointing exclude each other: compiled blocks decide themselves what they keep for the "
@@ -397,16 +398,14 @@ class VideoEncoder(nn.Module, HubModel):
         """
         if reading.frames != self.frames:
             like = next(self.parameters())
-            was_training = self.training
             try:
-                self.eval()(like.new_zeros(1, reading.frames, 3, *self.image_size))
+                with evaluating(self):
+                    self(like.new_zeros(1, reading.frames, 3, *self.image_size))
             except D2STError as error:
                 raise D2STError(
                     f"This adapter is laid out for clips of {self.laid_out} frames and cannot be trained on "
                     f"{reading.frames}: {error}"
                 ) from error
-            finally:
-                self.train(was_training)
             self.frames = reading.frames
         self.reading = reading
 

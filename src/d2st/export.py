@@ -15,6 +15,7 @@ from .data.clip_reading import ClipReading
 from .encoder import VideoEncoder
 from .errors import D2STError
 from .utils.finite import check_finite
+from .utils.modes import evaluating
 from .utils.provenance import plain
 from .version import __version__
 
@@ -52,14 +53,19 @@ def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None =
         raise D2STError(f"'{file.name}' must end in .onnx or .pt2: the ending says which kind of file it is.")
     if file.suffix == ".onnx":
         import_onnx()
-    about = about or describe(encoder)
+    with evaluating(encoder):
+        return _export(encoder, file, writers[file.suffix], about or describe(encoder), seed)
+
+
+def _export(encoder: VideoEncoder, file: Path, write: Callable, about: dict, seed: int) -> dict:
+    """Do as :func:`export_encoder`, with an encoder in eval mode."""
     clip = about["input"]["shape"][1:]  # (T, 3, H, W)
     video = torch.randn(2, *clip, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        features = encoder.eval()(video)  # tells the hooks the number of frames before anything is traced
+        features = encoder(video)  # tells the hooks the number of frames before anything is traced
     check_finite(features, ["random", "random"], "fp32")
     try:
-        run, runner = writers[file.suffix](encoder, video, about, file)
+        run, runner = write(encoder, video, about, file)
     except D2STError:
         raise
     except Exception as error:  # tracing and conversion fail in too many ways to name
@@ -91,7 +97,8 @@ def describe(encoder: VideoEncoder, reading: ClipReading | None = None) -> dict:
     """
     reading, size = reading or ClipReading.of(encoder), encoder.image_size
     frames = reading.frames
-    features = encoder(torch.zeros(1, frames, 3, *size)).shape[1:]  # (T', D)
+    with evaluating(encoder):
+        features = encoder(torch.zeros(1, frames, 3, *size)).shape[1:]  # (T', D)
     return {
         "format": FORMAT,
         "d2st_version": __version__,

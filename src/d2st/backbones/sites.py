@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import D2STError
+from ..utils.modes import evaluating
 from .features import as_maps
 
 Layout = Literal["NLC", "NCHW", "NHWC"]
@@ -149,19 +150,16 @@ def _forward_blank(
         stage.register_forward_hook(lambda module, given, output, path=path: outputs[path].append(output))
         for path, stage in stages.items()
     ]
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             frame = next(model.parameters()).new_zeros(1, 3, *image_size)
-            x = model.eval().forward_features(frame)
+            x = model.forward_features(frame)
             return outputs, x, model.forward_head(x, pre_logits=True)
     except (AssertionError, RuntimeError) as error:
         raise D2STError(
             f"{type(model).__name__} cannot take frames of {image_size[0]}x{image_size[1]} px: {error}"
         ) from error
     finally:
-        for module, training in modes:
-            module.training = training
         for handle in handles:
             handle.remove()
 

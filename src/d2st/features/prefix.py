@@ -16,6 +16,7 @@ from ..backbones.features import FrameFeatures, as_maps
 from ..backbones.hooks import Hook, OutputHook
 from ..encoder import VideoEncoder
 from ..errors import D2STError
+from ..utils.modes import evaluating
 
 _WITHOUT = "train without it (prefix_crops 0)"
 _IMPOSSIBLE = f"what lies before the first adapter cannot be computed once; {_WITHOUT}"
@@ -297,13 +298,9 @@ def _verify(suffix: Suffix) -> float:
     encoder = suffix.encoder
     frames = torch.randn(encoder.frames, 3, *encoder.image_size, generator=torch.Generator().manual_seed(0))
     frames = frames.to(suffix._blank())
-    was_training = encoder.training
-    encoder.eval()
-    try:
+    with evaluating(encoder):
         maps = suffix.prefix(frames)  # (T, ...)
         whole, parts = encoder(frames[None]).float(), suffix(maps[None]).float()  # (1, T, D)
-    finally:
-        encoder.train(was_training)
     return float((whole - parts).norm() / whole.norm().clamp_min(1e-12))
 
 

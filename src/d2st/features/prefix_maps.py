@@ -27,6 +27,7 @@ from ..errors import D2STError
 from ..utils.device import autocast
 from ..utils.distributed import gather, lost_processes, share
 from ..utils.files import move_in, sweep, temporary_folder
+from ..utils.modes import evaluating
 from ..utils.options import ComputeOptions
 from ..utils.progress import progress
 from ..utils.workers import lost_workers, run_jobs
@@ -103,9 +104,7 @@ class PrefixMaps:
             if fabric.broadcast(self._is_there()):
                 return
             encoder = self.suffix.encoder.to(fabric.device)
-            was_training = encoder.training
-            encoder.eval()
-            with _unfinished(self.path) if first else nullcontext() as file:
+            with evaluating(encoder), _unfinished(self.path) if first else nullcontext() as file:
                 file = fabric.broadcast(file)
                 found = {}
                 for own in gather(fabric, self._compute(fabric, file)):
@@ -114,7 +113,6 @@ class PrefixMaps:
                     write_index(file, self._index(found))
                     move_in(file, self.path)
                 fabric.barrier()
-            encoder.train(was_training)
 
     def _is_there(self) -> bool:
         """Tell whether the file is there and whole."""

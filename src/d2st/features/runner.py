@@ -14,6 +14,7 @@ from ..data.video.errors import VideoError
 from ..utils.device import Precision, autocast, check_loading
 from ..utils.distributed import gather, lost_processes, share
 from ..utils.finite import check_finite
+from ..utils.modes import evaluating
 from ..utils.progress import progress
 from ..utils.signals import follow_parent
 from ..utils.workers import from_workers
@@ -91,10 +92,9 @@ def run_clips(
         worker_init_fn=follow_parent,
         pin_memory=device.type == "cuda",
     )
-    was_training = model.training
-    model.eval()
     rows: list[tuple[Tensor, ...] | str] = []  # of each view, the parts or the reason
-    with progress(action, len(indices) * views, "clips") as advance, autocast(device, precision):
+    bar = progress(action, len(indices) * views, "clips")
+    with evaluating(model), bar as advance, autocast(device, precision):
         for batch in from_workers(loader):
             if batch.video is not None:
                 parts = [part.cpu() for part in forward(batch.video.to(device, non_blocking=True))]
@@ -104,7 +104,6 @@ def run_clips(
                 found = zip(*parts, strict=True)
             rows += [next(found) if reason is None else reason for reason in batch.reasons]
             advance(len(batch.reasons))
-    model.train(was_training)
     own = _by_clip(rows, indices, clips, views)
     return own if fabric is None else _gathered(fabric, own)
 

@@ -21,6 +21,7 @@ from ..errors import D2STError
 from ..utils.device import check_loading
 from ..utils.distributed import gather, lost_processes
 from ..utils.finite import check_weights
+from ..utils.modes import evaluating
 from ..utils.options import ComputeOptions
 from ..utils.progress import progress
 from ..utils.signals import Stop, ignore_interrupts
@@ -275,10 +276,8 @@ class Trainer:
             clipped = min(1.0, self.clip_norm / (float(norm) + 1e-6))  # as torch.nn.utils.clip_grad_norm_ does it
             figures = {GRADIENT + part: own / clipped for part, own in norms_by_part(self.task.loss).items()}
         if self.task.diagnosis is not None:
-            self.task.loss.eval()
-            with torch.no_grad(), self.fabric.autocast():
+            with evaluating(self.task.loss), torch.no_grad(), self.fabric.autocast():
                 figures |= self.task.diagnosis(self.to_device(unit))
-            self.model.train()
         return {name: value for name, value in figures.items() if math.isfinite(value)}
 
     def log_step(self, losses: Tensor, accuracies: Tensor, lr: float, norm: Tensor, figures: dict[str, float]) -> str:
