@@ -32,28 +32,33 @@ class PositionBias(nn.Module):
 
     def __init__(self, heads: int, volume: Triple, density: Triple, staggered: bool = False):
         super().__init__()
-        distances = [max(1.0, length / points) for length, points in zip(volume, density, strict=True)]  # in cells
-        shift = torch.zeros(heads, 3)
+        sides = torch.zeros(heads, 3, dtype=torch.int64)
         if staggered and heads > 1:
-            shift[0::2, 0] = distances[0]
-            shift[1::2, 0] = -distances[0]
+            sides[0::2, 0] = 1
+            sides[1::2, 0] = -1
         # What trains, the log of a factor of alpha and an addition to mu, starts at zero: weight decay draws there.
         self.sharpening = nn.Parameter(torch.zeros(heads, 3))
         self.displacement = nn.Parameter(torch.zeros(heads, 3))
-        self.register_buffer("first_sharpness", 2 / torch.tensor(distances) ** 2, persistent=False)  # (3,)
-        self.register_buffer("first_shift", shift, persistent=False)  # (h, 3)
+        # Constants, kept as integers because casting the module to another precision would round them.
+        self.register_buffer("lengths", torch.tensor(volume), persistent=False)  # (3,)
+        self.register_buffer("counts", torch.tensor(density), persistent=False)  # (3,)
+        self.register_buffer("sides", sides, persistent=False)  # (h, 3): 1 for what comes after, -1 for before
 
     @property
     def sharpness(self) -> Tensor:
         """Alpha of each head and axis, (h, 3), at least float32."""
         sharpening = self.sharpening.to(torch.promote_types(self.sharpening.dtype, torch.float32))
-        return self.first_sharpness.to(sharpening.dtype) * sharpening.exp()
+        return 2 / self._distances(sharpening.dtype) ** 2 * sharpening.exp()
 
     @property
     def shift(self) -> Tensor:
         """Mu of each head and axis in cells, (h, 3), at least float32."""
         displacement = self.displacement.to(torch.promote_types(self.displacement.dtype, torch.float32))
-        return self.first_shift.to(displacement.dtype) + displacement
+        return self.sides * self._distances(displacement.dtype) + displacement
+
+    def _distances(self, dtype: torch.dtype) -> Tensor:
+        """Give the distance of two reference points on each axis in cells, at least one, (3,)."""
+        return (self.lengths.to(dtype) / self.counts).clamp(min=1)
 
     def forward(self, q: Tensor, k: Tensor, points: Tensor, volume: Triple) -> tuple[Tensor, Tensor]:
         """Append the bias to queries and keys, whose product divided by the root of d is the logits.
