@@ -210,6 +210,29 @@ def test_the_best_is_never_ahead_of_the_state(small, tmp_path, monkeypatch) -> N
     assert saved == [4, 8, 14]
 
 
+def test_the_best_is_of_one_model_whatever_ends_its_writing(small, tmp_path, monkeypatch) -> None:
+    """The head's files are the last: without them, the adapter's are not the new ones either."""
+    best, before, accuracies = tmp_path / "best" / "adapter_model.safetensors", {}, iter([0.5, 0.9])
+
+    def validated(self, fabric):
+        before.update(load_file(best) if best.exists() else {})
+        return next(accuracies), 0.0, {}
+
+    def full(head, folder):
+        if before:
+            raise OSError(28, "No space left on device")
+        return save(head, folder)
+
+    save = d2st.heads.save
+    monkeypatch.setattr(EpisodicValidation, "__call__", validated)
+    monkeypatch.setattr(d2st.heads, "save", full)
+    with pytest.raises(OSError, match="No space left"):
+        train(config(small, tmp_path, validate_every=4))
+    after = load_file(best)
+    assert before and all(torch.equal(tensor, before[name]) for name, tensor in after.items())
+    assert {file.name for file in best.parent.iterdir()} == {best.name, "adapter_config.json", "head_config.json"}
+
+
 @pytest.mark.parametrize("other", [{"done": 8}, {"clips": "others"}])
 def test_processes_that_do_not_see_the_same_run_stop(small, tmp_path, monkeypatch, other: dict) -> None:
     """Machines without a shared folder: the first goes on from its state, and the others would begin anew."""

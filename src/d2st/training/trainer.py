@@ -20,6 +20,7 @@ from ..data.transforms import ClipTransform, as_it_is
 from ..errors import D2STError
 from ..utils.device import check_loading
 from ..utils.distributed import gather, lost_processes
+from ..utils.files import write_together
 from ..utils.finite import check_weights
 from ..utils.modes import evaluating
 from ..utils.options import ComputeOptions
@@ -322,11 +323,16 @@ class Trainer:
         self.state.best_at = self.state.done
 
     def keep(self, folder: Path) -> None:
-        """Write the model of now into a folder, if all of it is finite, such as the statistics of BatchNorms."""
+        """Write the model of now into a folder, if all of it is finite, such as the statistics of BatchNorms.
+
+        Whatever ends this, the files in the folder are of one model: an adapter and a head of two would go unnoticed.
+        """
         for kind, own in tensors(self.task.loss).items():
             check_weights(own, f"The tensors of the {kind} at {self.now}", f"they are not kept in {folder}")
         if self.fabric.is_global_zero:
-            self.task.loss.save_pretrained(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            with write_together(folder) as unfinished:
+                self.task.loss.save_pretrained(unfinished)
 
     @contextmanager
     def rescue(self) -> Iterator[None]:
