@@ -204,8 +204,11 @@ def test_refusals_are_sentences():
     encoder = encoder_of("vit")
     with pytest.raises(d2st.D2STError, match="already carries adapters"):
         d2st.adapt(encoder.backbone)
-    with pytest.raises(d2st.D2STError, match=r"\(B, T, 3, H, W\)"):
-        encoder(torch.zeros(2, 3, SIZE, SIZE))
+    with pytest.raises(d2st.D2STError, match="adapt the model itself, and compile the encoder"):
+        d2st.adapt(torch.compile(BACKBONES["vit"](), backend="eager"))
+    for shape in ((2, 3, SIZE, SIZE), (1, 0, 3, SIZE, SIZE)):
+        with pytest.raises(d2st.D2STError, match=r"must be \(B, T, 3, H, W\), T at least 1"):
+            encoder(torch.zeros(shape))
     with pytest.raises(
         d2st.D2STError, match=r"VisionTransformer takes frames of 32x32 px, not 48x32.*image_size=\(48, 32"
     ):

@@ -68,7 +68,8 @@ def test_restored_backbones_are_as_before(system, family, way):
     assert backbone is encoder.backbone
     same(before, state(backbone))
     assert not getattr(backbone, "grad_checkpointing", False)
-    for use in (lambda: encoder(video), encoder.restore, encoder.adapter_state_dict, lambda: encoder.images(video)):
+    uses = encoder.restore, encoder.adapter_state_dict, encoder.set_grad_checkpointing, encoder.compile_blocks
+    for use in (lambda: encoder(video), lambda: encoder.images(video), *uses):
         with pytest.raises(d2st.D2STError, match="taken out by restore"):
             use()
     assert d2st.adapt(backbone, "st", frames=FRAMES)(video).shape[0] == 1

@@ -80,6 +80,11 @@ def adapt(
         raise D2STError(f"A backbone is a timm name or a model built by timm, not a {type(model).__name__}.")
     if isinstance(model, VideoEncoder):
         raise D2STError("This is an encoder with adapters already; pass its backbone after encoder.restore().")
+    if hasattr(model, "_orig_mod"):  # its parameters have other names, by which some would not be found
+        raise D2STError(
+            "This model went through torch.compile already; adapt the model itself, and compile the encoder "
+            "(encoder.compile_blocks(), or torch.compile(encoder))."
+        )
     if isinstance(model, nn.Module) and carries_adapters(model):
         raise D2STError(
             f"{type(model).__name__} already carries adapters, or is another encoder's backbone: take it back with "
@@ -352,8 +357,8 @@ class VideoEncoder(nn.Module, HubModel):
         self._check_whole()
         if not isinstance(video, Tensor):
             raise D2STError(f"A video batch must be a tensor (B, T, 3, H, W), not a {type(video).__name__}.")
-        if video.ndim != 5 or video.shape[2] != 3:
-            raise D2STError(f"A video batch must be (B, T, 3, H, W); this one is {tuple(video.shape)}.")
+        if video.ndim != 5 or video.shape[1] < 1 or video.shape[2] != 3:
+            raise D2STError(f"A video batch must be (B, T, 3, H, W), T at least 1; this one is {tuple(video.shape)}.")
         if not video.is_floating_point():
             raise D2STError(
                 f"A video batch must be normalized floating-point frames; this one is {video.dtype}. Scale frames of "
@@ -428,8 +433,9 @@ class VideoEncoder(nn.Module, HubModel):
         another number of frames or another frame size are encoded; otherwise PyTorch raises its CheckpointError.
 
         Raises:
-            D2STError: timm cannot do it for this backbone, or its blocks are compiled.
+            D2STError: timm cannot do it for this backbone, its blocks are compiled, or the adapters were taken out.
         """
+        self._check_whole()
         if enable and self.compiled:
             raise D2STError(_EITHER)
         try:
@@ -460,8 +466,9 @@ class VideoEncoder(nn.Module, HubModel):
             backend: of ``torch.compile``.
 
         Raises:
-            D2STError: nothing can be compiled here, or gradient checkpointing is on.
+            D2STError: nothing can be compiled here, gradient checkpointing is on, or the adapters were taken out.
         """
+        self._check_whole()
         if not enable:
             if self.compiled:
                 leave_blocks(self.backbone)
