@@ -194,8 +194,9 @@ class VideoEncoder(nn.Module, HubModel):
         halves: type of the frozen weights after :meth:`half_weights`; None before.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if it has none.
-        mean, std, interpolation, crop_pct: how the backbone wants its input, from its ``pretrained_cfg``; see
-            :meth:`transform`.
+        mean, std, interpolation: how the backbone wants its input, from its ``pretrained_cfg``; see :meth:`transform`.
+        crop_pct: share of a picture's side that timm's own evaluation of the backbone shows, from there too;
+            :meth:`transform` shows as much as fits.
     """
 
     def __init__(self, backbone: Backbone, config: AdapterConfig, frames: int, name: str = "", source=None):

@@ -19,7 +19,7 @@ def program(name: str, work: Callable[[], int], debug: bool = False) -> int:
 
     A reader of stdout that goes away (``| head``) changes nothing, and output that cannot be written (a full disk)
     nothing but the exit code: the work goes on and writes its files. Of the processes that ``torchrun`` started the
-    first speaks; errors do anyway.
+    first speaks; errors and warnings come from all.
 
     Args:
         name: in front of what is told.
