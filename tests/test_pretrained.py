@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 
 import d2st
@@ -78,6 +79,21 @@ def test_refuses_other_backbones(tmp_path):
         d2st.load(tmp_path, backbone=vit(embed_dim=64))
     with pytest.raises(D2STError, match="not built by name"):
         d2st.load(tmp_path)
+
+
+def test_refuses_the_same_weights_behind_another_activation(tmp_path):
+    """CLIP's weights, which were trained with QuickGELU, go into timm's models with GELU, too."""
+    encoder = trained(vit(act_layer=QuickGELU))
+    encoder.save_pretrained(tmp_path)
+    with pytest.raises(D2STError, match=r"was trained on a VisionTransformer .* with QuickGELU, .* this one with GELU"):
+        d2st.load(tmp_path, backbone=vit())
+    with torch.no_grad():
+        assert torch.equal(d2st.load(tmp_path, backbone=vit(act_layer=QuickGELU))(video()), encoder(video()))
+    path = tmp_path / "adapter_config.json"
+    about = json.loads(path.read_text())
+    del about["backbone"]["activations"]  # of an earlier version
+    path.write_text(json.dumps(about))
+    assert d2st.load(tmp_path, backbone=vit()).frames == 4
 
 
 def test_broken_files_are_named(tmp_path):

@@ -1,7 +1,7 @@
 """Adapter files: ``adapter_config.json`` and ``adapter_model.safetensors``, a few MB beside the frozen backbone.
 
-The backbone is not in them; its name and a fingerprint of its frozen weights are, so that an adapter is never put on
-weights that it was not trained with.
+The backbone is not in them; its name, its activations and a fingerprint of its frozen weights are, so that an adapter
+is never put on another backbone than it was trained with.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .adapters import SYSTEMS, AdapterConfig
 from .adapters.protocol import Encoder
-from .backbones.fingerprint import record
+from .backbones.fingerprint import activations, record
 from .backbones.sites import inspect
 from .data.clip_reading import ClipReading
 from .errors import D2STError
@@ -42,6 +42,7 @@ _BACKBONE = {
     "weights": (bool | str | None, Bounds()),
     "num_features": (int, Bounds(least=1)),
     "fingerprint": (str, Bounds()),
+    "activations": (tuple[str, ...] | None, Bounds()),
 }
 
 
@@ -57,6 +58,7 @@ def describe(encoder: Encoder) -> dict:
     """Describe an encoder as ``adapter_config.json`` does: system, fields, backbone, and how clips are read."""
     about = outline(encoder)
     about["backbone"] |= record(encoder.backbone, encoder.trained_names)
+    about["backbone"]["activations"] = list(activations(encoder.backbone))
     return about
 
 
@@ -115,6 +117,13 @@ def check_backbone(source: str | Path, spec: dict, backbone: nn.Module | None, w
             raise D2STError(
                 f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}); it cannot go onto a "
                 f"{type(backbone).__name__}. Pass the kind of backbone that it was made for."
+            )
+        own, saved = activations(backbone), spec["activations"]
+        if saved is not None and saved != own:
+            own, saved = (" and ".join(names) or "no activation" for names in (own, saved))
+            raise D2STError(
+                f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}) with {saved}, and would "
+                f"give noise on this one with {own}, whatever its weights. Pass the model that it was made for."
             )
         return
     if not spec["name"]:

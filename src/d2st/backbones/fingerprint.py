@@ -1,4 +1,8 @@
-"""Digest a backbone's frozen weights, by which an adapter knows its own, in whatever precision they come."""
+"""Digest a backbone's frozen weights, by which an adapter knows its own, in whatever precision they come.
+
+The same weights can be in backbones that compute otherwise: CLIP's are in timm's models with GELU and with QuickGELU.
+So an adapter knows the activations of its backbone, too.
+"""
 
 import hashlib
 
@@ -8,6 +12,7 @@ from torch import nn
 from ..errors import D2STError
 
 _HALVES = torch.bfloat16, torch.float16
+_ACTIVATIONS = "torch.nn.modules.activation", "timm.layers.activations"  # modules that have them
 
 
 def fingerprint(backbone: nn.Module, trained: tuple[str, ...] = (), dtype: torch.dtype | None = None) -> str:
@@ -38,6 +43,16 @@ def record(backbone: nn.Module, trained: tuple[str, ...] = ()) -> dict:
     own = precision_of(backbone, trained)
     rounded = {_name(half): fingerprint(backbone, trained, half) for half in _HALVES} if own == torch.float32 else {}
     return {"dtype": _name(own), "fingerprint": fingerprint(backbone, trained, own), "rounded": rounded}
+
+
+def activations(backbone: nn.Module) -> tuple[str, ...]:
+    """Name the kinds of activations in a backbone, sorted; those of frozen layers that keep less are the usual ones."""
+    found = set()
+    for module in backbone.modules():
+        kind = next(kind for kind in type(module).__mro__ if not kind.__module__.startswith("d2st."))
+        if kind.__module__ in _ACTIVATIONS and not any(True for _ in module.parameters()):
+            found.add(kind.__name__)
+    return tuple(sorted(found))
 
 
 def difference(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) -> str | None:
