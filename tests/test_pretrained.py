@@ -96,6 +96,19 @@ def test_refuses_the_same_weights_behind_another_activation(tmp_path):
     assert d2st.load(tmp_path, backbone=vit()).frames == 4
 
 
+def test_frames_are_normalized_as_in_the_training(tmp_path):
+    """A model with the same weights that was built by hand says nothing of what it was trained on."""
+    backbone = vit()
+    backbone.pretrained_cfg = {"mean": (0.48, 0.46, 0.41), "std": (0.27, 0.26, 0.28), "interpolation": "bilinear"}
+    encoder = trained(backbone)
+    encoder.save_pretrained(tmp_path)
+    again = d2st.load(tmp_path, backbone=vit())
+    assert d2st.adapt(vit(), frames=4).preprocessing != encoder.preprocessing
+    assert again.preprocessing == encoder.preprocessing
+    frames = torch.randint(0, 256, (4, 3, 40, 48), dtype=torch.uint8)
+    assert torch.equal(again.transform()(frames), encoder.transform()(frames))
+
+
 def test_broken_files_are_named(tmp_path):
     with pytest.raises(D2STError, match=r"neither a folder with adapter_config\.json"):
         d2st.load(tmp_path / "nowhere")

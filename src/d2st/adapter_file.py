@@ -43,6 +43,9 @@ _BACKBONE = {
     "num_features": (int, Bounds(least=1)),
     "fingerprint": (str, Bounds()),
     "activations": (tuple[str, ...] | None, Bounds()),
+    "mean": (tuple[float, float, float] | None, Bounds()),
+    "std": (tuple[float, float, float] | None, Bounds(above=0)),
+    "interpolation": (str | None, Bounds()),
 }
 
 
@@ -58,7 +61,12 @@ def describe(encoder: Encoder) -> dict:
     """Describe an encoder as ``adapter_config.json`` does: system, fields, backbone, and how clips are read."""
     about = outline(encoder)
     about["backbone"] |= record(encoder.backbone, encoder.trained_names)
-    about["backbone"]["activations"] = list(activations(encoder.backbone))
+    about["backbone"] |= {
+        "activations": list(activations(encoder.backbone)),
+        "mean": list(encoder.mean),
+        "std": list(encoder.std),
+        "interpolation": encoder.interpolation,
+    }
     return about
 
 

@@ -172,6 +172,9 @@ def load(
         encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
         reading = adapter_file.reading_of(saved, folder)
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
+    for setting in ("mean", "std", "interpolation"):  # as in the training, whatever a given model says of itself
+        if spec[setting] is not None:  # earlier versions did not save it
+            setattr(encoder, setting, spec[setting])
     encoder.frames, encoder.reading = saved["frames"], reading
     return encoder
 
@@ -194,7 +197,8 @@ class VideoEncoder(nn.Module, HubModel):
         halves: type of the frozen weights after :meth:`half_weights`; None before.
         num_features: D.
         map_channels: channels of the maps, see :meth:`features_and_maps`; None if it has none.
-        mean, std, interpolation: how the backbone wants its input, from its ``pretrained_cfg``; see :meth:`transform`.
+        mean, std, interpolation: how the backbone wants its input, from its ``pretrained_cfg``; of a loaded adapter as
+            in its training. See :meth:`transform`.
         crop_pct: share of a picture's side that timm's own evaluation of the backbone shows, from there too;
             :meth:`transform` shows as much as fits.
     """
