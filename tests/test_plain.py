@@ -21,6 +21,7 @@ SYSTEMS = {
     "dst": d2st.DSTConfig(),
     "vanilla": d2st.VanillaConfig(),
     "aim": d2st.AIMConfig(),
+    "task-adapter": d2st.TaskAdapterConfig(),
     "dualpath": d2st.DualPathConfig(tiles=2),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),
     "dia": d2st.DiAConfig(),

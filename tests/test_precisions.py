@@ -16,6 +16,7 @@ SYSTEMS = {
     "st": d2st.STConfig(kernel=(3, 3, 3)),
     "dst": d2st.DSTConfig(),
     "aim": d2st.AIMConfig(),
+    "task-adapter": d2st.TaskAdapterConfig(),
     "vanilla": d2st.VanillaConfig(),
     "dualpath": d2st.DualPathConfig(tiles=2, antialias=True),
     "dist": d2st.DiSTConfig(width=16, temporal_width=8, pool_layers=1),

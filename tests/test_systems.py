@@ -19,6 +19,7 @@ CONFIGS = {
     "dst": d2st.DSTConfig(),
     "d2st-local": d2st.D2STLocalConfig(),
     "aim": d2st.AIMConfig(temporal_adapters=2, drop_path=0),
+    "task-adapter": d2st.TaskAdapterConfig(),
     "dualpath": d2st.DualPathConfig(tiles=2, dropout=0),
     "dist": d2st.DiSTConfig(width=32, temporal_width=8, pool_layers=1),
     "dia": d2st.DiAConfig(),
@@ -28,7 +29,7 @@ CONFIGS = {
     "side4video": d2st.Side4VideoConfig(width=32),
 }
 FEATURES = {"dist": FRAMES // 2}  # vectors a clip, where that is not one a frame
-VIT_ONLY = {"aim", "dualpath", "dist", "lora", "zeroi2v", "lsn", "side4video"}
+VIT_ONLY = {"aim", "task-adapter", "dualpath", "dist", "lora", "zeroi2v", "lsn", "side4video"}
 ONE_LENGTH = {"dualpath", "dist"}  # laid out for clips of as many frames as were said
 ONE_SIZE = {*VITS, "clip-resnet", "swin"}  # position tables or windows are laid out for one size of frames
 CLASS_TOKEN_ALONE = {"vit", "clip-vit", "dinov2-registers"}  # what their feature is read from
@@ -165,7 +166,8 @@ def test_compiles_without_graph_breaks(system, family):
 
 
 @pytest.mark.parametrize(
-    "system", ["st", "d2st-local", "aim", "dualpath", "dist", "dia", "lora", "zeroi2v", "lsn", "side4video"]
+    "system",
+    ["st", "d2st-local", "aim", "task-adapter", "dualpath", "dist", "dia", "lora", "zeroi2v", "lsn", "side4video"],
 )  # those that reach into blocks, or beside them
 def test_exports(system):
     encoder, video = encoder_of(system, "clip-vit"), clips()

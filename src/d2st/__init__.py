@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         NoneConfig,
         Side4VideoConfig,
         STConfig,
+        TaskAdapterConfig,
         VanillaConfig,
         ZeroI2VConfig,
     )
@@ -60,6 +61,7 @@ __all__ = [
     "Prediction",
     "STConfig",
     "Side4VideoConfig",
+    "TaskAdapterConfig",
     "VanillaConfig",
     "VideoClassifier",
     "VideoEncoder",

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 EVERY = 7  # coprime to all widths, so that every row, column, frame and channel is among those kept
 LARGE = 300  # numbers; smaller results stay whole
 RESULT = re.compile(r"(y|gx|out/.*|gin?/.*|g[os]?/.*|wm/.*)$")
-LEFT_OUT = re.compile(r"(mid/.*|y32|gx32|g32/.*|proto|proto32)$")
+LEFT_OUT = re.compile(r"(mid/.*|out/mid_.*|y32|gx32|g32/.*|proto|proto32)$")
 NAMES = (
     "density_T4_2x4x4",
     "density_resnet_uniform_7",
@@ -46,6 +46,8 @@ NAMES = (
     "team/5w3s_f64",
     "ts-fsar/dcm_5w3s_a0.4_f64",
     "ts-fsar/model_train_5w1s_f32",
+    "ta_block_1video",
+    "ta_block_5videos",
 )
 
 

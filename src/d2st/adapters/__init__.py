@@ -15,6 +15,7 @@ from .lora import LoRAConfig
 from .lsn import LSNConfig
 from .side4video import Side4VideoConfig
 from .st import STConfig
+from .task_adapter import TaskAdapterConfig
 from .vanilla import VanillaConfig
 from .zeroi2v import ZeroI2VConfig
 
@@ -27,6 +28,7 @@ _CONFIGS = (
     D2STConfig,
     D2STLocalConfig,
     AIMConfig,
+    TaskAdapterConfig,
     DualPathConfig,
     DiSTConfig,
     DiAConfig,
@@ -53,6 +55,7 @@ __all__ = [
     "NoneConfig",
     "STConfig",
     "Side4VideoConfig",
+    "TaskAdapterConfig",
     "VanillaConfig",
     "ZeroI2VConfig",
 ]

@@ -48,6 +48,11 @@ class AdapterConfig:
         return True
 
     @property
+    def mixes_clips(self) -> bool:
+        """Tell whether the features of a clip depend on the other clips that are encoded in the same call."""
+        return False
+
+    @property
     def lr_shares(self) -> dict[str, float]:
         """Give shares of the learning rate at which parameters train whose names contain a word: word -> share."""
         return {}

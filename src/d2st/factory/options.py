@@ -26,6 +26,7 @@ ADAPTERS = (
     "d2st",
     "d2st-local",
     "aim",
+    "task-adapter",
     "dualpath",
     "dist",
     "dia",

@@ -13,7 +13,23 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads.base import Head
 from ..utils.finite import check_weights
-from . import aim, clip_fsar, d2st, dia, dist, dualpath, hyrsm, molo, st_adapter, strm, ta2n, trx, ts_fsar, zeroi2v
+from . import (
+    aim,
+    clip_fsar,
+    d2st,
+    dia,
+    dist,
+    dualpath,
+    hyrsm,
+    molo,
+    st_adapter,
+    strm,
+    ta2n,
+    task_adapter,
+    trx,
+    ts_fsar,
+    zeroi2v,
+)
 from .names import Release, rename
 
 RELEASES: dict[str, Release] = {
@@ -24,6 +40,7 @@ RELEASES: dict[str, Release] = {
     "dist": dist.RELEASE,
     "dia": dia.RELEASE,
     "zeroi2v": zeroi2v.RELEASE,
+    "task-adapter": task_adapter.RELEASE,
     "hyrsm": hyrsm.RELEASE,
     "molo": molo.RELEASE,
     "clip-fsar": clip_fsar.RELEASE,
@@ -47,12 +64,14 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             into the encoder and into the head; each takes its part.
         state_dict: the authors' keys, e.g. of ``torch.load(file, weights_only=True)["model_state"]``.
         system: whose release it is: "d2st" (with its Vanilla, ST and DST adapters), "st-adapter",
-            "aim", "dualpath", "dist", "dia", "zeroi2v"; "hyrsm", "molo", "clip-fsar", "trx", "strm", "ta2n";
-            "ts-fsar", an encoder with ``lsn`` and the head ``ts-dcm``.
+            "aim", "dualpath", "dist", "dia", "zeroi2v", "task-adapter" (the encoder, which Task-Adapter++ has too);
+            "hyrsm", "molo", "clip-fsar", "trx", "strm", "ta2n"; "ts-fsar", an encoder with ``lsn`` and the head
+            ``ts-dcm``.
 
     Returns:
         What the target has no place for, in the authors' names: the classifier or head if the target is an encoder,
-        the backbone if it is a head, CLIP's text tower in DiST, the text scores of TS-FSAR.
+        the backbone if it is a head, CLIP's text tower in DiST, the text scores of TS-FSAR, Task-Adapter's projection
+        and its adapters of blocks that are not adapted.
 
     Raises:
         D2STError: another system, keys that are missing or left over, or other shapes, listed.
