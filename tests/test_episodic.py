@@ -23,6 +23,8 @@ from d2st.utils.options import ComputeOptions
 class Identity(nn.Module):
     """Stands in for an encoder: its "video" is the features already."""
 
+    config = d2st.NoneConfig()
+
     def __init__(self, features: int) -> None:
         super().__init__()
         self.num_features, self.calls = features, 0

@@ -565,6 +565,20 @@ class VideoEncoder(nn.Module, HubModel):
         self.restored = True
         return self.backbone
 
+    def check_clips_apart(self) -> None:
+        """Refuse an encoder whose clips see each other, for what takes each clip's features as its own.
+
+        Raises:
+            D2STError: the config's ``mixes_clips`` says that they do.
+        """
+        if self.config.mixes_clips:
+            raise D2STError(
+                f"In the adapter '{self.config.label}' the clips of a call see each other, so that no clip has "
+                f"features of its own: it trains with d2st train --validate-every 0, d2st eval --transductive measures "
+                f"it, and nothing else takes it. Take an adapter that sees each clip alone, such as "
+                f"{self.config.name} with its defaults."
+            )
+
     def _check_whole(self) -> None:
         if getattr(self, "_is_replica", False):
             raise D2STError(

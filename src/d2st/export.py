@@ -45,9 +45,10 @@ def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None =
         that were tried, and what ran the file.
 
     Raises:
-        D2STError: another ending, a package is missing, PyTorch cannot translate the encoder, or the file gives other
-            features than PyTorch.
+        D2STError: clips that see each other, another ending, a package is missing, PyTorch cannot translate the
+            encoder, or the file gives other features than PyTorch.
     """
+    encoder.check_clips_apart()
     file, writers = Path(file), {".onnx": _write_onnx, ".pt2": _write_pt2}
     if file.suffix not in writers:
         raise D2STError(f"'{file.name}' must end in .onnx or .pt2: the ending says which kind of file it is.")

@@ -66,7 +66,7 @@ class FewShotClassifier(HubModel):
         seconds: class -> of its shortest and of its longest example clip, where they are known.
 
     Raises:
-        D2STError: an option cannot be used, or the calibration is of another model.
+        D2STError: an option cannot be used, the calibration is of another model, or the encoder's clips see each other.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class FewShotClassifier(HubModel):
         calibration: str | Path | CalibrationFile | None = None,
     ) -> None:
         check_rate(reject_rate)
+        encoder.check_clips_apart()
         self.reading = ClipReading.of(
             encoder, frames=frames, sampling=sampling, transforms=transforms, precision=precision
         )

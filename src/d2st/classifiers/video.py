@@ -50,7 +50,7 @@ class VideoClassifier(nn.Module, HubModel):
         text: how the names became features; None where it does not compare with them, or does not know.
 
     Raises:
-        D2STError: classes that the classifier cannot take.
+        D2STError: classes that the classifier cannot take, or an encoder whose clips see each other.
     """
 
     def __init__(
@@ -63,6 +63,7 @@ class VideoClassifier(nn.Module, HubModel):
         projection: nn.Linear | None = None,
     ):
         super().__init__()
+        encoder.check_clips_apart()
         self.encoder = encoder
         if isinstance(classes, Tensor) and not encoder.config.classifies_by_text:
             self.head = NameClassifier(encoder.num_features, classes, projection)

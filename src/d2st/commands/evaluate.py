@@ -14,15 +14,18 @@ from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading, choose_reading, with_reading
 from ..data.datasets import ClipSet, open_dataset
 from ..data.episodes import EpisodeSampler
+from ..data.transforms import parts
 from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..evaluation.episodes import best_mixing, score, search_mixing
 from ..evaluation.open_set import OpenScores, score_open, summarize_open, unseen_classes
+from ..evaluation.transductive import find_readable, score_transductive
 from ..factory.encoder import create_encoder
 from ..factory.heads import create_heads, load_or_create_head, name_features, warn_untrained
 from ..features.cache import cached_features
-from ..features.encode import Features, encode_clips
+from ..features.encode import Features, ReadFrames, encode_clips
 from ..features.fingerprint import Origin, digest
+from ..features.runner import ClipOutputs
 from ..heads import Head
 from ..utils.console import say
 from ..utils.device import pick_device, with_precision
@@ -42,10 +45,11 @@ def evaluate(config: EvalConfig) -> dict:
     Returns:
         The content of eval.json: for each head and shot accuracy (0..1), 95 % interval, per-class accuracy and
         confusion, the mean difference to the first head, and the open-set results (``open_set.summarize_open``); the
-        clips that could not be read, which no episode uses; and what was missing from the data already when listed.
+        clips that could not be read, which no episode uses; what was missing from the data already when listed; and
+        ``transductive`` where it was.
 
     Raises:
-        D2STError: an option, the data or the split cannot be used.
+        D2STError: an option, the data, the split or, for this evaluation, the adapter cannot be used.
     """
     _check(config)
     fabric = launch(pick_device(config.device))
@@ -54,6 +58,7 @@ def evaluate(config: EvalConfig) -> dict:
     _samplers(config, clips.labels, clips.classes)  # refuses a split with too few clips before anything is encoded
     torch.manual_seed(config.seed)  # of what is untrained
     encoder, _ = create_encoder(config)
+    _check_adapter(config, encoder)
     reading = choose_reading(config, encoder)
     config = with_reading(config, reading)
     encoder.to(fabric.device).compile_blocks(config.compile)
@@ -62,18 +67,18 @@ def evaluate(config: EvalConfig) -> dict:
         config = replace(config, head=heads[0].spec)  # in what is written, with every option of it
     texts = [name_features(head, encoder, clips.classes, config.text) for head in heads]
     heads = [head.to(fabric.device) for head in heads]
-    calibrations = [_calibration(config, encoder, head, reading) for head in heads]
-    features = _features(config, fabric, encoder, heads, reading, clips)
-    samplers = _samplers(config, clips.labels[features.clips], clips.classes)
-    results, fitted = _score(config, heads, texts, calibrations, features, samplers, fabric.device)
+    measure = _measure_transductive if config.transductive else _measure
+    found, results, fitted = measure(config, fabric, encoder, heads, texts, reading, clips)
     result = {
-        **record(config.part, encoder, reading, clips, features),
+        **record(config.part, encoder, reading, clips, found),
         "trainable_parameters": encoder.parameter_count()[0],
         "fingerprint": digest(encoder, heads).hexdigest(),  # of the weights: a folder's may be others by tomorrow
         "results": results,
     }
     if config.heads is not None:
         result |= {"left_out": left_out, "heads": [plain(head.spec) for head in heads]}
+    if config.transductive:
+        result["transductive"] = True
     sentences = []
     if config.save_calibration and fabric.is_global_zero:
         file = CalibrationFile(Origin.of(encoder, heads[0]), tuple(fitted), reading)
@@ -109,6 +114,30 @@ def _check(config: EvalConfig) -> None:
             f"{config.test_frames}."
         )
 
+    asked = {
+        "heads": config.heads is not None,
+        "open_set": config.open_set,
+        "search_mixing": config.search_mixing,
+        "test_frames random": config.test_frames != "centre",
+    }
+    if config.transductive and any(asked.values()):
+        given = ", ".join(name for name, is_given in asked.items() if is_given)
+        raise D2STError(
+            f"transductive encodes the clips of every episode anew, for one head and the queries of its classes alone; "
+            f"leave out {given}."
+        )
+
+
+def _check_adapter(config: EvalConfig, encoder: VideoEncoder) -> None:
+    """Refuse an adapter whose clips see each other without ``transductive``, and another with it."""
+    if not config.transductive:
+        encoder.check_clips_apart()
+    elif not encoder.config.mixes_clips:
+        raise D2STError(
+            f"The adapter '{encoder.config.label}' sees each clip alone, and nothing about its evaluation is "
+            f"transductive; leave that out."
+        )
+
 
 def _samplers(config: EvalConfig, labels: np.ndarray, classes: Sequence[str]) -> list[EpisodeSampler]:
     """Build the sampler of each number of shots."""
@@ -142,6 +171,46 @@ def _calibration(config: EvalConfig, encoder: VideoEncoder, head: Head, reading:
     if config.open_set and not config.save_calibration:
         return find_calibration(config.adapter_path, encoder, head, reading)
     return None
+
+
+def _measure(
+    config: EvalConfig,
+    fabric: "Fabric",
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    texts: Sequence[Tensor | None],
+    reading: ClipReading,
+    clips: ClipSet,
+) -> tuple[Features, list[dict], list[Entry]]:
+    """Encode every clip, and score the heads; also gives the calibrations that were fitted."""
+    calibrations = [_calibration(config, encoder, head, reading) for head in heads]
+    features = _features(config, fabric, encoder, heads, reading, clips)
+    samplers = _samplers(config, clips.labels[features.clips], clips.classes)
+    return features, *_score(config, heads, texts, calibrations, features, samplers, fabric.device)
+
+
+def _measure_transductive(
+    config: EvalConfig,
+    fabric: "Fabric",
+    encoder: VideoEncoder,
+    heads: Sequence[Head],
+    texts: Sequence[Tensor | None],
+    reading: ClipReading,
+    clips: ClipSet,
+) -> tuple[ClipOutputs, list[dict], list[Entry]]:
+    """Find the clips that can be read, and score the head on episodes that are encoded one by one."""
+    sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
+    pixels, normalize = parts(encoder.transform(transforms=reading.transforms))
+    read = ReadFrames(clips, sample, pixels)
+    found = find_readable(clips, read, fabric=fabric, batch_size=config.batch_size, workers=config.workers)
+    (head,), (text,), results = heads, texts, []
+    for sampler in _samplers(config, clips.labels[found.clips], clips.classes):
+        where = clips, found.clips, read, normalize, sampler, config.episodes
+        how = {"fabric": fabric, "text": text, "workers": config.workers, "precision": config.precision}
+        scores = score_transductive(encoder, head, *where, **how)
+        about = {"head": head.spec.name, "way": config.way, "shot": sampler.shot}
+        results.append(about | scores.summary(sampler.classes))
+    return found, results, []
 
 
 def _features(
@@ -197,8 +266,8 @@ def _score(
                 found = score_open(embedded, sampler, head, config.episodes, device, text, config.reject_rate)
                 result["open_set"] = _summarize_open(found, config.reject_rate, calibration, sampler.shot)
                 if config.save_calibration:
-                    parts = found.known, found.unknown, found.known_logits, found.labels
-                    fitted.append(Entry.fit(*parts, sampler.shot))
+                    queries = found.known, found.unknown, found.known_logits, found.labels
+                    fitted.append(Entry.fit(*queries, sampler.shot))
             results.append(result)
     return results, fitted
 

@@ -40,6 +40,11 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
     console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
     console.print(_by_head(results) if "left_out" in result else _by_class(results, classes))
     console.print(f"95 % intervals over {results[0]['episodes']} episodes.")
+    if "transductive" in result:
+        console.print(
+            "Transductive: the queries of an episode, as many of each class, were encoded together, and so were its "
+            "supports. This is not to be compared with accuracies of clips that are answered one by one."
+        )
     if "open_set" in results[0]:
         _print_open_set(console, results)
     for found in results:

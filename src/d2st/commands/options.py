@@ -94,6 +94,12 @@ class EvalConfig(
         "with random test frames, encodings of each clip among which each occurrence in an episode draws",
         **COUNT,
     )
+    transductive: bool = option(
+        False,
+        "for an adapter whose clips see each other (task-adapter with videos together), and for no other: every "
+        "episode is encoded by itself, its supports in one pass and its queries in another, so that the answer to a "
+        "query depends on the others",
+    )
     out: str | None = option(None, "folder for eval.json and the feature cache; None writes nothing")
 
 

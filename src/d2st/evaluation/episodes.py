@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
@@ -27,6 +28,21 @@ class Scores:
 
     accuracies: np.ndarray
     confusion: np.ndarray
+
+    @classmethod
+    def of(cls, predicted: np.ndarray, classes: np.ndarray, sampler: EpisodeSampler) -> Self:
+        """Count the answers of episodes.
+
+        Args:
+            predicted: (episodes, Q) answers to the queries of the episode's classes, 0..way-1.
+            classes: (episodes, way) of each episode.
+            sampler: that drew them.
+        """
+        confusion = np.zeros((sampler.count, sampler.count), dtype=np.int64)
+        true = classes[:, sampler.query_labels]  # (episodes, Q)
+        said = np.take_along_axis(classes, predicted, 1)  # (episodes, Q)
+        np.add.at(confusion, (true, said), 1)
+        return cls((predicted == sampler.query_labels).mean(1), confusion)
 
     @property
     def mean(self) -> float:
@@ -104,18 +120,13 @@ def score(
     Raises:
         D2STError: logits that are not finite.
     """
-    count = sampler.count
-    accuracies = np.empty(episodes)
-    confusion = np.zeros((count, count), dtype=np.int64)
+    predicted = np.empty((episodes, len(sampler.query_labels)), dtype=np.int64)
+    drawn = np.empty((episodes, sampler.way), dtype=np.int64)
     for part, classes, arguments in batches(clips, sampler, head, episodes, device, text):
         logits = head.match(*arguments)[:, : len(sampler.query_labels)]  # (E, Q, way)
         check_logits(logits, "episode", first=part.start)
-        predicted = logits.argmax(-1).cpu().numpy()  # (E, Q)
-        accuracies[part] = (predicted == sampler.query_labels).mean(1)
-        true = classes[:, sampler.query_labels]  # (E, Q)
-        said = np.take_along_axis(classes, predicted, 1)  # (E, Q)
-        np.add.at(confusion, (true, said), 1)
-    return Scores(accuracies, confusion)
+        predicted[part], drawn[part] = logits.argmax(-1).cpu().numpy(), classes
+    return Scores.of(predicted, drawn, sampler)
 
 
 def batches(

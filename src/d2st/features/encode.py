@@ -98,8 +98,9 @@ def encode_clips(
         **loading: indices, fabric, batch_size, workers, device and precision of ``run_clips``.
 
     Raises:
-        D2STError: as ``run_clips``.
+        D2STError: as ``run_clips``; or the clips of a call see each other.
     """
+    encoder.check_clips_apart()
     heads = [head for head in heads if head.needs_maps]
     pixels, normalize = parts(transform)
     found = run_clips(

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 class EpisodicLoss(nn.Module):
     """Encode the clips of an episode in one forward pass, match them, cross entropy.
 
+    Where the clips of a pass see each other (``mixes_clips`` of the adapter's config), the supports have one and the
+    queries another, as in the evaluation of such an encoder.
+
     Args:
         encoder: trained.
         head: matching head; its loss is called with a leading dimension of episodes.
@@ -44,7 +47,8 @@ class EpisodicLoss(nn.Module):
         suffix: of the encoder, where clips come as maps of what lies before the first adapter.
 
     Raises:
-        D2STError: a head that takes the frames of clips themselves, or several depths of the backbone, with a suffix.
+        D2STError: a head that takes the frames of clips themselves, or several depths of the backbone, with a suffix; or
+            rotations of clips that see each other.
     """
 
     def __init__(
@@ -61,6 +65,12 @@ class EpisodicLoss(nn.Module):
         suffix: Suffix | None = None,
     ) -> None:
         super().__init__()
+        if symmetric and encoder.config.mixes_clips:
+            raise D2STError(
+                f"symmetric matches clips that were encoded together in other roles, and in the adapter "
+                f"'{encoder.config.label}' the supports see each other and no query; train without it (symmetric "
+                f"false)."
+            )
         if suffix is not None and head.needs_video:
             raise D2STError(
                 f"The head '{head.spec.name}' takes the frames themselves, which prefix_crops does not keep; train "
@@ -95,14 +105,22 @@ class EpisodicLoss(nn.Module):
         Returns:
             Loss and share of right queries, both scalars; over the rotations where symmetric.
         """
-        encode = self.encoder if self.suffix is None else self.suffix
-        if self.head.needs_maps:
-            features, maps = reader(encode, self.head)(video)  # (S + Q, T, D), (S + Q, T, D', H, W), or several
-            clips = self.head.clips_of(features, maps)
+        if self.encoder.config.mixes_clips:
+            passes = video.split([len(self.support_labels), len(self.query_labels)])
+            features, clips = (torch.cat(parts) for parts in zip(*map(self._encode, passes), strict=True))
         else:
-            features = clips = encode(video)  # (S + Q, T, D)
+            features, clips = self._encode(video)
         with torch.autocast(features.device.type, enabled=False):  # distances of near frames need their digits
             return self.match(_whole(features), _whole(clips), classes, video if self.head.needs_video else None)
+
+    def _encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
+        """Encode clips (B, T, 3, H, W) in one pass: frame features (B, T, D), and what the head takes."""
+        encode = self.encoder if self.suffix is None else self.suffix
+        if not self.head.needs_maps:
+            features = encode(video)
+            return features, features
+        features, maps = reader(encode, self.head)(video)  # (B, T, D), (B, T, D', H, W), or several
+        return features, self.head.clips_of(features, maps)
 
     def match(
         self, features: Tensor, clips: Tensor, classes: Tensor, video: Tensor | None = None
@@ -177,7 +195,7 @@ class EpisodicValidation:
         compute: workers and precision.
 
     Raises:
-        D2STError: a class has too few clips for the shot and queries.
+        D2STError: a class has too few clips for the shot and queries, or the clips of a call see each other.
     """
 
     def __init__(
@@ -192,6 +210,7 @@ class EpisodicValidation:
         text: Tensor | None,
         compute: ComputeOptions,
     ) -> None:
+        encoder.check_clips_apart()
         self.encoder = encoder
         self.head = head
         self.clips = clips

@@ -22,7 +22,7 @@ _SIGNAL = 0.5  # seconds until the death of a worker is surely told
 _THEN = "Run again with fewer workers: what is finished is kept"
 
 
-def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
+def run_jobs(work: Callable, jobs: Sequence, workers: int | None, then: str = _THEN) -> Iterator:
     """Yield the results of ``work(job)`` in the order of the jobs.
 
     A data loader carries them: its workers end when this process is killed, and it notices when one of them is. An
@@ -32,6 +32,7 @@ def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
         work: picklable.
         jobs: picklable.
         workers: processes; None for one a CPU core, 0 for none besides this one.
+        then: what the user does after a worker was killed.
 
     Raises:
         D2STError: a worker process dies. That may also be noticed while a result is being used, so put the loop
@@ -49,7 +50,7 @@ def run_jobs(work: Callable, jobs: Sequence, workers: int | None) -> Iterator:
         worker_init_fn=follow_parent,
         generator=torch.Generator(),  # of its own: what is drawn after this is the same whatever the workers
     )
-    for result in from_workers(loader, _THEN):
+    for result in from_workers(loader, then):
         if isinstance(result, _Failed):
             raise result.error
         yield result
