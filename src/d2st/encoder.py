@@ -66,7 +66,7 @@ def adapt(
     Returns:
         The encoder, in eval mode. Adapters start as the identity: it gives what the frozen backbone gives, but for
         systems whose config's ``starts_as_backbone`` is False (DUALPATH, DiST, LSN and Side4Video read features in
-        their own way, and shifted heads look at other frames).
+        their own way, shifted heads look at other frames, and one of Task-Adapter's adapters starts at random).
 
     Raises:
         D2STError: unknown name, weights that are missing or do not fit, a model without usable stages, a system that
@@ -651,7 +651,7 @@ class VideoEncoder(nn.Module, HubModel):
     def summary(self) -> dict[str, float]:
         """Print and return the number of trainable and of all parameters, and their share.
 
-        It also says where untrained adapters change what the backbone gives.
+        It also says where untrained adapters change what the backbone gives, and where clips see each other.
         """
         trainable, total = self.parameter_count()
         print(
@@ -660,6 +660,8 @@ class VideoEncoder(nn.Module, HubModel):
         )
         if not self.config.starts_as_backbone:
             print("Untrained, it does not give what the frozen backbone gives.")
+        if self.config.mixes_clips:
+            print("The clips of a call see each other.")
         return {"trainable": trainable, "total": total, "share": trainable / total}
 
     def _save_pretrained(self, folder: Path) -> None:

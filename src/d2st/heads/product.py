@@ -17,8 +17,8 @@ class Product(Head):
     """Multiply the cosine with the class's mean frame by that with its name: the score of Task-Adapter.
 
     ``logit = scale cos(q, p) cos(q, t)`` of the query's mean frame q, the mean p of the frames of a class's clips and
-    the feature t of its name (Cao et al., ACM MM 2024; bedman367/Task-Adapter at 178b21a, ``models.py``). Only the
-    score is theirs: Task-Adapter's encoder lets the clips of an episode see each other, and is not in this package.
+    the feature t of its name (Cao et al., ACM MM 2024; bedman367/Task-Adapter at 178b21a, ``models.py``). It goes with
+    any encoder; Task-Adapter's own is the adapter ``task-adapter``.
 
     Args:
         features: D of the frame features; 512 is the joint space of CLIP ViT-B/16.
