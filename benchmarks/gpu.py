@@ -64,7 +64,7 @@ WAY = 5
 CLIPS = 2 * WAY  # of an episode with one shot and one query a class
 ADAPTERS = (  # each list with the most telling first
     *("d2st", "none", "d2st-local", "st", "dst", "aim", "dist"),
-    *("dia", "lora", "zeroi2v", "lsn", "side4video", "task-adapter"),
+    *("dia", "lora", "zeroi2v", "lsn", "side4video"),
 )
 PRECISIONS = ("bf16", "fp32", "tf32", "bf16 compile")
 HEADS = ("otam", "bi-mhm")
