@@ -21,6 +21,7 @@ from d2st.commands.train import TrainConfig, train
 from d2st.data.episodes import EpisodeSampler
 from d2st.data.sampling import build
 from d2st.export import export_encoder
+from d2st.features.prefix import split_encoder
 from d2st.training.episodic import EpisodicLoss
 
 TOGETHER = d2st.TaskAdapterConfig(videos="together", positions=(4, 5))
@@ -74,6 +75,15 @@ def test_a_training_episode_has_a_pass_for_its_supports_and_one_for_its_queries(
     labels = torch.arange(3)
     episode = heads.EncodedEpisode(support, labels.repeat_interleave(2), query, labels, labels)
     torch.testing.assert_close(value, head.loss(episode)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_maps_of_what_lies_before_the_first_adapter_train_it_too():
+    """There each frame is by itself."""
+    encoder, video, classes = encoder_of(replace(TOGETHER, temporal_embedding=False)), clips(batch=4), torch.arange(2)
+    suffix, episode = split_encoder(encoder), (encoder, heads.build("bi-mhm"), 2, 1, 1)
+    maps = suffix.prefix(video.flatten(0, 1)).unflatten(0, video.shape[:2])
+    found, _ = EpisodicLoss(*episode, suffix=suffix)(maps, classes)
+    torch.testing.assert_close(found, EpisodicLoss(*episode)(video, classes)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_rotations_of_an_episode_are_refused():

@@ -22,10 +22,10 @@ from .base import Positions, SiteAdapterConfig, bottleneck_width
 class TaskAdapterConfig(SiteAdapterConfig):
     """Task-Adapter, on ViTs: AIM's adapters, and one more behind attention over the clips that are encoded together.
 
-    As released (``videos="together"``) the clips of a call see each other. So their features are right for the call
-    alone: nothing can keep them, and an episode's queries share their answers, of which the release has one for each
-    class. ``eval --transductive`` measures such an encoder, and nothing else takes it. The default is *ours*: each clip
-    is alone, its attention over clips has one clip to look at, and its features are its own.
+    As released (``videos="together"``) the clips of a call see each other. A clip's features are then those of its
+    call, so that nothing can keep them, and the answers to an episode's queries depend on each other.
+    ``eval --transductive`` measures such an encoder, and nothing else takes it. The default is *ours*: each clip is
+    alone, its attention over clips has itself to look at, and its features are its own.
 
     The adapter behind the attention over clips does not start at zero, as released; so untrained it does not give what
     the frozen backbone gives. On backbones with rotary positions the attention over time and clips goes without them.
@@ -119,7 +119,7 @@ class LoneAttention(nn.Module):
     def forward(self, x: Tensor, grid: tuple[int, int], block: nn.Module) -> Tensor:
         """(B, T, N, C), (H, W), the transformer block -> (B, T, N, C)."""
         # A mask over the frames rather than B*T*N sequences of one token, more than kernels for GPUs take.
-        mask = x.new_full((x.shape[1],) * 2, -torch.inf).fill_diagonal_(0.0)  # (T, T)
+        mask = torch.eye(x.shape[1], dtype=x.dtype, device=x.device).log()  # (T, T), 0 and -inf
         h = x.transpose(1, 2).flatten(0, 1)  # (B*N, T, C)
         h = self.adapter(block.attn.forward(block.norm1.forward(h), attn_mask=mask))
         return x + h.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
