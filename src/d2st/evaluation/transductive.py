@@ -106,7 +106,7 @@ def score_transductive(
             check_logits(logits[None], "episode", first=mine[place])
             answers[place], drawn[place] = logits.argmax(-1).cpu().numpy(), classes
             advance(1)
-    with lost_processes(fabric, "Start again."):
+    with lost_processes("Start again."):
         everyone = gather(fabric, (mine, answers, drawn))
     order = np.argsort(np.concatenate([theirs for theirs, _, _ in everyone]))
     answers, drawn = (np.concatenate(parts)[order] for parts in zip(*(found for _, *found in everyone), strict=True))

@@ -47,8 +47,8 @@ class EpisodicLoss(nn.Module):
         suffix: of the encoder, where clips come as maps of what lies before the first adapter.
 
     Raises:
-        D2STError: a head that takes the frames of clips themselves, or several depths of the backbone, with a suffix; or
-            rotations of clips that see each other.
+        D2STError: a head that takes the frames of clips themselves, or several depths of the backbone, with a suffix;
+            or rotations of clips that see each other.
     """
 
     def __init__(
