@@ -14,6 +14,7 @@ from itertools import islice
 from threading import Event
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 import small as made
@@ -131,6 +132,10 @@ def test_answers_go_behind_those_of_before(small, folder, tmp_path):
             "begins with rtsp://, rtsps://, http://, https://, udp://, and not with ftp",
         ),
         ({"source": "rtsp://me:secret@127.0.0.1:1/a?key=s"}, "^The stream rtsp://127.0.0.1:1/a cannot be opened: Conn"),
+        (
+            {"source": "rtsp://me:secret@[::1/a"},
+            "^The address of the stream cannot be understood; write it as rtsp://HOST",
+        ),
         ({"source": "http://127.0.0.1:1/a", "loop": True}, "--loop is for files"),
         ({"source": "0", "loop": True}, "--loop is for files"),
         ({"support": None}, "Give either a support folder"),
@@ -375,6 +380,23 @@ def test_a_silent_stream_is_lost(monkeypatch):
     monkeypatch.setattr("d2st.data.video.live.PATIENCE", 0.3)
     with pytest.raises(D2STError, match=r"cannot be opened: nothing came for 0\.3 seconds"):
         find_source("udp://127.0.0.1:9").check()
+
+
+def test_what_is_wrong_with_a_stream_is_told_without_its_password(tmp_path, monkeypatch):
+    with av.open(tmp_path / "secret.wav", "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000)
+        sound = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        sound.sample_rate = 8000
+        container.mux([*stream.encode(sound), *stream.encode(None)])
+    source = LiveInput("The stream http://host/sound", str(tmp_path / "secret.wav"), None, {})
+    with pytest.raises(
+        D2STError, match=r"^The stream http://host/sound cannot be read: it has no video stream, only au"
+    ):
+        source.check()
+    monkeypatch.setattr("d2st.data.video.pictures.MAX_PIXELS", 5)
+    with server(3) as address, pytest.raises(D2STError, match="its pictures are 64 x 48") as told:
+        find_source(address).check()
+    assert "secret" not in str(told.value)
 
 
 def answer(label, confidence=0.9, unknown=False, end=1.0):

@@ -17,7 +17,7 @@ import numpy as np
 
 from ...errors import D2STError
 from .container import video_stream
-from .errors import why
+from .errors import VideoError, why
 from .pictures import check_size, shrunk, upright
 from .stream import VideoStream, open_stream
 
@@ -73,7 +73,7 @@ def find_source(typed: str, loop: bool = False) -> Source:
         loop: whether a file is played again and again.
 
     Raises:
-        D2STError: it is none of these, or there is no such file.
+        D2STError: it is none of these, a camera that is not there, or a folder.
     """
     scheme = typed.partition("://")[0] if "://" in typed else ""
     if loop and (scheme or typed.isdecimal()):
@@ -94,8 +94,18 @@ def find_source(typed: str, loop: bool = False) -> Source:
 
 
 def _shown(address: str) -> str:
-    """Write an address without the password that may be in it."""
-    parts = urlsplit(address)
+    """Write an address without the password that may be in it.
+
+    Raises:
+        D2STError: it is none.
+    """
+    try:
+        parts = urlsplit(address)
+    except ValueError as error:  # its words may hold the password
+        raise D2STError(
+            "The address of the stream cannot be understood; write it as rtsp://HOST:PORT/PATH, and an IPv6 host in "
+            "brackets, as in rtsp://[::1]:554/PATH."
+        ) from error
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}" if parts.scheme else address
 
 
@@ -202,13 +212,21 @@ class LiveInput:
             raise self._lost("cannot be opened", error) from error
         with container:
             try:
-                stream = video_stream(self.place, container)
-                check_size(self.place, stream.codec_context.width, stream.codec_context.height)
+                stream = self._stream(container)
                 stream.codec_context.thread_count = 0
                 stream.thread_type = "SLICE"  # frames side by side would come later, each by as many
                 yield container, stream
             except (av.error.FFmpegError, OSError) as error:
                 raise self._lost("is lost", error) from error
+
+    def _stream(self, container):
+        """Find the video, under the name that people know: the place may hold a password."""
+        try:
+            stream = video_stream(self.place, container)
+            check_size(self.place, stream.codec_context.width, stream.codec_context.height)
+        except VideoError as error:
+            raise D2STError(f"{self.name} cannot be read: {error.reason}.") from error
+        return stream
 
     def _lost(self, what: str, error: Exception) -> D2STError:
         import av
