@@ -465,6 +465,10 @@ def test_broken_off_and_half_open_requests(server):
     with socket.create_connection(("127.0.0.1", port)) as connection:
         connection.sendall(upload.replace("Content-Length: {}", "Transfer-Encoding: chunked").encode().split(b"--x")[0])
         assert connection.recv(100).startswith(b"HTTP/1.1 411")
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        chunked = upload.replace("Content-Length: {}", "Content-Length: 9\r\nTransfer-Encoding: chunked")
+        connection.sendall(chunked.encode().split(b"--x")[0])
+        assert connection.recv(100).startswith(b"HTTP/1.1 411")
     half = [socket.create_connection(("127.0.0.1", port)) for _ in range(300)]
     for connection in half:
         connection.sendall(b"GET / HTTP/1.1\r\nHost:")

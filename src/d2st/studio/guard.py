@@ -77,7 +77,8 @@ class Guard:
             return "Too many requests are open; try again in a moment.", 503
         if scope.get("method") not in ("GET", "HEAD"):
             length = headers.get("content-length", "")
-            if not (length.isascii() and length.isdigit()):
+            # A body in chunks may be of any length, whatever is said beside them.
+            if not (length.isascii() and length.isdigit()) or "transfer-encoding" in headers:
                 return "The request does not say how long it is.", 411
             if not _is_upload(scope) and int(length) > BODY:
                 return "The request is too long.", 413
