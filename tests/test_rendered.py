@@ -1,6 +1,7 @@
 """The rendered benchmark: the same for everybody, and nothing but motion tells its classes apart."""
 
 import hashlib
+import warnings
 from itertools import pairwise
 
 import numpy as np
@@ -47,6 +48,14 @@ def test_every_motion_renders_and_moves(motion):
     assert frames.dtype == np.uint8
     assert 6 <= len(frames) <= 9 and frames.shape[1:] == (32, 32, 3)
     assert (frames != frames[0]).any()
+
+
+def test_a_clip_may_have_a_single_frame():
+    config = RenderConfig(shortest=1, longest=2, side=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lengths = {len(render_clip(motion, 0, config)) for motion in MOTIONS}
+    assert lengths == {1, 2}
 
 
 def test_frames_are_the_same_for_everybody():

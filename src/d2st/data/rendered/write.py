@@ -106,7 +106,7 @@ def render_clip(motion: Motion, number: int, config: RenderConfig) -> np.ndarray
     count = int(rng.integers(config.shortest, config.longest + 1))
     begin = rng.uniform(0.0, 0.1)
     end = rng.uniform(0.9, 1.0)
-    u = np.clip((np.arange(count) / (count - 1) - begin) / (end - begin), 0, 1)
+    u = np.clip((np.arange(count) / max(count - 1, 1) - begin) / (end - begin), 0, 1)  # one frame shows the start
     actors = motion.perform(rng, u)
     tracks = _place(rng, actors)
     wearing = len(tracks)
