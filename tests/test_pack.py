@@ -147,6 +147,28 @@ def test_folders_of_frames_are_left_out_and_told(small, tmp_path, capsys):
     assert bad["source"] == f"{data}/red/frames" and bad["id"] == "red/frames" and bad["class"] == "red"
 
 
+def test_names_that_no_place_in_a_shard_has_are_packed_all_the_same(small, tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    names = ["v_1.c01-x", "v 2.mp4~", "plain", "v3.MP4", f"v4.{'x' * 120}"]
+    for name in names:
+        shutil.copy(small / "data" / "red" / "0.mp4", data / name)
+    (data / "list.txt").write_text("".join(f"{name}\tred\n" for name in names))
+    assert pack(data / "list.txt", tmp_path / "out")["bad"] == []
+    clips = open_dataset(tmp_path / "out")
+    whole = open_dataset(data / "list.txt").read(0, SAMPLE)
+    assert sorted(clip.id for clip in clips.clips) == sorted(names)
+    assert all(torch.equal(clips.read(i, SAMPLE), whole) for i in range(len(names)))
+
+
+def test_a_clip_too_large_for_a_shard_is_left_out_and_told(small, tmp_path, capsys):
+    data = shutil.copytree(small / "data", tmp_path / "data")
+    with (data / "red" / "long.mp4").open("wb") as file:
+        file.truncate(2**33)  # a hole, which takes no space
+    assert main([str(data), "--out", str(tmp_path / "out")]) == 0
+    assert "long.mp4: it is larger than the 8 GB" in capsys.readouterr().out
+
+
 def test_damage_is_told_with_the_place(small, packed, tmp_path):
     copy = shutil.copytree(packed, tmp_path / "copy")
     clips = open_dataset(copy)

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-_NAME = re.compile(r"@(\d+)\+(\d+)(\.\w+)?")
+_SUFFIX = re.compile(r"\.\w+")
+_NAME = re.compile(rf"@(\d+)\+(\d+)({_SUFFIX.pattern})?")
+_LONGEST = 32  # characters of a suffix; names in a tar archive have no room for any length
 _TYPES = {"U8": np.uint8, "I64": np.int64}
 _HEADER = 100 << 20  # bytes, the limit of the safetensors library itself
 
@@ -28,6 +30,12 @@ def shard_file(store: Path, number: int, revision: str = "") -> Path:
     """Name a shard of a store; ``revision`` (hexadecimal digits) is that of one which lies beside an older one."""
     ending = f"-{revision}" if revision else ""
     return store / "shards" / f"{number:05d}{ending}.tar"
+
+
+def suffix_of(path: str) -> str:
+    """Give the extension under which a clip lies in a shard: its own in lower case, or none where it is no word."""
+    suffix = os.path.splitext(path)[1].lower()
+    return suffix if _SUFFIX.fullmatch(suffix) and len(suffix.encode()) <= _LONGEST else ""
 
 
 def member_path(shard: Path, start: int, size: int, suffix: str) -> Path:

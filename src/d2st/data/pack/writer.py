@@ -25,9 +25,10 @@ from ..cuts import find_cut
 from ..datasets import list_clips
 from ..store import wrong_clips
 from ..store_writer import locked, refuse_other, refuse_strangers, source_of, write_index
-from .shard import Span, shard_file, span
+from .shard import Span, shard_file, span, suffix_of
 
 _HEADER = 512  # bytes before each file in a tar
+_LARGEST = 8**11 - 1  # bytes of a file in a tar: its size has eleven octal digits
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,8 @@ def _member(id: str, name: str, part: str, path: Path) -> Member:
         raise OSError("it is a folder of frames; make a frame store of it first (d2st prepare) and pack that")
     status = os.stat(inside.file if inside else path)
     size = inside.size if inside else status.st_size
+    if size > _LARGEST:
+        raise OSError("it is larger than the 8 GB that a file in a tar shard may have; leave it unpacked")
     return Member(id, name, part, str(path), size, status.st_mtime_ns)
 
 
@@ -184,7 +187,7 @@ def _write_tar(path: Path, number: int, members: list[Member], first: int) -> li
     entries = []
     with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as tar:
         for place, member in enumerate(members, first):
-            suffix = os.path.splitext(member.path)[1].lower()
+            suffix = suffix_of(member.path)
             entry = {"id": member.id, "class": member.name, "shard": number, "start": tar.offset + _HEADER}
             entries.append(entry | {"size": member.size, "suffix": suffix})
             inside = span(member.path) or Span(Path(member.path), 0, member.size)
