@@ -156,7 +156,8 @@ def test_groups_are_read_from_a_file(tmp_path):
     for text, said in (
         ("path,group\na/1.mp4,Ann\n", "no group for 2 of 3 clips: 'a/2.mp4', 'b/1.mp4'"),
         ("clip,who\na/1.mp4,Ann\n", "names the columns path and group"),
-        ("", "begins with 'nothing'"),
+        ("", "begin with 'nothing'"),
+        ("path,group\n", "name no group for 3 of 3 clips"),
         ('path,group\n"a/1.mp4,Ann\n', "cannot be read"),
         ("path,group\na/1.mp4,Ann\na/1.mp4,Bob\n", "give clip 'a/1.mp4' the groups 'Ann' and 'Bob'"),
     ):
@@ -165,6 +166,18 @@ def test_groups_are_read_from_a_file(tmp_path):
             find_groups(few, tmp_path, str(other))
     with pytest.raises(D2STError, match="cannot be read"):
         find_groups(few, tmp_path, str(tmp_path / "missing.csv"))
+
+
+@pytest.mark.parametrize(
+    "text", ["Path; Group\n{};{}\n", "\ufeffpath\tgroup\n\n{}\t{}\n", '"group","path"\n{1},"{0}"\n']
+)
+def test_groups_are_read_as_spreadsheets_write_them(tmp_path, text):
+    header, line = text.strip().rsplit("\n", 1)
+    of = {"a/1\u2028.mp4": "Ann", "b/1.mp4": "Ann", "a/2.mp4": "Bob"}
+    lines = [line.format(path, group) for path, group in of.items()]
+    (tmp_path / "groups.csv").write_text("\n".join([header, *lines]), "utf-8")
+    found = find_groups(set_of(list(of)), tmp_path, None)
+    assert found.names == ("Ann", "Bob") and found.of.tolist() == [0, 0, 1]
 
 
 def test_groups_find_names_in_both_forms_of_unicode(tmp_path):

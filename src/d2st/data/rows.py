@@ -65,6 +65,12 @@ def read_text(file: Path, what: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+def columns_of(header: str) -> tuple[str, list[str]]:
+    """Tell what separates the cells of a table, by its first line, and how its columns are called, in lower case."""
+    delimiter = max(",;\t", key=header.count)
+    return delimiter, [name.strip().strip('"').lower() for name in header.split(delimiter)]
+
+
 def not_utf8(text: str) -> bool:
     """Tell whether text stands for bytes that are not UTF-8."""
     return any("\ud800" <= character <= "\udfff" for character in text)

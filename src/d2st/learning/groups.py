@@ -10,10 +10,10 @@ import numpy as np
 
 from ..data.cuts import find_cut, parse_cut
 from ..data.datasets import ClipSet
-from ..data.rows import read_text
+from ..data.rows import columns_of, read_text
 from ..data.walk import nfc
 from ..errors import D2STError
-from ..utils.sentences import quoted
+from ..utils.sentences import quoted, short
 
 FILE = "groups.csv"
 _WORDS = "person|people|subject|subj|actor|performer|participant|player|signer|user|scene|place|group|session|s|p|g"
@@ -113,16 +113,18 @@ def _videos(clips: ClipSet) -> list[str]:
 def _read(path: Path, clips: ClipSet) -> list[str]:
     """Read the group of each clip from a CSV file."""
     what = f"Groups '{path}'"
-    lines = read_text(path, what).splitlines()
+    lines = [line for line in read_text(path, what).split("\n") if line.strip()]
+    header = lines[0] if lines else ""
+    delimiter, names = columns_of(header)
+    if not {"path", "group"} <= set(names):
+        raise D2STError(
+            f"{what} begin with '{short(header) or 'nothing'}'; expected CSV whose first line names the columns path "
+            "and group."
+        )
     try:
-        rows = list(csv.DictReader(lines, skipinitialspace=True, strict=True))
+        rows = list(csv.DictReader(lines[1:], names, delimiter=delimiter, skipinitialspace=True, strict=True))
     except csv.Error as error:
         raise D2STError(f"{what} cannot be read ({error}); expected CSV with the columns path and group.") from error
-    if not rows or not {"path", "group"} <= rows[0].keys():
-        header = lines[0] if lines else "nothing"
-        raise D2STError(
-            f"{what} begins with {header!r}; expected CSV whose first line names the columns path and group."
-        )
     of: dict[str, str] = {}
     for row in rows:
         name, group = nfc((row["path"] or "").strip().replace("\\", "/")), nfc((row["group"] or "").strip())
@@ -131,7 +133,7 @@ def _read(path: Path, clips: ClipSet) -> list[str]:
     lacking = [clip.id for clip in clips.clips if not of.get(nfc(clip.id))]
     if lacking:
         raise D2STError(
-            f"{what} names no group for {len(lacking)} of {len(clips)} clips: {quoted(lacking)}; give every clip a "
+            f"{what} name no group for {len(lacking)} of {len(clips)} clips: {quoted(lacking)}; give every clip a "
             f"line with its path below the data, or --groups none."
         )
     return [of[nfc(clip.id)] for clip in clips.clips]

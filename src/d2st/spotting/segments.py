@@ -15,7 +15,7 @@ import torch
 
 from ..classifiers.rejector import Rejector
 from ..data.cuts import seconds
-from ..data.rows import not_utf8, read_text
+from ..data.rows import columns_of, not_utf8, read_text
 from ..data.walk import nfc
 from ..errors import D2STError
 from ..utils.sentences import short
@@ -171,8 +171,7 @@ def read_events(path: str | Path) -> list[Segment]:
         if line.strip() and not line.lstrip().startswith("#"):
             lines.append((number, line))
     header = lines[0][1] if lines else ""
-    delimiter = max(",;\t", key=header.count)
-    names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
+    delimiter, names = columns_of(header)
     missing = [name for name in _COLUMNS if names.count(name) != 1]
     if missing:
         raise D2STError(
