@@ -277,6 +277,18 @@ def test_live(page):
     page.get_by_text("no camera that the browser finds").wait_for()
 
 
+def test_the_live_ranking_is_by_score_whatever_the_names(page):
+    answer = {"answer": "10", "likeliest": "10", "confidence": 0.997, "end": 0.1, "seconds": 2.0, "rate": 15.0}
+    answer["scores"] = {"10": 0.996, "2": 0.003, "wave": 0.001}
+    page.route("**/live/*/answer", lambda route: route.fulfill(json=answer))
+    page.get_by_role("tab", name="Live").click()
+    page.get_by_role("button", name="Start").click()
+    page.get_by_text("> 99 % sure").wait_for()
+    lines = page.get_by_role("list", name="Ranking now")
+    assert lines.locator(".d2st-name").all_inner_texts() == ["10", "2", "wave"]
+    assert lines.locator(".d2st-share").all_inner_texts() == ["> 99 %", "0 %", "0 %"]
+
+
 def test_keyboard_alone(page, small):
     """Every control is reached by Tab, shows that it has the focus, and works by Enter."""
     teach(page, "pink", small / "data" / "pink" / "0.mp4")

@@ -78,14 +78,18 @@ function show(found) {
   const answer = found.answer ?? 'Nothing is taught yet';
   if (part('answer').textContent !== answer) part('answer').textContent = answer;
   part('sure').textContent = found.answer === 'unknown' ? `none of the actions; most like ${found.likeliest}`
-    : found.confidence === null ? '' : `${Math.round(100 * found.confidence)} % sure`;
-  const ranked = Object.entries(found.scores);
+    : found.confidence === null ? '' : `${percent(found.confidence)} sure`;
+  // Sorted again: an object puts names that are numbers first.
+  const ranked = Object.entries(found.scores).sort(([, one], [, other]) => other - one);
   part('scores').replaceChildren(...(ranked.length > 1 ? ranked.slice(0, SHOWN) : []).map(bar));
   const latency = Math.round(performance.now() - 1000 * found.end);
   part('speed').textContent = `The last ${found.seconds.toFixed(1)} seconds, ${latency} ms after they ended; `
     + `${found.rate.toFixed(0)} pictures a second.`;
   offer(ranked.map(([name]) => name).sort());
 }
+
+// As cards.py writes it: only what is certain is 100 %.
+const percent = (share) => (share >= 0.995 && share < 1 ? '> 99 %' : `${Math.round(100 * share)} %`);
 
 function bar([name, score]) {
   const line = document.createElement('li');
@@ -95,7 +99,7 @@ function bar([name, score]) {
   meter.value = score;
   meter.setAttribute('aria-label', name);
   share.className = 'd2st-share';
-  share.textContent = `${Math.round(100 * score)} %`;
+  share.textContent = percent(score);
   line.append(label, meter, share);
   return line;
 }
