@@ -10,6 +10,7 @@ import stat
 import threading
 import time
 import unicodedata
+from contextlib import contextmanager
 from pathlib import Path
 
 import families
@@ -327,6 +328,43 @@ def test_long_clips_are_used_and_told(sessions, upload, small):
     ]
 
 
+def test_a_long_clip_that_is_sampled_again_is_told_once(sessions, upload, monkeypatch):
+    def read_again(path, sample):
+        sample(4000, 25.0, None)
+        return torch.zeros(4, 3, 32, 32, dtype=torch.uint8)[sample(1000, 25.0, None) % 4]  # fewer frames decode
+
+    monkeypatch.setattr("d2st.studio.clips.read_clip", read_again)
+    _, tab = sessions.enter("", "tab")
+    step, _ = run(tab.add("pink", upload("pink/0")))
+    assert step.problems == [
+        "pink-0.mp4: 40 seconds long, of which 4 frames are looked at; cut it to the action itself."
+    ]
+
+
+def test_an_answer_that_goes_while_it_is_asked_about_is_told(sessions, upload, monkeypatch):
+    _, tab = sessions.enter("", "tab")
+    run(tab.add("pink", upload("pink/0")))
+    run(tab.recognize(upload("pink/1")))
+
+    @contextmanager
+    def others_first():
+        tab._forget_answers()
+        yield
+
+    monkeypatch.setattr(tab, "_working", others_first)
+    with pytest.raises(D2STError, match="This answer is no longer there"):
+        tab.look(0)
+
+
+def test_a_tab_that_asks_twice_keeps_one_session(sessions):
+    _, first = sessions.enter("", "tab")
+    token, second = sessions.enter("", "tab")
+    assert sessions.enter(token, "tab") == (token, second)
+    sessions.grace = 0
+    sessions.sweep()
+    assert list(sessions.open.values()) == [second] and not first.folder.exists()
+
+
 def test_examples_are_saved_and_opened_as_one_file(sessions, upload, small):
     _, tab = sessions.enter("", "tab")
     with pytest.raises(D2STError, match="nothing to save"):
@@ -396,6 +434,7 @@ def test_what_it_cannot_start_with_is_a_sentence(small, tmp_path, monkeypatch):
     for more, said in (
         ({"adapters": str(tmp_path / "gone")}, "is not a folder"),
         ({"adapters": str(tmp_path)}, "holds no saved adapter"),
+        ({"calibration": str(tmp_path / "gone.json"), "port": 0}, r"There is no calibration '.*gone\.json'"),
     ):
         with pytest.raises(D2STError, match=said):
             studio(StudioConfig(**model, **more))

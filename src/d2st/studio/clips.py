@@ -168,15 +168,12 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
     Raises:
         D2STError: the clip cannot be read; by the name that its owner knows.
     """
-    notes = []
+    seconds = 0.0
     rule = build("uniform", classifier.frames) if clip.window else classifier.sample
 
     def sample(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
-        if fps > 0 and length / fps > LONG * classifier.frames:
-            notes.append(
-                f"{clip.name}: {length / fps:.0f} seconds long, of which {classifier.frames} frames are looked at; cut "
-                "it to the action itself."
-            )
+        nonlocal seconds  # of the last call: a file that holds fewer frames than it says is sampled again
+        seconds = length / fps if fps > 0 else 0.0
         return rule(length, fps, rng)
 
     with warnings.catch_warnings(record=True) as caught:
@@ -186,6 +183,12 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
         except D2STError as error:
             reason = error.reason if isinstance(error, VideoError) else str(error)
             raise D2STError(f"{clip.name}: cannot be read as a video ({reason.rstrip('.')}).") from error
+    notes = []
+    if seconds > LONG * classifier.frames:
+        notes.append(
+            f"{clip.name}: {seconds:.0f} seconds long, of which {classifier.frames} frames are looked at; cut it to "
+            "the action itself."
+        )
     damage = [str(warning.message) for warning in caught if issubclass(warning.category, VideoWarning)]
     beginning = f"Video '{clip.path}': "
     notes += [f"{clip.name}: {message.removeprefix(beginning)}" for message in damage]

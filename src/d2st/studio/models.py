@@ -59,7 +59,7 @@ class ModelCache:
         self.names = list(self.paths)
         self.used: weakref.WeakValueDictionary[str, LoadedModel] = weakref.WeakValueDictionary()  # by pages, or recent
         self.recent: list[LoadedModel] = []  # the last one first
-        self.get(self.names[0])
+        self.get(self.names[0]).classifier()  # also refuses a calibration that is not of it
 
     def get(self, name: str) -> LoadedModel:
         """Give the model of a name.

@@ -263,9 +263,9 @@ class Session:
         Raises:
             D2STError: there is no such answer.
         """
-        if not isinstance(number, int) or not 0 <= number < len(self.answers):
-            raise D2STError("This answer is no longer there; recognize the clip again.")
         with self._working(), self.models.lock:
+            if not isinstance(number, int) or not 0 <= number < len(self.answers):
+                raise D2STError("This answer is no longer there; recognize the clip again.")
             frames, _ = clips.read(self.classifier, self.answers[number].clip)
             self.looks[number] = answers.point_picture(self.classifier, frames)
 

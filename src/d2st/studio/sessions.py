@@ -67,6 +67,7 @@ class Sessions:
             D2STError: too many tabs are open.
         """
         with self.lock:
+            self._leave(tab, time.monotonic())  # what it had before, should it ask twice
             if token not in self.open:
                 self._make_room()
                 token = secrets.token_urlsafe(24)
