@@ -147,11 +147,13 @@ def test_what_is_outside_the_video_is_said(videos, name):
         (Cut(5, 6), "begins at 5 s and the video at 4.8"),
         (Cut(4, 7), "ends at 7 s and the video at 4.8"),
         (Cut(120, 130, frames=True), "begins at frame 120, counted from 0, and the video has 120 frames"),
+        (Cut(100, 300, frames=True), "ends before frame 300, counted from 0, and the video has 120 frames"),
         (Cut(1.001, 1.002), "shows no new picture"),
     ):
         with pytest.raises(VideoError, match=words) as caught:
             read_clip(cut.of(path), uniform)
         assert f"{name}#{cut}" in str(caught.value)
+    assert probe(Cut(100, 122, frames=True).of(path)).frames == 20
     left = sum(time > 4 - 1e-6 for time, _ in videos[path])
     assert probe(Cut(4, 5.5).of(path)).frames == left  # rounded up, as tools do
     assert probe(Cut(4).of(path)).frames == left and duration(Cut(1, 2).of(path)) == 1

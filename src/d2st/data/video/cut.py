@@ -34,6 +34,7 @@ from .stream import VideoStream
 _CLOSE = 1e-6
 # Tools round the end of a video up, and sound may last longer than pictures; in seconds.
 _BEYOND = 1.0
+_BEYOND_FRAMES = 30  # likewise: tools count frames that do not decode
 
 
 class _Lost(Exception):
@@ -181,6 +182,8 @@ def _counted(path, cut: Cut, length: int) -> tuple[int, int]:
     """Refuse frames that are not there."""
     if cut.start >= length:
         raise VideoError(path, f"it begins at frame {cut.start:.0f}, counted from 0, and the video has {length} frames")
+    if cut.end != inf and cut.end > length + _BEYOND_FRAMES:
+        raise VideoError(path, f"it ends before frame {cut.end:.0f}, counted from 0, and the video has {length} frames")
     return int(cut.start), int(min(cut.end, length))
 
 
