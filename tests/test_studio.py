@@ -680,6 +680,9 @@ def test_a_full_disk_is_a_sentence_and_leaves_no_part(sessions, upload, monkeypa
         tab.add_seen("it")
     with pytest.raises(D2STError, match=r"examples: cannot be written \(No space left on device\)"):
         tab.open_saved(upload(b"x", name="examples")[0])
+    monkeypatch.setattr("d2st.studio.camera._write", lambda path, shown: path.write_bytes(b"half") / 0)
+    with pytest.raises(ZeroDivisionError):
+        tab.add_seen("it")
     assert not list(tab.folder.iterdir()) and not tab.examples
 
 

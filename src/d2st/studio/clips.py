@@ -145,8 +145,10 @@ def written_whole(path: Path, name: str) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
+    except BaseException as error:
         path.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise D2STError(f"{name}: cannot be written ({error.strerror or error}); make space on the disk.") from error
 
 
