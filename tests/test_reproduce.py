@@ -136,6 +136,10 @@ def test_dry_run_prints_lines_to_paste(capsys, tmp_path, monkeypatch):
         (["2"], "where the videos are"),
         (["4", "--data", "nowhere"], "no folder nowhere. Say where"),
         (["6/OTAM: MoLo", "--data", "x"], "can be run"),
+        (["4", "--episodes", "100"], "--episodes is for the small version (reproduce mini) and would change nothing"),
+        (["all", "--test-episodes", "100"], "--test-episodes is for the small version"),
+        (["mini/4", "--variant", "paper"], "--variant is for the paper's own tables"),
+        (["mini", "--data", "x"], "--data is for the paper's own tables"),
         ([], "what"),
     ],
 )

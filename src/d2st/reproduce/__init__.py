@@ -25,12 +25,14 @@ def reproduce(config: ReproduceConfig) -> dict:
         ``tables``: entries of each table, as in its JSON file; ``failed``: runs that failed and why.
 
     Raises:
-        D2STError: no such table or cell, no data, or a split with classes that have no clips.
+        D2STError: no such table or cell, no data, a split with classes that have no clips, or an option that would
+            change nothing.
     """
     what, _, rest = config.what.partition("/")
     if rest:
         only = rest if what == "mini" else config.what
         config = replace(config, what=what, only=(*config.patterns, only))
+    _refuse_ignored(config)
     if config.what == "mini":
         from .mini import mini
 
@@ -59,6 +61,17 @@ def reproduce(config: ReproduceConfig) -> dict:
         if own:
             written[name] = _write(config, table, own, runs)
     return {"tables": written, "failed": failed}
+
+
+def _refuse_ignored(config: ReproduceConfig) -> None:
+    """Refuse options of the small version with the paper's tables, and the other way round."""
+    default = ReproduceConfig(config.what)
+    ignored, of = ("episodes", "test_episodes"), "the small version (reproduce mini)"
+    if config.what == "mini":
+        ignored, of = ("data", "variant"), "the paper's own tables"
+    for name in ignored:
+        if getattr(config, name) != getattr(default, name):
+            raise D2STError(f"--{name.replace('_', '-')} is for {of} and would change nothing here; leave it out.")
 
 
 def _tables(what: str) -> list[str]:

@@ -139,7 +139,7 @@ def _run_commands(run: Run, folder: Path, threads: int | None, stop: Stop) -> st
                         process.wait()
                     time.sleep(0.2)
         if process.returncode and not stop.signal:
-            lines = (folder / LOG).read_text(errors="replace").strip().splitlines()
+            lines = (folder / LOG).read_text("utf-8", "replace").strip().splitlines()
             return lines[-1] if lines else f"exit code {process.returncode}"
     return ""
 
