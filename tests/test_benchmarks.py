@@ -369,7 +369,7 @@ def test_archives_beside_clips_are_told_where_clips_are_lacking(lay, monkeypatch
     root = lay("kick/1.avi")
     (root / "kick.rar").write_bytes(b"x")
     notes = open_dataset(root, "hmdb51", warn=False).notes
-    assert any(note.startswith("1 archives are not read ('kick.rar'); if not unpacked yet: cd ") for note in notes)
+    assert any(note.startswith("1 archive is not read ('kick.rar'); if not unpacked yet: cd ") for note in notes)
     few = benchmarks.Benchmark("hmdb51", "HMDB51", "hmdb51", {"test": ["kick"]}, {"test": {"kick": 1}})
     monkeypatch.setattr("d2st.data.benchmarks.load", lambda name: few)
     assert open_dataset(root, "hmdb51").notes == ()

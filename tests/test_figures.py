@@ -5,6 +5,7 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
+from d2st.spotting import timeline as lanes
 from d2st.spotting.segments import Segment
 from d2st.spotting.timeline import TRUTH, over_time, timeline
 from d2st.utils.files import write_png
@@ -55,6 +56,11 @@ def test_bars_are_as_high_as_accuracies():
     assert lengths == pytest.approx([2.0, 2.4])  # of the first bar of each kind
 
 
+def test_any_number_of_adapters_has_looks():
+    points = [charts.Point(f"adapter {i}", i + 1, 50.0, 1.0) for i in range(70)]
+    assert charts.accuracy_against_parameters({"all": points}).axes
+
+
 def test_classes_are_sorted_by_their_accuracy():
     figure = charts.class_gains(["right", "left"], [10.0, 20.0], [50.0, 40.0])
     picture, axis = drawn(figure), figure.axes[0]
@@ -82,6 +88,15 @@ def test_a_timeline_has_bars_where_segments_and_events_are(tmp_path):
     write_png(tmp_path / "a.png", figure)
     with Image.open(tmp_path / "a.png") as image:
         assert image.width == 13 * 110
+
+
+def test_a_timeline_of_many_classes_has_lanes_of_those_that_matter(monkeypatch):
+    monkeypatch.setattr(lanes, "LANES", 3)
+    spans, scores = np.array([[0.0, 2.0], [1.0, 3.0]]), np.array([[0.1, 0.9, 0.3, 0.2, 0.0], [0.2, 0.1, 0.8, 0.1, 0.3]])
+    found, happened = [Segment(0, 2, "e", 0.3)], [Segment(0, 2, "a", 1)]
+    figure = timeline(spans, scores, tuple("abcde"), found, 0.2, happened)
+    assert [axis.get_ylabel() for axis in figure.axes] == ["a", "b", "e"]
+    drawn(figure)
 
 
 def test_scores_over_time_are_the_best_of_the_windows_around():

@@ -77,8 +77,8 @@ class WindowLog:
             self._writer = TableWriter(self._file)
             self._writer.row(["start", "end", *self.classes])
         for span, row in zip(spans, logits, strict=True):
-            logits = ("" if np.isnan(logit) else f"{logit:.6g}" for logit in row)
-            self._writer.row([], [*(f"{time:.3f}" for time in span), *logits])
+            cells = ("" if np.isnan(logit) else f"{logit:.6g}" for logit in row)
+            self._writer.row([], [*(f"{time:.3f}" for time in span), *cells])
         self._file.flush()
         if first:
             os.replace(temporary, self._path)

@@ -15,6 +15,7 @@ from .segments import Segment
 
 TRUTH = "#e8590c"
 LINE = dict(color="#333333", linewidth=0.8, linestyle=":")  # of the threshold
+LANES = 100  # a picture has no room for any number of classes
 POINTS = 2000  # moments at which scores are drawn
 
 
@@ -26,7 +27,7 @@ def timeline(
     threshold: float,
     events: Sequence[Segment] = (),
 ) -> Figure:
-    """Draw scores over time and segments, a lane a class.
+    """Draw scores over time and segments, a lane a class; of more than ``LANES`` classes those that matter most.
 
     Args:
         spans: (N, 2) windows in seconds, at least one.
@@ -38,10 +39,11 @@ def timeline(
     """
     start, end = spans[:, 0].min(), spans[:, 1].max()
     moments = np.linspace(start, end, POINTS)
-    values = over_time(spans, scores, moments)  # (POINTS, way)
-    figure = Figure(figsize=(13, 1.3 + 0.75 * len(classes)), dpi=110, layout="constrained")
-    axes = figure.subplots(len(classes), 1, sharex=True, squeeze=False)[:, 0]
-    for lane, (axis, name) in enumerate(zip(axes, classes, strict=True)):
+    shown = _shown(scores, classes, {segment.label for segment in (*segments, *events)})
+    values = over_time(spans, scores[:, shown], moments)  # (POINTS, lanes)
+    figure = Figure(figsize=(13, 1.3 + 0.75 * len(shown)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]
+    for lane, (axis, name) in enumerate(zip(axes, [classes[i] for i in shown], strict=True)):
         axis.fill_between(moments, values[:, lane], color=BEFORE, alpha=0.45, linewidth=0)
         axis.axhline(threshold, **LINE)
         _bars(axis, segments, name, 1.06, AFTER)
@@ -64,6 +66,13 @@ def timeline(
         handles.append(Patch(color=TRUTH, label="what happens"))
     figure.legend(handles=handles, loc="outside upper right", ncols=4, frameon=False, fontsize=9)
     return figure
+
+
+def _shown(scores: np.ndarray, classes: Sequence[str], named: set[str]) -> list[int]:
+    """Choose the classes that get a lane, in their order: first those that were found or happened, then by score."""
+    best = scores.max(0)
+    ranked = sorted(range(len(classes)), key=lambda i: (classes[i] not in named, -best[i]))
+    return sorted(ranked[:LANES])
 
 
 def over_time(spans: np.ndarray, scores: np.ndarray, moments: np.ndarray) -> np.ndarray:

@@ -219,7 +219,7 @@ def accuracy_against_parameters(panels: dict[str, Sequence[Point]]) -> Figure:
         panels: title -> points; one plot each, in which the same adapter looks the same.
     """
     labels = sorted({point.label for points in panels.values() for point in points if point.parameters})
-    looks = {label: dict(color=f"C{i % 10}", marker="oDs^v"[i % 5 - i // 10]) for i, label in enumerate(labels)}
+    looks = {label: dict(color=f"C{i % 10}", marker="oDs^v"[(i - i // 10) % 5]) for i, label in enumerate(labels)}
     columns = min(2, len(panels))
     lines = -(-len(panels) // columns)
     figure = _figure(6.2 * columns + 1.8, 4.4 * lines)

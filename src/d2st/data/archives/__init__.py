@@ -37,7 +37,8 @@ def advice(archives: Sequence[Path]) -> str:
 
 def note(archives: Sequence[Path]) -> str:
     """Say beside clips, which may be what they held, which archives are not read."""
-    return f"{len(archives)} archives are not read ({_shown(archives)}); if not unpacked yet: {_command(archives)}"
+    count = "1 archive is" if len(archives) == 1 else f"{len(archives)} archives are"
+    return f"{count} not read ({_shown(archives)}); if not unpacked yet: {_command(archives)}"
 
 
 def _shown(archives: Sequence[Path]) -> str:
