@@ -644,6 +644,17 @@ def test_pictures_that_come_while_an_answer_is_found_change_nothing(sessions, mo
     assert {tuple(frame.pixels.shape) for frame in tab.camera.shown.frames} == {(3, 32, 40)}
 
 
+def test_a_camera_that_is_started_anew_shows_nothing_of_before(sessions, monkeypatch):
+    _, tab = sessions.enter("", "tab")
+    watch(tab, 90, np.arange(0, 3, 0.1).tolist())
+    tab.add_seen("it")
+    match = camera._match
+    monkeypatch.setattr(camera, "_match", lambda *given: tab.camera.start() or match(*given))
+    assert watch(tab, 90, np.arange(3, 6, 0.1).tolist())["answer"] == "it"
+    with pytest.raises(D2STError, match="There is nothing to add yet"):
+        tab.add_seen("other")
+
+
 def test_what_was_taught_is_not_taught_again(sessions, upload):
     """Held out, a clip that is there twice finds itself, and then nothing else is known."""
     _, tab = sessions.enter("", "tab")

@@ -90,8 +90,9 @@ class PageCamera:
         """
         lengths = lengths_for(classifier.seconds) if classifier.seconds else (USUAL,)
         lengths = sorted({min(length, LONGEST) for length in lengths})
-        self.frames.seconds = lengths[-1]
-        windows = self.frames.newest(lengths, MORE * classifier.frames)
+        frames = self.frames  # read once: the camera may be started anew meanwhile
+        frames.seconds = lengths[-1]
+        windows = frames.newest(lengths, MORE * classifier.frames)
         if not windows:
             return {}
         if classifier.classes:
@@ -101,8 +102,9 @@ class PageCamera:
         else:
             window = windows[0]
             said = {"answer": None, "likeliest": None, "confidence": None, "scores": {}}
-        self.shown = window
-        return said | {"end": window.end, "seconds": window.end - window.start, "rate": self.frames.rate}
+        if frames is self.frames:
+            self.shown = window
+        return said | {"end": window.end, "seconds": window.end - window.start, "rate": frames.rate}
 
     def keep(self, folder: Path, uploads: UploadFolder) -> Upload:
         """Write the window of the last answer as a clip that loses nothing.
