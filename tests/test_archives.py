@@ -1,6 +1,7 @@
 """Archives as data sets are distributed: detected, with the command that unpacks them, and unpacked without leaving."""
 
 import io
+import math
 import random
 import subprocess
 import sys
@@ -177,6 +178,9 @@ def test_more_than_an_archive_can_hold_is_not_unpacked(tmp_path, kind):
     assert unpack(archive, tmp_path / "out", Limits(ratio=1e6))[0]
     with pytest.raises(D2STError, match=r"or 0 files"):
         unpack(archive, tmp_path / "out", Limits(files=0))
+    unpack(archive, tmp_path / "all", Limits(ratio=math.inf))
+    with pytest.raises(D2STError, match="nan bytes for each byte of an archive are none"):
+        Limits(ratio=math.nan)
 
 
 def test_headers_of_any_size_are_not_read(tmp_path):

@@ -1,6 +1,7 @@
 """Tar shards: the same clips as from files, found by their bytes, kept when packed again."""
 
 import json
+import math
 import random
 import re
 import shutil
@@ -18,6 +19,7 @@ from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
 from d2st.data.datasets import open_dataset, open_division
+from d2st.data.pack import writer
 from d2st.data.pack.__main__ import main
 from d2st.data.pack.shard import member_path, span
 from d2st.data.pack.writer import pack
@@ -167,6 +169,24 @@ def test_a_clip_too_large_for_a_shard_is_left_out_and_told(small, tmp_path, caps
         file.truncate(2**33)  # a hole, which takes no space
     assert main([str(data), "--out", str(tmp_path / "out")]) == 0
     assert "long.mp4: it is larger than the 8 GB" in capsys.readouterr().out
+
+
+def test_a_clip_that_changes_while_it_is_packed_is_told(small, tmp_path, monkeypatch):
+    data, deal = shutil.copytree(small / "data", tmp_path / "data"), writer._deal
+
+    def grow(members, most):
+        with (data / "red" / "0.mp4").open("ab") as file:
+            file.write(b"more")
+        return deal(members, most)
+
+    monkeypatch.setattr(writer, "_deal", grow)
+    with pytest.raises(
+        D2STError, match=r"red/0\.mp4' cannot be packed \(it changed while it was packed\); start again"
+    ):
+        pack(data, tmp_path / "out")
+    monkeypatch.undo()
+    with pytest.raises(D2STError, match="some megabytes, and shard_mb is nan"):
+        pack(data, tmp_path / "out", shard_mb=math.nan)
 
 
 def test_damage_is_told_with_the_place(small, packed, tmp_path):

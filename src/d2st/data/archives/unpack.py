@@ -52,11 +52,18 @@ class Limits:
         ratio: bytes for each byte of the archive.
         least: bytes that may come out of any archive.
         files: files.
+
+    Raises:
+        D2STError: a ratio that is not above 0.
     """
 
     ratio: float = 100
     least: int = 2**27
     files: int = 5_000_000
+
+    def __post_init__(self) -> None:
+        if not self.ratio > 0:  # nor NaN
+            raise D2STError(f"{self.ratio:g} bytes for each byte of an archive are none; give a number above 0.")
 
 
 LIMITS = Limits()
@@ -167,7 +174,7 @@ class _Count:
     def __init__(self, pieces: list[Path], limits: Limits) -> None:
         self._archive = pieces[0]
         self._most_files = limits.files
-        self._most = int(max(limits.least, limits.ratio * sum(path.stat().st_size for path in pieces)))
+        self._most = max(limits.least, limits.ratio * sum(path.stat().st_size for path in pieces))
         self._bytes = 0
         self._members = 0
 

@@ -67,7 +67,7 @@ def pack(
         D2STError: settings or data are unusable, another run works on the folder, or a file changes while it is packed.
     """
     data, out = Path(data), Path(out)
-    if shard_mb <= 0:
+    if not shard_mb > 0:  # nor NaN
         raise D2STError(f"A shard needs some megabytes, and shard_mb is {shard_mb:g}; 1024 is the default.")
     refuse_strangers(out, "holds no shards")
     listing = list_clips(data, split, shared=True)
@@ -195,6 +195,8 @@ def _write_tar(path: Path, number: int, members: list[Member], first: int) -> li
                 with open(inside.file, "rb") as file:
                     file.seek(inside.start)
                     tar.addfile(_header(f"{place:09d}{suffix}", member.size), file)
+                    if os.fstat(file.fileno()).st_mtime_ns != member.mtime_ns:  # such as one that is still copied here
+                        raise OSError("it changed while it was packed")
             except OSError as error:
                 raise D2STError(
                     f"'{member.path}' cannot be packed ({error}); start again when it is whole, finished shards are "
