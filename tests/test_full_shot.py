@@ -250,6 +250,8 @@ def test_the_saved_classifier_is_the_trained_one(small, run, tmp_path):
         d2st.VideoClassifier.from_pretrained(tmp_path, weights=weights)
     with pytest.raises(D2STError, match="without names"):
         d2st.VideoClassifier(model.encoder, 9).save_pretrained(tmp_path)
+    with pytest.raises(D2STError, match="of a single class"):
+        d2st.VideoClassifier(model.encoder, 1, ["a"]).save_pretrained(tmp_path / "one")
 
 
 @pytest.mark.parametrize("name", ["dist", "dualpath", "aim"])

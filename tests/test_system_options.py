@@ -239,6 +239,10 @@ def test_lists_are_tuples_in_a_config():
 def test_refusals_of_classes_are_sentences():
     with pytest.raises(d2st.D2STError, match="STConfig takes the number of classes"):
         d2st.VideoClassifier(adapt(d2st.STConfig()), 0)
+    with pytest.raises(d2st.D2STError, match="of 3 classes got 2 names; give one for each class"):
+        d2st.VideoClassifier(adapt(d2st.STConfig()), 3, ["a", "b"])
+    with pytest.raises(d2st.D2STError, match="got the name 'a' for two classes"):
+        d2st.VideoClassifier(adapt(d2st.STConfig()), 3, ["a", "b", "a"])
     with pytest.raises(d2st.D2STError, match='feature="video"'):
         d2st.VideoClassifier(adapt(d2st.DiSTConfig(width=32)), torch.zeros(3, 32))
     with pytest.raises(d2st.D2STError, match=r"text features, \(classes, 32\), not 5"):

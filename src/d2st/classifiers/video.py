@@ -50,7 +50,8 @@ class VideoClassifier(nn.Module, HubModel):
         text: how the names became features; None where it does not compare with them, or does not know.
 
     Raises:
-        D2STError: classes that the classifier cannot take, or an encoder whose clips see each other.
+        D2STError: classes that the classifier cannot take, names that are not one for each of them, or an encoder whose
+            clips see each other.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class VideoClassifier(nn.Module, HubModel):
             self.head = encoder.config.classifier(encoder, classes)
         self.head.to(next(encoder.parameters()))
         self.names = checked("VideoClassifier", "names", names, tuple[str, ...] | None) or None
+        if self.names:
+            _check_names(self.names, len(classes) if isinstance(classes, Tensor) else classes)
         self.sampling = checked("VideoClassifier", "sampling", sampling, Sampling)
         self.stride = checked("VideoClassifier", "stride", stride, Stride, Bounds(**FRAMES))
         self.text: TextConfig | None = None
@@ -134,10 +137,13 @@ class VideoClassifier(nn.Module, HubModel):
         """Write the adapter's files, ``classifier_config.json`` and ``classifier_model.safetensors`` into a folder.
 
         Raises:
-            D2STError: the classes have no names, without which nobody could tell what the answers mean.
+            D2STError: the classes have no names, without which nobody could tell what the answers mean, or there is
+                one alone.
         """
         if self.names is None:
             raise D2STError("A VideoClassifier without names of its classes cannot be saved; give names=[...].")
+        if len(self.names) < 2:
+            raise D2STError("A VideoClassifier of a single class has nothing to tell apart and is not saved.")
         self.encoder.save_pretrained(folder)  # first, because it may refuse
         write_safetensors(folder / WEIGHTS, self._classifier_tensors())
         about = {"format": FORMAT, "d2st_version": __version__, "classes": list(self.names)}
@@ -198,6 +204,15 @@ class VideoClassifier(nn.Module, HubModel):
     def _classifier_tensors(self) -> dict[str, Tensor]:
         """Collect what is saved of the classifier, with buffers that no state dict has."""
         return dict(self.head.named_buffers()) | self.head.state_dict()
+
+
+def _check_names(names: Sequence[str], classes: int) -> None:
+    """Refuse names that are not one for each class."""
+    if len(names) != classes:
+        raise D2STError(f"A VideoClassifier of {classes} classes got {len(names)} names; give one for each class.")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise D2STError(f"A VideoClassifier got the name '{twice}' for two classes; give each class a name of its own.")
 
 
 def is_classifier(folder: str | Path) -> bool:
