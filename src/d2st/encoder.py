@@ -282,9 +282,9 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: as for :meth:`forward`; or an adapter system that reads features of its own, or a backbone with
                 fewer stages.
         """
-        paths = [stage.module for stage in self.stages]
+        stages = self.stages
         with self.clip.turn(), self.halved(video):
-            features, maps = features_and_stages(self.backbone, self.images(video), paths)
+            features, maps = features_and_stages(self.backbone, self.images(video), stages)
             self.clip.done()
         return features, maps
 

@@ -3,11 +3,15 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from threading import get_ident
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import D2STError
+
+if TYPE_CHECKING:
+    from .sites import Site
 
 
 class FrameFeatures(nn.Module):
@@ -71,16 +75,16 @@ class MaplessFeatures(FrameFeatures):
         )
 
 
-def features_and_stages(model: nn.Module, images: Tensor, modules: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-    """Read features, and what some modules give on the way to them, with the adapters that stand there.
+def features_and_stages(model: nn.Module, images: Tensor, stages: Sequence["Site"]) -> tuple[Tensor, list[Tensor]]:
+    """Read features, and what some stages or blocks give on the way to them, with the adapters that stand there.
 
     Args:
         model: the backbone, with its adapters hooked in.
         images: (B, T, 3, H, W).
-        modules: paths of stages or blocks.
+        stages: their sites.
 
     Returns:
-        (B, T, D) features, and of each module (B, T, C, h, w), see :func:`as_maps`.
+        (B, T, D) features, and of each site (B, T, C, h, w), see :func:`as_maps`.
     """
     found: dict[str, Tensor] = {}
     thread, size = get_ident(), tuple(images.shape[-2:])
@@ -90,21 +94,22 @@ def features_and_stages(model: nn.Module, images: Tensor, modules: Sequence[str]
             found[path] = output
 
     with ExitStack() as hooks:  # behind those of the adapters, which were there before
-        for path in modules:
+        for path in (site.module for site in stages):
             module = model.get_submodule(path)
             hooks.enter_context(module.register_forward_hook(lambda _, given, output, path=path: keep(path, output)))
         features = model.forward_head(model.forward_features(images.flatten(0, 1)), pre_logits=True)
-    maps = [as_maps(model, found[path], size).unflatten(0, images.shape[:2]) for path in modules]
+    maps = [as_maps(model, found[site.module], size, site.layout).unflatten(0, images.shape[:2]) for site in stages]
     return features.unflatten(0, images.shape[:2]), maps
 
 
-def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
+def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int], layout: str | None = None) -> Tensor:
     """View what a timm model's ``forward_features`` gives as maps, without a copy.
 
     Args:
         model: the model.
         x: (B, D, H, W), (B, H, W, D) or (B, N, D), of which class and register tokens are left out.
         size: (height, width) of the images in pixels.
+        layout: of a map within the model, its site's; None is the model's own word, for what it gives at its end.
 
     Returns:
         (B, D, H, W).
@@ -113,7 +118,8 @@ def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
         D2STError: there is no map in it.
     """
     if isinstance(x, Tensor) and x.ndim == 4:
-        return x.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else x
+        layout = layout or getattr(model, "output_fmt", "NCHW")
+        return x.permute(0, 3, 1, 2) if layout == "NHWC" else x
     grid_of = getattr(getattr(model, "patch_embed", None), "dynamic_feat_size", None)
     if isinstance(x, Tensor) and x.ndim == 3 and grid_of:
         patches = x[:, getattr(model, "num_prefix_tokens", 0) :]
