@@ -19,7 +19,7 @@ from .backbones.compiled import compile_blocks, leave_blocks
 from .backbones.features import FrameFeatures, features_and_stages
 from .backbones.fingerprint import difference
 from .backbones.halves import round_weights, widen_weights
-from .backbones.hooks import ClipShape, carries_adapters, insert, mark, remove
+from .backbones.hooks import ClipShape, carries_adapters, check_keys, insert, mark, remove
 from .backbones.merge import Merged, find_foldable, merge
 from .backbones.restore import Snapshot, unchanged_on_error
 from .backbones.sites import Backbone, Site, inspect, quarters
@@ -206,6 +206,7 @@ class VideoEncoder(nn.Module, HubModel):
         self.clip = ClipShape(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
+        check_keys(insertions, type(config).__name__)
         self.passage = config.frame_features(backbone, frames)
         self.before = Snapshot.of(self.backbone, () if config.tunes_backbone else self.trained_names)
         backbones.freeze(self.backbone, self.trained_names)
