@@ -77,3 +77,12 @@ def test_one_adapter_at_several_sites_is_saved_and_loaded(tmp_path, monkeypatch)
     encoder.save_pretrained(tmp_path)
     again = d2st.load(tmp_path, backbone=backbone)
     assert torch.equal(again(clips()), encoder(clips())) and again.parameter_count() == encoder.parameter_count()
+
+
+def test_what_was_unfrozen_by_hand_is_told_when_an_adapter_is_saved(tmp_path, recwarn):
+    encoder = adapted(lambda sites: [Insertion("last", Own(32), sites[-1])])
+    encoder.save_pretrained(tmp_path / "frozen")
+    assert not recwarn.list
+    encoder.backbone.blocks[2].norm1.requires_grad_(True)
+    with pytest.warns(UserWarning, match=r"2 parameters of the backbone were unfrozen \(blocks.2.norm1.weight"):
+        encoder.save_pretrained(tmp_path / "unfrozen")

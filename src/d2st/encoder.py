@@ -283,9 +283,9 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: as for :meth:`forward`; or an adapter system that reads features of its own, or a backbone with
                 fewer stages.
         """
-        stages = self.stages
+        layouts = {stage.module: stage.layout for stage in self.stages}
         with self.clip.turn(), self.halved(video):
-            features, maps = features_and_stages(self.backbone, self.images(video), stages)
+            features, maps = features_and_stages(self.backbone, self.images(video), layouts)
             self.clip.done()
         return features, maps
 
@@ -598,7 +598,20 @@ class VideoEncoder(nn.Module, HubModel):
     def _save_pretrained(self, folder: Path) -> None:
         """Write the adapter alone: ``adapter_config.json`` and ``adapter_model.safetensors``."""
         self._check_unmerged()
+        self._warn_of_unfrozen()
         adapter_file.save(self, folder)
+
+    def _warn_of_unfrozen(self) -> None:
+        """Warn of parameters of the backbone that somebody unfroze: the adapter file has no place for them."""
+        named = self.backbone.named_parameters()
+        unfrozen = [name for name, own in named if own.requires_grad and name not in self.trained_names]
+        if unfrozen:
+            warnings.warn(
+                f"{len(unfrozen)} parameters of the backbone were unfrozen ({', '.join(unfrozen[:3])}, ...) and are "
+                "not in an adapter's file, which will not load on the backbone as it was. Keep encoder.state_dict() "
+                "too, or let the config name them (trained_backbone_parameters; FullConfig names all).",
+                stacklevel=4,
+            )
 
     def card_facts(self) -> CardFacts:
         """Adapter and backbone."""

@@ -1,17 +1,13 @@
 """Show a backbone the frames of clips, and read features and maps from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from threading import get_ident
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import D2STError
-
-if TYPE_CHECKING:
-    from .sites import Site
 
 
 class FrameFeatures(nn.Module):
@@ -75,13 +71,13 @@ class MaplessFeatures(FrameFeatures):
         )
 
 
-def features_and_stages(model: nn.Module, images: Tensor, stages: Sequence["Site"]) -> tuple[Tensor, list[Tensor]]:
+def features_and_stages(model: nn.Module, images: Tensor, layouts: Mapping[str, str]) -> tuple[Tensor, list[Tensor]]:
     """Read features, and what some stages or blocks give on the way to them, with the adapters that stand there.
 
     Args:
         model: the backbone, with its adapters hooked in.
         images: (B, T, 3, H, W).
-        stages: their sites.
+        layouts: of each site, by the path of its module.
 
     Returns:
         (B, T, D) features, and of each site (B, T, C, h, w), see :func:`as_maps`.
@@ -94,12 +90,12 @@ def features_and_stages(model: nn.Module, images: Tensor, stages: Sequence["Site
             found[path] = output
 
     with ExitStack() as hooks:  # behind those of the adapters, which were there before
-        for path in (site.module for site in stages):
+        for path in layouts:
             module = model.get_submodule(path)
             hooks.enter_context(module.register_forward_hook(lambda _, given, output, path=path: keep(path, output)))
         features = model.forward_head(model.forward_features(images.flatten(0, 1)), pre_logits=True)
-    maps = [as_maps(model, found[site.module], size, site.layout).unflatten(0, images.shape[:2]) for site in stages]
-    return features.unflatten(0, images.shape[:2]), maps
+    maps = [as_maps(model, found[path], size, layout) for path, layout in layouts.items()]
+    return features.unflatten(0, images.shape[:2]), [stage.unflatten(0, images.shape[:2]) for stage in maps]
 
 
 def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int], layout: str | None = None) -> Tensor:

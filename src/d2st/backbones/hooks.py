@@ -240,9 +240,9 @@ def check_keys(insertions: Sequence[Insertion], config: str) -> None:
     wrong = [key for key, count in counts.items() if count > 1 or not key or "." in key]
     if wrong:
         raise D2STError(
-            f"{config}.insertions: each adapter needs a key of its own, without dots; these are used twice or are none: "
-            f"{', '.join(map(repr, wrong))}. site.key is one for a single adapter at a site; add a word for more, such "
-            f"as f'{{site.key}}_attn'."
+            f"{config}.insertions: each adapter needs a key of its own, without dots; these are used twice or are "
+            f"none: {', '.join(map(repr, wrong))}. site.key is one for a single adapter at a site; for more add a "
+            f"word, such as f'{{site.key}}_attn'."
         )
 
 
