@@ -254,3 +254,10 @@ def test_weight_files(tmp_path):
         d2st.adapt("resnet18", pretrained=tmp_path / "bad.pth")
     with pytest.raises(d2st.D2STError, match="is not a file"):
         d2st.adapt("resnet18", pretrained=tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("family", ["vit", "resnet-basic", "swin"])
+def test_clips_without_frames_are_refused(family):
+    encoder = d2st.adapt(BACKBONES[family](), frames=FRAMES, image_size=SIZE)
+    with pytest.raises(d2st.D2STError, match=r"have none, \(2, 0, 3, 32, 32\)"):
+        encoder(clips()[:, :0])

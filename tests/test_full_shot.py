@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 import yaml
+from families import BACKBONES, FRAMES, SIZE
 from safetensors.torch import load_file
 from small import options
 
@@ -306,3 +307,18 @@ def test_few_shot_training_does_not_validate_on_its_own_classes(small, tmp_path)
     split.write_text(yaml.safe_dump(SHARES))
     with pytest.raises(D2STError, match=r"divides the clips of each class, which is for classification"):
         train(TrainConfig(**options(small) | {"split": str(split), "out": str(tmp_path / "run")}))
+
+
+def test_names_of_classes_are_one_for_each():
+    """A classifier with others was saved, and could not be loaded."""
+    encoder = d2st.adapt(BACKBONES["vit"](), frames=FRAMES, image_size=SIZE)
+    for names in (["a", "b"], ["a", "b", "b"], ["a", "b", "c", "d"]):
+        with pytest.raises(D2STError, match=f"has 3 classes and was given {len(names)} names"):
+            d2st.VideoClassifier(encoder, 3, names)
+
+
+def test_one_class_is_not_saved(tmp_path):
+    encoder = d2st.adapt(BACKBONES["vit"](), frames=FRAMES, image_size=SIZE)
+    with pytest.raises(D2STError, match="'a' alone tells nothing apart"):
+        d2st.VideoClassifier(encoder, 1, ["a"]).save_pretrained(tmp_path / "one")
+    assert not (tmp_path / "one").exists()

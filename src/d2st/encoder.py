@@ -317,6 +317,8 @@ class VideoEncoder(nn.Module, HubModel):
                 f"0..255 to 0..1 and normalize them with the encoder's mean and std (encoder.transform()), or give "
                 f"them to a FewShotClassifier, which does."
             )
+        if not video.shape[1]:
+            raise D2STError(f"A clip has one frame or more; these have none, {tuple(video.shape)} for (B, T, 3, H, W).")
         images = self.passage.images(video).to(self._dtype())  # (B, I, 3, H, W)
         size = tuple(images.shape[3:])
         backbones.check_size(self.backbone, size)

@@ -50,7 +50,7 @@ class VideoClassifier(nn.Module, HubModel):
         text: how the names became features; None where it does not compare with them, or does not know.
 
     Raises:
-        D2STError: classes that the classifier cannot take.
+        D2STError: classes that the classifier cannot take, or names that are not one for each, all different.
     """
 
     def __init__(
@@ -72,6 +72,12 @@ class VideoClassifier(nn.Module, HubModel):
             self.head = encoder.config.classifier(encoder, classes)
         self.head.to(next(encoder.parameters()))
         self.names = checked("VideoClassifier", "names", names, tuple[str, ...] | None) or None
+        count = len(classes) if isinstance(classes, Tensor) else classes
+        if self.names and (len(self.names) != count or len(set(self.names)) < count):
+            raise D2STError(
+                f"VideoClassifier has {count} classes and was given {len(self.names)} names, {len(set(self.names))} of "
+                f"them different; give each class a name of its own, in the order of the logits."
+            )
         self.sampling = checked("VideoClassifier", "sampling", sampling, Sampling)
         self.stride = checked("VideoClassifier", "stride", stride, Stride, Bounds(**FRAMES))
         self.text: TextConfig | None = None
@@ -133,10 +139,13 @@ class VideoClassifier(nn.Module, HubModel):
         """Write the adapter's files, ``classifier_config.json`` and ``classifier_model.safetensors`` into a folder.
 
         Raises:
-            D2STError: the classes have no names, without which nobody could tell what the answers mean.
+            D2STError: the classes have no names, without which nobody could tell what the answers mean; or there is
+                one alone.
         """
         if self.names is None:
             raise D2STError("A VideoClassifier without names of its classes cannot be saved; give names=[...].")
+        if len(self.names) < 2:
+            raise D2STError(f"A VideoClassifier of the class {self.names[0]!r} alone tells nothing apart; give two.")
         self.encoder.save_pretrained(folder)  # first, because it may refuse
         write_safetensors(folder / WEIGHTS, self._classifier_tensors())
         about = {"format": FORMAT, "d2st_version": __version__, "classes": list(self.names)}
