@@ -2,7 +2,7 @@
 
     python examples/seeds.py runs/four-1 runs/four-2 runs/four-3
 
-Each folder holds the ``eval.json`` of ``d2st eval-classifier`` or of ``d2st eval-base-novel``.
+Each folder holds the ``eval.json`` of ``d2st eval``, of ``d2st eval-classifier`` or of ``d2st eval-base-novel``.
 """
 
 import argparse
@@ -12,18 +12,34 @@ from pathlib import Path
 from d2st.utils.statistics import over_seeds
 
 
-def accuracies(folder: Path) -> dict[str, float]:
-    """Read the accuracies of a run, by what they are of."""
-    found = json.loads((folder / "eval.json").read_text("utf-8"))
-    if "harmonic_mean" not in found:
+def read(folder: Path) -> dict:
+    """Read what a run's evaluation wrote."""
+    file = folder / "eval.json"
+    if not file.is_file():
+        raise SystemExit(f"{folder} holds no eval.json; give the folders that evaluations wrote (--out).")
+    return json.loads(file.read_text("utf-8"))
+
+
+def accuracies(found: dict) -> dict[str, float]:
+    """Return the accuracies of a run, by what they are of."""
+    if "harmonic_mean" in found:
+        parts = {kind: found[kind]["results"][0]["accuracy"] for kind in ("base", "novel")}
+        return parts | {"harmonic mean": found["harmonic_mean"]}
+    if "shot" not in found["results"][0]:
         return {"accuracy": found["results"][0]["accuracy"]}
-    parts = {kind: found[kind]["results"][0]["accuracy"] for kind in ("base", "novel")}
-    return parts | {"harmonic mean": found["harmonic_mean"]}
+    return {f"{one['head']}, {one['way']}-way {one['shot']}-shot": one["accuracy"] for one in found["results"]}
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("runs", nargs="+", type=Path)
-runs = [accuracies(folder) for folder in parser.parse_args().runs]
+folders = parser.parse_args().runs
+records = [read(folder) for folder in folders]
+models = [record.get("fingerprint", str(folder.resolve())) for record, folder in zip(records, folders, strict=True)]
+if len(set(models)) < len(models):
+    raise SystemExit("Two of the folders are of the same weights; the interval is over trainings, each given once.")
+runs = [accuracies(record) for record in records]
+if any(run.keys() != runs[0].keys() for run in runs):
+    raise SystemExit("The folders are of different evaluations; give those of one kind, of the same heads and shots.")
 for name in runs[0]:
     values = [run[name] for run in runs]
     estimate = over_seeds(values)

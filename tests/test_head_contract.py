@@ -300,3 +300,35 @@ def test_a_second_shot_counts_where_labels_cannot_be_read(name, options):
     torch.testing.assert_close(found, expected, **EXACT)
     found = torch.compile(head, backend="eager")(episode.support, labels, episode.query, 3)
     torch.testing.assert_close(found, expected, **EXACT)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_of_every_floating_point_type(name):
+    """Features of an encoder in half precision, or of two types, as those in the head's own."""
+    head = heads_small.build(name)
+    episode = heads_small.episode(head)
+    text = text_of(episode)
+    for support, query in ((torch.bfloat16, torch.bfloat16), (torch.float64, torch.float32), (torch.float16,) * 2):
+        given = episode.support.to(support), episode.query.to(query)
+        got = head(given[0], episode.labels, given[1], None, None if text is None else text.to(support))
+        expected = head(given[0].float(), episode.labels, given[1].float(), None, text)
+        torch.testing.assert_close(got.float(), expected, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_no_feature_is_refused(name):
+    head = heads_small.build(name)
+    episode = heads_small.episode(head)
+    with pytest.raises(D2STError, match="features, which are floating-point numbers"):
+        head(episode.support.long(), episode.labels, episode.query, None, text_of(episode))
+    fewer = episode.support[..., :3, :, :] if head.needs_maps and name != "ts-dcm" else episode.support[..., :3]
+    if name == "ts-dcm":
+        fewer = fewer.transpose(-1, -2)
+    with pytest.raises(D2STError, match=f"'{name}'|width"):
+        head(fewer, episode.labels, episode.query, None, text_of(episode))
+    if head.needs_text:
+        with pytest.raises(D2STError, match="needs the features of the classes' names"):
+            head(episode.support, episode.labels, episode.query, None, ["wave", "clap", "jump"])
+    if any(True for _ in head.parameters()):
+        with pytest.raises(D2STError, match="half precision"):
+            logits_of(copy.deepcopy(head).bfloat16(), episode)

@@ -374,3 +374,11 @@ def test_options_of_the_saved_head_are_those_that_are_shown(tmp_path, capsys) ->
     (line,) = [line for line in shown.splitlines() if line.startswith("head:")]
     options = yaml.safe_load(line.split("adapter: ")[1])
     assert options == {"name": "projected", "width": 9, "drop": 0.2, "scales": [1.0]}
+
+
+def test_options_of_a_head_from_elsewhere_are_checked_by_their_annotations() -> None:
+    for name, value in (("width", "x"), ("width", 2.5)):
+        with pytest.raises(D2STError, match=f"The head 'projected': {name}="):
+            HeadSpec("projected", {name: value})
+    with pytest.raises(D2STError, match="The head 'projected': width="):
+        heads.build("projected", features=4, classes=4, width="x")

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -296,3 +297,24 @@ def test_settings_that_cannot_be_are_refused(folder, tmp_path, capsys):
         assert cli.main(["train-classifier", *where(folder), *model, *more]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def _mean_over(monkeypatch, *folders) -> None:
+    monkeypatch.setattr(sys, "argv", ["seeds.py", *map(str, folders)])
+    runpy.run_path(str(Path(__file__).parent.parent / "examples" / "seeds.py"), run_name="__main__")
+
+
+def test_the_mean_over_few_shot_trainings_is_of_each_head_and_shot(tmp_path, monkeypatch, capsys) -> None:
+    for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
+        results = [{"head": "otam", "way": 5, "shot": shot, "accuracy": accuracy + shot / 100} for shot in (1, 5)]
+        (tmp_path / str(seed)).mkdir()
+        written = json.dumps({"fingerprint": f"weights {seed}", "results": results[: 2 if seed < 2 else 1]})
+        (tmp_path / str(seed) / "eval.json").write_text(written)
+    _mean_over(monkeypatch, tmp_path / "0", tmp_path / "1")
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith("otam, 5-way 1-shot: 56.00 ± 63.53 (51.00, 61.00)")
+    assert second.startswith("otam, 5-way 5-shot: 60.00 ± 63.53 (55.00, 65.00)")
+    shutil.copytree(tmp_path / "0", tmp_path / "copy")
+    for folders, said in (("0", "copy"), "the same weights"), (("0", "2"), "different"), (("0", "none"), "eval.json"):
+        with pytest.raises(SystemExit, match=said):
+            _mean_over(monkeypatch, *(tmp_path / folder for folder in folders))

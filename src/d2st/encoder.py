@@ -19,7 +19,7 @@ from .backbones.compiled import compile_blocks, leave_blocks
 from .backbones.features import FrameFeatures, features_and_stages, features_and_tokens
 from .backbones.fingerprint import difference
 from .backbones.halves import round_weights, widen_weights
-from .backbones.hooks import ClipShape, carries_adapters, insert, mark, remove
+from .backbones.hooks import ClipShape, carries_adapters, check_keys, insert, mark, remove
 from .backbones.merge import Merged, find_foldable, merge
 from .backbones.restore import Snapshot, unchanged_on_error
 from .backbones.sites import Backbone, Site, ends_of_parts, inspect, token_blocks
@@ -217,6 +217,7 @@ class VideoEncoder(nn.Module, HubModel):
         self.clip = ClipShape(frames, self.image_size)
         self.adapters = nn.ModuleDict()
         insertions = config.insertions(backbone, frames)  # all checks first: a refusal leaves the model as it was
+        check_keys(insertions, type(config).__name__)
         self.passage = config.frame_features(backbone, frames)
         self.before = Snapshot.of(self.backbone, () if config.tunes_backbone else self.trained_names)
         backbones.freeze(self.backbone, self.trained_names)
@@ -295,9 +296,9 @@ class VideoEncoder(nn.Module, HubModel):
             D2STError: as for :meth:`forward`; or an adapter system that reads features of its own, or a backbone with
                 fewer stages.
         """
-        paths = [stage.module for stage in self.stages]
+        layouts = {stage.module: stage.layout for stage in self.stages}
         with self.clip.turn(), self.halved(video):
-            features, maps = features_and_stages(self.backbone, self.images(video), paths)
+            features, maps = features_and_stages(self.backbone, self.images(video), layouts)
             self.clip.done()
         return features, maps
 
@@ -667,7 +668,20 @@ class VideoEncoder(nn.Module, HubModel):
     def _save_pretrained(self, folder: Path) -> None:
         """Write the adapter alone: ``adapter_config.json`` and ``adapter_model.safetensors``."""
         self._check_unmerged()
+        self._warn_of_unfrozen()
         adapter_file.save(self, folder)
+
+    def _warn_of_unfrozen(self) -> None:
+        """Warn of parameters of the backbone that somebody unfroze: the adapter file has no place for them."""
+        named = self.backbone.named_parameters()
+        unfrozen = [name for name, own in named if own.requires_grad and name not in self.trained_names]
+        if unfrozen:
+            warnings.warn(
+                f"{len(unfrozen)} parameters of the backbone were unfrozen ({', '.join(unfrozen[:3])}, ...) and are "
+                "not in an adapter's file, which will not load on the backbone as it was. Keep encoder.state_dict() "
+                "too, or let the config name them (trained_backbone_parameters; FullConfig names all).",
+                stacklevel=4,
+            )
 
     def card_facts(self) -> CardFacts:
         """Adapter and backbone."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import D2STError
-from .sites import stages
+from .sites import is_container, stages
 
 
 def compile_blocks(model: nn.Module, device: torch.device, backend: str) -> None:
@@ -42,7 +42,7 @@ def blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _inner(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    if isinstance(module, nn.Sequential):
+    if is_container(module):
         for name, child in module.named_children():
             yield from _inner(f"{path}.{name}", child)
     elif next(module.children(), None) is not None:  # an activation alone is not worth it

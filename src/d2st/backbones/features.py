@@ -1,6 +1,6 @@
 """Show a backbone the frames of clips, and read features and maps from it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from threading import get_ident
 
@@ -71,20 +71,20 @@ class MaplessFeatures(FrameFeatures):
         )
 
 
-def features_and_stages(model: nn.Module, images: Tensor, modules: Sequence[str]) -> tuple[Tensor, list[Tensor]]:
-    """Read features, and what some modules give on the way to them, with the adapters that stand there.
+def features_and_stages(model: nn.Module, images: Tensor, layouts: Mapping[str, str]) -> tuple[Tensor, list[Tensor]]:
+    """Read features, and what some stages or blocks give on the way to them, with the adapters that stand there.
 
     Args:
         model: the backbone, with its adapters hooked in.
         images: (B, T, 3, H, W).
-        modules: paths of stages or blocks.
+        layouts: of each site, by the path of its module.
 
     Returns:
-        (B, T, D) features, and of each module (B, T, C, h, w), see :func:`as_maps`.
+        (B, T, D) features, and of each site (B, T, C, h, w), see :func:`as_maps`.
     """
-    features, outputs = _features_and_outputs(model, images, modules)
-    size = tuple(images.shape[-2:])
-    return features, [as_maps(model, output, size).unflatten(0, images.shape[:2]) for output in outputs]
+    features, outputs = _features_and_outputs(model, images, list(layouts))
+    pairs, size = zip(outputs, layouts.values(), strict=True), tuple(images.shape[-2:])
+    return features, [as_maps(model, output, size, layout).unflatten(0, images.shape[:2]) for output, layout in pairs]
 
 
 def features_and_tokens(
@@ -123,13 +123,14 @@ def _features_and_outputs(model: nn.Module, images: Tensor, modules: Sequence[st
     return features.unflatten(0, images.shape[:2]), [found[path] for path in modules]
 
 
-def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
+def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int], layout: str | None = None) -> Tensor:
     """View what a timm model's ``forward_features`` gives as maps, without a copy.
 
     Args:
         model: the model.
         x: (B, D, H, W), (B, H, W, D) or (B, N, D), of which class and register tokens are left out.
         size: (height, width) of the images in pixels.
+        layout: of a map within the model, its site's; None is the model's own word, for what it gives at its end.
 
     Returns:
         (B, D, H, W).
@@ -138,7 +139,8 @@ def as_maps(model: nn.Module, x: Tensor, size: tuple[int, int]) -> Tensor:
         D2STError: there is no map in it.
     """
     if isinstance(x, Tensor) and x.ndim == 4:
-        return x.permute(0, 3, 1, 2) if getattr(model, "output_fmt", "NCHW") == "NHWC" else x
+        layout = layout or getattr(model, "output_fmt", "NCHW")
+        return x.permute(0, 3, 1, 2) if layout == "NHWC" else x
     grid_of = getattr(getattr(model, "patch_embed", None), "dynamic_feat_size", None)
     if isinstance(x, Tensor) and x.ndim == 3 and grid_of:
         patches = x[:, getattr(model, "num_prefix_tokens", 0) :]

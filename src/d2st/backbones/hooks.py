@@ -9,6 +9,8 @@ or go after the first call, hence the ``enabled`` attribute, which it guards.
 """
 
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -133,7 +135,14 @@ class Hook:
         """Return the adapter's result for one or two maps in the site's layout, in that layout."""
         grid = self._grid(maps[0])
         tokens = [self._tokens(x).unflatten(0, (-1, self.clip.frames)) for x in maps]  # (B, T, N, C) each
-        y = self.adapter(*tokens, grid, *self.uses).flatten(0, 1)  # (B*T, N, C)
+        y = self.adapter(*tokens, grid, *self.uses)
+        if not isinstance(y, Tensor) or y.shape != tokens[-1].shape:
+            given = tuple(y.shape) if isinstance(y, Tensor) else f"a {type(y).__name__}"
+            raise D2STError(
+                f"{type(self.adapter).__name__} at {self.site.module} gave {given} for tokens (B, T, N, C) of "
+                f"{tuple(tokens[-1].shape)}. An adapter gives as many as it gets, in the same order."
+            )
+        y = y.flatten(0, 1)  # (B*T, N, C)
         if self.site.layout == "NCHW":
             return y.transpose(1, 2).unflatten(2, grid)
         if self.site.layout == "NHWC":
@@ -219,6 +228,22 @@ def insert(model: nn.Module, insertion: Insertion, clip: ClipShape) -> None:
         module.drop_path1.register_forward_hook(hook.leave)
     else:
         module.register_forward_hook((OutputHook if kind == "output" else AroundHook)(*parts))
+
+
+def check_keys(insertions: Sequence[Insertion], config: str) -> None:
+    """Refuse insertions whose adapters could not be kept by their keys.
+
+    Raises:
+        D2STError: two adapters of one key, of which one would neither train nor be saved, or a key that is no name.
+    """
+    counts = Counter(insertion.key for insertion in insertions)
+    wrong = [key for key, count in counts.items() if count > 1 or not key or "." in key]
+    if wrong:
+        raise D2STError(
+            f"{config}.insertions: each adapter needs a key of its own, without dots; these are used twice or are "
+            f"none: {', '.join(map(repr, wrong))}. site.key is one for a single adapter at a site; for more add a "
+            f"word, such as f'{{site.key}}_attn'."
+        )
 
 
 def mark(model: nn.Module) -> None:

@@ -100,7 +100,9 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
             f"Pass a timm model (timm.list_models() has the names)."
         )
     try:
-        paths = [_leaf(model, stage["module"]) for stage in stages if stage["reduction"] >= 4]
+        stages = [stage for stage in stages if stage["reduction"] >= 4]
+        paths = [_leaf(model, stage["module"]) for stage in stages]
+        channels = [stage["num_chs"] for stage in stages]
         stages = [model.get_submodule(path) for path in paths]
     except (AttributeError, KeyError, TypeError) as error:
         raise D2STError(
@@ -111,7 +113,7 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
         raise D2STError(
             f"{name} gives a feature of shape {tuple(feature.shape)} a frame, not a vector; it is not supported."
         )
-    sites = tuple(_site(model, i, path, outputs[path]) for i, path in enumerate(paths))
+    sites = tuple(_site(model, i, path, outputs[path], channels[i]) for i, path in enumerate(paths))
     try:
         map_channels = as_maps(model, x, image_size).shape[1]
     except D2STError:  # only heads that need maps mind
@@ -164,22 +166,27 @@ def _forward_blank(
             handle.remove()
 
 
+def is_container(module: nn.Module) -> bool:
+    """Tell whether a module runs its children one after the other and does nothing else (RDNet's stages do more)."""
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+
+
 def _leaf(model: nn.Module, path: str) -> str:
     module = model.get_submodule(path)
-    while isinstance(module, nn.Sequential) and len(module):
+    while is_container(module) and len(module):
         child = next(reversed(module._modules))
         path = f"{path}.{child}"
         module = module[-1]
     return path
 
 
-def _site(model: nn.Module, index: int, path: str, outputs: list) -> Site:
+def _site(model: nn.Module, index: int, path: str, outputs: list, channels: int) -> Site:
     name = type(model).__name__
     if len(outputs) != 1 or not isinstance(outputs[0], Tensor) or outputs[0].ndim not in (3, 4):
         raise D2STError(f"{name}.{path} does not give one feature map in a forward; {name} is not supported.")
     shape = outputs[0].shape
     if len(shape) == 4:
-        if getattr(model, "output_fmt", "NCHW") == "NHWC":
+        if _channels_last(model, shape, channels):
             return Site(index, path, shape[3], (shape[1], shape[2]), 0, "NHWC")
         return Site(index, path, shape[1], (shape[2], shape[3]), 0, "NCHW")
     prefix = getattr(model, "num_prefix_tokens", 0)
@@ -190,3 +197,14 @@ def _site(model: nn.Module, index: int, path: str, outputs: list) -> Site:
             f"{name} is not supported."
         )
     return Site(index, path, shape[2], grid, prefix, "NLC")
+
+
+def _channels_last(model: nn.Module, shape: torch.Size, channels: int) -> bool:
+    """Tell whether a stage's map is (B, H, W, C): by the stage's own channels, and by the model's word where both fit.
+
+    The word, ``output_fmt``, is of what the model gives at its end. VOLO and SAM's ViT say nothing, and have channels
+    last within.
+    """
+    if (shape[1] == channels) != (shape[3] == channels):
+        return shape[3] == channels
+    return getattr(model, "output_fmt", "NCHW") == "NHWC"

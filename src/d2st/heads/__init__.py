@@ -18,6 +18,7 @@ import torch
 
 from ..data.options import TextConfig
 from ..errors import D2STError
+from ..utils.config import checked_options
 from .base import DEFAULT, FILLED, EncodedEpisode, Head, HeadSpec
 from .bi_mhm import BiMHM, bi_mhm
 from .clip_fsar import CLIPFSAR, D2ST_MM
@@ -95,8 +96,10 @@ def check_options(name: str, options: Mapping[str, object]) -> dict[str, object]
         raise D2STError(
             f"The head '{name}' has no option {', '.join(unknown)}; its options are: {', '.join(known) or 'none'}."
         )
-    check = getattr(HEADS[name].__init__, "check", dict)  # a head from elsewhere may do without
-    return check(options)
+    constructor = HEADS[name].__init__
+    if not hasattr(constructor, "check"):  # a head from elsewhere: its annotations, which the help shows, say it all
+        constructor = checked_options(f"The head '{name}'")(constructor)
+    return constructor.check(options)
 
 
 def build(name: str, **options: object) -> Head:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from ..data.clip_reading import ClipReading
 from ..data.options import TextConfig
 from ..utils.config import Bounds, check_fields
-from .matching import check_sets, check_tensors
+from .matching import check_sets, check_tensors, same_type
 
 DEFAULT = "bi-mhm"  # the head where none is given or saved
 FILLED = {
@@ -205,6 +205,7 @@ class Head(nn.Module):
             D2STError: shapes or labels that do not fit together.
         """
         check_tensors(support=support, labels=labels, query=query)
+        support, query, text = same_type(self, support, query, text)
         support, query = self.embed(support), self.embed(query)
         check_sets(support=support, query=query)
         return self.match(support, labels, query, way, text)

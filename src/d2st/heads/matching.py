@@ -7,7 +7,7 @@ from itertools import combinations
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import D2STError
@@ -230,10 +230,33 @@ def class_distances(
 
 
 def check_tensors(**given: object) -> None:
-    """Refuse what is no tensor, such as a list of labels; by name."""
+    """Refuse what is no tensor, such as a list of labels, and clips that are no features; by name."""
     for name, value in given.items():
         if not isinstance(value, Tensor):
             raise D2STError(f"A head takes tensors; {name} is a {type(value).__name__}. Use torch.as_tensor({name}).")
+        if name != "labels" and not value.is_floating_point():
+            raise D2STError(
+                f"A head takes features, which are floating-point numbers; {name} is {value.dtype}. Encode the clips "
+                f"first (encoder(video)), or use {name}.float()."
+            )
+
+
+def same_type(head: nn.Module, *clips: Tensor | None) -> list[Tensor | None]:
+    """Give what a head compares the type of its weights; without weights, that of the widest.
+
+    So features of an encoder in half precision go into every head. What is no tensor, as a text of None, stays.
+
+    Raises:
+        D2STError: the weights are in half precision, which is too coarse for distances.
+    """
+    weights = {parameter.dtype for parameter in head.parameters() if parameter.is_floating_point()}
+    if weights & {torch.float16, torch.bfloat16}:
+        raise D2STError(
+            f"A head compares in float32, and the weights of this {type(head).__name__} are in half precision. Use "
+            f"head.float(), or autocast around encoder and head in place of half(), bfloat16() or to()."
+        )
+    dtype = functools.reduce(torch.promote_types, weights or {x.dtype for x in clips if isinstance(x, Tensor)})
+    return [x.to(dtype) if isinstance(x, Tensor) else x for x in clips]
 
 
 def check_sets(**clips: Tensor) -> None:

@@ -208,9 +208,19 @@ class SloshNet(Head):
             [F.pixel_unshuffle(stage, s) for stage, s in zip(maps, self.stage_scales, strict=True)], dim=-3
         )
 
+    @property
+    def _packed(self) -> list[int]:
+        """Return how many channels of the packed maps are each stage's."""
+        return [count * scale**2 for count, scale in zip(self.stage_channels, self.stage_scales, strict=True)]
+
     @full_precision
     def embed(self, clips: Tensor) -> Tensor:
         """Embed packed maps (..., T, D', H, W) -> (..., R, O), see :meth:`TRX.embed`."""
+        if clips.ndim < 4 or clips.shape[-3] != sum(self._packed):
+            raise D2STError(
+                f"The head 'sloshnet' takes packed maps of four stages, (..., T, {sum(self._packed)}, H, W); these are "
+                f"{tuple(clips.shape)}. Its clips_of makes them of an encoder's features_and_stages."
+            )
         maps = self.fuse(clips if clips.ndim > 4 else clips.unsqueeze(0))  # (..., N, T, D, H, W)
         shares = 2 * self.terms.softmax(-1)
         frames = (shares[0] * self.long(maps) + shares[1] * self.short(maps)).mean((-2, -1))  # (..., N, T, D)
@@ -218,8 +228,7 @@ class SloshNet(Head):
 
     def fuse(self, clips: Tensor) -> Tensor:
         """Fuse packed maps (..., N, T, D', H, W) -> (..., N, T, D, H, W)."""
-        sizes = [count * scale**2 for count, scale in zip(self.stage_channels, self.stage_scales, strict=True)]
-        parts = zip(self.modulation, clips.split(sizes, dim=-3), self.stage_scales, strict=True)
+        parts = zip(self.modulation, clips.split(self._packed, dim=-3), self.stage_scales, strict=True)
         return self.cell([by_episode(network, F.pixel_shuffle(part, scale)) for network, part, scale in parts])
 
     def match(

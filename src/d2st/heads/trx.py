@@ -22,6 +22,7 @@ from .matching import (
     class_shares,
     class_slots,
     full_precision,
+    same_type,
     shut_out,
 )
 from .transformer import faint_positions
@@ -199,6 +200,7 @@ class TRX(Head):
     ) -> Tensor:
         """Match as ``match`` of what ``embed`` gives, without packing it; support and query are projected together."""
         check_tensors(support=support, labels=labels, query=query)
+        support, query, text = same_type(self, support, query, text)
         check_sets(support=support, query=query)
         sides = support.shape[-3], query.shape[-3]
         if support.shape[:-3] + support.shape[-2:] != query.shape[:-3] + query.shape[-2:]:

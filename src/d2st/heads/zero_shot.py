@@ -72,7 +72,7 @@ def check_text(head: str, text: Tensor | None, width: int) -> Tensor:
     Raises:
         D2STError: if not.
     """
-    if text is None or text.ndim < 2:
+    if not isinstance(text, Tensor) or text.ndim < 2:
         raise D2STError(
             f"The head '{head}' needs the features of the classes' names: pass text=, of shape (way, D'); "
             "d2st.text.encode_names makes them."

@@ -189,7 +189,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def write_safetensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict[str, str] | None = None) -> None:
-    """Write tensors, detached and on the CPU, in one step.
+    """Write tensors, detached and on the CPU, in one step; what two layers share is written under both names.
 
     Raises:
         OSError: the file cannot be written, as on a full disk.
@@ -197,7 +197,12 @@ def write_safetensors(path: Path, tensors: "dict[str, Tensor]", metadata: dict[s
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    plain, written = {}, set()
+    for key, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        memory = own.untyped_storage().data_ptr()
+        plain[key] = own.clone() if memory in written else own  # safetensors refuses memory with two names
+        written.add(memory)
     try:
         write_atomic(path, lambda temporary: save_file(plain, temporary, metadata))
     except SafetensorError as error:
