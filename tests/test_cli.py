@@ -150,6 +150,17 @@ def test_one_word_to_check_data_is_the_data(monkeypatch, capsys):
     assert "It takes SUPPORT VIDEO" in capsys.readouterr().err
 
 
+def test_home_is_written_out_where_a_shell_leaves_it(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("d2st.commands.check_data.check", lambda config: seen.append(config) or {"usable": True})
+    (tmp_path / "mine.yaml").write_text("data: ~/clips\nout: ~/runs\n")
+    assert cli.main(["check-data", "--config=~/mine.yaml"]) == 0
+    assert cli.main(["check-data", "--data=~/clips", "--out=~/runs", "--split", "a~/b"]) == 0
+    home = str(tmp_path / "clips"), str(tmp_path / "runs")
+    assert [(config.data, config.out) for config in seen] == [home, home] and seen[1].split == "a~/b"
+
+
 @pytest.mark.parametrize(
     ("raised", "code", "said"),
     [
