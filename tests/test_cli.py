@@ -147,7 +147,15 @@ def test_one_word_to_check_data_is_the_data(monkeypatch, capsys):
     assert [(config.split, config.data) for config in seen] == [(None, "clips"), ("ucf101", "clips")]
     assert cli.main(["check-data", "a", "b", "c"]) == 2
     assert cli.main(["spot", "support"]) == 2
-    assert "It takes SUPPORT VIDEO" in capsys.readouterr().err
+    said = "It takes SUPPORT VIDEO without a flag, and not 'support' alone. A word alone is typed with its flag: "
+    assert said + "--support or --video." in capsys.readouterr().err
+
+
+def test_one_word_beside_a_classifier_is_the_video(monkeypatch):
+    seen = []
+    monkeypatch.setattr("d2st.commands.spot.spot", lambda config: seen.append(config) or {"complete": True, "unreadable": []})
+    assert cli.main(["spot", "long.mp4", "--classifier", "recognizer"]) == 0
+    assert [(config.support, config.video) for config in seen] == [(None, "long.mp4")]
 
 
 def test_home_is_written_out_where_a_shell_leaves_it(monkeypatch, tmp_path):
