@@ -1,5 +1,6 @@
 """The command line: quick help, flags as people type them, and sentences instead of tracebacks."""
 
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -153,7 +154,9 @@ def test_one_word_to_check_data_is_the_data(monkeypatch, capsys):
 
 def test_one_word_beside_a_classifier_is_the_video(monkeypatch):
     seen = []
-    monkeypatch.setattr("d2st.commands.spot.spot", lambda config: seen.append(config) or {"complete": True, "unreadable": []})
+    monkeypatch.setattr(
+        "d2st.commands.spot.spot", lambda config: seen.append(config) or {"complete": True, "unreadable": []}
+    )
     assert cli.main(["spot", "long.mp4", "--classifier", "recognizer"]) == 0
     assert [(config.support, config.video) for config in seen] == [(None, "long.mp4")]
 
@@ -223,6 +226,19 @@ def test_a_file_in_place_of_the_folder_is_refused_before_the_work(out, tmp_path,
     monkeypatch.setattr("d2st.commands.predict.predict", lambda config: pytest.fail("it worked for nothing"))
     assert cli.main(["predict", "--support", "a", "--query", "b", "--out", out]) == 2
     assert f"--out {out} cannot be made: 'taken' is a file and no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--out", "--save"])
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_work(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locked").mkdir()
+    access = os.access  # root may write anywhere, so what it is told is pretended
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != "locked" and access(path, mode))
+    monkeypatch.setattr("d2st.commands.predict.predict", lambda config: pytest.fail("it worked for nothing"))
+    for place in ("locked", "locked/a/b"):
+        assert cli.main(["predict", "--support", "a", "--query", "b", flag, place]) == 2
+        said = f"{flag} {place} cannot be written: nothing may be written to the folder 'locked'."
+        assert said in capsys.readouterr().err
 
 
 def test_a_file_in_place_of_the_maps_folder_is_refused_before_the_work(tmp_path, monkeypatch, capsys):
