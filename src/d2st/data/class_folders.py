@@ -172,8 +172,8 @@ def _without_class(clips: list[str]) -> str:
     if not clips:
         return ""
     return (
-        f"Without a class folder lie in it {quoted(clips, most=3)}: put clips into folders named after their classes, or "
-        "give the folder above."
+        f"Without a class folder lie in it {quoted(clips, most=3)}: put clips into folders named after their classes, "
+        "or give the folder above."
     )
 
 
