@@ -5,6 +5,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import small
 import torch
@@ -249,6 +250,14 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
         (lambda: classifier.remove_class("bow"), "no class 'bow' to remove; the classes are: none"),
         (lambda: classifier.encode(torch.zeros(4, 32, 32, 3)), r"shape \(L, 3, H, W\)"),
         (lambda: classifier.encode(torch.zeros(4, 3, 32, 32, dtype=torch.int64)), "uint8 frames or normalized float"),
+        (lambda: classifier.encode(torch.zeros(4, 3, 0, 32, dtype=torch.uint8)), r"shape \(L, 3, H, W\)"),
+        (lambda: classifier.encode(torch.zeros(5, 3, 32, 32)), "has 4 of them here; this one has 5"),
+        (lambda: classifier.encode(torch.full((4, 3, 32, 32), 255.0)), "must be normalized, and these reach 255"),
+        (lambda: classifier.encode(np.zeros((4, 3, 32, 32), np.uint8)), "not numpy.ndarray; torch.from_numpy"),
+        (lambda: classifier.encode(None), "a path or a tensor of frames, not NoneType"),
+        (lambda: classifier.fit([clip]), "maps names of classes to lists of clips, or is a folder; it is no list"),
+        (lambda: classifier.fit({3: [clip]}), "The name of a class is text, not 3; use '3'"),
+        (lambda: classifier.add_class(None, [clip]), "The name of a class is text, not None"),
         (lambda: FewShotClassifier(encoder, head="nearest"), "no head named 'nearest'"),
     ):
         with pytest.raises(D2STError, match=said):

@@ -1,5 +1,6 @@
 """The command line: quick help, flags as people type them, and sentences instead of tracebacks."""
 
+import os
 import subprocess
 import sys
 from dataclasses import fields
@@ -147,7 +148,28 @@ def test_one_word_to_check_data_is_the_data(monkeypatch, capsys):
     assert [(config.split, config.data) for config in seen] == [(None, "clips"), ("ucf101", "clips")]
     assert cli.main(["check-data", "a", "b", "c"]) == 2
     assert cli.main(["spot", "support"]) == 2
-    assert "It takes SUPPORT VIDEO" in capsys.readouterr().err
+    said = "It takes SUPPORT VIDEO without a flag, and not 'support' alone. A word alone is typed with its flag: "
+    assert said + "--support or --video." in capsys.readouterr().err
+
+
+def test_one_word_beside_a_classifier_is_the_video(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "d2st.commands.spot.spot", lambda config: seen.append(config) or {"complete": True, "unreadable": []}
+    )
+    assert cli.main(["spot", "long.mp4", "--classifier", "recognizer"]) == 0
+    assert [(config.support, config.video) for config in seen] == [(None, "long.mp4")]
+
+
+def test_home_is_written_out_where_a_shell_leaves_it(monkeypatch, tmp_path):
+    seen = []
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setattr("d2st.commands.check_data.check", lambda config: seen.append(config) or {"usable": True})
+    (tmp_path / "mine.yaml").write_text("data: ~/clips\nout: ~/runs\n")
+    assert cli.main(["check-data", "--config=~/mine.yaml"]) == 0
+    assert cli.main(["check-data", "--data=~/clips", "--out=~/runs", "--split", "a~/b"]) == 0
+    home = str(tmp_path / "clips"), str(tmp_path / "runs")
+    assert [(config.data, config.out) for config in seen] == [home, home] and seen[1].split == "a~/b"
 
 
 @pytest.mark.parametrize(
@@ -204,6 +226,19 @@ def test_a_file_in_place_of_the_folder_is_refused_before_the_work(out, tmp_path,
     monkeypatch.setattr("d2st.commands.predict.predict", lambda config: pytest.fail("it worked for nothing"))
     assert cli.main(["predict", "--support", "a", "--query", "b", "--out", out]) == 2
     assert f"--out {out} cannot be made: 'taken' is a file and no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--out", "--save"])
+def test_a_folder_that_may_not_be_written_to_is_refused_before_the_work(flag, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "locked").mkdir()
+    access = os.access  # root may write anywhere, so what it is told is pretended
+    monkeypatch.setattr("os.access", lambda path, mode: str(path) != "locked" and access(path, mode))
+    monkeypatch.setattr("d2st.commands.predict.predict", lambda config: pytest.fail("it worked for nothing"))
+    for place in ("locked", "locked/a/b"):
+        assert cli.main(["predict", "--support", "a", "--query", "b", flag, place]) == 2
+        said = f"{flag} {place} cannot be written: nothing may be written to the folder 'locked'."
+        assert said in capsys.readouterr().err
 
 
 def test_a_file_in_place_of_the_maps_folder_is_refused_before_the_work(tmp_path, monkeypatch, capsys):

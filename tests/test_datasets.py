@@ -148,6 +148,19 @@ def test_a_folder_without_clips(tmp_path):
         open_dataset(tmp_path)
 
 
+def test_clips_without_a_class_folder_are_told(root):
+    with pytest.raises(D2STError, match=r"Without a class folder lie in it .*: put clips into folders named after"):
+        open_dataset(next(folder for folder in sorted(root.iterdir()) if folder.is_dir()))
+
+
+def test_folders_of_frames_in_place_of_class_folders_are_told(tmp_path):
+    for name in ("clap", "wave"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "00001.jpg").touch()
+    with pytest.raises(D2STError, match=r"Folder 'clap' is a folder of frames, one clip, .* <class>/<clip>/00001\.jpg"):
+        open_dataset(tmp_path)
+
+
 def test_plain_lists_and_csv(root, tmp_path):
     lists = {
         "spaces.txt": "clap/a.webm clap\n\nclap/b.mp4 clap\nwave/1.AVI wave\n",

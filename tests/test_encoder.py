@@ -225,6 +225,19 @@ def test_refusals_are_sentences():
         encoder_of("vit", spatial=(2, 0, 4))
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("d2st_stils", r"Did you mean: d2st_stills.*\?$"),
+        ("resent50", r"Did you mean: .*resnet50.*\?$"),
+        ("none of these", r"timm\.list_models\(\) names timm's\.$"),
+    ],
+)
+def test_a_misspelled_backbone_gets_a_hint(name, hint):
+    with pytest.raises(d2st.D2STError, match=hint):
+        d2st.adapt(name, d2st.D2STConfig(), frames=4, pretrained=False)
+
+
 def test_what_timm_cannot_build_is_a_sentence():
     for name, more in (("resnet18.nowhere", {}), ("vit_tiny_patch16_224", {"image_size": 0})):
         with pytest.raises(d2st.D2STError):

@@ -114,6 +114,9 @@ def test_broken_files_are_named(tmp_path):
         d2st.load(tmp_path / "nowhere")
     with pytest.raises(D2STError, match=r"holds no adapter_config.json"):
         d2st.load(tmp_path)
+    trained(vit()).save_pretrained(tmp_path / "run" / "best")
+    with pytest.raises(D2STError, match=r"save_pretrained\. The one that its training kept is in '.*best': give that"):
+        d2st.load(tmp_path / "run")
     trained(vit()).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     weights = (tmp_path / "adapter_model.safetensors").read_bytes()

@@ -1,6 +1,7 @@
 """``d2st spot``: from a support folder and a video to segments, in one pass; interrupted, and with broken inputs."""
 
 import csv
+import dataclasses
 import json
 import os
 import shutil
@@ -236,6 +237,16 @@ def test_a_video_in_which_nothing_moves_says_so(small, folder, tmp_path, capsys)
     assert result["notes"] == ["Nothing moves in this video, so nothing was looked at; --whole 0 looks at all of it."]
     assert "None of the actions was found." in capsys.readouterr().out
     assert (tmp_path / "out" / "timeline.png").exists()
+
+
+def test_a_video_of_one_window_says_that_nothing_stands_out(small, folder):
+    short = config(small, folder, video=str(small / "data" / "pink" / "4.mp4"), lengths=5.0)
+    result = spot(short)
+    assert result["windows"] == 1 and not result["segments"]
+    (note,) = result["notes"]
+    assert "Only one window" in note and "--share 1" in note
+    result = spot(dataclasses.replace(short, share=1))
+    assert [segment["label"] for segment in result["segments"]] == ["pink"] and not result["notes"]
 
 
 def test_windows_end_at_cuts(small, folder):

@@ -19,6 +19,7 @@ from .data.clip_reading import ClipReading
 from .errors import D2STError
 from .utils.config import Bounds, build, checked
 from .utils.files import write_json, write_safetensors
+from .utils.hub import best_below
 from .utils.limits import FRAMES, SIDE
 from .utils.tensor_file import read_shapes, read_tensors
 from .utils.versioned_json import brief, read_versioned
@@ -227,7 +228,9 @@ def config_from_dict(fields: dict, where: str = "adapter") -> AdapterConfig:
 def read_config(folder: Path) -> dict:
     """Read ``adapter_config.json`` of a folder; what it does not say is None."""
     if not (folder / CONFIG).exists():
-        raise D2STError(f"{folder} holds no {CONFIG}; it is not an adapter written by save_pretrained.")
+        raise D2STError(
+            f"{folder} holds no {CONFIG}; it is not an adapter written by save_pretrained.{best_below(folder, CONFIG)}"
+        )
     needs = "adapter", "frames", "image_size", "backbone"
     saved = read_versioned(folder / CONFIG, format=FORMAT, what="adapter's config", remedy=COPY, needs=needs)
     where = f"{CONFIG} in {folder}"

@@ -1,5 +1,6 @@
 """Build the frozen image model: by timm name, from a local weight file, or one that ships with d2st."""
 
+import difflib
 import sys
 from pathlib import Path
 
@@ -43,10 +44,10 @@ def build(
             pretrained = ASSETS / shipped["file"]
     architecture = shipped["architecture"] if shipped else name
     if not timm.is_model(architecture):
-        close = ", ".join(timm.list_models(f"*{architecture.split('.')[0][:12]}*")[:5]) or "timm.list_models() has them"
-        raise D2STError(
-            f"backbone {name!r} is neither a timm model nor one of {sorted(SHIPPED)}. Did you mean: {close}?"
-        )
+        own = architecture.split(".")[0]
+        close = timm.list_models(f"*{own[:12]}*")[:5] or difflib.get_close_matches(own, [*SHIPPED, *timm.list_models()])
+        hint = f"Did you mean: {', '.join(close)}?" if close else "timm.list_models() names timm's."
+        raise D2STError(f"backbone {name!r} is neither a timm model nor one of {sorted(SHIPPED)}. {hint}")
     if image_size is not None and _has_fixed_size(architecture):
         kwargs["img_size"] = image_size
     try:

@@ -163,6 +163,11 @@ class FewShotClassifier(HubModel):
             for clip in found.unreadable:
                 _log.warning("Passed over, cannot be read: %s: %s", clip["id"], clip["reason"])
             return self
+        if support and not isinstance(support, Mapping):
+            raise D2STError(
+                "A support set maps names of classes to lists of clips, or is a folder; it is no "
+                f"{type(support).__name__}."
+            )
         if not support:
             raise D2STError("A support set needs at least one class with at least one clip.")
         support = {name: _listed(name, clips) for name, clips in support.items()}

@@ -12,11 +12,13 @@ UNKNOWN = "unknown"
 
 
 def check_name(name: str) -> None:
-    """Refuse the name of a class that would read as the answer for clips of none of the classes.
+    """Refuse the name of a class that is no text, or that reads as the answer for clips of none of the classes.
 
     Raises:
-        D2STError: it does.
+        D2STError: it is such a name.
     """
+    if not isinstance(name, str):  # files hold names as text, and could not be read back
+        raise D2STError(f"The name of a class is text, not {name!r}; use {str(name)!r}.")
     if name == UNKNOWN:
         raise D2STError(
             f"A class is called '{UNKNOWN}', which is the answer for clips of none of the classes; rename its folder, "

@@ -15,7 +15,7 @@ from ..encoder import VideoEncoder, load
 from ..errors import D2STError
 from ..utils.config import Bounds, Checked, build, checked, option
 from ..utils.files import write_json, write_safetensors
-from ..utils.hub import find
+from ..utils.hub import best_below, find
 from ..utils.hub_model import CardFacts, HubModel
 from ..utils.limits import FRAMES
 from ..utils.tensor_file import read_tensors
@@ -235,7 +235,7 @@ def _read(folder: Path) -> tuple[_About, dict[str, Tensor]]:
         if not (folder / file).exists():
             raise D2STError(
                 f"{folder} holds no classifier: {file} is missing. 'd2st train-classifier' writes one; an adapter "
-                f"alone is evaluated with a matching head, such as --head bi-mhm."
+                f"alone is evaluated with a matching head, such as --head bi-mhm.{best_below(folder, CONFIG)}"
             )
     saved = read_versioned(folder / CONFIG, format=FORMAT, what="classifier's config", remedy=COPY)
     known = {key: value for key, value in saved.items() if key not in ("format", "d2st_version")}

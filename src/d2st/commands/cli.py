@@ -85,7 +85,8 @@ def run(name: str, arguments: Sequence[str]) -> int:
             f"Several processes can share: {sharing}."
         )
     config = parse(name, arguments)
-    _check_places(config)
+    if not getattr(config, "dry_run", False):
+        _check_places(config)
     return command.exit_code(load(command.function)(config))
 
 
@@ -99,8 +100,11 @@ def _check_places(config: object) -> None:
 
 
 def _check_folder(option: str, given: str, folder: Path) -> None:
-    """Refuse a file where a folder would be."""
+    """Refuse a file where a folder would be, and a folder in which nothing may be made."""
+    flag = f"--{option.replace('_', '-')} {given}"
     for place in (folder, *folder.parents):
         if os.path.exists(place) and not os.path.isdir(place):
-            flag = option.replace("_", "-")
-            raise D2STError(f"--{flag} {given} cannot be made: '{place}' is a file and no folder. Give another name.")
+            raise D2STError(f"{flag} cannot be made: '{place}' is a file and no folder. Give another name.")
+    place = next((place for place in (folder, *folder.parents) if os.path.exists(place)), None)
+    if place and option != "prefix_folder" and not os.access(place, os.W_OK | os.X_OK):  # maps may be read alone
+        raise D2STError(f"{flag} cannot be written: nothing may be written to the folder '{place}'. Give another name.")

@@ -17,7 +17,7 @@ from ..utils.config import hints_of
 from ..utils.console import tell
 from ..utils.yaml_file import Tree
 from .registry import COMMANDS, Command, load
-from .settings import CLASSIFIER, Settings, kinds_of, read_config
+from .settings import CLASSIFIER, Settings, at_home, kinds_of, read_config
 from .values import takes_several
 
 MATCHING = ("support", "classifier")  # flags that give examples to match with
@@ -125,7 +125,7 @@ def asks_for_classifier(arguments: Sequence[str]) -> bool:
         found, _ = parser.parse_known_args(_written_out(arguments, {}))
     except argparse.ArgumentError:
         return False  # told when the command's own flags are read
-    layers = [*map(read_config, found.config), vars(found)]
+    layers = [at_home(layer) for layer in (*map(read_config, found.config), vars(found))]
     head = path = None
     for layer in layers:
         named = layer.get("head", layer.get("head.name", head))
@@ -220,7 +220,8 @@ def _no_flag(argument: str, flag: str) -> str:
 
 def _named_words(name: str, command: Command, typed: Typed) -> dict[str, str]:
     """Words that were typed without a flag, by the fields that they are for."""
-    fields = [field for field in command.words if field not in typed.flags]
+    taken = set(typed.flags) | ({"support"} if "classifier" in typed.flags else set())  # which has its examples
+    fields = [field for field in command.words if field not in taken]
     if len(typed.words) == 1 and command.lone_word in fields:
         fields = [command.lone_word]
     if len(fields) == len(typed.words):
@@ -229,4 +230,6 @@ def _named_words(name: str, command: Command, typed: Typed) -> dict[str, str]:
     if not command.words:
         raise D2STError(f"'{said}' belongs to no flag (d2st {name} --help lists the flags).")
     wanted = " ".join(field.removesuffix("_path").upper() for field in fields) or "no more words"
-    raise D2STError(f"It takes {wanted} without a flag, and not '{said}' alone.")
+    named = " or ".join(map(_flag, fields))
+    hint = f" A word alone is typed with its flag: {named}." if 0 < len(typed.words) < len(fields) else ""
+    raise D2STError(f"It takes {wanted} without a flag, and not '{said}' alone.{hint}")

@@ -188,6 +188,7 @@ COMMANDS = {
         ("support", "video", "adapter", "lengths", "out"),
         (
             "spot examples/ long.mp4 --adapter runs/first/best",
+            "spot long.mp4 --classifier recognizer",
             "spot examples/ long.mp4 --lengths 1,2 --events truth.csv --out runs/spot",
         ),
         _watched_to_the_end,

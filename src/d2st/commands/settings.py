@@ -63,7 +63,7 @@ class Settings:
         self.layer += 1
         retired = getattr(self.config_class, "retired", {})
         for key, raw in read_config(file).items():
-            name = key.replace("-", "_")
+            name, raw = key.replace("-", "_"), at_home(raw)
             if name in retired and raw in (retired[name] or (raw,)):
                 tell(f"'{key}: {shown(raw)}' in {file} is of an earlier version of d2st and is passed over.")
             else:
@@ -74,7 +74,7 @@ class Settings:
         self.layer += 1
         for key, raw in flags.items():
             is_null = key in ("adapter", "adapter_path", "head") and raw in ("null", "~")
-            self.put(key, None if is_null else raw, f"--{key.replace('_', '-')}")
+            self.put(key, None if is_null else at_home(raw), f"--{key.replace('_', '-')}")
 
     def put(self, key: str, raw: Tree, where: str) -> None:
         """Take a setting."""
@@ -261,12 +261,21 @@ def read_config(file: str) -> dict[str, Tree]:
         D2STError: it cannot be read, or holds no settings.
     """
     try:
-        content = read_yaml(recipes.find(file), nulls=True)
+        content = read_yaml(recipes.find(at_home(file)), nulls=True)
     except D2STError as error:
         raise D2STError(f"--config: {error}") from error
     if not isinstance(content, dict):
         raise D2STError(f"--config {file} must hold settings as 'name: value' lines.")
     return content
+
+
+def at_home(raw: Tree) -> Tree:
+    """Write ``~/`` at the beginning of texts out: shells leave it in ``--out=~/runs``, and YAML does."""
+    if isinstance(raw, str):
+        return os.path.expanduser(raw) if raw.startswith("~/") else raw
+    if isinstance(raw, list):
+        return [at_home(item) for item in raw]
+    return {key: at_home(value) for key, value in raw.items()} if isinstance(raw, dict) else raw
 
 
 def kinds_of(group: str, kind: object) -> Sequence[Callable]:

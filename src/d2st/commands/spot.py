@@ -120,6 +120,11 @@ def spot(config: SpotConfig) -> dict:
         notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
     if complete and windows.still == windows.count:
         notes.append("Nothing moves in this video, so nothing was looked at; --whole 0 looks at all of it.")
+    if windows.count - windows.still == 1 and config.share < 1:
+        notes.append(
+            "Only one window of this video was looked at, and there are no others that it could stand out of; "
+            "--share 1 compares it with the classes alone, and shorter --lengths make more windows."
+        )
     result = {
         "complete": complete,
         "watched": round(windows.until, 3),

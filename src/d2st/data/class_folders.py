@@ -110,11 +110,14 @@ def scan_folder(root: Path, above: str = "") -> Listing:
         else:
             found.notes.append(_without_clips(folder))
     if not found.clips:
+        loose = [name for name in skipped if "/" not in name and Path(name).suffix.lower() in EXTENSIONS]
         reasons = [
             f"Folder '{root}' holds no class folders with video files; expected {root}/<class>/<clip>.mp4 "
             f"(or another of {', '.join(sorted(EXTENSIONS))}).",
+            _without_class(loose),
             advice([root / name for name in skipped if is_archive(root / name)]),
             *found.problems[:1],
+            *found.notes[:1],
         ]
         raise D2STError(" ".join(filter(None, reasons)))
     if skipped:
@@ -163,6 +166,15 @@ def _has_folders(folder: Path) -> bool:
         return any(map(is_folder, entries(folder)))
     except D2STError:
         return False
+
+
+def _without_class(clips: list[str]) -> str:
+    if not clips:
+        return ""
+    return (
+        f"Without a class folder lie in it {quoted(clips, most=3)}: put clips into folders named after their classes, "
+        "or give the folder above."
+    )
 
 
 def _without_clips(folder: Path) -> str:

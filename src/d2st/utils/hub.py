@@ -41,6 +41,12 @@ def find(source: str | Path, *files: str, revision: str | None = None) -> Path:
     return _download(name, files, revision)
 
 
+def best_below(folder: Path, file: str) -> str:
+    """Say where a training run keeps its model, for a folder that lacks the file of one; "" if it is no run's."""
+    best = folder / "best"
+    return f" The one that its training kept is in '{best}': give that." if (best / file).is_file() else ""
+
+
 def _download(name: str, files: tuple[str, ...], revision: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError

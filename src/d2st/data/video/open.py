@@ -22,6 +22,7 @@ from .frame_times import average_rate, frame_times
 from .reader import VideoInfo
 
 Video = str | Path | Tensor  # a clip as people give it, see ``read_any``
+_LARGEST = 20.0  # timm's models normalize pixels to -7..7 at most
 
 
 class Reader(Protocol):
@@ -87,15 +88,38 @@ def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]
     Raises:
         D2STError: the clip cannot be read, or is something else.
     """
+    if not isinstance(clip, Tensor | str | os.PathLike):
+        kind = f"{type(clip).__module__}.{type(clip).__qualname__}".removeprefix("builtins.")
+        raise D2STError(
+            f"A clip is a path or a tensor of frames, not {kind}; torch.from_numpy makes a tensor of an array, and "
+            "several clips are a list."
+        )
     if not isinstance(clip, Tensor):
         return transform(read_clip(clip, sample))
-    if clip.ndim != 4 or clip.shape[1] != 3 or not len(clip):
+    if clip.ndim != 4 or clip.shape[1] != 3 or not clip.numel():
         raise D2STError(f"A clip must be frames of shape (L, 3, H, W); this tensor is {tuple(clip.shape)}.")
+    frames = sample(len(clip), 0.0, None)  # (T,)
     if clip.dtype == torch.uint8:
-        return transform(clip[torch.from_numpy(sample(len(clip), 0.0, None))])
+        return transform(clip[torch.from_numpy(frames)])
     if clip.is_floating_point():
+        _check_normalized(clip, len(frames))
         return clip.float()
     raise D2STError(f"A clip must be uint8 frames or normalized float frames; this tensor is {clip.dtype}.")
+
+
+def _check_normalized(clip: Tensor, frames: int) -> None:
+    """Refuse float frames that are not T, or that cannot have been normalized."""
+    if len(clip) != frames:
+        raise D2STError(
+            f"Normalized float frames are taken as they are, so a clip has {frames} of them here; this one has "
+            f"{len(clip)}. Give frames of any number as uint8, from which {frames} are sampled."
+        )
+    largest = clip.abs().max().item()
+    if _LARGEST < largest < float("inf"):  # what is not finite is told with the features
+        raise D2STError(
+            f"Float frames must be normalized, and these reach {largest:g}. Give pixels of 0..255 as uint8, or "
+            "normalize them with the encoder's transform()."
+        )
 
 
 def state(path: str | os.PathLike) -> tuple[int, int]:
