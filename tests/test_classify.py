@@ -259,6 +259,9 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
         (lambda: classifier.fit({3: [clip]}), "The name of a class is text, not 3; use '3'"),
         (lambda: classifier.add_class(None, [clip]), "The name of a class is text, not None"),
         (lambda: FewShotClassifier(encoder, head="nearest"), "no head named 'nearest'"),
+        (lambda: FewShotClassifier("resnet18"), r"takes a video encoder, not a str: d2st\.load"),
+        (lambda: d2st.VideoClassifier(encoder.backbone, 2), "takes a video encoder, not a ResNet"),
+        (lambda: classifier.save_support(tmp_path), "is a folder, and a support set is a file"),
     ):
         with pytest.raises(D2STError, match=said):
             act()

@@ -704,3 +704,18 @@ class VideoEncoder(nn.Module, HubModel):
     def from_pretrained(cls, source: str | Path, **options: object) -> "VideoEncoder":
         """Rebuild an encoder from an adapter file; see :func:`load`."""
         return load(source, **options)
+
+
+def check_encoder(owner: str, encoder: object) -> None:
+    """Refuse what is no encoder, or one whose clips see each other, for what takes each clip's features as its own.
+
+    Args:
+        owner: name of the class that it was given to.
+        encoder: what was given.
+    """
+    if not isinstance(encoder, VideoEncoder):
+        raise D2STError(
+            f"{owner} takes a video encoder, not a {type(encoder).__name__}: d2st.load(folder) reads one, and "
+            f"d2st.adapt(backbone) makes one."
+        )
+    encoder.check_clips_apart()

@@ -18,7 +18,7 @@ from ..data.clip_reading import ClipReading, log_difference
 from ..data.datasets import ClipSet, open_dataset
 from ..data.transforms import transform_onto
 from ..data.video.open import Video, read_any, shortest_and_longest
-from ..encoder import VideoEncoder, load
+from ..encoder import VideoEncoder, check_encoder, load
 from ..errors import D2STError
 from ..factory.heads import load_or_create_head, name_features, set_text, warn_untrained
 from ..features.encode import Features, encode_batch, encode_clips
@@ -83,7 +83,7 @@ class FewShotClassifier(HubModel):
         calibration: str | Path | CalibrationFile | None = None,
     ) -> None:
         check_rate(reject_rate)
-        encoder.check_clips_apart()
+        check_encoder("FewShotClassifier", encoder)
         self.reading = ClipReading.of(
             encoder, frames=frames, sampling=sampling, transforms=transforms, precision=precision
         )

@@ -91,8 +91,15 @@ class SavedSupport:
     seconds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def write(self, path: str | Path) -> Path:
-        """Write the file in one step; missing folders are created."""
+        """Write the file in one step; missing folders are created.
+
+        Raises:
+            D2STError: the path is a folder.
+        """
         path, tensors = Path(path), {}
+        if path.is_dir():
+            file = path / "support.safetensors"
+            raise D2STError(f"'{path}' is a folder, and a support set is a file; give a name in it, such as '{file}'.")
         for i, name in enumerate(self.clips):  # under numbers: a class may be called anything
             tensors[f"{i}.frames"] = self.clips[name]
             if name in self.tokens:

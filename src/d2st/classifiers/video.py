@@ -11,7 +11,7 @@ from ..adapter_file import different_tensors
 from ..data.clip_reading import ClipReading, Sampling, log_difference
 from ..data.options import TextConfig
 from ..data.sampling import Stride
-from ..encoder import VideoEncoder, load
+from ..encoder import VideoEncoder, check_encoder, load
 from ..errors import D2STError
 from ..utils.config import Bounds, Checked, build, checked, option
 from ..utils.files import write_json, write_safetensors
@@ -64,7 +64,7 @@ class VideoClassifier(nn.Module, HubModel):
         projection: nn.Linear | None = None,
     ):
         super().__init__()
-        encoder.check_clips_apart()
+        check_encoder("VideoClassifier", encoder)
         self.encoder = encoder
         if isinstance(classes, Tensor) and not encoder.config.classifies_by_text:
             self.head = NameClassifier(encoder.num_features, classes, projection)
