@@ -66,6 +66,7 @@ class MtebEncoder:
     ):
         self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.encoder = d2st.load(model_name, revision=revision, weights=weights).to(self.device)
+        self.encoder.check_clips_apart()  # an embedding must not depend on the batch that it was made in
         self.frames = frames
         self.read_clips = ReadClips(self.encoder, frames)
 

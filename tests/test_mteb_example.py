@@ -8,7 +8,9 @@ from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from small import noisy, write_clip
 from torch.utils.data import DataLoader
 
@@ -126,6 +128,15 @@ def test_clips_are_read_as_the_adapter_was_trained(script, adapter, clips, tmp_p
     decoder = Decoder(clips[-1])
     model.encode(loader([decoder]), **TASK)
     assert decoder.asked == [17, 19, 21]  # 3 frames, 2 apart, in the middle of 40
+
+
+def test_clips_that_see_their_batch_are_refused(script, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    save_file(timm.create_model("test_vit").state_dict(), weights)
+    encoder = d2st.adapt("test_vit", d2st.TaskAdapterConfig(videos="together"), frames=T, pretrained=weights)
+    folder = encoder.save_pretrained(tmp_path / "adapter")
+    with pytest.raises(d2st.D2STError, match="the clips of a call see each other"):
+        script.MtebEncoder(str(folder), device="cpu", weights=str(weights))
 
 
 def test_what_reads_goes_to_a_loaders_workers(model, clips):
