@@ -102,9 +102,8 @@ def _check_places(config: object) -> None:
 def _check_folder(option: str, given: str, folder: Path) -> None:
     """Refuse a file where a folder would be, and a folder in which nothing may be made."""
     flag = f"--{option.replace('_', '-')} {given}"
-    for place in (folder, *folder.parents):
-        if os.path.exists(place) and not os.path.isdir(place):
-            raise D2STError(f"{flag} cannot be made: '{place}' is a file and no folder. Give another name.")
     place = next((place for place in (folder, *folder.parents) if os.path.exists(place)), None)
+    if place and not os.path.isdir(place):
+        raise D2STError(f"{flag} cannot be made: '{place}' is a file and no folder. Give another name.")
     if place and option != "prefix_folder" and not os.access(place, os.W_OK | os.X_OK):  # maps may be read alone
         raise D2STError(f"{flag} cannot be written: nothing may be written to the folder '{place}'. Give another name.")

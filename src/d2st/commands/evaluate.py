@@ -67,8 +67,11 @@ def evaluate(config: EvalConfig) -> dict:
         config = replace(config, head=heads[0].spec)  # in what is written, with every option of it
     texts = [name_features(head, encoder, clips.classes, config.text) for head in heads]
     heads = [head.to(fabric.device) for head in heads]
-    measure = _measure_transductive if config.transductive else _measure
-    found, results, fitted = measure(config, fabric, encoder, heads, texts, reading, clips)
+    fitted = []
+    if config.transductive:
+        found, results = _measure_transductive(config, fabric, encoder, heads[0], texts[0], reading, clips)
+    else:
+        found, results, fitted = _measure(config, fabric, encoder, heads, texts, reading, clips)
     result = {
         **record(config.part, encoder, reading, clips, found),
         "trainable_parameters": encoder.parameter_count()[0],
@@ -193,24 +196,23 @@ def _measure_transductive(
     config: EvalConfig,
     fabric: "Fabric",
     encoder: VideoEncoder,
-    heads: Sequence[Head],
-    texts: Sequence[Tensor | None],
+    head: Head,
+    text: Tensor | None,
     reading: ClipReading,
     clips: ClipSet,
-) -> tuple[ClipOutputs, list[dict], list[Entry]]:
+) -> tuple[ClipOutputs, list[dict]]:
     """Find the clips that can be read, and score the head on episodes that are encoded one by one."""
     sample = frame_rules.build(reading.sampling, reading.frames, stride=reading.stride)
     pixels, normalize = parts(encoder.transform(transforms=reading.transforms))
     read = ReadFrames(clips, sample, pixels)
     found = find_readable(clips, read, fabric=fabric, batch_size=config.batch_size, workers=config.workers)
-    (head,), (text,), results = heads, texts, []
+    how = {"fabric": fabric, "text": text, "workers": config.workers, "precision": config.precision}
+    results = []
     for sampler in _samplers(config, clips.labels[found.clips], clips.classes):
-        where = clips, found.clips, read, normalize, sampler, config.episodes
-        how = {"fabric": fabric, "text": text, "workers": config.workers, "precision": config.precision}
-        scores = score_transductive(encoder, head, *where, **how)
+        scores = score_transductive(encoder, head, clips, found.clips, read, normalize, sampler, config.episodes, **how)
         about = {"head": head.spec.name, "way": config.way, "shot": sampler.shot}
         results.append(about | scores.summary(sampler.classes))
-    return found, results, []
+    return found, results
 
 
 def _features(

@@ -125,7 +125,7 @@ def asks_for_classifier(arguments: Sequence[str]) -> bool:
         found, _ = parser.parse_known_args(_written_out(arguments, {}))
     except argparse.ArgumentError:
         return False  # told when the command's own flags are read
-    layers = [at_home(layer) for layer in (*map(read_config, found.config), vars(found))]
+    layers = [*map(read_config, found.config), at_home(vars(found))]
     head = path = None
     for layer in layers:
         named = layer.get("head", layer.get("head.name", head))

@@ -63,7 +63,7 @@ class Settings:
         self.layer += 1
         retired = getattr(self.config_class, "retired", {})
         for key, raw in read_config(file).items():
-            name, raw = key.replace("-", "_"), at_home(raw)
+            name = key.replace("-", "_")
             if name in retired and raw in (retired[name] or (raw,)):
                 tell(f"'{key}: {shown(raw)}' in {file} is of an earlier version of d2st and is passed over.")
             else:
@@ -266,7 +266,7 @@ def read_config(file: str) -> dict[str, Tree]:
         raise D2STError(f"--config: {error}") from error
     if not isinstance(content, dict):
         raise D2STError(f"--config {file} must hold settings as 'name: value' lines.")
-    return content
+    return at_home(content)
 
 
 def at_home(raw: Tree) -> Tree:

@@ -36,7 +36,7 @@ def find_readable(clips: ClipSet, read: ReadView, **loading: object) -> ClipOutp
     Args:
         clips: the set.
         read: reads a clip, :class:`~d2st.features.encode.ReadFrames`.
-        **loading: fabric and workers of :func:`~d2st.features.runner.run_clips`.
+        **loading: fabric, batch_size and workers of :func:`~d2st.features.runner.run_clips`.
 
     Returns:
         The clips that can be read and those that cannot, without outputs.
