@@ -97,8 +97,8 @@ def mini_run(cell: Cell, seed: int, config: ReproduceConfig) -> Run:
     own = dict(setting.get("flags", {}))
     if config.episodes and method != "none":
         own["episodes"] = config.episodes
-    common = {"episodes": plan["episodes"], "prefix_crops": plan["prefix_crops"], "prefix_folder": str(out / "prefix")}
-    flags = {**common, **plan["methods"].get(method, {}), **own}
+    flags = {"episodes": plan["episodes"][dataset], "prefix_crops": plan["prefix_crops"]}
+    flags |= {"prefix_folder": str(out / "prefix"), **plan["methods"].get(method, {}), **own}
     part = setting.get("part", "test")
     name = run_name(dataset, setting["backbone"], method, own, seed, *([part] if part != "test" else []))
     folder = out / name
