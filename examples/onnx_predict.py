@@ -18,7 +18,12 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-EXTENSIONS = {".mp4", ".avi", ".webm", ".mov", ".mkv"}
+# fmt: off
+EXTENSIONS = {  # as d2st has them
+    ".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".ogv", ".ts", ".vob", ".webm", ".wmv",
+}
+# fmt: on
 
 
 class Encoder:
@@ -115,7 +120,9 @@ def unit(frames: np.ndarray) -> np.ndarray:
 
 def clips(folder: Path) -> list[Path]:
     """The video files of a folder, or the one that is named."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS) if folder.is_dir() else [folder]
+    if not folder.is_dir():
+        return [folder]
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
 
 
 def main() -> None:

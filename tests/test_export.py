@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from d2st import export as translate
 from d2st import heads
 from d2st.classifiers.few_shot import FewShotClassifier
 from d2st.commands import cli
+from d2st.data.walk import EXTENSIONS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SYSTEMS = {"d2st": d2st.D2STConfig(), "d2st-local": d2st.D2STLocalConfig(), "st": d2st.STConfig()}
@@ -170,6 +172,14 @@ def test_clips_of_any_size_and_turn_answer_the_same_without_pytorch(small, train
     answers = answers_without_torch(exported[0], "--support", tmp_path / "support", "--query", query)
     for answer, clip in zip(answers, sorted(query.iterdir()), strict=True):
         assert answer["logits"] == pytest.approx(classifier.predict(clip).logits, rel=2e-3)
+
+
+def test_the_example_takes_the_clips_that_d2st_takes(tmp_path):
+    for name in ("a.MPG", "b.mp4", "._b.mp4", "notes.txt"):
+        (tmp_path / name).touch()
+    script = runpy.run_path(str(EXAMPLES / "onnx_predict.py"))
+    assert script["EXTENSIONS"] == EXTENSIONS
+    assert [clip.name for clip in script["clips"](tmp_path)] == ["a.MPG", "b.mp4"]
 
 
 def test_examples_that_are_not_there_are_told_of(exported, tmp_path):
