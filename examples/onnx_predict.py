@@ -18,7 +18,12 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-EXTENSIONS = {".mp4", ".avi", ".webm", ".mov", ".mkv"}
+# fmt: off
+EXTENSIONS = {  # as d2st has them
+    ".3gp", ".asf", ".avi", ".divx", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts",
+    ".ogv", ".ts", ".vob", ".webm", ".wmv",
+}
+# fmt: on
 
 
 class Encoder:
@@ -115,7 +120,9 @@ def unit(frames: np.ndarray) -> np.ndarray:
 
 def clips(folder: Path) -> list[Path]:
     """The video files of a folder, or the one that is named."""
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS) if folder.is_dir() else [folder]
+    if not folder.is_dir():
+        return [folder]
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
 
 
 def main() -> None:
@@ -130,9 +137,17 @@ def main() -> None:
         classes = sorted(folder.name for folder in arguments.support.iterdir() if folder.is_dir())
         examples = [(label, clip) for label, name in enumerate(classes) for clip in clips(arguments.support / name)]
         labels = np.array([label for label, _ in examples])  # (S,)
+        empty = [name for label, name in enumerate(classes) if label not in labels]
+        if empty or not classes:
+            raise SystemExit(
+                f"{arguments.support} must hold a folder of clips for each class: {empty or 'none is there'}."
+            )
         support = np.stack([encoder(clip) for _, clip in examples])  # (S, T, D)
     else:
-        saved = np.load(Path(arguments.encoder).with_name("support.npz"))
+        file = Path(arguments.encoder).with_name("support.npz")
+        if not file.exists():
+            raise SystemExit(f"There is no {file}, as an exported classifier has it; give examples by --support.")
+        saved = np.load(file)
         support, labels, classes = saved["features"], saved["labels"], saved["classes"].tolist()
     for clip in clips(arguments.query):
         logits = encoder.match(support, labels, encoder(clip))

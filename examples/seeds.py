@@ -30,16 +30,26 @@ def accuracies(found: dict) -> dict[str, float]:
     return {f"{one['head']}, {one['way']}-way {one['shot']}-shot": one["accuracy"] for one in found["results"]}
 
 
+def model(found: dict) -> list:
+    """Return what the trainings must share: adapter, backbone and the part of the data that was tried."""
+    return [found.get("base", found).get(key) for key in ("adapter", "backbone", "part")]
+
+
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("runs", nargs="+", type=Path)
 folders = parser.parse_args().runs
 records = [read(folder) for folder in folders]
-models = [record.get("fingerprint", str(folder.resolve())) for record, folder in zip(records, folders, strict=True)]
-if len(set(models)) < len(models):
+weights = [record.get("fingerprint", str(folder.resolve())) for record, folder in zip(records, folders, strict=True)]
+if len(set(weights)) < len(weights):
     raise SystemExit("Two of the folders are of the same weights; the interval is over trainings, each given once.")
 runs = [accuracies(record) for record in records]
 if any(run.keys() != runs[0].keys() for run in runs):
     raise SystemExit("The folders are of different evaluations; give those of one kind, of the same heads and shots.")
+if any(model(record) != model(records[0]) for record in records):
+    told = " and ".join(dict.fromkeys(", ".join(map(str, model(record))) for record in records))
+    raise SystemExit(
+        f"The folders differ by more than their seeds: {told}. Give trainings of one adapter, and one part."
+    )
 for name in runs[0]:
     values = [run[name] for run in runs]
     estimate = over_seeds(values)

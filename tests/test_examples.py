@@ -32,6 +32,11 @@ def test_all_are_tested():
     assert {file.name for file in FOLDER.glob("*.py")} == tested | ELSEWHERE
 
 
+def test_scripts_call_themselves_by_their_names():
+    for file in FOLDER.glob("*.py"):
+        assert set(re.findall(r"python (?:examples/)?(\w+\.py)", file.read_text())) <= {file.name}
+
+
 def test_practice_clips_are_trained_on_and_recognized(example, tmp_path):
     said = example("practice_clips.py", tmp_path / "practice", "--clips", 2, "--every", 12, "--workers", 0)
     new = sorted(path.name for path in (tmp_path / "practice" / "new").iterdir())

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from d2st import export as translate
 from d2st import heads
 from d2st.classifiers.few_shot import FewShotClassifier
 from d2st.commands import cli
+from d2st.data.walk import EXTENSIONS
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SYSTEMS = {"d2st": d2st.D2STConfig(), "d2st-local": d2st.D2STLocalConfig(), "st": d2st.STConfig()}
@@ -172,6 +174,35 @@ def test_clips_of_any_size_and_turn_answer_the_same_without_pytorch(small, train
         assert answer["logits"] == pytest.approx(classifier.predict(clip).logits, rel=2e-3)
 
 
+def test_the_example_takes_the_clips_that_d2st_takes(tmp_path):
+    for name in ("a.MPG", "b.mp4", "._b.mp4", "notes.txt"):
+        (tmp_path / name).touch()
+    script = runpy.run_path(str(EXAMPLES / "onnx_predict.py"))
+    assert script["EXTENSIONS"] == EXTENSIONS
+    assert [clip.name for clip in script["clips"](tmp_path)] == ["a.MPG", "b.mp4"]
+
+
+def test_examples_that_are_not_there_are_told_of(exported, tmp_path):
+    """A class without clips would have NaN for its logit, and with it for every share."""
+    (tmp_path / "support" / "empty").mkdir(parents=True)
+    for name in ("class 0", "zero"):
+        (tmp_path / "support" / name).mkdir()
+        file = clips.write(tmp_path / "support" / name / "0.mp4", frames=9)
+    done = without_torch(exported[0], "--support", tmp_path / "support", "--query", file)
+    assert done.returncode == 1 and "must hold a folder of clips for each class: ['empty']" in done.stderr
+    (tmp_path / "encoder.onnx").write_bytes((exported[0] / "encoder.onnx").read_bytes())
+    done = without_torch(tmp_path, "--query", file)
+    assert done.returncode == 1 and "give examples by --support" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_weights_beside_the_file_count_in_its_size(small, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(translate, "PROTOBUF_BYTES", 0)
+    assert cli.main(["export", *flags(small), "--out", str(tmp_path)]) == 0
+    sizes = [(tmp_path / name).stat().st_size for name in ("encoder.onnx", "encoder.onnx.data")]
+    assert f", {sum(sizes) / 1e6:.1f} MB" in capsys.readouterr().out and sizes[1] > 1e6
+    onnxruntime.InferenceSession(tmp_path / "encoder.onnx")
+
+
 def test_a_file_that_computes_something_else_is_not_kept(small, tmp_path, monkeypatch, capsys):
     arguments = ["export", *flags(small), "--format", "pt2", "--out", str(tmp_path)]
     (tmp_path / "encoder.pt2").write_text("of an earlier export")
@@ -203,6 +234,19 @@ def test_files_in_a_folder_are_of_one_export(small, trained, tmp_path, monkeypat
 def flags(folder):
     own = small.options(folder)
     return [f"--{name.replace('_', '-')}={own[name]}" for name in ("backbone", "weights", "image_size", "frames")]
+
+
+@pytest.mark.parametrize("change", ["half", "double", "half_weights", "half_weights float"])
+def test_an_encoder_in_another_precision_is_refused(tmp_path, change):
+    """A .pt2 file of it gave float16 or float64 where its description says float32."""
+    encoder = encoder_of("st")
+    for name in change.split():
+        getattr(encoder, name)()
+    with pytest.raises(d2st.D2STError, match=r"computes in float32 and .* Give encoder\.float\(\)\.cpu\(\)"):
+        translate.export_encoder(encoder, tmp_path / "encoder.pt2")
+    with pytest.raises(d2st.D2STError, match=r"torch\.float32 on meta"):
+        translate.export_encoder(encoder_of("st").to("meta"), tmp_path / "encoder.pt2")
+    assert not list(tmp_path.iterdir())
 
 
 def test_refusals_are_sentences(small, trained, tmp_path, monkeypatch, capsys):

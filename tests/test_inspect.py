@@ -9,6 +9,7 @@ import torch
 import d2st
 from d2st.backbones.build import build
 from d2st.commands import cli
+from d2st.data.clip_reading import ClipReading
 from d2st.data.datasets import open_dataset
 from d2st.data.rendered import MOTIONS, RenderConfig, render_clip, write_clip
 from d2st.training.metrics import gradient_norms, left_chance, read_steps
@@ -74,6 +75,27 @@ def test_an_adapter_alone_has_no_training_to_tell_of(folder, capsys) -> None:
     printed = capsys.readouterr()
     assert "chance" not in printed.out and "clips: 6." in printed.out
     assert printed.err.count("Passed over") == 1
+
+
+def test_the_untrained_adapter_sees_the_clips_of_the_trained_one(folder, tmp_path) -> None:
+    """It is laid out as the trained one is, which was then trained on more frames, normalized in another way."""
+    config, models = d2st.D2STConfig(positions=(3,), groups=2), []
+    for _ in range(2):
+        backbone = build("d2st_stills")
+        torch.manual_seed(0)
+        models.append(d2st.adapt(backbone, config, frames=4))
+    trained, untrained = models
+    trained.lay_out(ClipReading(8))
+    trained.mean = (0.3, 0.5, 0.7)
+    trained.backbone_name, trained.weights_source = "d2st_stills", True
+    trained.save_pretrained(tmp_path / "adapter")
+    expected = diagnose(untrained, spread_clips(trained, open_dataset(folder / "clips"), 3))
+    flags = ["--data", folder / "clips", "--clips", "3", "--out", tmp_path, "--device", "cpu", "--precision", "fp32"]
+    assert cli.main(["inspect", str(tmp_path / "adapter"), *map(str, flags)]) == 0
+    found = json.loads((tmp_path / "inspect.json").read_text())["pathways"]
+    for entry, figures in zip(found, expected, strict=True):
+        assert entry["volume"] == [8, 4, 4] and entry["trained"] == entry["untrained"]
+        assert entry["untrained"]["moved"] == pytest.approx(figures.moved)
 
 
 def test_an_adapter_without_deformable_attention_is_told_of(folder, tmp_path, capsys) -> None:

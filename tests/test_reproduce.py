@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -361,6 +362,24 @@ def test_the_small_version_counts_what_it_runs(capsys):
     lines = capsys.readouterr().out.splitlines()
     trainings, tests = (sum(line.startswith(f"d2st {verb}") for line in lines) for verb in ("train", "eval"))
     assert (trainings, tests) == (111, 113) and lines[-1].startswith("# Trainings: 111, tests: 113;")
+
+
+def test_rows_of_a_length_of_their_own_keep_it(capsys):
+    reproduce(ReproduceConfig("mini", only=("length", "4/ST"), episodes=7, seeds=0, dry_run=True))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("d2st train")]
+    found = [re.findall(r"--episodes (\d+)", line) for line in lines]
+    assert found == [["7"], *[["200"]] * 4, *[["2000"]] * 4]
+
+
+def test_the_small_version_says_with_which_versions_its_cells_were_made(tmp_path):
+    config = ReproduceConfig("mini", out=str(tmp_path))
+    runs = [Run(f"seed{seed}", None, (), seed) for seed in range(3)]
+    for run, version, git in zip(runs, ("0.1", "0.2", "0.2"), ({"commit": "0123456789ab"}, None, None), strict=True):
+        path = tmp_path / run.name / RESULT
+        path.parent.mkdir(parents=True)
+        path.write_text(json.dumps({"results": [], "versions": {"d2st": version, "torch": "2.9"}, "git": git}))
+    said = small_version._facts(config, runs, {})
+    assert "with d2st 0.1 (0123456789), PyTorch 2.9 and d2st 0.2 (installed), PyTorch 2.9, on " in said
 
 
 def test_every_cell_of_the_small_version_can_be_built(parsed, tmp_path):

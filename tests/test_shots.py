@@ -308,13 +308,22 @@ def test_the_mean_over_few_shot_trainings_is_of_each_head_and_shot(tmp_path, mon
     for seed, accuracy in enumerate((0.5, 0.6, 0.7)):
         results = [{"head": "otam", "way": 5, "shot": shot, "accuracy": accuracy + shot / 100} for shot in (1, 5)]
         (tmp_path / str(seed)).mkdir()
-        written = json.dumps({"fingerprint": f"weights {seed}", "results": results[: 2 if seed < 2 else 1]})
+        about = {"fingerprint": f"weights {seed}", "adapter": "d2st", "backbone": "vit", "part": "test"}
+        written = json.dumps(about | {"results": results[: 2 if seed < 2 else 1]})
         (tmp_path / str(seed) / "eval.json").write_text(written)
     _mean_over(monkeypatch, tmp_path / "0", tmp_path / "1")
     first, second = capsys.readouterr().out.splitlines()
     assert first.startswith("otam, 5-way 1-shot: 56.00 ± 63.53 (51.00, 61.00)")
     assert second.startswith("otam, 5-way 5-shot: 60.00 ± 63.53 (55.00, 65.00)")
     shutil.copytree(tmp_path / "0", tmp_path / "copy")
-    for folders, said in (("0", "copy"), "the same weights"), (("0", "2"), "different"), (("0", "none"), "eval.json"):
+    shutil.copytree(tmp_path / "1", tmp_path / "other")
+    (tmp_path / "other" / "eval.json").write_text((tmp_path / "1" / "eval.json").read_text().replace('"d2st"', '"st"'))
+    other = "more than their seeds: d2st, vit, test and st, vit, test. "
+    for folders, said in (
+        (("0", "other"), other),
+        (("0", "copy"), "the same weights"),
+        (("0", "2"), "different"),
+        (("0", "none"), "eval.json"),
+    ):
         with pytest.raises(SystemExit, match=said):
             _mean_over(monkeypatch, *(tmp_path / folder for folder in folders))

@@ -144,6 +144,19 @@ def test_portrait_and_long_clips_are_drawn(folder):
     assert moment.shape[0] % 2 == moment.shape[1] % 2 == 0
 
 
+def test_places_on_pictures_that_are_read_smaller(folder, tmp_path, monkeypatch, capsys):
+    """Of a video at twice its size, as 4K has it, places are in pixels of what was read, and that is said."""
+    clip = next((folder / "clips").rglob("0.mp4"))
+    height, width = d2st.data.video.reader.read(clip, [0]).shape[2:]
+    monkeypatch.setattr("d2st.data.video.pictures._LONG", max(height, width) - 1)
+    monkeypatch.setattr("d2st.data.video.pictures._SHORT", min(height, width) // 2)
+    flags = ["--adapter", folder / "adapter", "--out", tmp_path, "--device", "cpu"]
+    assert cli.main(["visualize", str(clip), *map(str, flags)]) == 0
+    record = json.loads((tmp_path / "visualize.json").read_text())["clip"]
+    assert (record["width"], record["height"]) == (width // 2, height // 2)
+    assert f"in pixels of the pictures as they were read, {width // 2}x{height // 2}." in capsys.readouterr().out
+
+
 def test_a_clip_of_extracted_frames(folder, tmp_path):
     frames = tmp_path / "frames"
     frames.mkdir()

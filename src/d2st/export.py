@@ -35,7 +35,7 @@ def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None =
     (:mod:`d2st.commands.export`) gives a temporary folder.
 
     Args:
-        encoder: on the CPU.
+        encoder: on the CPU, in float32.
         file: ``.onnx``, or ``.pt2`` for torch.export.
         about: what the file says about itself; None is :func:`describe`.
         seed: of the random clips.
@@ -45,10 +45,11 @@ def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None =
         that were tried, and what ran the file.
 
     Raises:
-        D2STError: clips that see each other, another ending, a package is missing, PyTorch cannot translate the
-            encoder, or the file gives other features than PyTorch.
+        D2STError: clips that see each other, an encoder elsewhere or in another precision, another ending, a package is
+            missing, PyTorch cannot translate the encoder, or the file gives other features than PyTorch.
     """
     encoder.check_clips_apart()
+    _check_parameters(encoder)
     file, writers = Path(file), {".onnx": _write_onnx, ".pt2": _write_pt2}
     if file.suffix not in writers:
         raise D2STError(f"'{file.name}' must end in .onnx or .pt2: the ending says which kind of file it is.")
@@ -56,6 +57,16 @@ def export_encoder(encoder: VideoEncoder, file: str | Path, about: dict | None =
         import_onnx()
     with evaluating(encoder):
         return _export(encoder, file, writers[file.suffix], about or describe(encoder), seed)
+
+
+def _check_parameters(encoder: VideoEncoder) -> None:
+    """Refuse what would not compute in float32, as its file says, or is not where it is traced."""
+    kinds = {f"{own.dtype} on {own.device.type}" for own in encoder.parameters() if own.is_floating_point()}
+    if encoder.halves or kinds != {"torch.float32 on cpu"}:
+        raise D2STError(
+            f"An exported file computes in float32 and is traced on the CPU; the weights of this encoder are "
+            f"{' and '.join(sorted(kinds))}. Give encoder.float().cpu(); after half_weights, load it anew."
+        )
 
 
 def _export(encoder: VideoEncoder, file: Path, write: Callable, about: dict, seed: int) -> dict:

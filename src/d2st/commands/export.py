@@ -94,7 +94,8 @@ def _remove_others(out: Path, written: Collection[str]) -> None:
 def _tell(file: Path, encoder: VideoEncoder, result: dict) -> None:
     about, check = result["encoder"], result["check"]
     merged = ", merged into its weights" if encoder.merged else ""
-    say(f"{file}: {encoder.config.label} on {about['backbone']}{merged}, {file.stat().st_size / 1e6:.1f} MB")
+    size = sum(part.stat().st_size for part in (file, Path(f"{file}.data")) if part.exists())
+    say(f"{file}: {encoder.config.label} on {about['backbone']}{merged}, {size / 1e6:.1f} MB")
     for side in ("input", "output"):
         say(f"  {about[side]['name']} ({', '.join(map(str, about[side]['shape']))}) {about[side]['type']}")
     say(

@@ -44,13 +44,10 @@ def inspect(config: InspectConfig) -> dict:
     adapter, unreadable = encoder.config, {}
     result = {"adapter": adapter.label, "backbone": encoder.backbone_name, "clips": 0, "pathways": []}
     if pathways(encoder):
-        trained = _measure(encoder, clips, config, unreadable)
-        image_size, frames = encoder.image_size, encoder.laid_out
-        reading = encoder.reading
+        trained = _measure(encoder, encoder, clips, config, unreadable)
         torch.manual_seed(SEED)
-        fresh = adapt(encoder.restore(), adapter, frames=frames, image_size=image_size)
-        fresh.reading = reading
-        untrained = _measure(fresh, clips, config, unreadable)
+        fresh = adapt(encoder.restore(), adapter, frames=encoder.laid_out, image_size=encoder.image_size)
+        untrained = _measure(fresh, encoder, clips, config, unreadable)
         result["clips"] = min(config.clips, len(clips)) - len(unreadable)
         result["pathways"] = [_pair(*both) for both in zip(trained, untrained, strict=True)]
     result["unreadable"] = [{"id": id, "reason": reason} for id, reason in unreadable.items()]
@@ -93,10 +90,11 @@ def _open_part(config: InspectConfig) -> ClipSet:
 
 
 def _measure(
-    encoder: VideoEncoder, clips: ClipSet, config: InspectConfig, unreadable: dict[str, str]
+    encoder: VideoEncoder, trained: VideoEncoder, clips: ClipSet, config: InspectConfig, unreadable: dict[str, str]
 ) -> list[PathwayDiagnosis]:
+    """Measure an encoder on clips that are read for the trained one."""
     device = next(encoder.parameters()).device
-    read = spread_clips(encoder, clips, config.clips, unreadable)
+    read = spread_clips(trained, clips, config.clips, unreadable)
     with autocast(device, config.precision):
         figures = diagnose(encoder, _counted(read, min(config.clips, len(clips))))
     if not figures:

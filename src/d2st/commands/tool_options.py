@@ -175,7 +175,10 @@ class ReproduceConfig(ComputeOptions):
         None, "of PyTorch in each; None leaves it to PyTorch, or is 1 in the small version", **THREADS
     )
     episodes: int | None = option(
-        None, "training episodes of every cell of the small version; None is as its tables say", **STEPS
+        None,
+        "training episodes of the small version, but in rows of a length of their own (mini/length); None is as its "
+        "tables say",
+        **STEPS,
     )
     test_episodes: int = option(3000, "test episodes of the small version", **TOLD_EPISODES)
 

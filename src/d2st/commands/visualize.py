@@ -43,7 +43,8 @@ def visualize(config: VisualizeConfig) -> dict:
     """Write pictures, an animation and their numbers.
 
     Returns:
-        What visualize.json holds: the clip, the points in pixels of the upright video, the alignment, the files.
+        What visualize.json holds: the clip, the points in pixels of its upright pictures as they are read, the
+        alignment, the files.
 
     Raises:
         D2STError: an option cannot be used, the clip cannot be read, or there is nothing to draw.
@@ -70,6 +71,8 @@ def visualize(config: VisualizeConfig) -> dict:
         files += _draw_points(points, clip, config, out)
         result |= points_record(points)
         _tell_attention(points)
+        height, width = points.view.picture
+        say(f"Places (visualize.json, --token) are in pixels of the pictures as they were read, {width}x{height}.")
     else:
         say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
     result |= describe_reading(classifier.reading, encoder)

@@ -15,12 +15,11 @@ from ..commands.tool_options import ReproduceConfig
 from ..data.rendered import LOOKS, MOTIONS, RenderConfig, split, write_benchmark
 from ..utils.progress import progress
 from ..utils.provenance import provenance, read_result, read_results, write_result
-from ..version import __version__
 from .cells import Cell, Run, cells, chosen, distinct, flag_list, run_name
 from .mini_report import report
 from .offsets import measure
 from .run import RESULT, count_commands, execute
-from .table import values_of
+from .table import MISSING, values_of
 
 CLASSES = {"motions": MOTIONS, "looks": LOOKS}
 METHODS = {"d2st": "d2st-released", "vanilla": "vanilla-released", "dst": "dst-released"}  # others have one recipe
@@ -70,7 +69,7 @@ def mini(config: ReproduceConfig) -> dict:
             adapters = [out / run.name / "best" for run in runs[cell] if (out / run.name / "best").exists()]
             offsets = measure(adapters, _data(out, "motions"), BACKBONE) if adapters else {}
     seconds = _seconds(once, out)
-    page, numbers = report(_facts(config, seconds), every, leads, found, values, five_shot, families, offsets)
+    page, numbers = report(_facts(config, once, seconds), every, leads, found, values, five_shot, families, offsets)
     path = page.write(out / "mini.md")
     result = numbers | {"families": families, "offsets": offsets, "failed": failed, "seconds": seconds}
     write_result(out / "mini.json", config, result)
@@ -96,7 +95,7 @@ def mini_run(cell: Cell, seed: int, config: ReproduceConfig) -> Run:
     dataset, method = setting["dataset"], setting["method"]
     own = dict(setting.get("flags", {}))
     if config.episodes and method != "none":
-        own["episodes"] = config.episodes
+        own.setdefault("episodes", config.episodes)  # rows that differ by their length keep it
     flags = {"episodes": plan["episodes"][dataset], "prefix_crops": plan["prefix_crops"]}
     flags |= {"prefix_folder": str(out / "prefix"), **plan["methods"].get(method, {}), **own}
     part = setting.get("part", "test")
@@ -153,16 +152,23 @@ def _by_family(runs: list[Run], out: Path) -> dict[str, list[float]]:
     return dict(found)
 
 
-def _facts(config: ReproduceConfig, seconds: dict[str, float]) -> str:
-    """Say how the numbers were made."""
-    made = provenance(config)
-    command = shlex.join(["d2st", *shlex.split(made["command"])[1:]])
-    commit = made["git"]["commit"][:10] if made["git"] else "installed"
+def _facts(config: ReproduceConfig, runs: Sequence[Run], seconds: dict[str, float]) -> str:
+    """Say how the numbers were made; what was done before this command may be of other versions."""
+    command = shlex.join(["d2st", *shlex.split(provenance(config)["command"])[1:]])
+    paths = [Path(config.out) / run.name / RESULT for run in runs]
+    versions = dict.fromkeys(_versions(read_result(path)) for path in paths if path.exists())
     return (
-        f"Made by `{command}` with d2st {__version__} ({commit}), PyTorch {made['versions']['torch']}, on "
+        f"Made by `{command}` with {' and '.join(versions) or MISSING}, on "
         f"{os.cpu_count()} CPU cores: {len(seconds)} trainings, {sum(seconds.values()) / 60:.0f} minutes of training, "
         f"{config.lanes or LANES} side by side with {config.threads or THREADS} thread(s) each."
     )
+
+
+def _versions(result: dict) -> str:
+    """Say which d2st and which PyTorch a result was made with."""
+    versions, git = result.get("versions") or {}, result.get("git")
+    commit = git["commit"][:10] if git else "installed"
+    return f"d2st {versions.get('d2st')} ({commit}), PyTorch {versions.get('torch')}"
 
 
 def _seconds(runs: list[Run], out: Path) -> dict[str, float]:

@@ -141,9 +141,10 @@ def _judge(terms: list[tuple[int, str]], values: Values, spreads: Spreads) -> di
 def _add_spreads(page: Report, spreads: Mapping[str, Spread]) -> None:
     rows = []
     for name, spread in spreads.items():
-        least = (spread.interval(1) or 0) * (2 / 3) ** 0.5  # of two cells with three seeds each
+        least = (spread.interval(1) or 0) * (2 / 3) ** 0.5
         rows.append([name, f"{spread.deviation:.2f}", spread.freedom, f"{least:.1f}"])
-    page.table(["cells", "standard deviation of trainings, points", "degrees of freedom", "least difference"], rows)
+    least = "least difference of two cells with three seeds each"
+    page.table(["cells", "standard deviation of trainings, points", "degrees of freedom", least], rows)
 
 
 def _add_orders(page: Report, orders: Sequence[dict]) -> None:

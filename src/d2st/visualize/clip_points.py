@@ -158,7 +158,7 @@ def points_record(clip: ClipPoints) -> dict:
     Returns:
         ``token``, and ``points``: for each pathway of each adapter ``site``, ``pathway``, ``map`` (T, H, W), ``groups``
         and ``queries``; ``outside``, ``entropy`` and ``saturated`` as in :class:`~d2st.visualize.points.PathwayPoints`;
-        and lists with an entry a point: ``group``; ``frame`` from 0, ``x``, ``y`` in pixels of the upright video; the
+        and lists with an entry a point: ``group``; ``frame`` from 0, ``x``, ``y`` in pixels of the pictures; the
         same before the shift as ``rest_frame``, ``rest_x``, ``rest_y``; ``attention`` (summed over all queries, a mean
         over the heads); ``token_attention`` where a token was chosen; and ``inside``, whether it lies in what the model
         sees.

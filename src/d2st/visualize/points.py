@@ -5,8 +5,8 @@ Hooks that live for one clip compute this beside the attention itself, which kee
 
 Coordinates are ordered (t, y, x). *Cells* of a feature map count from 0, the center of the first; so do *pixels* of the
 frames that the model sees. A map of h rows divides their H evenly: cell i is centered at (i + 1/2) H / h - 1/2. That is
-where the cells of ViTs, Swin and ConvNeXt lie, and where those of the ResNet that ships look, to a quarter of a cell
-(``tests/test_points.py`` measures it).
+where the cells of ViTs, Swin and ConvNeXt lie if their strides divide H, and where those of the ResNet that ships look,
+to a quarter of a cell (``tests/test_points.py`` measures it).
 """
 
 import math
