@@ -81,8 +81,10 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
     extra, renamed = {}, {}
     own = target.state_dict()
     elsewhere = "encoder." if isinstance(target, Head) else "head."
-    for theirs, (ours, tensor) in _translate(target, state_dict, release).items():
-        if ours not in own and (ours.startswith(elsewhere) or re.match(release.spare, theirs)):
+    for theirs, (named, tensor) in _translate(target, state_dict, release).items():
+        ours = named or theirs
+        spare = named and named.startswith(elsewhere)  # a key that no rule knows is not, whatever it begins with
+        if ours not in own and (spare or re.match(release.spare, theirs)):
             extra[theirs] = tensor
         else:
             renamed[ours] = tensor
@@ -107,11 +109,12 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
 
 def translate(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st") -> dict[str, Tensor]:
     """Rename tensors to the target's names; a key that has none keeps its own. Arguments as for :func:`load`."""
-    return dict(_translate(target, state_dict, _release(system)).values())
+    translated = _translate(target, state_dict, _release(system))
+    return {ours or theirs: tensor for theirs, (ours, tensor) in translated.items()}
 
 
-def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) -> dict[str, tuple[str, Tensor]]:
-    """Map the authors' key to (ours, tensor)."""
+def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) -> dict[str, tuple[str | None, Tensor]]:
+    """Map the authors' key to (ours, tensor); ours is None where no rule names it."""
     encoder = _encoder(target)
     if encoder is not None:
         rules = release.encoder(encoder)
@@ -120,8 +123,8 @@ def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) ->
     state = release.prepare({key.removeprefix("module."): tensor for key, tensor in state.items()})  # as DDP writes
     translated = {}
     for theirs, tensor in state.items():
-        ours = rename(theirs, rules) or theirs
-        if encoder is not None and encoder is not target and ours.startswith(("backbone.", "adapters.", "passage.")):
+        ours = rename(theirs, rules)
+        if ours and encoder not in (None, target) and ours.startswith(("backbone.", "adapters.", "passage.")):
             ours = f"encoder.{ours}"
         translated[theirs] = (ours, tensor)
     return translated
