@@ -77,7 +77,7 @@ def test_the_rule_for_names_of_folders(name: str, said: str) -> None:
 def test_a_class_of_no_benchmark_goes_by_the_rule() -> None:
     classes = ["BlowDryHair", "01_BlowDryHair"]  # the released name is "Blow DryHair"
     assert prompts.prompts(classes) == [["a photo of Blow DryHair"], ["a photo of Blow Dry Hair"]]
-    assert prompts.prompts(classes, "clean") == [["a photo of Blow Dry Hair"]] * 2
+    assert [prompts.prompts([name], "clean") for name in classes] == [[["a photo of Blow Dry Hair"]]] * 2
 
 
 def test_names_and_templates_of_one_s_own(tmp_path: Path) -> None:
@@ -118,6 +118,14 @@ def test_unusable_templates_files_and_classes_are_refused_with_a_sentence(tmp_pa
         prompts.prompts(["a"], templates=str(tmp_path / "templates.yaml"))
     with pytest.raises(D2STError, match=r"missing\.yaml' cannot be read"):
         prompts.prompts(["a"], str(tmp_path / "missing.yaml"))
+    same = tmp_path / "same.yaml"
+    same.write_text("a: wave\nb: ' Wave'\nphases:\n  a: [up, down]\n  b: [Up, down]\n  c: [down, up]\n")
+    for classes, names in ((["2_point_shot", "3_point_shot"], "raw"), (["a", "b"], str(same))):
+        with pytest.raises(D2STError, match=f"classes '{classes[0]}' and '{classes[1]}' are told by the same words"):
+            prompts.prompts(classes, names)
+    with pytest.raises(D2STError, match="'a' and 'b' are told by the same words, 'Up'"):
+        prompts.phases(["a", "c", "b"], str(same))
+    assert prompts.phases(["a", "c"], str(same)) == [["up", "down"], ["down", "up"]]
     for name in ("17", "val0", "class_3", "()"):
         with pytest.raises(D2STError, match="no name to tell a text tower"):
             prompts.prompts([name])
