@@ -291,6 +291,7 @@ def test_other_systems_train_with_their_own_classifiers(small, tmp_path, monkeyp
         ({"area": (0.5, 0.2)}, "area is 0.5 to 0.2"),
         ({"magnitude": 11}, "magnitude=11 must be a number from 0 to 10"),
         ({"mixup": -1}, "mixup=-1 must be a number of at least 0"),
+        ({"cutmix": 1.0, "batch_size": 1}, "blend clips of a batch with each other; give a batch_size of 2"),
         ({"split": "few"}, "has classes of its own, which is for few-shot learning"),
         ({"adapter": d2st.DiSTConfig()}, "class token"),
     ],
