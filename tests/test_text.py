@@ -284,10 +284,18 @@ def test_the_text_tower_of_an_image_tower(open_clip, backbone: str, name: str) -
     assert text.clip_name(backbone) == name
 
 
-@pytest.mark.parametrize("backbone", ["resnet50.a1_in1k", "d2st_stills", "", "vit_base_patch16_clip_224.laion2b"])
-def test_backbones_without_a_known_text_tower_are_refused_with_a_sentence(open_clip, backbone: str) -> None:
-    with pytest.raises(D2STError, match="say which one belongs to it"):
-        text.clip_name(backbone)
+@pytest.mark.parametrize("backbone", ["resnet50.a1_in1k", "d2st_stills", None, "vit_base_patch16_clip_224.laion2b"])
+def test_backbones_without_a_known_text_tower_are_refused_with_a_sentence(open_clip, backbone: str | None) -> None:
+    named = f"the backbone '{backbone}'" if backbone else "a backbone without a name"
+    with pytest.raises(D2STError, match=f"no text tower known for {named}.* say which one belongs to it"):
+        d2st.text.encode_names(["wave"], backbone)
+
+
+@pytest.mark.parametrize("classes", ["wave", []])
+def test_what_is_no_list_of_names_is_refused_with_a_sentence(classes: str | list[str]) -> None:
+    for encode in (d2st.text.encode_names, d2st.text.encode_phases):
+        with pytest.raises(D2STError, match="names of classes are a list of one or more"):
+            encode(classes)
 
 
 def test_a_clip_comes_into_the_joint_space(clip) -> None:
@@ -323,8 +331,8 @@ def test_projections_that_cannot_be_had_are_refused_with_a_sentence(tmp_path: Pa
     with pytest.raises(D2STError, match=r"projection of CLIP cannot be loaded: .*missing keys \['head"):
         text.visual_projection(encoder, tmp_path / "bare.safetensors")
     by_hand = d2st.adapt(timm.create_model(BACKBONE, num_classes=0), d2st.NoneConfig(), frames=1)
-    with pytest.raises(D2STError, match="VisionTransformer was built by hand"):
-        text.visual_projection(by_hand)
+    with pytest.raises(D2STError, match=r"VisionTransformer was built by hand: keep its own get_classifier\(\)"):
+        text.visual_projection(by_hand, tmp_path / "bare.safetensors")
 
 
 def test_without_open_clip_a_sentence_says_how_to_get_it(monkeypatch) -> None:
