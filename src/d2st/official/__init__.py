@@ -120,7 +120,15 @@ def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) ->
         rules = release.encoder(encoder)
     else:
         rules = release.head if isinstance(target, Head) else release.module
-    state = release.prepare({key.removeprefix("module."): tensor for key, tensor in state.items()})  # as DDP writes
+    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}  # as DDP writes
+    try:
+        state = release.prepare(state)
+    except (RuntimeError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise D2STError(
+            f"This state dict has not the tensors of the release, or not their shapes ({reason}); take an undamaged "
+            "checkpoint, and say whose it is (system)."
+        ) from error
     translated = {}
     for theirs, tensor in state.items():
         ours = rename(theirs, rules)
