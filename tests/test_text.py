@@ -4,6 +4,7 @@ clip into the same space. Towers are small and have random weights; no network."
 import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import goldens
@@ -143,6 +144,9 @@ def test_token_ids_are_the_reference_s(open_clip) -> None:
         assert ours.shape[1] == max(map(len, classes.values()))
     with pytest.warns(UserWarning, match="77 tokens at most; cut short: 'on and on"):
         assert text.tokenize(["on and " * 60], "ViT-B-16").shape == (1, 77)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert text.tokenize(["on " * 75], "ViT-B-16").shape == (1, 77)  # just fits
 
 
 @pytest.mark.parametrize("pool", ["argmax", "eos"])

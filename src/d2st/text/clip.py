@@ -45,8 +45,10 @@ def clip_name(backbone: str | None) -> str:
 
 def tokenize(texts: Sequence[str], model: str) -> Tensor:
     """Turn texts into token ids (N, L), cut behind the longest; 0 fills the shorter ones."""
-    tokens = _open_clip().get_tokenizer(model)(list(texts))  # (N, context)
-    long = [text for text, row in zip(texts, tokens, strict=True) if row[-1] != 0]
+    tokenizer = _open_clip().get_tokenizer(model)
+    tokens = tokenizer(list(texts))  # (N, context)
+    roomier = tokenizer(list(texts), tokens.shape[1] + 1)[:, :-1]  # differs at the end of a text that was cut
+    long = [text for text, cut in zip(texts, (tokens != roomier).any(1), strict=True) if cut]
     if long:
         warnings.warn(f"A text tower reads {tokens.shape[1]} tokens at most; cut short: {long[0]!r}.", stacklevel=2)
     return tokens[:, : int((tokens != 0).any(0).nonzero().max()) + 1]
