@@ -74,13 +74,15 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
         and its adapters of blocks that are not adapted.
 
     Raises:
-        D2STError: another system, keys that are missing or left over, or other shapes, listed.
+        D2STError: another system, keys that are missing or left over, or other shapes, listed; or adapters that trained
+            and have no place, or have one and never trained, where a release has some without a use.
     """
     release = _release(system)
     prefix = "" if _encoder(target) is target else "encoder."
     extra, renamed = {}, {}
     own = target.state_dict()
     elsewhere = "encoder." if isinstance(target, Head) else "head."
+    used: dict[str, bool] = {}
     for theirs, (named, tensor) in _translate(target, state_dict, release).items():
         ours = named or theirs
         spare = named and named.startswith(elsewhere)  # a key that no rule knows is not, whatever it begins with
@@ -88,6 +90,9 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             extra[theirs] = tensor
         else:
             renamed[ours] = tensor
+        if re.match(release.zero, theirs):
+            used[theirs] = bool(tensor.any())
+    _check_used(target, used, extra)
     trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
     frozen = {name for name in own.keys() - trained if name.startswith(f"{prefix}backbone.")}
     wanted = own.keys() - (frozen if frozen.isdisjoint(renamed) else set())
@@ -136,6 +141,17 @@ def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) ->
             ours = f"encoder.{ours}"
         translated[theirs] = (ours, tensor)
     return translated
+
+
+def _check_used(target: nn.Module, used: dict[str, bool], extra: dict[str, Tensor]) -> None:
+    """Refuse a target that has no place for an adapter that was used, or one for an adapter that was not."""
+    wrong = [key for key, trained in used.items() if trained == (key in extra)]
+    if wrong and any(used.values()):  # else nothing trained yet
+        said = "trained and has no place in" if used[wrong[0]] else "never trained and has a place in"
+        raise D2STError(
+            f"An adapter of this checkpoint {said} {type(target).__name__}: {wrong[0]}. Build the target with the "
+            "positions of the checkpoint."
+        )
 
 
 def _encoder(target: nn.Module) -> VideoEncoder | None:
