@@ -304,6 +304,15 @@ def test_wrong_settings_are_refused_before_anything_is_written(small, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_step_of_more_clips_than_there_are_is_told(small, tmp_path, capsys):
+    settings = {"shots": 1, "epochs": 3, "validate_every": 0}  # 9 clips
+    result = train_full_shot(config(small, tmp_path / "one", **settings, clips_per_step=27, batch_size=9))
+    assert result["steps"] == 1
+    assert "A step takes 27 clips and there are 9 for training, which makes 1 step in all" in capsys.readouterr().out
+    train_full_shot(config(small, tmp_path / "more", **settings))
+    assert "A step takes" not in capsys.readouterr().out
+
+
 def test_few_shot_training_does_not_validate_on_its_own_classes(small, tmp_path):
     split = tmp_path / "shares.yaml"
     split.write_text(yaml.safe_dump(SHARES))
