@@ -83,6 +83,17 @@ def test_folders_named_after_parts(tmp_path):
         open_division(root, None, "val")
 
 
+@pytest.mark.parametrize("names", [("Train", "Valid", "TEST"), ("training", "validation", "testing")])
+def test_other_names_of_parts_are_no_classes(tmp_path, names):
+    root = _touch(tmp_path / "data", *(f"{part}/{name}/0.mp4" for part in names for name in ("clap", "wave")))
+    assert parts_of(root) == ["train", "val", "test"]
+    for part, folder in zip(("train", "val", "test"), names, strict=True):
+        assert _ids(open_division(root, None, part)) == {name: [f"{folder}/{name}/0.mp4"] for name in ("clap", "wave")}
+    _touch(root, "val/clap/1.mp4", "val/wave/1.mp4")
+    with pytest.raises(D2STError, match=f"Of the folders .*'{names[1]}'.* two are of one part"):
+        open_division(root, None, "val")
+
+
 def test_parts_of_a_folder_are_few_shot_where_their_classes_differ(tmp_path):
     root = _touch(tmp_path / "data", "train/clap/a.mp4", "train/wave/b.mp4", "val/jump/a.mp4")
     assert _ids(open_dataset(root, None, "val")) == {"jump": ["val/jump/a.mp4"]}

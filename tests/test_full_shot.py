@@ -291,6 +291,7 @@ def test_other_systems_train_with_their_own_classifiers(small, tmp_path, monkeyp
         ({"area": (0.5, 0.2)}, "area is 0.5 to 0.2"),
         ({"magnitude": 11}, "magnitude=11 must be a number from 0 to 10"),
         ({"mixup": -1}, "mixup=-1 must be a number of at least 0"),
+        ({"cutmix": 1.0, "batch_size": 1}, "blend clips of a batch with each other; give a batch_size of 2"),
         ({"split": "few"}, "has classes of its own, which is for few-shot learning"),
         ({"adapter": d2st.DiSTConfig()}, "class token"),
     ],
@@ -301,6 +302,15 @@ def test_wrong_settings_are_refused_before_anything_is_written(small, tmp_path, 
     with pytest.raises(D2STError, match=said):
         train_full_shot(config(small, tmp_path / "run", **more))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_step_of_more_clips_than_there_are_is_told(small, tmp_path, capsys):
+    settings = {"shots": 1, "epochs": 3, "validate_every": 0}  # 9 clips
+    result = train_full_shot(config(small, tmp_path / "one", **settings, clips_per_step=27, batch_size=9))
+    assert result["steps"] == 1
+    assert "A step takes 27 clips and there are 9 for training, which makes 1 step in all" in capsys.readouterr().out
+    train_full_shot(config(small, tmp_path / "more", **settings))
+    assert "A step takes" not in capsys.readouterr().out
 
 
 def test_few_shot_training_does_not_validate_on_its_own_classes(small, tmp_path):

@@ -46,6 +46,30 @@ def test_ddp_prefix_is_dropped():
     assert d2st.official.load(adapter, {f"module.{key}": value for key, value in state.items()}) == {}
 
 
+def test_what_no_rule_names_is_not_taken_for_the_head():
+    """Whatever its key begins with: an encoder without adapters would be left as it is without a word."""
+    backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, num_classes=0)
+    encoder = d2st.adapt(backbone, d2st.NoneConfig(), frames=4)
+    state = {"head.ln_post.weight": torch.ones(32), "cls_head.fc_cls.bias": torch.ones(3)}
+    with pytest.raises(d2st.D2STError, match=r"unexpected keys \['head.ln_post.weight'\]"):
+        d2st.official.load(encoder, state, "aim")
+
+
+@pytest.mark.parametrize(
+    ("system", "shapes"),
+    [
+        ("clip-fsar", {"context2.layers.0.0.fn.to_q.weight": (2, 2), "context2.layers.0.0.fn.to_k.weight": (2, 3),
+                       "context2.layers.0.0.fn.to_v.weight": (2, 2)}),
+        ("strm", {"new_dist_loss_post_pat.0.clsW.weight": (4, 4)}),
+        ("ta2n", {"align.secondstage.mvnet.0.weight": (3,)}),
+    ],
+)  # fmt: skip
+def test_tensors_that_do_not_go_together_are_refused_with_a_sentence(system, shapes):
+    state = {key: torch.ones(shape) for key, shape in shapes.items()}
+    with pytest.raises(d2st.D2STError, match="has not the tensors of the release, or not their shapes"):
+        d2st.official.load(d2st.heads.build("bi-mhm"), state, system)
+
+
 def test_unknown_system():
     with pytest.raises(d2st.D2STError, match="system='timesformer'"):
         d2st.official.load(*adapter_and_state(), system="timesformer")

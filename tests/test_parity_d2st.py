@@ -131,6 +131,8 @@ def test_encoder_distances_logits_and_loss(name, dtype):
     encoder, state = reference_encoder(meta, tensors, dtype)
     classifier = nn.Linear(encoder.num_features, meta["num_class"]).to(dtype)
     left = d2st.official.load(encoder, state)
+    framed = d2st.official.load(encoder, {f"model.{key}": value for key, value in state.items()})  # as its runs save it
+    assert framed.keys() == {f"model.{key}" for key in left}
     classifier.load_state_dict({key.removeprefix("classification_layer."): value for key, value in left.items()})
 
     support_labels, query_labels = tensors["support_labels"].long(), tensors["query_labels"].long()

@@ -282,6 +282,12 @@ def test_a_validation_part_without_base_classes_is_told(folder, tmp_path, capsys
     assert (
         "No validation, the last model will be the best: the part val has no clips of base" in capsys.readouterr().out
     )
+    flags = ["--adapter", str(tmp_path / "run" / "best"), "--out", str(tmp_path / "run"), "--part", "train"]
+    told += ["--text.weights", str(folder / "clip.safetensors")]
+    assert cli.main(["eval-base-novel", *where(folder), *told, *flags]) == 0
+    found = json.loads((tmp_path / "run" / "eval.json").read_text())
+    assert (found["base"]["clips"], found["novel"]["clips"], found["harmonic_mean"]) == (6, 0, None)
+    assert (tmp_path / "run" / "novel.jsonl").read_bytes() == b""
 
 
 def test_settings_that_cannot_be_are_refused(folder, tmp_path, capsys):

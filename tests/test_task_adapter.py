@@ -99,6 +99,9 @@ def test_an_episode_is_the_authors(case, dtype, limit):
     adapted = {int(name.split(".")[2]) for name in goldens.weights(golden, None, "g/") if "resblocks" in name}
     encoder = clip_vit(len(proj), max(adapted) + 1, 16, tuple(adapted), "together").to(dtype)
     state = {f"feature.{name}": weight for name, weight in goldens.weights(golden, dtype).items()}
+    for name, weight in state.items():  # of a block that is not adapted they never trained
+        if name.endswith("D_fc2.weight") and int(name.split(".")[3]) not in adapted and "task" not in name:
+            weight.zero_()
     spare = d2st.official.load(encoder, state, "task-adapter")
     assert {name.split(".")[-1] for name in spare if "adapter" not in name} == {"proj"}
     video, shot = golden["in/images"].to(dtype).requires_grad_(), about["shot"]
@@ -116,6 +119,28 @@ def test_an_episode_is_the_authors(case, dtype, limit):
     if "gi/images" in golden:
         check(video.grad, golden["gi/images"], 1e-4, "gradient of the frames")  # stored as float32
     check_gradients(encoder, goldens.weights(golden, None, "g/"), limit)
+
+
+def test_a_checkpoint_whose_adapted_blocks_are_others_is_refused():
+    """Every block of the release owns adapters; where they never trained their last layers are zero."""
+    whole = clip_vit(32, 3, 16, (0, 1, 2), "alone")
+    theirs = {"temporal": "t_adapter", "spatial": "s_adapter", "task": "task_adapter", "mlp": "MLP_adapter"}
+    state = {"temporal_embedding": whole.adapters.temporal_embedding.weight}
+    for name, weight in whole.adapters.state_dict().items():
+        if name.startswith("blocks_"):
+            block, kind = name.split(".")[0].removeprefix("blocks_").split("_")
+            layer = f"{'D_fc1' if '.down.' in name else 'D_fc2'}.{name.rpartition('.')[2]}"
+            trained = block != "0" or kind == "task"
+            key = f"transformer.resblocks.{block}.{theirs[kind]}.{layer}"
+            state[key] = torch.ones_like(weight) if trained else weight
+    for adapted in ((1, 2), (2,), (0, 1, 2)):
+        encoder = clip_vit(32, 3, 16, adapted, "alone")
+        if adapted == (1, 2):
+            assert all(".0." in key for key in d2st.official.load(encoder, state, "task-adapter"))
+        else:
+            said = "checkpoint trained and has no place" if adapted == (2,) else "never trained and has a place"
+            with pytest.raises(d2st.D2STError, match=said):
+                d2st.official.load(encoder, state, "task-adapter")
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ clip into the same space. Towers are small and have random weights; no network."
 import json
 import shutil
 import sys
+import warnings
 from pathlib import Path
 
 import goldens
@@ -77,7 +78,7 @@ def test_the_rule_for_names_of_folders(name: str, said: str) -> None:
 def test_a_class_of_no_benchmark_goes_by_the_rule() -> None:
     classes = ["BlowDryHair", "01_BlowDryHair"]  # the released name is "Blow DryHair"
     assert prompts.prompts(classes) == [["a photo of Blow DryHair"], ["a photo of Blow Dry Hair"]]
-    assert prompts.prompts(classes, "clean") == [["a photo of Blow Dry Hair"]] * 2
+    assert [prompts.prompts([name], "clean") for name in classes] == [[["a photo of Blow Dry Hair"]]] * 2
 
 
 def test_names_and_templates_of_one_s_own(tmp_path: Path) -> None:
@@ -118,6 +119,14 @@ def test_unusable_templates_files_and_classes_are_refused_with_a_sentence(tmp_pa
         prompts.prompts(["a"], templates=str(tmp_path / "templates.yaml"))
     with pytest.raises(D2STError, match=r"missing\.yaml' cannot be read"):
         prompts.prompts(["a"], str(tmp_path / "missing.yaml"))
+    same = tmp_path / "same.yaml"
+    same.write_text("a: wave\nb: ' Wave'\nphases:\n  a: [up, down]\n  b: [Up, down]\n  c: [down, up]\n")
+    for classes, names in ((["2_point_shot", "3_point_shot"], "raw"), (["a", "b"], str(same))):
+        with pytest.raises(D2STError, match=f"classes '{classes[0]}' and '{classes[1]}' are told by the same words"):
+            prompts.prompts(classes, names)
+    with pytest.raises(D2STError, match="'a' and 'b' are told by the same words, 'Up'"):
+        prompts.phases(["a", "c", "b"], str(same))
+    assert prompts.phases(["a", "c"], str(same)) == [["up", "down"], ["down", "up"]]
     for name in ("17", "val0", "class_3", "()"):
         with pytest.raises(D2STError, match="no name to tell a text tower"):
             prompts.prompts([name])
@@ -135,6 +144,9 @@ def test_token_ids_are_the_reference_s(open_clip) -> None:
         assert ours.shape[1] == max(map(len, classes.values()))
     with pytest.warns(UserWarning, match="77 tokens at most; cut short: 'on and on"):
         assert text.tokenize(["on and " * 60], "ViT-B-16").shape == (1, 77)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert text.tokenize(["on " * 75], "ViT-B-16").shape == (1, 77)  # just fits
 
 
 @pytest.mark.parametrize("pool", ["argmax", "eos"])
@@ -276,10 +288,18 @@ def test_the_text_tower_of_an_image_tower(open_clip, backbone: str, name: str) -
     assert text.clip_name(backbone) == name
 
 
-@pytest.mark.parametrize("backbone", ["resnet50.a1_in1k", "d2st_stills", "", "vit_base_patch16_clip_224.laion2b"])
-def test_backbones_without_a_known_text_tower_are_refused_with_a_sentence(open_clip, backbone: str) -> None:
-    with pytest.raises(D2STError, match="say which one belongs to it"):
-        text.clip_name(backbone)
+@pytest.mark.parametrize("backbone", ["resnet50.a1_in1k", "d2st_stills", None, "vit_base_patch16_clip_224.laion2b"])
+def test_backbones_without_a_known_text_tower_are_refused_with_a_sentence(open_clip, backbone: str | None) -> None:
+    named = f"the backbone '{backbone}'" if backbone else "a backbone without a name"
+    with pytest.raises(D2STError, match=f"no text tower known for {named}.* say which one belongs to it"):
+        d2st.text.encode_names(["wave"], backbone)
+
+
+@pytest.mark.parametrize("classes", ["wave", []])
+def test_what_is_no_list_of_names_is_refused_with_a_sentence(classes: str | list[str]) -> None:
+    for encode in (d2st.text.encode_names, d2st.text.encode_phases):
+        with pytest.raises(D2STError, match="names of classes are a list of one or more"):
+            encode(classes)
 
 
 def test_a_clip_comes_into_the_joint_space(clip) -> None:
@@ -315,8 +335,8 @@ def test_projections_that_cannot_be_had_are_refused_with_a_sentence(tmp_path: Pa
     with pytest.raises(D2STError, match=r"projection of CLIP cannot be loaded: .*missing keys \['head"):
         text.visual_projection(encoder, tmp_path / "bare.safetensors")
     by_hand = d2st.adapt(timm.create_model(BACKBONE, num_classes=0), d2st.NoneConfig(), frames=1)
-    with pytest.raises(D2STError, match="VisionTransformer was built by hand"):
-        text.visual_projection(by_hand)
+    with pytest.raises(D2STError, match=r"VisionTransformer was built by hand: keep its own get_classifier\(\)"):
+        text.visual_projection(by_hand, tmp_path / "bare.safetensors")
 
 
 def test_without_open_clip_a_sentence_says_how_to_get_it(monkeypatch) -> None:

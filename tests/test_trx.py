@@ -187,6 +187,12 @@ def test_a_release_with_its_resnet_and_indices() -> None:
     assert {key.split(".")[0] for key in spare} == {"resnet", "transformers"} and f"{part}tuples.0" in spare
     torch.testing.assert_close(head.tuples[0].norm.bias, state[f"{part}norm_k.bias"])
 
+    framed = {f"head.{key.replace('resnet.module', 'backbone')}": value * 2 for key, value in state.items()}  # MoLo's
+    d2st.official.load(encoder, framed, system="trx")
+    torch.testing.assert_close(encoder.backbone.conv1.weight, framed["head.backbone.0.weight"])
+    d2st.official.load(head, framed, system="trx")
+    torch.testing.assert_close(head.tuples[0].norm.bias, framed[f"head.{part}norm_k.bias"])
+
     with pytest.raises(d2st.D2STError, match=r"other shapes .*tuples.0.bias"):
         d2st.official.load(heads.build("trx", features=64, width=9, cardinalities=(2,)), state, system="trx")
     with pytest.raises(d2st.D2STError, match=r"missing keys \['tuples.1.bias'"):

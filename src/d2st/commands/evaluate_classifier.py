@@ -91,5 +91,6 @@ def write_answers(path: Path, answers: Answers, clips: ClipSet) -> None:
     lines = []
     for clip, top, scores in zip(answers.clips, answers.top, answers.scores, strict=True):
         said = {clips.classes[label]: round(float(score), 6) for label, score in zip(top, scores, strict=True)}
-        lines.append(json.dumps({"id": clips.clips[clip].id, "class": clips.classes[clips.labels[clip]], "top": said}))
-    write_atomic(path, lambda temporary: temporary.write_text("\n".join(lines) + "\n", "utf-8"))
+        answer = {"id": clips.clips[clip].id, "class": clips.classes[clips.labels[clip]], "top": said}
+        lines.append(json.dumps(answer) + "\n")
+    write_atomic(path, lambda temporary: temporary.write_text("".join(lines), "utf-8"))

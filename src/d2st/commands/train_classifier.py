@@ -51,6 +51,12 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     clips = _training_clips(config)
     duration = Duration.of_epochs(config, len(clips), config.warmup_epochs, world_size())
     fabric, config = launch_training(config, duration)
+    if config.clips_per_step > len(clips) and fabric.is_global_zero:
+        steps = duration.total // duration.per_step
+        say(
+            f"A step takes {config.clips_per_step} clips and there are {len(clips)} for training, which makes {steps} "
+            f"step{'s' if steps > 1 else ''} in all; a smaller --clips-per-step, or more --epochs, makes more."
+        )
     validation_clips = _validation_clips(config, clips)
     warmup = config.warmup_epochs / config.epochs
     learning_rate = optim.cosine_schedule(config.lr, duration.total, warmup, config.lr * config.warmup_from)

@@ -11,7 +11,9 @@ from .archives import advice, is_archive
 from .walk import EXTENSIONS, Tree, entries, is_folder, is_frame_folder, nfc, tell_unreadable, walk
 
 PARTS = ("train", "val", "test")
-FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+# Names that folders of parts have, in lower case.
+FOLDERS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+FOLDERS |= {"test": "test", "testing": "test"}
 
 
 @dataclass
@@ -146,12 +148,21 @@ def _twins(tree: Tree, above: str) -> list[str]:
 
 
 def scan_parts(root: Path) -> Listing | None:
-    """Find the clips of a folder of parts (``train``, ``val``, ``test``) of class folders; None for other folders."""
+    """Find the clips of a folder of parts (``train``, ``val``, ``test``) of class folders; None for other folders.
+
+    Raises:
+        D2STError: two folders are of one part, or a part has no clips.
+    """
     inside = [root / entry.name for entry in entries(root) if is_folder(entry) and entry.name != "lost+found"]
-    folders = {FOLDERS.get(folder.name, ""): folder for folder in inside}
+    folders = {FOLDERS.get(folder.name.lower(), ""): folder for folder in inside}
     divided = len(folders) > 1 and "" not in folders and "train" in folders
     if not divided or not all(map(_has_folders, inside)):
         return None
+    if len(folders) < len(inside):
+        names = quoted(folder.name for folder in inside)
+        raise D2STError(
+            f"Of the folders {names} of '{root}' two are of one part; put the clips of a part into one folder."
+        )
     merged = Listing()
     for part in PARTS:
         if part in folders:

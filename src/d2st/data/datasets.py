@@ -131,9 +131,9 @@ def open_dataset(
     """Open a dataset or one part of it.
 
     Args:
-        data: a folder of class folders, or of ``train``, ``val`` (or ``validation``) and ``test`` with class folders in
-            them, a list file (paths relative to its folder), the folder that the paths of list files in ``split`` start
-            from, or a frame store made by ``d2st prepare``.
+        data: a folder of class folders, or of ``train``, ``val`` and ``test`` with class folders in them (or ``valid``,
+            ``validation``, ``training``, ``testing``, small or capital), a list file (paths relative to its folder),
+            the folder that the paths of list files in ``split`` start from, or a frame store made by ``d2st prepare``.
         split: a YAML file with the class names of train, val and test (or with a list file for each), one list file,
             a folder of official few-shot lists, or the name of a benchmark (:mod:`d2st.data.benchmarks`), whose clips
             are then found below ``data`` however they lie there. None: the data's own parts, or none.

@@ -74,18 +74,25 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
         and its adapters of blocks that are not adapted.
 
     Raises:
-        D2STError: another system, keys that are missing or left over, or other shapes, listed.
+        D2STError: another system, keys that are missing or left over, or other shapes, listed; or adapters that trained
+            and have no place, or have one and never trained, where a release has some without a use.
     """
     release = _release(system)
     prefix = "" if _encoder(target) is target else "encoder."
     extra, renamed = {}, {}
     own = target.state_dict()
     elsewhere = "encoder." if isinstance(target, Head) else "head."
-    for theirs, (ours, tensor) in _translate(target, state_dict, release).items():
-        if ours not in own and (ours.startswith(elsewhere) or re.match(release.spare, theirs)):
+    used: dict[str, bool] = {}
+    for theirs, (named, tensor) in _translate(target, state_dict, release).items():
+        ours = named or theirs
+        spare = named and named.startswith(elsewhere)  # a key that no rule knows is not, whatever it begins with
+        if ours not in own and (spare or re.match(release.spare, theirs)):
             extra[theirs] = tensor
         else:
             renamed[ours] = tensor
+        if re.match(release.zero, theirs):
+            used[theirs] = bool(tensor.any())
+    _check_used(target, used, extra)
     trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
     frozen = {name for name in own.keys() - trained if name.startswith(f"{prefix}backbone.")}
     wanted = own.keys() - (frozen if frozen.isdisjoint(renamed) else set())
@@ -107,24 +114,44 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
 
 def translate(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st") -> dict[str, Tensor]:
     """Rename tensors to the target's names; a key that has none keeps its own. Arguments as for :func:`load`."""
-    return dict(_translate(target, state_dict, _release(system)).values())
+    translated = _translate(target, state_dict, _release(system))
+    return {ours or theirs: tensor for theirs, (ours, tensor) in translated.items()}
 
 
-def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) -> dict[str, tuple[str, Tensor]]:
-    """Map the authors' key to (ours, tensor)."""
+def _translate(target: nn.Module, state: dict[str, Tensor], release: Release) -> dict[str, tuple[str | None, Tensor]]:
+    """Map the authors' key to (ours, tensor); ours is None where no rule names it."""
     encoder = _encoder(target)
     if encoder is not None:
         rules = release.encoder(encoder)
     else:
         rules = release.head if isinstance(target, Head) else release.module
-    state = release.prepare({key.removeprefix("module."): tensor for key, tensor in state.items()})  # as DDP writes
+    state = {key.removeprefix("module."): tensor for key, tensor in state.items()}  # as DDP writes
+    try:
+        state = release.prepare(state)
+    except (RuntimeError, LookupError) as error:
+        reason = " ".join(str(error).split())
+        raise D2STError(
+            f"This state dict has not the tensors of the release, or not their shapes ({reason}); take an undamaged "
+            "checkpoint, and say whose it is (system)."
+        ) from error
     translated = {}
     for theirs, tensor in state.items():
-        ours = rename(theirs, rules) or theirs
-        if encoder is not None and encoder is not target and ours.startswith(("backbone.", "adapters.", "passage.")):
+        ours = rename(theirs, rules)
+        if ours and encoder not in (None, target) and ours.startswith(("backbone.", "adapters.", "passage.")):
             ours = f"encoder.{ours}"
         translated[theirs] = (ours, tensor)
     return translated
+
+
+def _check_used(target: nn.Module, used: dict[str, bool], extra: dict[str, Tensor]) -> None:
+    """Refuse a target that has no place for an adapter that was used, or one for an adapter that was not."""
+    wrong = [key for key, trained in used.items() if trained == (key in extra)]
+    if wrong and any(used.values()):  # else nothing trained yet
+        said = "trained and has no place in" if used[wrong[0]] else "never trained and has a place in"
+        raise D2STError(
+            f"An adapter of this checkpoint {said} {type(target).__name__}: {wrong[0]}. Build the target with the "
+            "positions of the checkpoint."
+        )
 
 
 def _encoder(target: nn.Module) -> VideoEncoder | None:

@@ -1,4 +1,7 @@
-"""qizhongtan/D2ST-Adapter: D²ST on CLIP ViT and ResNet; Vanilla, ST and DST on ResNet."""
+"""qizhongtan/D2ST-Adapter: D²ST on CLIP ViT and ResNet; Vanilla, ST and DST on ResNet.
+
+Its runs save the model under the prefix ``model.``.
+"""
 
 from torch import nn
 
@@ -27,7 +30,7 @@ _ADAPTER: Rules = (
 
 def _encoder(encoder: nn.Module) -> Rules:
     stages = [key for key in encoder.adapters if key != "temporal_embedding"]
-    return (
+    rules = (
         (r"classification_layer\.", "head.linear."),
         (r"temporal_embedding$", "adapters.temporal_embedding.weight"),
         (r"transformer\.resblocks\.(\d+)\.Adapter\.", r"adapters.blocks_\1.", _ADAPTER),
@@ -38,6 +41,7 @@ def _encoder(encoder: nn.Module) -> Rules:
         (r"stage([234])\.", r"backbone.layer\1."),
         *CLIP_VIT,
     )
+    return ((r"(?:model\.)?", "", rules),)
 
 
 RELEASE = Release(module=_ADAPTER, encoder=_encoder)

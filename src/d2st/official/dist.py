@@ -45,9 +45,10 @@ _ENCODER: Rules = (
     (r"visual\.", "", CLIP_VIT),
     (r"dist_net\.", "passage.", _NETWORK),
 )
-# CLIP's text tower and projection; and the pooling over time, which an encoder of frame features does not have.
+# CLIP's text tower and projection, and what the framework puts behind the model; and the pooling over time, which an
+# encoder of frame features does not have.
 _SPARE = (
-    r"visual\.proj$|(transformer|token_embedding|ln_final)\.|(positional_embedding|text_projection)$|"
+    r"head\.|visual\.proj$|(transformer|token_embedding|ln_final)\.|(positional_embedding|text_projection)$|"
     r"dist_net\.(aggregated_cls_token$|adapooling_nets\.\d+\.(temporal_|positional_|output_map_cls_|ln_out_temp_))"
 )
 

@@ -20,6 +20,8 @@ class Release(NamedTuple):
         encoder: rules for a whole model, given the encoder that takes it.
         head: rules for a whole model, for the matching head in it; empty if that has no weights.
         spare: pattern of keys that no target has a place for.
+        zero: pattern of the keys, among those, whose tensors are zero until they train and stay so where the release
+            has them without a use; it tells what was used.
         prepare: changes to tensors before they are renamed.
     """
 
@@ -27,6 +29,7 @@ class Release(NamedTuple):
     encoder: Callable[[nn.Module], Rules] = lambda encoder: ()
     head: Rules = ()
     spare: str = r"(?!)"
+    zero: str = r"(?!)"
     prepare: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict
 
 

@@ -13,9 +13,11 @@ _MODEL: Rules = (
 )
 _PREFIX = r"(?:feature\.)?(?:module\.)?"
 
-# Every block owns adapters, and the first ones never use theirs. CLIP's projection stands behind the features.
+# Every block owns adapters, and the first ones never use theirs, so that these never train. CLIP's projection stands
+# behind the features.
 RELEASE = Release(
     module=AIM_BOTTLENECK,
     encoder=lambda encoder: ((_PREFIX, "", _MODEL),),
     spare=rf"{_PREFIX}(?:proj$|{_BLOCK}(?:t|s|task|MLP)_adapter\.)",
+    zero=rf"{_PREFIX}{_BLOCK}(?:t|s|MLP)_adapter\.D_fc2\.weight$",
 )

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from ..errors import D2STError
-from .names import RESNET_CHILDREN, Release, Rules
+from .names import RESNET_CHILDREN, Release, Rules, out_of_head
 
 RESNET = r"(?:resnet|backbone)\.(?:module\.)?"  # in the release and in the other's code; on several GPUs
 _HEAD: Rules = (
@@ -16,6 +16,7 @@ _HEAD: Rules = (
 
 def prepare(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Turn layers on tuples of w frames, (O, w D), into layers on frames, (w O, D); join their biases, (2, O)."""
+    state = out_of_head(state)
     prepared = dict(state)
     for key in state:
         if not key.endswith(".k_linear.weight"):

@@ -18,7 +18,7 @@ from ..errors import D2STError
 _TEXT_KEYS = ("token_embedding.", "positional_embedding", "transformer.", "ln_final.", "text_projection")
 
 
-def clip_name(backbone: str) -> str:
+def clip_name(backbone: str | None) -> str:
     """Return open_clip's name of the CLIP whose image encoder is a timm backbone, "ViT-B-16-quickgelu/openai".
 
     Both libraries name the same repository of weights; that is how they are matched.
@@ -27,15 +27,17 @@ def clip_name(backbone: str) -> str:
         D2STError: open_clip names no such weights.
     """
     open_clip = _open_clip()
-    hub = getattr(timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None, "hf_hub_id", None)
+    known = backbone and timm.is_model(backbone)
+    hub = getattr(timm.get_pretrained_cfg(backbone) if known else None, "hf_hub_id", None)
     for model, tag in open_clip.list_pretrained():
         about = open_clip.get_pretrained_cfg(model, tag)
         same = hub and about.get("hf_hub", "").rstrip("/") == hub
         # Weights that were trained with QuickGELU are listed for the model with GELU, too, which is not theirs.
         if same and bool(about.get("quick_gelu")) == ("quickgelu" in model):
             return f"{model}/{tag}"
+    named = f"the backbone {backbone!r}" if backbone else "a backbone without a name"
     raise D2STError(
-        f"There is no text tower known for the backbone {backbone!r}. Take one of CLIP's, such as "
+        f"There is no text tower known for {named}. Take one of CLIP's, such as "
         "vit_base_patch16_clip_quickgelu_224.openai, or say which one belongs to it (model), for example "
         "'ViT-B-16/laion2b_s34b_b88k'."
     )
@@ -43,8 +45,10 @@ def clip_name(backbone: str) -> str:
 
 def tokenize(texts: Sequence[str], model: str) -> Tensor:
     """Turn texts into token ids (N, L), cut behind the longest; 0 fills the shorter ones."""
-    tokens = _open_clip().get_tokenizer(model)(list(texts))  # (N, context)
-    long = [text for text, row in zip(texts, tokens, strict=True) if row[-1] != 0]
+    tokenizer = _open_clip().get_tokenizer(model)
+    tokens = tokenizer(list(texts))  # (N, context)
+    roomier = tokenizer(list(texts), tokens.shape[1] + 1)[:, :-1]  # differs at the end of a text that was cut
+    long = [text for text, cut in zip(texts, (tokens != roomier).any(1), strict=True) if cut]
     if long:
         warnings.warn(f"A text tower reads {tokens.shape[1]} tokens at most; cut short: {long[0]!r}.", stacklevel=2)
     return tokens[:, : int((tokens != 0).any(0).nonzero().max()) + 1]

@@ -29,7 +29,10 @@ _log = logging.getLogger(__name__)
 
 
 def encode_names(
-    classes: Sequence[str], backbone: str = "", config: TextConfig | None = None, cache: str | Path | None = None
+    classes: Sequence[str],
+    backbone: str | None = None,
+    config: TextConfig | None = None,
+    cache: str | Path | None = None,
 ) -> Tensor:
     """Encode the names of classes in CLIP's joint space, as its text encoder gives them: not normalized.
 
@@ -37,7 +40,7 @@ def encode_names(
 
     Args:
         classes: names.
-        backbone: timm name of the image encoder, whose own text encoder is taken.
+        backbone: timm name of the image encoder, whose own text encoder is taken; None has none, and config says which.
         config: model, weights, names and templates; what it leaves open is CLIP-FSAR's: its names and its template.
         cache: folder of features made before, found by weights and token ids; None is ``$XDG_CACHE_HOME/d2st/text``
             or ``~/.cache/d2st/text``.
@@ -46,15 +49,20 @@ def encode_names(
         (classes, D') float32.
 
     Raises:
-        D2STError: open_clip is not installed, the text encoder or a name cannot be read, see :func:`prompts`.
+        D2STError: no list of names, open_clip is not installed, the text encoder or a name cannot be read, see
+            :func:`prompts`.
     """
+    _check_classes(classes)
     config = config or TextConfig()
     texts = prompts(classes, config.names or "raw", config.templates or "photo")
     return _encode(texts, classes, backbone, config, cache)
 
 
 def encode_phases(
-    classes: Sequence[str], backbone: str = "", config: TextConfig | None = None, cache: str | Path | None = None
+    classes: Sequence[str],
+    backbone: str | None = None,
+    config: TextConfig | None = None,
+    cache: str | Path | None = None,
 ) -> Tensor:
     """Encode the phases of classes in CLIP's joint space: every span of neighboring phases is one text.
 
@@ -63,7 +71,7 @@ def encode_phases(
 
     Args:
         classes: names.
-        backbone: timm name of the image encoder, whose own text encoder is taken.
+        backbone: as for :func:`encode_names`.
         config: model, weights, and the file of phases (``names``, see :func:`d2st.text.prompts.phases`).
         cache: as for :func:`encode_names`.
 
@@ -71,14 +79,22 @@ def encode_phases(
         (classes, M, D') float32, spans in the order of :func:`d2st.heads.phases.spans`.
 
     Raises:
-        D2STError: open_clip is not installed, the text encoder cannot be read, or the file of phases cannot be used.
+        D2STError: no list of names, open_clip is not installed, the text encoder cannot be read, or the file of phases
+            cannot be used.
     """
+    _check_classes(classes)
     config = config or TextConfig()
     told = phases(classes, config.names or "raw")
-    every = spans(len(told[0])) if told else []
+    every = spans(len(told[0]))
     texts = [[_sentences(own[first : first + length])] for own in told for first, length in every]
     labels = [name for name in classes for _ in every]
     return _encode(texts, labels, backbone, config, cache).unflatten(0, (len(told), len(every)))
+
+
+def _check_classes(classes: Sequence[str]) -> None:
+    """Refuse a single name, whose letters would count as names, and none at all."""
+    if isinstance(classes, str) or not len(classes):
+        raise D2STError(f"The names of classes are a list of one or more, such as ['wave', 'clap'], not {classes!r}.")
 
 
 def _sentences(texts: Sequence[str]) -> str:
@@ -88,7 +104,7 @@ def _sentences(texts: Sequence[str]) -> str:
 
 
 def _encode(
-    texts: list[list[str]], labels: Sequence[str], backbone: str, config: TextConfig, cache: str | Path | None
+    texts: list[list[str]], labels: Sequence[str], backbone: str | None, config: TextConfig, cache: str | Path | None
 ) -> Tensor:
     """Encode groups of texts, each to the average of its own, (groups, D'); found again by weights and token ids.
 
@@ -143,10 +159,14 @@ def visual_projection(encoder: VideoEncoder, weights: str | Path | None = None) 
             f"The visual projection of CLIP cannot be loaded: {name} is no CLIP and shares no space with texts. Name a "
             "CLIP backbone."
         )
-    if not name or not (weights or encoder.weights_source is True):
-        origin = f"drawn at random or from {encoder.weights_source!r}" if name else "built by hand"
+    if not name:
         raise D2STError(
-            f"The backbone {name or type(encoder.backbone).__name__} was {origin}: pass the CLIP weight file "
+            f"The backbone {type(encoder.backbone).__name__} was built by hand: keep its own get_classifier(), the "
+            "visual projection, before d2st.adapt takes it off."
+        )
+    if not (weights or encoder.weights_source is True):
+        raise D2STError(
+            f"The backbone {name} was drawn at random or from {encoder.weights_source!r}: pass the CLIP weight file "
             "(weights), which holds the visual projection."
         )
     try:

@@ -190,3 +190,8 @@ class ClassificationTrainingOptions(Checked):
         0.0, "alpha of CutMix; 0 is off. With both, each is done for half of the batches", **NOT_NEGATIVE
     )
     validate_every: float = option(1, "epochs between validations on the part val; 0 never", least=0, most=10**6)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.batch_size == 1 and (self.mixup or self.cutmix):
+            raise D2STError("mixup and cutmix blend clips of a batch with each other; give a batch_size of 2 or more.")

@@ -32,7 +32,8 @@ def prompts(classes: Sequence[str], names: str = "raw", templates: str = "photo"
         (classes) lists of prompts.
 
     Raises:
-        D2STError: a file that cannot be used, a class without a text, or a name without a word in it.
+        D2STError: a file that cannot be used, a class without a text, a name without a word in it, or two classes that
+            are told by the same words.
     """
     shipped = names in ("raw", "clean")
     known = read_names(SHIPPED / names if shipped else Path(names))
@@ -44,6 +45,7 @@ def prompts(classes: Sequence[str], names: str = "raw", templates: str = "photo"
     for name in classes:
         texts = known.get(name) or [_words(name)]
         found.append([form.replace("{}", text) for text in texts for form in forms])
+    _refuse_alike(classes, found)
     return found
 
 
@@ -58,7 +60,8 @@ def phases(classes: Sequence[str], names: str) -> list[list[str]]:
         (classes) lists of N phases.
 
     Raises:
-        D2STError: a file that cannot be used, a class that it does not tell, or classes with other numbers of phases.
+        D2STError: a file that cannot be used, a class that it does not tell, classes with other numbers of phases, or
+            two that are told by the same words.
     """
     if names in ("raw", "clean"):
         raise D2STError(
@@ -78,7 +81,9 @@ def phases(classes: Sequence[str], names: str) -> list[list[str]]:
         raise D2STError(
             f"names='{names}' tells '{few}' in {least} phases and '{many}' in {most}; tell every class in as many."
         )
-    return [known[name] for name in classes]
+    found = [known[name] for name in classes]
+    _refuse_alike(classes, found)
+    return found
 
 
 def clean(name: str) -> str:
@@ -136,6 +141,18 @@ def read_templates(templates: str) -> list[str]:
 def _are_texts(texts: object) -> bool:
     """Say whether it is a list of texts with something in them."""
     return isinstance(texts, list) and bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def _refuse_alike(classes: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+    """Refuse classes with the same features: no clip could be told to be of the second. CLIP reads lower case."""
+    first: dict[tuple[str, ...], str] = {}
+    for name, own in zip(classes, texts, strict=True):
+        other = first.setdefault(tuple(" ".join(text.lower().split()) for text in own), name)
+        if other != name:
+            raise D2STError(
+                f"The classes {other!r} and {name!r} are told by the same words, {own[0]!r}, by which nothing can tell "
+                "them apart; give a file of names (names=FILE)."
+            )
 
 
 def _words(name: str) -> str:
