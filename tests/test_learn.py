@@ -22,6 +22,7 @@ from d2st.backbones import build
 from d2st.commands import learn as module
 from d2st.commands import learn_clips, learn_models, learn_trainings, learn_trials
 from d2st.commands.learn import learn
+from d2st.commands.learn_report import expected_sentence
 from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
 from d2st.data import datasets
@@ -443,6 +444,21 @@ def test_permuted_labels_stay_at_chance(clips, config, tmp_path, capsys):
     expected = learn(config(copy / "permuted.csv"))["expected"]
     assert expected["low"] < 0.25 < expected["high"] and expected["mean"] < 0.5
     assert "That is no better than guessing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "sizes, low, said, doubt",
+    [
+        ((22, 22), 0.56, "guessing has 50", False),
+        ((40, 4), 0.56, "always saying the largest class has 91", True),
+        ((40, 4), 0.92, "always saying the largest class has 91", False),
+    ],
+)
+def test_what_is_expected_is_compared_with_knowing_nothing(sizes, low, said, doubt):
+    expected = {"mean": 0.94, "low": low, "high": 0.97, "clips": 44, "groups": 44}
+    classes = dict(zip(("wave", "kick"), sizes, strict=True))
+    sentence = expected_sentence({"classes": classes, "expected": expected, "groups": {"count": 0}})
+    assert said in sentence and ("no better than guessing" in sentence) is doubt
 
 
 def test_two_at_a_time_do_not_share_a_folder(clips, config):

@@ -118,11 +118,13 @@ def expected_sentence(report: dict) -> str:
     of = f"{found.clips} held-out clips"
     if report["groups"]["count"]:
         of += f" of {found.groups} people or scenes"
-    guess = 1 / len(report["classes"])
+    sizes = report["classes"].values()
+    guess = max(sizes) / sum(sizes)
+    guessing = "guessing" if len({*sizes}) == 1 else "always saying the largest class"
     doubt = "" if found.low > guess else f" {NO_BETTER}"
     return (
         f"Of 100 new clips like these about {100 * found.mean:.0f} will get the right label, {100 * found.low:.0f} to "
-        f"{100 * found.high:.0f} with 95 % confidence ({of}; guessing has {100 * guess:.0f}).{doubt}"
+        f"{100 * found.high:.0f} with 95 % confidence ({of}; {guessing} has {100 * guess:.0f}).{doubt}"
     )
 
 
