@@ -11,7 +11,7 @@ from .archives import advice, is_archive
 from .walk import EXTENSIONS, Tree, entries, is_folder, is_frame_folder, nfc, tell_unreadable, walk
 
 PARTS = ("train", "val", "test")
-FOLDERS = {"train": "train", "val": "val", "validation": "val", "test": "test"}
+FOLDERS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # in any case
 
 
 @dataclass
@@ -146,13 +146,26 @@ def _twins(tree: Tree, above: str) -> list[str]:
 
 
 def scan_parts(root: Path) -> Listing | None:
-    """Find the clips of a folder of parts (``train``, ``val``, ``test``) of class folders; None for other folders."""
-    inside = [root / entry.name for entry in entries(root) if is_folder(entry) and entry.name != "lost+found"]
-    folders = {FOLDERS.get(folder.name, ""): folder for folder in inside}
-    divided = len(folders) > 1 and "" not in folders and "train" in folders
-    if not divided or not all(map(_has_folders, inside)):
+    """Find the clips of a folder of parts (``train``, ``val``, ``test``) of class folders; None for other folders.
+
+    Folders beside the parts are left out where they hold no clips, such as one of lists.
+
+    Raises:
+        D2STError: there are two folders of a part.
+    """
+    inside = [root / entry.name for entry in entries(root) if is_folder(entry)]
+    named = [folder for folder in inside if folder.name.lower() in FOLDERS]
+    parts = [FOLDERS[folder.name.lower()] for folder in named]
+    if "train" not in parts or len(set(parts)) < 2 or not all(map(_has_folders, named)):
         return None
     merged = Listing()
+    for folder in inside:
+        if folder not in named and _has_clips(folder, merged):
+            return None
+    folders = dict(zip(parts, named, strict=True))
+    if len(folders) < len(named):
+        names = quoted([folder.name for part, folder in zip(parts, named, strict=True) if parts.count(part) > 1])
+        raise D2STError(f"'{root}' has several folders of one part, {names}; put their class folders into one.")
     for part in PARTS:
         if part in folders:
             found = scan_folder(folders[part], above=f"{folders[part].name}/")
@@ -166,6 +179,17 @@ def _has_folders(folder: Path) -> bool:
         return any(map(is_folder, entries(folder)))
     except D2STError:
         return False
+
+
+def _has_clips(folder: Path, listing: Listing) -> bool:
+    """Tell whether a folder beside the parts holds clips; note it where it does not."""
+    try:
+        if walk(folder).clips:
+            return True
+        listing.notes.append(f"Folder '{folder}' holds no video files and is left out.")
+    except D2STError as error:
+        tell_unreadable(folder, error, listing.problems, listing.notes)
+    return False
 
 
 def _without_class(clips: list[str]) -> str:
