@@ -157,7 +157,9 @@ def _add_confusions(page: Page, report: dict, clips: ClipSet) -> None:
         _matrix(np.array(report["confusion"], float), clips.classes), "Rows are the truth, columns the answer."
     )
     for pair in report["confused"][:3]:
-        page.text(f"'{pair['one']}' and '{pair['other']}': {100 * pair['share']:.0f} of 100 answers on the two.")
+        page.text(
+            f"'{pair['one']}' and '{pair['other']}': {100 * pair['share']:.0f} of 100 answers, were both as frequent."
+        )
         sheet = _examples(clips, [pair["one"], pair["other"]])
         if sheet:
             page.picture(sheet, f"A clip of '{pair['one']}' beside one of '{pair['other']}'.")
