@@ -27,6 +27,8 @@ from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
 from d2st.data import datasets
 from d2st.data.video.errors import VideoError
+from d2st.learning.folds import divide
+from d2st.learning.groups import find_groups
 from d2st.training.metrics import read_steps
 from d2st.training.trainer import Trainer
 
@@ -444,6 +446,16 @@ def test_permuted_labels_stay_at_chance(clips, config, tmp_path, capsys):
     expected = learn(config(copy / "permuted.csv"))["expected"]
     assert expected["low"] < 0.25 < expected["high"] and expected["mean"] < 0.5
     assert "That is no better than guessing" in capsys.readouterr().out
+
+
+def test_classes_of_one_person_each_are_not_said_to_have_one_clip(tmp_path):
+    names = [f"{name}/s0{i}_{n}.mp4" for i, name in enumerate(("bend", "wave")) for n in range(3)]
+    clips = datasets.ClipSet(("bend", "wave"), tuple(datasets.Clip(Path(n), n[0] == "w", n) for n in names))
+    groups = find_groups(clips, tmp_path, None)
+    said = learn_clips.allowance(clips, groups, divide(clips.labels, groups.of, 2, 0).measured)
+    assert "2 people or scenes" in said and "No class shows several of them" in said and "--groups none" in said
+    report = {"classes": {"bend": 3, "wave": 3}, "expected": None, "groups": {"count": 2, "source": groups.source}}
+    assert "no class shows several people or scenes, by the clips' names" in expected_sentence(report)
 
 
 @pytest.mark.parametrize(
