@@ -16,9 +16,11 @@ from ..learning.estimate import Promise
 from ..utils.console import drawable, printable
 from ..utils.files import write_atomic
 from ..utils.progress import clock
+from ..utils.sentences import short
 from ..version import __version__
 from ..visualize.charts import contact_sheet
 
+LONGEST = 60  # letters of a class's name in a picture
 SHOWN = 10  # clips and candidates that are listed
 NO_BETTER = (
     "That is no better than guessing, as far as so many clips can tell: try another backbone, an adapter that was "
@@ -171,11 +173,11 @@ def _add_confusions(page: Page, report: dict, clips: ClipSet) -> None:
 
 
 def _matrix(shares: np.ndarray, names: Sequence[str]) -> Figure:
-    side = min(12.0, 2.5 + 0.4 * len(names))
+    places, labels = np.arange(len(names)), [drawable(short(name, LONGEST)) for name in names]
+    side = min(12.0, 1 + 0.4 * len(names)) + max(1.5, 0.07 * max(map(len, labels)))  # inches, and those of a letter
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places, labels = np.arange(len(names)), [drawable(name) for name in names]
     axis.set_xticks(places, labels, rotation=90, fontsize=8)
     axis.set_yticks(places, labels, fontsize=8)
     for i, j in zip(*np.nonzero(np.nan_to_num(shares) >= 0.005), strict=True):
