@@ -259,6 +259,20 @@ def test_judges_by_what_there_is() -> None:
     assert not unknown.any() and torch.allclose(confidence, logits.double().softmax(-1).amax(-1))
 
 
+@pytest.mark.parametrize("name", ["bi-mhm", "ridge"])
+def test_a_clip_that_is_there_twice_is_held_out_once(name: str) -> None:
+    head = heads.build(name)
+    support, labels = clips((3, 1, 2), spread=0.5)
+    copies = support[[0, 3, 4, 4]] * (1 + 1e-6)  # of another batch
+    twice, of = torch.cat([copies, support]), torch.cat([labels[[0, 3, 4, 4]], labels])
+    logits = head.match(support, labels, clips((5, 5, 5), spread=0.5)[0], 3)
+    found = fit_rejector(head, support, labels, None, 0.05, None)(logits)
+    for one, other in zip(found, fit_rejector(head, twice, of, None, 0.05, None)(logits), strict=True):
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-3, atol=1e-4)
+    one_each, of = clips((1, 1))
+    assert fit_rejector(head, one_each.repeat(2, 1, 1), of.repeat(2), None, 0.05, None).calibration is None
+
+
 def test_calibration_files(tmp_path) -> None:
     origin = Origin("vit", "d2st", "otam", "abc")
     rng = torch.Generator().manual_seed(1)

@@ -245,6 +245,7 @@ def test_what_cannot_be_used_is_refused_with_a_sentence(small, encoder, tmp_path
         (lambda: classifier.fit({}), "at least one class"),
         (lambda: classifier.fit({"pink": []}), "Class 'pink' has no clips"),
         (lambda: classifier.fit({"pink": clip}), "must be a list"),
+        (lambda: classifier.fit({"pink": None}), "must be a list"),
         (lambda: classifier.fit(tmp_path / "nowhere"), "does not exist"),
         (lambda: classifier.fit(tmp_path), "holds no class folders"),
         (lambda: classifier.remove_class("bow"), "no class 'bow' to remove; the classes are: none"),

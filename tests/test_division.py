@@ -90,8 +90,22 @@ def test_other_names_of_parts_are_no_classes(tmp_path, names):
     for part, folder in zip(("train", "val", "test"), names, strict=True):
         assert _ids(open_division(root, None, part)) == {name: [f"{folder}/{name}/0.mp4"] for name in ("clap", "wave")}
     _touch(root, "val/clap/1.mp4", "val/wave/1.mp4")
-    with pytest.raises(D2STError, match=f"Of the folders .*'{names[1]}'.* two are of one part"):
+    with pytest.raises(D2STError, match=f"several folders of one part, .*'{names[1]}'"):
         open_division(root, None, "val")
+
+
+def test_folders_beside_the_parts_do_not_make_classes_of_them(tmp_path):
+    root = _touch(tmp_path / "data", "Train/clap/a.mp4", "Train/wave/b.mp4", "valid/wave/a.mp4", "annotations/x.txt")
+    (root / "empty").mkdir()
+    found = open_dataset(root)
+    assert found.classes == ("clap", "wave") and len(found) == 3
+    assert [note for note in found.notes if "annotations' holds no video files and is left out" in note]
+    assert open_division(root, part="val").classes == ("clap", "wave")
+    _touch(root, "validation/clap/c.mp4")
+    with pytest.raises(D2STError, match="several folders of one part, 'valid', 'validation'"):
+        open_dataset(root)
+    _touch(root, "more/c.mp4")  # a class, so that the others are classes, too
+    assert open_dataset(root).classes == ("Train", "more", "valid", "validation")
 
 
 def test_parts_of_a_folder_are_few_shot_where_their_classes_differ(tmp_path):

@@ -123,6 +123,25 @@ def test_a_bad_clip_is_left_out_and_listed(small, tmp_path, capsys) -> None:
         evaluate(config(small, data=str(data), shot=1))
 
 
+def test_a_clip_that_can_be_read_again_is_not_left_out_for_ever(small, tmp_path, monkeypatch) -> None:
+    from d2st.data import datasets
+    from d2st.data.video.errors import VideoError
+
+    def read(path, *arguments):
+        if path.parts[-2:] == ("sand", "2.mp4"):
+            raise VideoError(path, "there is no permission to read it")
+        return read_clip(path, *arguments)
+
+    whole, read_clip = evaluate(config(small, shot=1)), datasets.read_clip
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "read_clip", read)
+        for _ in range(2):  # the second time from the cache
+            result = evaluate(config(small, shot=1, out=str(tmp_path)))
+            assert [clip["id"] for clip in result["bad_clips"]] == ["sand/2.mp4"]
+    result = evaluate(config(small, shot=1, out=str(tmp_path)))  # the file itself has not changed
+    assert result["bad_clips"] == [] and result["clips"] == 15 and result["results"] == whole["results"]
+
+
 def test_random_frames_and_views(small) -> None:
     center = evaluate(config(small, shot=1))
     drawn = evaluate(config(small, shot=1, test_frames="random", views=3))

@@ -20,12 +20,14 @@ import d2st
 from d2st import D2STError
 from d2st.backbones import build
 from d2st.commands import learn as module
-from d2st.commands import learn_clips, learn_models, learn_trainings, learn_trials
+from d2st.commands import learn_clips, learn_models, learn_report, learn_trainings, learn_trials
 from d2st.commands.learn import learn
 from d2st.commands.options import LearnConfig, PredictConfig
 from d2st.commands.predict import predict
 from d2st.data import datasets
 from d2st.data.video.errors import VideoError
+from d2st.learning.folds import divide
+from d2st.learning.groups import find_groups
 from d2st.training.metrics import read_steps
 from d2st.training.trainer import Trainer
 
@@ -443,6 +445,41 @@ def test_permuted_labels_stay_at_chance(clips, config, tmp_path, capsys):
     expected = learn(config(copy / "permuted.csv"))["expected"]
     assert expected["low"] < 0.25 < expected["high"] and expected["mean"] < 0.5
     assert "That is no better than guessing" in capsys.readouterr().out
+
+
+def test_classes_of_one_person_each_are_not_said_to_have_one_clip(tmp_path):
+    names = [f"{name}/s0{i}_{n}.mp4" for i, name in enumerate(("bend", "wave")) for n in range(3)]
+    clips = datasets.ClipSet(("bend", "wave"), tuple(datasets.Clip(Path(n), n[0] == "w", n) for n in names))
+    groups = find_groups(clips, tmp_path, None)
+    said = learn_clips.allowance(clips, groups, divide(clips.labels, groups.of, 2, 0).measured)
+    assert "2 people or scenes" in said and "No class shows several of them" in said and "--groups none" in said
+    report = {"classes": {"bend": 3, "wave": 3}, "expected": None, "groups": {"count": 2, "source": groups.source}}
+    assert "no class shows several people or scenes, by the clips' names" in learn_report.expected_sentence(report)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", ["wave", "Pouring something into something until it overflows", "wave " * 40])
+@pytest.mark.parametrize("count", [2, 40])
+def test_what_is_mixed_up_can_be_seen_whatever_the_classes_are_called(name, count):
+    figure = learn_report._matrix(np.eye(count), [f"{name} {i}" for i in range(count)])
+    figure.draw_without_rendering()
+    box = figure.axes[0].get_window_extent()
+    assert min(box.width, box.height) / figure.dpi > 0.15 * count  # inches
+
+
+@pytest.mark.parametrize(
+    "sizes, low, said, doubt",
+    [
+        ((22, 22), 0.56, "guessing has 50", False),
+        ((40, 4), 0.56, "always saying the largest class has 91", True),
+        ((40, 4), 0.92, "always saying the largest class has 91", False),
+    ],
+)
+def test_what_is_expected_is_compared_with_knowing_nothing(sizes, low, said, doubt):
+    expected = {"mean": 0.94, "low": low, "high": 0.97, "clips": 44, "groups": 44}
+    classes = dict(zip(("wave", "kick"), sizes, strict=True))
+    sentence = learn_report.expected_sentence({"classes": classes, "expected": expected, "groups": {"count": 0}})
+    assert said in sentence and ("no better than guessing" in sentence) is doubt
 
 
 def test_two_at_a_time_do_not_share_a_folder(clips, config):

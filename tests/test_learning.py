@@ -280,6 +280,12 @@ def test_confusions_and_clips_in_the_wrong_folder_are_found():
     assert findings.suspects(Answers(answers.logits[:1], labels)) == []  # once is no pattern
 
 
+def test_a_class_that_was_never_held_out_halves_no_confusion():
+    matrix = np.array([[0.6, 0.4, 0.0], [np.nan] * 3, [0.5, 0.0, 0.5]])
+    found = [(one.one, one.other, one.share) for one in findings.confusions(matrix)]
+    assert found == [(0, 1, pytest.approx(0.4)), (0, 2, pytest.approx(0.25))]
+
+
 def test_guesses_make_no_suspects():
     features, labels = task(noise=50.0)
     assert findings.suspects(answers_of(features, labels, repeats=3)[2]) == []

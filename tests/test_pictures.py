@@ -75,6 +75,12 @@ def test_optical_flow_is_not_read_and_two_series_are_refused(tmp_path):
         pictures.probe(folder)
 
 
+def test_frames_called_after_flowers_are_no_optical_flow(tmp_path):
+    folder = extract(tmp_path / "clip", 3, "flower_{:05d}.jpg")
+    extract(folder, 3, "flowx_{:05d}.jpg", first=100)
+    assert clips.numbers(pictures.read_clip(folder, frames.build("uniform", 3))) == [0, 1, 2]
+
+
 def test_pictures_of_other_sizes_come_in_the_size_of_the_first(tmp_path):
     folder = extract(tmp_path / "clip", 3)
     Image.fromarray(clips.picture(1)).resize((64, 48)).save(folder / "img_00002.png")

@@ -467,7 +467,7 @@ class FewShotClassifier(HubModel):
 
 def _listed(name: str, clips: Iterable[Video]) -> list[Video]:
     """List the clips of a class, at least one."""
-    if isinstance(clips, str | Path | Tensor):
+    if isinstance(clips, str | Path | Tensor) or not isinstance(clips, Iterable):
         raise D2STError(f"The clips of class '{name}' must be a list; put a single clip into one.")
     listed = list(clips)
     if not listed:

@@ -31,6 +31,7 @@ RATES = tuple(i / 200 for i in range(201))
 # With fewer held-out clips, or two classes (of which one is left when the other is held out), a calibration on
 # validation episodes is the better one, where there is one: docs/unknown.md.
 ENOUGH = 10
+ROUNDING = 1e-3  # of its length, by which the features of a clip and of its copy may differ in another batch
 NEVER = (
     "No clip is answered 'unknown': with one example of each class nothing says how alike two clips of a class are. "
     "Give two or more examples of a class, or a calibration (d2st eval --part val --open-set --save-calibration)."
@@ -85,6 +86,8 @@ def fit_rejector(
         saved: calibrations of this model, where there are any.
     """
     way = int(labels.max()) + 1
+    kept = _without_copies(support, labels)
+    support, labels = support[kept], labels[kept]
     held = hold_out(head, support, labels, way, text).cpu()
     offsets = class_offsets(held).double()
     count = len(held.labels)
@@ -92,6 +95,18 @@ def fit_rejector(
     if count < 2 or (entry and (count < ENOUGH or way < 3)):
         return Rejector(offsets, entry)
     return Rejector(offsets, fit_held_out(held, reject_rate))
+
+
+def _without_copies(support: Tensor, labels: Tensor) -> Tensor:
+    """Number the clips (S',) of a support set, each of which is the first of its kind in its class."""
+    kept = torch.ones_like(labels, dtype=torch.bool)
+    for label in labels.unique():
+        own = (labels == label).nonzero().flatten()
+        clips = support[own].flatten(1).float()  # (K, T' D')
+        apart = torch.cdist(clips, clips, compute_mode="donot_use_mm_for_euclid_dist")  # whose roundings are too large
+        alike = apart <= ROUNDING * clips.norm(dim=1)  # (K, K)
+        kept[own] = ~alike.tril(-1).any(1)
+    return kept.nonzero().flatten()
 
 
 @dataclass(frozen=True)

@@ -230,8 +230,10 @@ def _features(
     loading = {"batch_size": config.batch_size, "workers": config.workers, "precision": config.precision}
     drawn = {"views": config.views, "seed": seed}
 
-    def encode() -> Features:
-        return encode_clips(encoder, clips, sample, transform, heads=heads, fabric=fabric, **drawn, **loading)
+    def encode(indices: Sequence[int] | None = None) -> Features:
+        return encode_clips(
+            encoder, clips, sample, transform, heads=heads, fabric=fabric, indices=indices, **drawn, **loading
+        )
 
     if not config.out:
         return encode()

@@ -88,6 +88,11 @@ def allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:
         lines.append("Clips of one video are not held out together: numbers are for more clips of the same videos.")
     if len(sizes) == 1:
         lines.append("One class alone: nothing can be measured, the recognizer tells it from what it does not know.")
+    elif not measured.any() and groups.names:
+        lines.append(
+            "No class shows several of them, to hold one out: nothing can be measured, and the first model is taken "
+            "(--groups none holds out single clips)."
+        )
     elif not measured.any():
         lines.append("No class has a second clip to hold out: nothing can be measured, and the first model is taken.")
     elif not measured.all():

@@ -157,13 +157,13 @@ class Bench:
         loading = {"batch_size": self.config.batch_size, "workers": self.config.workers}
         loading["precision"] = self.config.precision
 
-        def run() -> Features:
+        def run(indices: Sequence[int] | None = None) -> Features:
             return encode_clips(
                 encoder.eval(), self.clips, sample, transform, fabric=self.fabric, indices=indices, **loading
             )
 
         if indices is not None:
-            return run()
+            return run(indices)
         protocol = [reading.to_dict(), self.config.precision, self.fabric.device.type]
         found = cached_features(self.fabric, self.work / "features", encoder, [], self.clips, protocol, run)
         if found.bad:

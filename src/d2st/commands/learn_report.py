@@ -16,9 +16,11 @@ from ..learning.estimate import Promise
 from ..utils.console import drawable, printable
 from ..utils.files import write_atomic
 from ..utils.progress import clock
+from ..utils.sentences import short
 from ..version import __version__
 from ..visualize.charts import contact_sheet
 
+LONGEST = 60  # letters of a class's name in a picture
 SHOWN = 10  # clips and candidates that are listed
 NO_BETTER = (
     "That is no better than guessing, as far as so many clips can tell: try another backbone, an adapter that was "
@@ -112,17 +114,24 @@ def expected_sentence(report: dict) -> str:
     """Say how often the recognizer will be right."""
     if len(report["classes"]) < 2:
         return "One class has nothing to be told from: clips get its name, or 'unknown', and nothing was measured."
+    if not report["expected"] and report["groups"]["count"]:
+        return (
+            "How often it will be right cannot be said: no class shows several people or scenes, by "
+            f"{report['groups']['source']}. Add clips of others to every class, or pass --groups none."
+        )
     if not report["expected"]:
         return "How often it will be right cannot be said: too few clips could be held out. Add clips to every class."
     found = Promise(**report["expected"])
     of = f"{found.clips} held-out clips"
     if report["groups"]["count"]:
         of += f" of {found.groups} people or scenes"
-    guess = 1 / len(report["classes"])
+    sizes = report["classes"].values()
+    guess = max(sizes) / sum(sizes)
+    guessing = "guessing" if len({*sizes}) == 1 else "always saying the largest class"
     doubt = "" if found.low > guess else f" {NO_BETTER}"
     return (
         f"Of 100 new clips like these about {100 * found.mean:.0f} will get the right label, {100 * found.low:.0f} to "
-        f"{100 * found.high:.0f} with 95 % confidence ({of}; guessing has {100 * guess:.0f}).{doubt}"
+        f"{100 * found.high:.0f} with 95 % confidence ({of}; {guessing} has {100 * guess:.0f}).{doubt}"
     )
 
 
@@ -155,18 +164,20 @@ def _add_confusions(page: Page, report: dict, clips: ClipSet) -> None:
         _matrix(np.array(report["confusion"], float), clips.classes), "Rows are the truth, columns the answer."
     )
     for pair in report["confused"][:3]:
-        page.text(f"'{pair['one']}' and '{pair['other']}': {100 * pair['share']:.0f} of 100 answers on the two.")
+        page.text(
+            f"'{pair['one']}' and '{pair['other']}': {100 * pair['share']:.0f} of 100 answers, were both as frequent."
+        )
         sheet = _examples(clips, [pair["one"], pair["other"]])
         if sheet:
             page.picture(sheet, f"A clip of '{pair['one']}' beside one of '{pair['other']}'.")
 
 
 def _matrix(shares: np.ndarray, names: Sequence[str]) -> Figure:
-    side = min(12.0, 2.5 + 0.4 * len(names))
+    places, labels = np.arange(len(names)), [drawable(short(name, LONGEST)) for name in names]
+    side = min(12.0, 1 + 0.4 * len(names)) + max(1.5, 0.07 * max(map(len, labels)))  # inches, and those of a letter
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    places, labels = np.arange(len(names)), [drawable(name) for name in names]
     axis.set_xticks(places, labels, rotation=90, fontsize=8)
     axis.set_yticks(places, labels, fontsize=8)
     for i, j in zip(*np.nonzero(np.nan_to_num(shares) >= 0.005), strict=True):

@@ -150,20 +150,24 @@ def _twins(tree: Tree, above: str) -> list[str]:
 def scan_parts(root: Path) -> Listing | None:
     """Find the clips of a folder of parts (``train``, ``val``, ``test``) of class folders; None for other folders.
 
+    Folders beside the parts are left out where they hold no clips, such as one of lists.
+
     Raises:
-        D2STError: two folders are of one part, or a part has no clips.
+        D2STError: there are two folders of a part.
     """
     inside = [root / entry.name for entry in entries(root) if is_folder(entry) and entry.name != "lost+found"]
-    folders = {FOLDERS.get(folder.name.lower(), ""): folder for folder in inside}
-    divided = len(folders) > 1 and "" not in folders and "train" in folders
-    if not divided or not all(map(_has_folders, inside)):
+    named = [folder for folder in inside if folder.name.lower() in FOLDERS]
+    parts = [FOLDERS[folder.name.lower()] for folder in named]
+    if "train" not in parts or len(set(parts)) < 2 or not all(map(_has_folders, named)):
         return None
-    if len(folders) < len(inside):
-        names = quoted(folder.name for folder in inside)
-        raise D2STError(
-            f"Of the folders {names} of '{root}' two are of one part; put the clips of a part into one folder."
-        )
     merged = Listing()
+    for folder in inside:
+        if folder not in named and _has_clips(folder, merged):
+            return None
+    folders = dict(zip(parts, named, strict=True))
+    if len(folders) < len(named):
+        names = quoted([folder.name for part, folder in zip(parts, named, strict=True) if parts.count(part) > 1])
+        raise D2STError(f"'{root}' has several folders of one part, {names}; put their class folders into one.")
     for part in PARTS:
         if part in folders:
             found = scan_folder(folders[part], above=f"{folders[part].name}/")
@@ -177,6 +181,17 @@ def _has_folders(folder: Path) -> bool:
         return any(map(is_folder, entries(folder)))
     except D2STError:
         return False
+
+
+def _has_clips(folder: Path, listing: Listing) -> bool:
+    """Tell whether a folder beside the parts holds clips; note it where it does not."""
+    try:
+        if walk(folder).clips:
+            return True
+        listing.notes.append(f"Folder '{folder}' holds no video files and is left out.")
+    except D2STError as error:
+        tell_unreadable(folder, error, listing.problems, listing.notes)
+    return False
 
 
 def _without_class(clips: list[str]) -> str:

@@ -34,14 +34,15 @@ def cached_features(
     heads: Sequence[Head],
     clips: ClipSet,
     protocol: list,
-    encode: Callable[[], Features],
+    encode: Callable[..., Features],
 ) -> Features:
     """Read features from the cache in a folder, or encode now and keep them there.
 
     The file's name is a digest of everything the features depend on: the weights of backbone, adapter and heads
     that see maps, the clips' names, sizes and times of change, how they are read and made fit for the backbone, and the
     code (``code_digest``).
-    Where that cannot be told, nothing is kept.
+    Where that cannot be told, nothing is kept. Clips that could not be read are read again: rights, memory or a network
+    may have been in the way, of which a file shows nothing.
 
     Args:
         fabric: launched; the first process reads and writes for all.
@@ -50,7 +51,7 @@ def cached_features(
         heads: that will match the clips.
         clips: the clip set.
         protocol: JSON-able description of everything else that changes the features.
-        encode: makes them.
+        encode: makes them, of the clips with the ``indices`` that it is given, else of all.
     """
     heads = [head for head in heads if head.needs_maps]
     try:
@@ -63,7 +64,7 @@ def cached_features(
         return encode()
     path = folder / f"features-{key[:16]}.safetensors"
     found = fabric.broadcast(_read(path, key, heads) if fabric.is_global_zero else None)
-    if found is not None:
+    if found is not None and not (found.bad and _readable(found, clips, encode)):
         return found
     features = encode()
     if fabric.is_global_zero:
@@ -75,6 +76,11 @@ def cached_features(
         except OSError as error:  # a full disk takes nothing of what was computed
             _log.warning(f"The features are not kept for the next time: {error}")
     return features
+
+
+def _readable(found: Features, clips: ClipSet, encode: Callable[..., Features]) -> bool:
+    """Tell whether any of the clips can be read now that could not be."""
+    return len(encode(indices=np.setdiff1d(np.arange(len(clips)), found.clips)).clips) > 0
 
 
 def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:

@@ -20,7 +20,7 @@ PROBED = 2  # folds in which unknown clips are told, each with a fit for every c
 
 @dataclass(frozen=True)
 class Confusion:
-    """Hold two classes that were mixed up, and in how many of 100 answers on them."""
+    """Hold two classes that were mixed up, and in what share of the answers on them, were both as frequent."""
 
     one: int
     other: int
@@ -62,7 +62,9 @@ def confusion_matrix(answers: Answers, way: int) -> np.ndarray:
 
 def confusions(matrix: np.ndarray, most: int = 5) -> list[Confusion]:
     """List the pairs of classes that are mixed up most."""
-    both = np.triu(np.nan_to_num(matrix) + np.nan_to_num(matrix).T, 1) / 2
+    asked = (~np.isnan(matrix.diagonal())).astype(int)
+    both = np.triu(np.nan_to_num(matrix) + np.nan_to_num(matrix).T, 1)
+    both = both / np.maximum(1, asked + asked[:, None])  # of a class that was never held out nothing is known
     order = np.argsort(-both, axis=None, kind="stable")[:most]
     places = np.column_stack(np.unravel_index(order, both.shape))
     return [Confusion(int(a), int(b), float(both[a, b])) for a, b in places if both[a, b] > 0]

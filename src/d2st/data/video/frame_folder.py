@@ -25,6 +25,7 @@ from .reader import VideoInfo
 
 _ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
 _DECIMAL = re.compile(r"\d+\.")
+_FLOW = re.compile(r"flow[xy]?(?![a-z])")  # and not flower_00001.jpg
 
 
 def frame_files(folder: str | os.PathLike) -> list[Path]:
@@ -37,7 +38,7 @@ def frame_files(folder: str | os.PathLike) -> list[Path]:
     try:
         for name in os.listdir(folder):
             match = PICTURE.fullmatch(name)
-            if match and not name.startswith((".", "flow")):
+            if match and not name.startswith(".") and not _FLOW.match(name):
                 series[match[1]].append((int(match[2]), name))
     except OSError as error:
         if of_machine(error):
