@@ -27,6 +27,8 @@ def main() -> None:
     print("classes:", ", ".join(recognizer.classes))
 
     clips = sorted(path for path in arguments.query.iterdir() if path.is_file())
+    if not clips:
+        raise SystemExit(f"There are no clips in {arguments.query}.")
     for clip, answer in zip(clips, recognizer.predict(clips), strict=True):
         ranked = ", ".join(f"{name} {score:.2f}" for name, score in list(answer.scores.items())[:3])
         pairs = " ".join(f"{match.query_frame}-{match.support_frame}" for match in answer.matches)

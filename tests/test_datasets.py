@@ -173,6 +173,8 @@ def test_plain_lists_and_csv(root, tmp_path):
         for found in (open_dataset(root / name), open_dataset(root, root / name)):
             clap = "clap hands" if name == "tabs.txt" else "clap"
             assert _ids(found) == {clap: ["clap/a.webm", "clap/b.mp4"], "wave": ["wave/1.AVI"]}
+            unread = name == "semicolon.csv"
+            assert ([note for note in found.notes if "columns that are not read: 'person'." in note] != []) is unread
 
 
 OFFICIAL = {

@@ -43,9 +43,9 @@ def read_list(file: Path, find: Callable[[str], Path | None]) -> Listing:
     Raises:
         D2STError: the list cannot be parsed, a line leaves the data folder, or a clip has two classes.
     """
-    rows = read_rows(file)
-    names = _official_names(rows)
     found = Listing()
+    rows = read_rows(file, found.notes)
+    names = _official_names(rows)
     owner: dict[Path, str] = {}
     named = 0
     for row in rows:
@@ -162,8 +162,12 @@ def _official_names(rows: list[Row]) -> dict[tuple[str, str], str]:
     return {key: name if name and taken[key[0], name] == 1 else "".join(key) for key, name in names.items()}
 
 
-def read_rows(file: Path) -> list[Row]:
+def read_rows(file: Path, notes: list[str] | None = None) -> list[Row]:
     """Read every clip that a list names, and comments that might be clips.
+
+    Args:
+        file: the list.
+        notes: takes a sentence about columns of a table that are not read.
 
     Raises:
         D2STError: the file cannot be read or a line cannot be understood.
@@ -177,7 +181,7 @@ def read_rows(file: Path) -> list[Row]:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     first = next((line for _, line in lines if not line.startswith("#")), "")
     if file.suffix.lower() == ".csv" or _is_header(first):
-        return _with_header(file, text, first) if first else []
+        return _with_header(file, text, first, notes) if first else []
     for pattern in (_OFFICIAL, _OFFICIAL_ID):
         matches = [(number, pattern.fullmatch(line)) for number, line in lines if not line.startswith("#")]
         if matches and all(match for _, match in matches):
@@ -203,19 +207,19 @@ def _is_header(line: str) -> bool:
     return known and any(cell in _PATH_COLUMNS for cell in cells) and ("\t" in line or len(cells) == 2)
 
 
-def _with_header(file: Path, text: str, header: str) -> list[Row]:
+def _with_header(file: Path, text: str, header: str, notes: list[str] | None) -> list[Row]:
     lines = text.split("\n")
     start = next(i for i, line in enumerate(lines) if line.strip() == header)
     delimiter = max(",;\t " if _is_header(header) else ",;\t", key=header.count)
     content = io.StringIO("\n".join(lines[start:]), newline="")
     table = csv.reader(content, delimiter=delimiter, skipinitialspace=delimiter != "\t", strict=True)
     try:
-        return _table_rows(file, table, start)
+        return _table_rows(file, table, start, notes)
     except csv.Error as error:
         raise D2STError(f"CSV list '{file}' cannot be read ({error}) in line {table.line_num + start}.") from error
 
 
-def _table_rows(file: Path, table, start: int) -> list[Row]:
+def _table_rows(file: Path, table, start: int, notes: list[str] | None) -> list[Row]:
     """Read the rows of a ``csv.reader``, whose first line is line ``start`` of the file, counted from 0."""
     names = [name.strip().lower() for name in next(table)]
     path = next((names.index(name) for name in _PATH_COLUMNS if name in names), None)
@@ -231,6 +235,9 @@ def _table_rows(file: Path, table, start: int) -> list[Row]:
     places = {name: names.index(name) for name in ("start", "end", "group") if name in names}
     if not {"start", "end"} <= places.keys():
         places = {name: place for name, place in places.items() if name == "group"}
+    unread = [short(name) for place, name in enumerate(names) if name and place not in (path, label, *places.values())]
+    if unread and notes is not None:
+        notes.append(f"List '{file}' has columns that are not read: {quoted(unread)}.")
     rows = []
     for cells in table:
         if not any(cell.strip() for cell in cells):
