@@ -73,9 +73,9 @@ def test_a_split_in_json_is_no_export(folder):
 
 def test_groups_of_an_export(folder):
     for sample, groups in (("label_studio.json", ["Ann", "Ann", "Ben", "Ben"]), ("elan.eaf", ["Ann", "Ben"])):
-        rows = read_rows(SAMPLES / sample)
+        rows = read_rows(SAMPLES / sample, [])
         assert [row.group for row in rows] == groups
-    assert [row.group for row in read_rows(SAMPLES / "a.txt")] == ["Ann", "Ben"]
+    assert [row.group for row in read_rows(SAMPLES / "a.txt", [])] == ["Ann", "Ben"]
 
 
 def test_videos_are_found_by_a_relative_path_first(folder):
@@ -136,7 +136,7 @@ def test_what_cannot_be_used_is_one_sentence(folder, sample, old, new, words):
 def test_boxes_and_pictures_are_no_clips(folder):
     text = (SAMPLES / "a.json").read_text()
     (folder / "a.json").write_text(text.replace('"track_id"', '"id"'))
-    assert [row.label for row in read_rows(folder / "a.json")] == ["wave"]
+    assert [row.label for row in read_rows(folder / "a.json", [])] == ["wave"]
     (folder / "a.json").write_text(text.replace('"frame_000010"', '"one"').replace('{"frame": 10}', "{}"))
     with pytest.raises(D2STError, match="'one' is no frame of a video"):
         open_dataset(folder / "a.json")

@@ -102,10 +102,9 @@ def _without_copies(support: Tensor, labels: Tensor) -> Tensor:
     kept = torch.ones_like(labels, dtype=torch.bool)
     for label in labels.unique():
         own = (labels == label).nonzero().flatten()
-        clips = support[own].flatten(1).float()  # (K, T' D')
-        apart = torch.cdist(clips, clips, compute_mode="donot_use_mm_for_euclid_dist")  # whose roundings are too large
-        alike = apart <= ROUNDING * clips.norm(dim=1)  # (K, K)
-        kept[own] = ~alike.tril(-1).any(1)
+        clips = support[own].flatten(1).cpu().double()  # (K, T' D'); products of floats would round as much
+        alike = torch.cdist(clips, clips) <= ROUNDING * clips.norm(dim=1)  # (K, K)
+        kept[own] = ~alike.tril(-1).any(1).to(kept.device)
     return kept.nonzero().flatten()
 
 

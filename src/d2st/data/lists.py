@@ -95,7 +95,7 @@ def read_queries(file: Path, find: Callable[[str], Path | None]) -> tuple[list[P
     """
     found: dict[Path, None] = {}
     missing, problems = [], []
-    rows = [row for row in read_rows(file) if not row.comment]
+    rows = [row for row in read_rows(file, problems) if not row.comment]
     for row in rows:
         target, path = _find(row, find, file)
         if target is None:
@@ -162,7 +162,7 @@ def _official_names(rows: list[Row]) -> dict[tuple[str, str], str]:
     return {key: name if name and taken[key[0], name] == 1 else "".join(key) for key, name in names.items()}
 
 
-def read_rows(file: Path, notes: list[str] | None = None) -> list[Row]:
+def read_rows(file: Path, notes: list[str]) -> list[Row]:
     """Read every clip that a list names, and comments that might be clips.
 
     Args:
@@ -207,7 +207,7 @@ def _is_header(line: str) -> bool:
     return known and any(cell in _PATH_COLUMNS for cell in cells) and ("\t" in line or len(cells) == 2)
 
 
-def _with_header(file: Path, text: str, header: str, notes: list[str] | None) -> list[Row]:
+def _with_header(file: Path, text: str, header: str, notes: list[str]) -> list[Row]:
     lines = text.split("\n")
     start = next(i for i, line in enumerate(lines) if line.strip() == header)
     delimiter = max(",;\t " if _is_header(header) else ",;\t", key=header.count)
@@ -219,7 +219,7 @@ def _with_header(file: Path, text: str, header: str, notes: list[str] | None) ->
         raise D2STError(f"CSV list '{file}' cannot be read ({error}) in line {table.line_num + start}.") from error
 
 
-def _table_rows(file: Path, table, start: int, notes: list[str] | None) -> list[Row]:
+def _table_rows(file: Path, table, start: int, notes: list[str]) -> list[Row]:
     """Read the rows of a ``csv.reader``, whose first line is line ``start`` of the file, counted from 0."""
     names = [name.strip().lower() for name in next(table)]
     path = next((names.index(name) for name in _PATH_COLUMNS if name in names), None)
@@ -236,7 +236,7 @@ def _table_rows(file: Path, table, start: int, notes: list[str] | None) -> list[
     if not {"start", "end"} <= places.keys():
         places = {name: place for name, place in places.items() if name == "group"}
     unread = [short(name) for place, name in enumerate(names) if name and place not in (path, label, *places.values())]
-    if unread and notes is not None:
+    if unread:
         notes.append(f"List '{file}' has columns that are not read: {quoted(unread)}.")
     rows = []
     for cells in table:
