@@ -45,6 +45,12 @@ def test_links_are_followed_and_told_where_they_lead_back(root, tmp_path):
         assert root / "more/c.avi" in query_files([root])
 
 
+def test_columns_of_a_list_that_are_not_read_are_named(root):
+    (root / "new.csv").write_text("path,start_time,end_time\nq1.mp4,1.0,2.5\n")
+    with pytest.warns(DataWarning, match="columns that are not read: 'start_time', 'end_time'"):
+        assert query_files([root / "new.csv"]) == [root / "q1.mp4"]
+
+
 def test_what_is_no_query_is_a_sentence(root, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "store/clips").mkdir(parents=True)
