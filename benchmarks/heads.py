@@ -54,7 +54,7 @@ def main() -> None:
             result = {"head": name, "shot": shot}
             if name in loops():
                 result |= against_loop(name, head, shot, options)
-            if options.episodes and not head.needs_maps and not head.needs_text:
+            if options.episodes and head.takes == "features" and not head.needs_text:
                 result |= episodes(head, shot, options)
             print(json.dumps(result), flush=True)
     print(json.dumps(vars(options) | {"torch": torch.__version__}))
@@ -68,7 +68,7 @@ def loops() -> list[str]:
 
 def against_loop(name: str, head: nn.Module, shot: int, options: argparse.Namespace) -> dict:
     loop = importlib.import_module(f"loops.{name.replace('-', '_')}").Loop(head).to(options.device).eval()
-    shape = (options.frames, options.features, *((GRID, GRID) if head.needs_maps else ()))
+    shape = (options.frames, options.features, *(() if head.takes == "features" else (GRID, GRID)))
     rng = torch.Generator().manual_seed(0)
     labels = torch.arange(WAY).repeat_interleave(shot)[torch.randperm(WAY * shot, generator=rng)].to(options.device)
     support, query = (

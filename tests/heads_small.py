@@ -67,7 +67,7 @@ def episode(
     labels = torch.arange(way).repeat_interleave(torch.tensor(shots))
     labels = labels[torch.randperm(len(labels), generator=rng)]
     grid = GRIDS.get(head.spec.name, GRID)
-    shape = (frames, FEATURES, grid, grid) if head.needs_maps else (frames, FEATURES)
+    shape = (frames, FEATURES) if head.takes == "features" else (frames, FEATURES, grid, grid)
 
     def draw(*size: int) -> torch.Tensor:
         return torch.randn(*size, generator=rng, dtype=torch.float64).to(dtype)
@@ -75,13 +75,13 @@ def episode(
     told = (len(spans(head.phases)),) if head.needs_phases else ()
 
     def clips(count: int) -> torch.Tensor:
-        if head.needs_stages:
+        if head.takes == "stages":
             stages = zip(head.stage_channels, head.stage_scales, strict=True)
             return head.clips_of(None, [draw(*lead, count, frames, c, s * grid, s * grid) for c, s in stages])
-        if head.needs_tokens:
+        if head.takes == "tokens":
             return head.clips_of(None, [draw(*lead, count, frames, 1 + grid**2, FEATURES) for _ in range(3)])
         drawn = draw(*lead, count, *shape)
-        return head.clips_of(drawn.amax((-2, -1)), drawn) if head.needs_maps else drawn
+        return head.clips_of(drawn.amax((-2, -1)), drawn) if head.takes == "maps" else drawn
 
     def video(count: int) -> torch.Tensor | None:
         return draw(*lead, count, frames, 3, PATCH * grid, PATCH * grid) if head.needs_video else None

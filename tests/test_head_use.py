@@ -52,7 +52,7 @@ class Projected(heads.Head):
 class Pooled(Projected):
     """The same on maps."""
 
-    needs_maps = True
+    takes = "maps"
 
     def embed(self, clips):  # (..., T, D, H, W)
         assert clips.ndim >= 5

@@ -68,7 +68,7 @@ def test_a_training_episode_has_a_pass_for_its_supports_and_one_for_its_queries(
     loss = EpisodicLoss(encoder, head, 3, 2, 1)
     value, _ = loss(video, torch.arange(3))
     support, query = (encoder.features_and_maps(part) for part in (video[:6], video[6:]))
-    if head.needs_maps:
+    if head.takes == "maps":
         support, query = head.clips_of(*support), head.clips_of(*query)
     else:
         support, query = support[0], query[0]

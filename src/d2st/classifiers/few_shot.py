@@ -294,7 +294,7 @@ class FewShotClassifier(HubModel):
         Raises:
             D2STError: features are not finite.
         """
-        maps = [self.head] if self.head.needs_maps else []
+        maps = [self.head] if self.head.takes != "features" else []
         with autocast(self.device, self.precision):
             frames, *tokens = encode_batch(self.encoder if suffix is None else suffix, video.to(self.device), maps)
         found = EncodedClips(frames.cpu(), (tokens[0] if tokens else self.head.embed(frames)).cpu())
@@ -386,7 +386,7 @@ class FewShotClassifier(HubModel):
     def save_support(self, path: str | Path) -> Path:
         """Write the encoded support set as one file, for :meth:`load_support` of a recognizer with the same model."""
         clips = {name: own.frames for name, own in self.support.items()}
-        tokens = {name: own.tokens for name, own in self.support.items()} if self.head.needs_maps else {}
+        tokens = {name: own.tokens for name, own in self.support.items()} if self.head.takes != "features" else {}
         names = {} if self.name_features(self.classes) is None else {name: self.names[name] for name in self.support}
         origin = Origin.of(self.encoder, self.head)
         return SavedSupport(origin, self.reading, clips, tokens, names, self.seconds).write(path)
@@ -403,7 +403,7 @@ class FewShotClassifier(HubModel):
     def _take(self, saved: SavedSupport, path: str | Path) -> Self:
         """Take a support set that was read from a path, where it is of this model."""
         saved.check(path, Origin.of(self.encoder, self.head), self.reading)
-        whole = not self.head.needs_maps or saved.tokens.keys() == saved.clips.keys()
+        whole = self.head.takes == "features" or saved.tokens.keys() == saved.clips.keys()
         if not whole or any(clips.shape[-1] != self.encoder.num_features for clips in saved.clips.values()):
             raise D2STError(f"The support set '{path}' is not what this recognizer would have written; save it again.")
         self.support = {

@@ -130,6 +130,6 @@ class _ReadEpisode:
 def _encode(encoder: VideoEncoder, head: Head, video: Tensor, names: Sequence[str], precision: Precision) -> Tensor:
     """Encode clips (B, T, 3, H, W) in one call, to what the head matches: (B, T', D') float32."""
     with autocast(video.device, precision):
-        parts = encode_batch(encoder, video, [head] if head.needs_maps else [])
+        parts = encode_batch(encoder, video, [head] if head.takes != "features" else [])
     check_finite(parts, names, precision)
-    return parts[1] if head.needs_maps else head.embed(parts[0])
+    return head.embed(parts[0]) if head.takes == "features" else parts[1]

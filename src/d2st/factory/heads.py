@@ -48,11 +48,15 @@ def create_head(
     projection = None
     if encoder is not None:
         facts["frames"] = frames or encoder.frames
-        facts["features"] = encoder.map_channels if heads.HEADS[name].needs_maps else encoder.num_features
-        if heads.HEADS[name].needs_stages:
-            facts["stage_channels"], facts["stage_scales"] = describe_stages(name, encoder)
-        if heads.HEADS[name].needs_tokens:
-            facts["features"] = encoder.token_blocks[-1].channels
+        match heads.HEADS[name].takes:
+            case "features":
+                facts["features"] = encoder.num_features
+            case "maps":
+                facts["features"] = encoder.map_channels
+            case "stages":
+                facts["stage_channels"], facts["stage_scales"] = describe_stages(name, encoder)
+            case "tokens":
+                facts["features"] = encoder.token_blocks[-1].channels
         if "joint" in known:
             projection = visual_projection(encoder, weights)
     if projection is not None:

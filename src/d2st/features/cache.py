@@ -53,7 +53,7 @@ def cached_features(
         protocol: JSON-able description of everything else that changes the features.
         encode: makes them, of the clips with the ``indices`` that it is given, else of all.
     """
-    heads = [head for head in heads if head.needs_maps]
+    heads = [head for head in heads if head.takes != "features"]
     try:
         key = _digest(encoder, heads, clips, protocol)
     except NoSource as error:

@@ -28,8 +28,8 @@ class Features:
         values: (N, V, T, D) float32 on the CPU: clips, views, frames, features.
         clips: (N,) their indices in the clip set.
         bad: clips that could not be read, ``{"id": ..., "reason": ...}``.
-        tokens: name of a head that needs maps -> (N, V, T', D') what it embedded them to. The maps are not kept: they
-            are tens of times as large.
+        tokens: name of a head that takes more than features -> (N, V, T', D') what it embedded the clips to. Maps are
+            not kept: they are tens of times as large.
     """
 
     values: Tensor
@@ -40,7 +40,7 @@ class Features:
     @torch.no_grad()
     def embedded(self, head: Head) -> Tensor:
         """Embed the clips as a head's ``match`` takes them, (N, V, T', D') on the CPU; the head is in eval mode."""
-        if head.needs_maps:
+        if head.takes != "features":
             return self.tokens[head.spec.name]
         if type(head).embed is Head.embed:
             return self.values
@@ -92,7 +92,8 @@ def encode_clips(
         clips: the set.
         sample: frame sampler (``d2st.data.sampling``).
         transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
-        heads: that will match the clips, in eval mode and on the device; those that need maps embed them here.
+        heads: that will match the clips, in eval mode and on the device; those that take more than features embed them
+            here.
         seed: None reads the frames of the deterministic test rule; a number draws them, from (seed, clip, view).
         views: encodings of each clip.
         **loading: indices, fabric, batch_size, workers, device and precision of ``run_clips``.
@@ -101,7 +102,7 @@ def encode_clips(
         D2STError: as ``run_clips``; or the clips of a call see each other.
     """
     encoder.check_clips_apart()
-    heads = [head for head in heads if head.needs_maps]
+    heads = [head for head in heads if head.takes != "features"]
     pixels, normalize = parts(transform)
     found = run_clips(
         encoder,
@@ -146,6 +147,5 @@ def encode_batch(encoder: VideoEncoder | Suffix | NoSuffix, video: Tensor, heads
 
 def reader(encoder: VideoEncoder | Suffix | NoSuffix, head: Head) -> Read:
     """Choose the pass of an encoder that gives features and the maps, stages or tokens that a head looks at."""
-    if head.needs_stages:
-        return encoder.features_and_stages
-    return encoder.features_and_tokens if head.needs_tokens else encoder.features_and_maps
+    passes = {"maps": "features_and_maps", "stages": "features_and_stages", "tokens": "features_and_tokens"}
+    return getattr(encoder, passes[head.takes])  # what stands for an encoder may lack those it is not asked for

@@ -3,7 +3,7 @@
 A head is a :class:`Head`. It defines ``match``, and where it has them a per-clip stage ``embed`` and a ``loss`` of its
 own. What it needs of others it says in two places, and nowhere else:
 
-- class flags (``needs_maps``, ``needs_stages``, ``needs_tokens``, ``needs_text``, ``needs_phases``, ``needs_video``,
+- class attributes (``takes``, ``needs_text``, ``needs_phases``, ``needs_video``,
   ``mixes_names``, ``frame_pairs``), see :class:`Head`;
 - names of its constructor's options: those in :data:`FILLED` follow from the encoder, the clips and the training part.
   Whoever builds a head for an encoder fills them in, users do not type them, and listings of options leave them out.
@@ -25,6 +25,7 @@ from ..data.options import TextConfig
 from ..utils.config import Bounds, check_fields
 from .matching import check_sets, check_tensors, same_type
 
+Takes = Literal["features", "maps", "stages", "tokens"]
 DEFAULT = "bi-mhm"  # the head where none is given or saved
 FILLED = {
     "features": "D, width of the frame features, or channels of the maps or tokens where the head needs those",
@@ -109,10 +110,9 @@ class Head(nn.Module):
     """Base of the matching heads; a head without a per-clip stage or a loss of its own defines ``match`` alone.
 
     Attributes:
-        needs_maps: clips come as feature maps (..., T, D, H, W) instead of frame features (..., T, D), or as what
-            ``clips_of`` makes of both.
-        needs_stages: with ``needs_maps``: the maps are those of four stages, a list, of which ``clips_of`` makes one.
-        needs_tokens: with ``needs_maps``: in place of maps there are the tokens of three blocks of a ViT, a list.
+        takes: what it sees of a clip. "features": those of the frames, (..., T, D). "maps": what those were pooled from
+            too, "stages": the maps of four stages, or "tokens": the tokens of three blocks of a ViT; ``clips_of``
+            makes clips of both.
         needs_text: ``match`` wants the features of the class names.
         needs_phases: with ``needs_text``: the names are told in ordered phases, and M texts a class are the spans of
             them (``d2st.heads.phases.spans``), so that text is (..., way, M, D').
@@ -127,9 +127,7 @@ class Head(nn.Module):
         spec: name and all options that ``d2st.heads.build`` built it from, and a saved head is built from again.
     """
 
-    needs_maps: ClassVar[bool] = False
-    needs_stages: ClassVar[bool] = False
-    needs_tokens: ClassVar[bool] = False
+    takes: ClassVar[Takes] = "features"
     needs_text: ClassVar[bool] = False
     needs_phases: ClassVar[bool] = False
     mixes_names: ClassVar[bool] = False
@@ -156,15 +154,15 @@ class Head(nn.Module):
         return (support + queries) * clip.nbytes
 
     def clips_of(self, features: Tensor, maps: Tensor | Sequence[Tensor]) -> Tensor:
-        """Make what ``embed`` takes of what an encoder gives, where ``needs_maps``; here it is the maps.
+        """Make what ``embed`` takes of what an encoder gives, for a head that ``takes`` more than features.
 
         Args:
             features: (..., T, D) of the frames.
-            maps: (..., T, D', H, W) that they were pooled from; where ``needs_stages`` four, of every stage; where
-                ``needs_tokens`` three (..., T, 1+N, D'), class token first.
+            maps: what it ``takes``: maps (..., T, D', H, W) that they were pooled from; those of four stages; or the
+                tokens of three blocks, (..., T, 1+N, D'), class token first.
 
         Returns:
-            (..., T, D', H, W), or what else a head makes of both.
+            (..., T, D', H, W), here the maps as they are, or what else a head makes of both.
         """
         return maps
 
@@ -172,7 +170,7 @@ class Head(nn.Module):
         """See one clip at a time; evaluation does it once a clip and not once an episode.
 
         Args:
-            clips: (..., T, D) frame features, or where ``needs_maps`` what ``clips_of`` gives, (..., T, D, H, W).
+            clips: (..., T, D) frame features; of heads that ``take`` more what ``clips_of`` gives, (..., T, D, H, W).
 
         Returns:
             (..., T', D') what ``match`` takes; here the clips as they are.
@@ -191,7 +189,7 @@ class Head(nn.Module):
         """Match queries with the classes of a support set.
 
         Args:
-            support: (..., S, T, D), or (..., S, T, D, H, W) where ``needs_maps``.
+            support: (..., S, T, D), or (..., S, T, D, H, W) of heads that ``take`` more than features.
             labels: (S,) or (..., S), 0..way-1 in any order, every class at least once.
             query: (..., Q, T', D), or maps.
             way: number of classes; None reads it from the labels, see ``class_prototypes``.

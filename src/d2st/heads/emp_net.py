@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, COUNT, WIDTH
-from .base import EncodedEpisode, Head, episode_cross_entropy
+from .base import EncodedEpisode, Head, Takes, episode_cross_entropy
 from .clip_fsar import Merge
 from .matching import class_prototypes, cosines, frame_distances, full_precision, shut_out
 from .otam import otam_both
@@ -118,8 +118,7 @@ class EMPNet(Head):
         D2STError: an option has no such value, or a joint space whose width is no multiple of 8.
     """
 
-    needs_maps: ClassVar[bool] = True
-    needs_tokens: ClassVar[bool] = True
+    takes: ClassVar[Takes] = "tokens"
     needs_text: ClassVar[bool] = True
 
     @checked_options(

@@ -11,7 +11,7 @@ from ..errors import D2STError
 from ..layers.convolution import Conv3d
 from ..utils.config import checked_options
 from ..utils.limits import ATTENTION_HEADS, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
-from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
+from .base import EncodedEpisode, Head, Takes, base_class_cross_entropy, episode_cross_entropy
 from .bi_mhm import bi_mhm
 from .matching import class_prototypes, frame_distances, shut_out
 from .transformer import ScaleAndPosition, TemporalTransformer
@@ -131,7 +131,7 @@ class MoLo(Head):
             SSv2-Full and Kinetics; 0 is without decoder, and ``loss`` then needs no video.
     """
 
-    needs_maps: ClassVar[bool] = True
+    takes: ClassVar[Takes] = "maps"
 
     @checked_options(
         "The head 'molo'",

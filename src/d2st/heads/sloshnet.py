@@ -13,7 +13,7 @@ from ..errors import D2STError
 from ..layers.activations import quick_gelu
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, DEPTH, WIDTH
-from .base import Head, by_episode
+from .base import Head, Takes, by_episode
 from .matching import full_precision
 from .trx import TRX
 
@@ -159,8 +159,7 @@ class SloshNet(Head):
         D2STError: an option has no such value, or stages that do not go together.
     """
 
-    needs_maps: ClassVar[bool] = True
-    needs_stages: ClassVar[bool] = True
+    takes: ClassVar[Takes] = "stages"
 
     @checked_options(
         "The head 'sloshnet'",

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, DEPTH, FRAMES, NOT_NEGATIVE, WIDTH
-from .base import EncodedEpisode, Head, episode_cross_entropy
+from .base import EncodedEpisode, Head, Takes, episode_cross_entropy
 from .matching import class_shares, full_precision, shut_out
 from .transformer import faint_positions
 from .trx import TRX, tuple_matrix
@@ -147,7 +147,7 @@ class STRM(Head):
         D2STError: an option has no such value.
     """
 
-    needs_maps: ClassVar[bool] = True
+    takes: ClassVar[Takes] = "maps"
 
     @checked_options(
         "The head 'strm'",

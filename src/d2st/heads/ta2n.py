@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, WIDTH
-from .base import EncodedEpisode, Head, by_episode, episode_cross_entropy
+from .base import EncodedEpisode, Head, Takes, by_episode, episode_cross_entropy
 from .matching import check_labels, class_prototypes, cosines, full_precision, shut_out
 
 ShotRule = Literal["prototype", "first"]
@@ -128,7 +128,7 @@ class TA2N(Head):
         D2STError: an option has no such value.
     """
 
-    needs_maps: ClassVar[bool] = True
+    takes: ClassVar[Takes] = "maps"
 
     @checked_options("The head 'ta2n'", features=WIDTH, dropout=BELOW_ONE)
     def __init__(self, features: int = 768, dropout: float = 0.5, shots: ShotRule = "prototype") -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..errors import D2STError
 from ..utils.config import checked_options
 from ..utils.limits import BELOW_ONE, FRAMES, NOT_NEGATIVE, POSITIVE, TRAINING_CLASSES, WIDTH
-from .base import EncodedEpisode, Head, base_class_cross_entropy, episode_cross_entropy
+from .base import EncodedEpisode, Head, Takes, base_class_cross_entropy, episode_cross_entropy
 from .matching import class_prototypes, cosines, full_precision, shut_out
 
 
@@ -62,7 +62,7 @@ class TSDCM(Head):
         D2STError: an option has no such value.
     """
 
-    needs_maps: ClassVar[bool] = True
+    takes: ClassVar[Takes] = "maps"
 
     @checked_options(
         "The head 'ts-dcm'",

@@ -85,9 +85,8 @@ def watch(
 def windows_encoder(classifier: FewShotClassifier) -> "WholeWindows | SharedFrames":
     """Choose how windows are encoded."""
     suffix = split_for_inference(classifier.encoder)
-    head = classifier.head
-    several = head.needs_stages or head.needs_tokens
-    if suffix is None or several or (head.needs_maps and isinstance(suffix, NoSuffix)):  # what it lacks
+    given = ("features",) if isinstance(suffix, NoSuffix) else ("features", "maps")
+    if suffix is None or classifier.head.takes not in given:
         return WholeWindows(classifier)
     return SharedFrames(classifier, suffix)
 

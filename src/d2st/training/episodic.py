@@ -77,8 +77,8 @@ class EpisodicLoss(nn.Module):
                 f"without it (prefix_crops 0), or choose a head that does without them, such as bi-mhm, or molo with "
                 f"reconstruction_weight 0."
             )
-        if suffix is not None and (head.needs_stages or head.needs_tokens):
-            depths = "maps of four stages" if head.needs_stages else "tokens of three blocks"
+        if suffix is not None and head.takes in ("stages", "tokens"):
+            depths = "maps of four stages" if head.takes == "stages" else "tokens of three blocks"
             raise D2STError(
                 f"The head '{head.spec.name}' takes {depths}, of which prefix_crops keeps one; train without it "
                 f"(prefix_crops 0), or choose a head that takes features or the last map."
@@ -116,7 +116,7 @@ class EpisodicLoss(nn.Module):
     def _encode(self, video: Tensor) -> tuple[Tensor, Tensor]:
         """Encode clips (B, T, 3, H, W) in one pass: frame features (B, T, D), and what the head takes."""
         encode = self.encoder if self.suffix is None else self.suffix
-        if not self.head.needs_maps:
+        if self.head.takes == "features":
             features = encode(video)
             return features, features
         features, maps = reader(encode, self.head)(video)  # (B, T, D), (B, T, D', H, W), or several
