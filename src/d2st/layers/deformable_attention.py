@@ -22,6 +22,8 @@ from .depthwise import DepthwiseConv3d, Triple
 from .position_bias import PositionBias
 from .trilinear import forward_derivatives, sample
 
+Bias = tuple[Tensor, Tensor]  # (T*N, 4) of the tokens and (B, h, n, 4) of the points: its factors
+
 
 def window(length: int, points: int) -> tuple[int, int, int]:
     """Kernel, stride and padding that turn an axis of ``length`` cells into ``points`` reference points.
@@ -222,9 +224,9 @@ class AnisotropicAttention(nn.Module):
         Returns:
             (B, T, N, C).
         """
-        q, k, sampled, _ = self._match(x, grid)
+        q, k, bias, sampled, _ = self._match(x, grid)
         v = self._split(self.value(sampled))  # (B, h, n, C/h)
-        y = _attend(q, k, v)  # (B, h, T*N, C/h)
+        y = _attend(q, k, v, bias)  # (B, h, T*N, C/h)
         y = y.transpose(1, 2).flatten(2).view_as(x)  # (B, T, N, C)
         if self.difference:
             y = torch.addcmul(y, self.value(x), _minus_patches(y, grid))
@@ -241,25 +243,25 @@ class AnisotropicAttention(nn.Module):
             Points (B, G, n_t, n_h, n_w, 3), normalized coordinates, and the weights of one lot of queries after the
             other in the order of the tokens, (B, h, rows, n) float32; each query's weights sum to 1.
         """
-        q, k, _, points = self._match(x, grid)
+        q, k, bias, _, points = self._match(x, grid)
+        q, k = _folded(q, k, bias) if bias else (q, k)
         keys = k.float().transpose(-1, -2) / math.sqrt(x.shape[-1] // self.heads)
         return points, ((part.float() @ keys).softmax(-1) for part in q.split(rows, dim=2))
 
-    def _match(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute what the logits are the product of, and what is read where.
+    def _match(self, x: Tensor, grid: tuple[int, int]) -> tuple[Tensor, Tensor, Bias | None, Tensor, Tensor]:
+        """Compute what the logits are made of, and what is read where.
 
         Returns:
-            Queries (B, h, T*N, d) and keys (B, h, n, d), d = C/h and what the bias appends; features (B, n, C) read at
-            the points; points (B, G, n_t, n_h, n_w, 3). Logits are their product divided by the root of C/h.
+            Queries (B, h, T*N, C/h), keys (B, h, n, C/h) and the bias; features (B, n, C) read at the points; points
+            (B, G, n_t, n_h, n_w, 3).
         """
         queries = self.query(x)  # (B, T, N, C)
         points = self.points(self._volume(queries, grid))
         sampled = self._sample(self._volume(x, grid), points)
         q = self._split(queries.flatten(1, 2))
         k = self._split(self.key(sampled))
-        if self.bias is not None:
-            q, k = self.bias(q, k, points, (x.shape[1], *grid))
-        return q, k, sampled, points
+        bias = None if self.bias is None else self.bias(points, (x.shape[1], *grid), x.shape[2])
+        return q, k, bias, sampled, points
 
     @staticmethod
     def _volume(x: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -284,21 +286,40 @@ def _minus_patches(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.pad(x.new_full((patches, 1), -1.0), (0, 0, x.shape[2] - patches, 0))
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Queries (B, h, M, d) attend to keys (B, h, n, d) with values (B, h, n, C/h); (B, h, M, C/h).
+def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tensor:
+    """Queries (B, h, M, d) attend to keys and values (B, h, n, d), (B, h, M, d).
 
-    Queries and keys with a bias are wider than values and may be more precise; then their precision is kept, also under
-    autocast.
+    The bias keeps its precision, also under autocast.
     """
-    width = v.shape[-1]
-    if forward_derivatives():  # PyTorch's attention has no derivative along a direction
-        weights = (q @ k.transpose(-1, -2) / math.sqrt(width)).softmax(-1)
-        return (weights @ v.to(weights.dtype)).to(v.dtype)
-    if q.shape[-1] == width:
+    width = q.shape[-1]
+    # PyTorch's attention has no derivative along a direction. On a CPU, where points are few, products are quicker than
+    # its kernel: queries with the bias appended are more to read and write than the weights.
+    if forward_derivatives() or (bias and q.device.type == "cpu" and k.shape[2] <= width):
+        return _logits(q, k, bias).softmax(-1).to(v.dtype) @ v
+    if bias is None:
         return attend(q, k, v)
+    q, k = _folded(q, k, bias)
     wide = F.pad(v.to(q.dtype), (0, q.shape[-1] - width))  # the fused kernels want one width
     with _as_given(q.device.type):
         return attend(q, k, wide, scale=1 / math.sqrt(width))[..., :width].to(v.dtype)
+
+
+def _logits(q: Tensor, k: Tensor, bias: Bias | None) -> Tensor:
+    """Logits (B, h, M, n) of queries (B, h, M, d) and keys (B, h, n, d), in the precision of the bias."""
+    scale = 1 / math.sqrt(q.shape[-1])
+    products = q @ k.transpose(-1, -2)
+    if bias is None:
+        return products * scale
+    cells, terms = bias
+    with _as_given(q.device.type):
+        return torch.add(cells @ terms.transpose(-1, -2), products, alpha=scale)
+
+
+def _folded(q: Tensor, k: Tensor, bias: Bias) -> tuple[Tensor, Tensor]:
+    """Queries (B, h, M, d + 4) and keys (B, h, n, d + 4), whose product divided by the root of d has the bias."""
+    cells, terms = bias
+    cells, terms = cells.expand(*q.shape[:2], -1, -1), terms * math.sqrt(q.shape[-1])
+    return torch.cat([q.to(cells.dtype), cells], dim=-1), torch.cat([k.to(terms.dtype), terms], dim=-1)
 
 
 def _as_given(device: str) -> AbstractContextManager:

@@ -1,7 +1,5 @@
 """A bias of attention logits by how far a token is from a point: ours, not in the D²ST-Adapter paper."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,9 +16,9 @@ class PositionBias(nn.Module):
     head that has the channels of several groups takes the mean of their points; so does every head of the points of
     all groups where neither number divides the other.
 
-    No mask is made. What depends on the token alone cancels in the softmax, and the rest is linear in (q_t, q_y, q_x,
-    1): these four are appended to the query, and (2 alpha (p + mu), -sum alpha (p + mu)²) to the key. Coordinates are
-    counted from the center of the map, which changes no weight and keeps the numbers small.
+    What depends on the token alone cancels in the softmax, and the rest is linear in (q_t, q_y, q_x, 1): the bias is
+    the product of these four and of (2 alpha (p + mu), -sum alpha (p + mu)²), so that they can be appended to query and
+    key. Coordinates are counted from the center of the map, which changes no weight and keeps the numbers small.
 
     Args:
         heads: attention heads h.
@@ -60,25 +58,19 @@ class PositionBias(nn.Module):
         """Give the distance of two reference points on each axis in cells, at least one, (3,)."""
         return (self.lengths.to(dtype) / self.counts).clamp(min=1)
 
-    def forward(self, q: Tensor, k: Tensor, points: Tensor, volume: Triple) -> tuple[Tensor, Tensor]:
-        """Append the bias to queries and keys, whose product divided by the root of d is the logits.
+    def forward(self, points: Tensor, volume: Triple, tokens: int) -> tuple[Tensor, Tensor]:
+        """Give the two factors of the bias.
 
         Args:
-            q: (B, h, T*N, d); the last H·W of each frame are patches. Those before have no place and get no
-                bias.
-            k: (B, h, n, d).
-            points: (B, G, n_t, n_h, n_w, 3) normalized coordinates (t, y, x).
+            points: (B, G, n_t, n_h, n_w, 3) normalized coordinates (t, y, x), at least float32: large terms nearly
+                cancel in the softmax, and in the gradients even more so.
             volume: (T, H, W) of the map.
+            tokens: N of a frame. The last H·W are patches; those before have no place and get no bias.
 
         Returns:
-            (B, h, T*N, d + 4) and (B, h, n, d + 4), float32 for half precision: large terms nearly cancel in the
-            softmax, and in the gradients even more so.
+            (T*N, 4) of the tokens and (B, h, n, 4) of the points, of the points' type.
         """
-        exact = torch.promote_types(q.dtype, torch.float32)
-        cells = _cells(volume, q.shape[2] // volume[0], points)  # (T*N, 4)
-        cells = cells.to(exact).expand(*q.shape[:2], -1, -1)
-        terms = self._terms(self._of_heads(points), volume) * math.sqrt(q.shape[-1])  # (B, h, n, 4)
-        return torch.cat([q.to(exact), cells], dim=-1), torch.cat([k.to(exact), terms.to(exact)], dim=-1)
+        return _cells(volume, tokens, points), self._terms(self._of_heads(points), volume)
 
     def _terms(self, points: Tensor, volume: Triple) -> Tensor:
         """What keys get: (B, h, n, 3) -> (B, h, n, 4)."""
