@@ -183,7 +183,7 @@ def test_the_weights_are_those_of_the_attention():
     torch.manual_seed(0)
     attention = AnisotropicAttention(16, (4, 6, 5), (2, 3, 3), groups=2, heads=4)
     x, grid = torch.randn(2, 4, 1 + 30, 16), (6, 5)
-    _, _, sampled, expected = attention._match(x, grid)
+    *_, sampled, expected = attention._match(x, grid)
     value = attention._split(attention.value(sampled))
     for rows in (1, 7, 1000):
         found, lots = attention.weights(x, grid, rows)
