@@ -1,5 +1,6 @@
 """Archives as data sets are distributed: detected, with the command that unpacks them, and unpacked without leaving."""
 
+import gzip
 import io
 import math
 import random
@@ -123,6 +124,27 @@ def test_damaged_archives_are_told(tmp_path):
         with pytest.raises(D2STError, match=r"cannot be unpacked .* download it again"):
             unpack(archive, tmp_path / "out")
     assert not [name for name in _content(tmp_path) if ".tmp" in name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[:3700], "truncated header"),  # the second header is from 3584 to 4096
+        (lambda data: data[:3590] + b"\xff" + data[3591:], "bad checksum"),
+        (lambda data: data[:3584], "it ends without the mark of its end"),
+        (lambda data: data[:3584] + bytes(512) + data[4096:], "more follows behind the mark of its end"),
+        (lambda data: data * 2, "more follows behind the mark of its end"),
+    ],
+    ids=["cut", "damaged", "cut between", "blank", "two in one"],
+)
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_an_archive_that_ends_too_early_is_told(tmp_path, kind, damage, said):
+    """tarfile takes what it cannot read behind the first member for the end."""
+    data = damage(_tar(tmp_path / "a.tar", "w").read_bytes())
+    archive = tmp_path / f"b.{kind}"
+    archive.write_bytes(gzip.compress(data) if kind == "tar.gz" else data)
+    with pytest.raises(D2STError, match=rf"cannot be unpacked \({said}.*\); download it again"):
+        unpack(archive, tmp_path / "out")
 
 
 def test_what_is_no_archive():

@@ -212,15 +212,27 @@ def _tar_members(pieces: list[Path], count: _Count) -> Members:
             count.add(member.size, file.offset)
             if member.isfile():
                 yield member.name, member.size, file.extractfile(member)
+        while rest := file.fileobj.read(1 << 20):  # zeros fill the last record
+            count.add(0, file.offset)
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("more follows behind the mark of its end")
 
 
 class _Header(tarfile.TarInfo):
-    """Refuses long names and other additions of a size that no name has; tarfile reads them whole, again and again."""
+    """Refuses long names and other additions of a size that no name has; tarfile reads them whole, again and again.
+
+    Refuses damaged headers and a missing mark of the end too, at which tarfile ends as if the archive were whole.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
         """Read a header of 512 bytes."""
-        header = super().frombuf(buf, encoding, errors)
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EmptyHeaderError as error:
+            raise tarfile.ReadError("it ends without the mark of its end") from error
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            raise tarfile.ReadError(str(error)) from error
         if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _LONGEST:
             raise tarfile.ReadError(f"a header has {header.size} bytes")
         return header
