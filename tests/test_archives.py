@@ -104,15 +104,17 @@ def test_members_cannot_leave_their_folder(tmp_path, name):
         assert _content(tmp_path).keys() - before.keys() <= {"a.tar"}
 
 
-def test_links_and_devices_are_not_made(tmp_path):
+def test_links_and_devices_are_not_made(tmp_path, caplog):
     link, device = tarfile.TarInfo("kick/link"), tarfile.TarInfo("kick/device")
     link.type, link.linkname, device.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.CHRTYPE
     unpack(_tar(tmp_path / "a.tar", "w", FILES, link, device), tmp_path / "out")
+    assert "2 links and devices in archive" in caplog.text
     with zipfile.ZipFile(_zip(tmp_path / "a.zip"), "a") as file:
         member = zipfile.ZipInfo("kick/link")
         member.external_attr = 0o120777 << 16
         file.writestr(member, "/etc/passwd")
     unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert "1 links and devices in archive" in caplog.text
     assert _content(tmp_path / "out") == FILES
 
 
@@ -145,6 +147,18 @@ def test_an_archive_that_ends_too_early_is_told(tmp_path, kind, damage, said):
     archive.write_bytes(gzip.compress(data) if kind == "tar.gz" else data)
     with pytest.raises(D2STError, match=rf"cannot be unpacked \({said}.*\); download it again"):
         unpack(archive, tmp_path / "out")
+
+
+def test_nothing_is_kept_of_a_damaged_tar_archive(tmp_path):
+    """Its checksum comes at the end, behind files that are wrong and of the right size."""
+    files = {f"kick/{i}.avi": random.Random(i).randbytes(700_000) for i in range(4)}
+    archive, out = _tar(tmp_path / "a.tar.gz", files=files), tmp_path / "out"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:400_000] + bytes([whole[400_000] ^ 0xFF]) + whole[400_001:])
+    with pytest.raises(D2STError, match=r"CRC check failed .* download it again"):
+        unpack(archive, out)
+    archive.write_bytes(whole)
+    assert unpack(archive, out) == (4, 0) and _content(out) == files
 
 
 def test_what_is_no_archive():
