@@ -101,7 +101,7 @@ def unpack(archive: Path | Sequence[Path], out: Path, limits: Limits = LIMITS) -
         if not is_zip:  # which has a checksum for each member; here any may be wrong, and its size would keep it
             for path in written:
                 path.unlink(missing_ok=True)
-        todo = "download it again."
+        todo = "download it again; where it comes so again, unpack it by hand."
         if is_cut:
             first, last = pieces[0].name, pieces[-1].name
             todo = f"the pieces '{first}' to '{last}' are here: download what is missing, else these again."
