@@ -143,7 +143,7 @@ def open_dataset(
 
     Raises:
         D2STError: something is not there, cannot be read, or contradicts itself; or the part shares classes with
-            another, as parts of full-shot data do, whose benchmark is not named.
+            another, as parts of full-shot data do, which :func:`open_division` opens.
     """
     if part not in (None, *PARTS):
         raise D2STError(f"There is no part '{part}'; choose train, val or test.")
@@ -154,8 +154,7 @@ def open_dataset(
     if part and parts and not parts.get(part):
         raise NoPart(f"Split '{split}' of '{data}' has no part '{part}', only {', '.join(parts)}.")
     if part and parts:
-        if split not in benchmarks.NAMES:  # who names a full-shot one knows that it is
-            _refuse_shared(data, listing, part)
+        _refuse_shared(data, listing, part)
         names = parts[part]
     else:
         names = [name for names in parts.values() for name in names] or list(listing.clips)
@@ -311,7 +310,7 @@ def _refuse_shared(data: str | Path, listing: Listing, part: str) -> None:
         raise SharedPart(
             f"Part '{part}' of '{data}' shares classes with another part ({quoted(shared)}), which is for a classifier "
             "(train-classifier). Few-shot classes must not be seen in training: give --split a YAML file that names "
-            "other classes for train, val and test."
+            f"other classes for train, val and test, or a few-shot benchmark ({', '.join(benchmarks.FEW_SHOT)})."
         )
 
 
