@@ -105,7 +105,8 @@ def test_it_ends_by_ctrl_c_with_a_summary(small, folder, monkeypatch, capsys):
 
 def test_a_file_that_is_shorter_than_any_window_says_so(small, folder, capsys):
     assert live(config(small, folder, lengths=(9.0, 20.0)))["answers"] == 0
-    assert "There was no answer: the shortest window has 9 s" in capsys.readouterr().err
+    said = "There was no answer: the shortest window has 9 s, and the frames that came span 1.56 s (--lengths 1.4 would"
+    assert said in capsys.readouterr().err
 
 
 def test_windows_that_are_read_unlike_the_support_clips_are_told(small, folder, capsys):
@@ -120,12 +121,22 @@ def test_answers_go_behind_those_of_before(small, folder, tmp_path):
     assert lines[0] == "{}" and len(lines) == 1 + result["answers"]
 
 
+def test_a_file_for_answers_is_refused_before_the_work(small, folder, monkeypatch):
+    monkeypatch.setattr("d2st.commands.live.create_classifier", lambda config: pytest.fail("it was at work"))
+    with pytest.raises(D2STError, match=r"--jsonl none/answers\.jsonl cannot be written"):
+        live(config(small, folder, jsonl="none/answers.jsonl"))
+
+
 @pytest.mark.parametrize(
     "more, sentence",
     [
         ({"source": ""}, "Say what to watch"),
         ({"source": "77"}, "There is no camera 77 on this machine; the ones that there are: "),
-        ({"source": "none.mp4"}, r"'none\.mp4' cannot be read: no such file"),
+        (
+            {"source": "none.mp4"},
+            r"There is no file 'none\.mp4'; give a video file, the number of a camera",
+        ),
+        ({"source": "/dev/video3"}, "A camera is given by its number: 3 for '/dev/video3'"),
         ({"source": "FOLDER"}, "is a folder; give a video file"),
         (
             {"source": "ftp://a/b"},

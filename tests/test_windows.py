@@ -82,7 +82,7 @@ def test_memory_does_not_grow_with_the_longest_window():
 
 @pytest.mark.parametrize("shortest", [1.75, 1.75 - 4e-4])
 def test_a_video_as_short_as_the_shortest_window_is_one_window(shortest):
-    """Lengths are rounded: what the shortest window shows is the whole video, which the longer ones would show again."""
+    """Lengths are rounded: the shortest window shows the whole video, and the longer ones would show it again."""
     for lengths in ([shortest], [shortest, 2.0, 2.5]):
         (window,) = cut(stream([i / 12 for i in range(21)]), lengths, 0.25, 4, 1 / 12)
         assert (window.start, window.end) == (0.0, pytest.approx(1.75, abs=1e-3))

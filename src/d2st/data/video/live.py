@@ -4,6 +4,8 @@ Times are those of this machine's clock (``time.monotonic``). What a camera or a
 wrong, jump, or start again; when they came is known.
 """
 
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ...errors import D2STError
+from ...utils.sentences import short
 from .container import video_stream
 from .errors import VideoError, why
 from .pictures import check_size, shrunk, upright
@@ -27,6 +30,7 @@ LATE = 0.5  # seconds behind its own speed after which a file is played on from 
 AT_ONCE = 1e-3  # seconds; a packet that takes no longer to get was there before it was asked for
 BEHIND = 8  # such packets in a row, after which frames are passed over until one has to be waited for
 
+_DEVICE = re.compile(r"/dev/video(\d+)")
 _CAMERAS = {"darwin": "avfoundation", "win32": "dshow"}  # FFmpeg's names; v4l2 elsewhere
 _PROTOCOLS = "rtsp,rtp,srtp,udp,http,https,httpproxy,tcp,tls,crypto"  # no file: a playlist may name any address
 _PLAYED = {"hls", "dash"}  # come in pieces of several seconds, which a player spreads over their time
@@ -73,7 +77,7 @@ def find_source(typed: str, loop: bool = False) -> Source:
         loop: whether a file is played again and again.
 
     Raises:
-        D2STError: it is none of these, a camera that is not there, or a folder.
+        D2STError: it is none of these, a camera or a file that is not there, or a folder.
     """
     scheme = typed.partition("://")[0] if "://" in typed else ""
     if loop and (scheme or typed.isdecimal()):
@@ -81,7 +85,14 @@ def find_source(typed: str, loop: bool = False) -> Source:
     if typed.isdecimal():
         return _camera(int(typed))
     if not scheme:
-        if Path(typed).is_dir():
+        if device := _DEVICE.fullmatch(typed):
+            raise D2STError(f"A camera is given by its number: {int(device[1])} for '{typed}'.")
+        if not os.path.exists(typed):
+            raise D2STError(
+                f"There is no file '{short(typed)}'; give a video file, the number of a camera (0 is the first), or an "
+                f"address that begins with {SCHEMES[0]}:// or another of {', '.join(SCHEMES[1:])}."
+            )
+        if os.path.isdir(typed):
             raise D2STError(f"'{typed}' is a folder; give a video file, the number of a camera, or an address.")
         return PlayedFile(typed, loop)
     if scheme.lower() not in SCHEMES:
