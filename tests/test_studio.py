@@ -675,6 +675,10 @@ def test_what_was_taught_is_not_taught_again(sessions, upload):
         "copy.mp4: is an example of 'teal' already, as teal-0.mp4.",
     ]
     assert tab.count == len(list(tab.folder.iterdir())) == 4
+    step, _ = run(tab.add("pink", clip))  # which would make both look alike
+    said = "teal-0.mp4: is an example of 'teal' already, as teal-0.mp4; remove it there to add it here."
+    assert step.kept == 0 and step.problems == [said]
+    assert tab.count == len(list(tab.folder.iterdir())) == 4
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_no_part(sessions, upload, monkeypatch):

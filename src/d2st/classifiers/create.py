@@ -8,12 +8,16 @@ from typing import TypeVar
 
 import torch
 
+from ..adapter_file import CONFIG as ADAPTER_CONFIG
 from ..data.clip_reading import ClipReading, choose_reading, with_reading
+from ..data.copies import in_several_classes
 from ..data.datasets import open_annotated
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, set_text, warn_untrained
 from ..utils.device import pick_device, with_precision
+from ..utils.hub import best_below
+from ..utils.sentences import quoted
 from .few_shot import FewShotClassifier
 from .options import FewShotOptions, MatchingOptions
 from .rejector import find_calibration
@@ -48,6 +52,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     options = {"precision": config.precision, "reject_rate": config.reject_rate, "calibration": config.calibration}
     if config.classifier:
         refuse_ignored(config, config.classifier)
+        _refuse_other_folder(Path(config.classifier))
         classifier = FewShotClassifier.from_pretrained(config.classifier, weights=config.weights, **options)
         if not classifier.classes:
             raise D2STError(
@@ -73,7 +78,18 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     support = classifier.fit_clips(clips, config.support, batch_size=config.batch_size, workers=config.workers)
     for note in clips.notes:
         _log.info(note)
+    for copies in in_several_classes(support.clips):
+        _log.warning("One file is an example of several classes, which makes them alike; keep one: %s.", quoted(copies))
     return classifier, support, config
+
+
+def _refuse_other_folder(folder: Path) -> None:
+    """Refuse a folder that holds no saved model, such as one of example clips."""
+    if folder.is_dir() and not (folder / ADAPTER_CONFIG).exists():
+        raise D2STError(
+            f"'{folder}' is no saved classifier: it holds no {ADAPTER_CONFIG}.{best_below(folder, ADAPTER_CONFIG)} A "
+            "folder with a folder of example clips for each class is given with --support."
+        )
 
 
 def create_model(options: MatchingOptions, device: torch.device) -> tuple[dict[str, object], ClipReading, bool]:

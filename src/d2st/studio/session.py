@@ -279,10 +279,12 @@ class Session:
         return next((taught for taught in self.examples if nfc(taught) == name), name)
 
     def _refuse_again(self, name: str, clip: Upload) -> None:
-        """Refuse a clip that is an example of an action already: held out, each would find itself in the other."""
-        for example in self.examples.get(name, []):
-            if example.clip and filecmp.cmp(example.clip.path, clip.path, shallow=False):
-                raise D2STError(f"{clip.name}: is an example of '{name}' already, as {example.name}.")
+        """Refuse a clip that is an example of any action: held out, each would find itself in the other."""
+        for action, examples in self.examples.items():
+            for example in examples:
+                if example.clip and filecmp.cmp(example.clip.path, clip.path, shallow=False):
+                    move = "" if action == name else "; remove it there to add it here"
+                    raise D2STError(f"{clip.name}: is an example of '{action}' already, as {example.name}{move}.")
 
     def _learn(self, classifier: FewShotClassifier, name: str, clip: Upload, problems: list[str]) -> Example:
         with self.models.lock:
