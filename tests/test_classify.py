@@ -359,6 +359,12 @@ def test_predict_refuses_with_a_sentence(small, support, tmp_path) -> None:
         D2STError, match=r"no saved classifier: it holds no adapter_config\.json\. A folder with a folder"
     ):
         predict(PredictConfig(str(small / "data" / "teal"), classifier=str(support), device="cpu"))
+    with pytest.raises(D2STError, match=r"bad\.mp4' is a file, and a saved classifier is a folder"):
+        predict(PredictConfig(str(small / "data" / "teal"), classifier=str(tmp_path / "bad.mp4"), device="cpu"))
+    shutil.copy(tmp_path / "bad.mp4", support / "support.safetensors")
+    with pytest.raises(D2STError, match="is a saved classifier; give it with --classifier"):
+        predict(config(small, support))
+    (support / "support.safetensors").unlink()
     shutil.copy(tmp_path / "bad.mp4", support / "teal" / "0.mp4")
     with pytest.raises(D2STError, match=r"class 'teal' in .* has no examples: none of its 1 clips can be read"):
         predict(config(small, support))

@@ -18,7 +18,7 @@ from ..factory.heads import load_or_create_head, set_text, warn_untrained
 from ..utils.device import pick_device, with_precision
 from ..utils.hub import best_below
 from ..utils.sentences import quoted
-from .few_shot import FewShotClassifier
+from .few_shot import SUPPORT, FewShotClassifier
 from .options import FewShotOptions, MatchingOptions
 from .rejector import find_calibration
 from .support_set import SupportClips
@@ -52,7 +52,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     options = {"precision": config.precision, "reject_rate": config.reject_rate, "calibration": config.calibration}
     if config.classifier:
         refuse_ignored(config, config.classifier)
-        _refuse_other_folder(Path(config.classifier))
+        _refuse_no_classifier(Path(config.classifier))
         classifier = FewShotClassifier.from_pretrained(config.classifier, weights=config.weights, **options)
         if not classifier.classes:
             raise D2STError(
@@ -63,6 +63,8 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         classifier.to(device).encoder.compile_blocks(config.compile)
         return classifier, SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
+    if (Path(config.support) / SUPPORT).is_file():
+        raise D2STError(f"'{config.support}' is a saved classifier; give it with --classifier.")
     # refuses before anything is built
     clips = None if is_file else open_annotated(config.support, config.annotations).decoded_by(config.decoder)
     model, reading, trained = create_model(config, device)
@@ -83,8 +85,13 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     return classifier, support, config
 
 
-def _refuse_other_folder(folder: Path) -> None:
-    """Refuse a folder that holds no saved model, such as one of example clips."""
+def _refuse_no_classifier(folder: Path) -> None:
+    """Refuse a file, and a folder that holds no saved model, such as one of example clips."""
+    if folder.is_file():
+        raise D2STError(
+            f"'{folder}' is a file, and a saved classifier is a folder. Give the folder, or a file of examples with "
+            "--support."
+        )
     if folder.is_dir() and not (folder / ADAPTER_CONFIG).exists():
         raise D2STError(
             f"'{folder}' is no saved classifier: it holds no {ADAPTER_CONFIG}.{best_below(folder, ADAPTER_CONFIG)} A "

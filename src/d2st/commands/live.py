@@ -135,8 +135,8 @@ def _summary(state: State, latencies: deque[float], shortest: float) -> dict:
         tell(f"Latency: {median(found) * 1000:.0f} ms; 95 of 100 answers came within {late * 1000:.0f} ms.")
     else:
         span = frames.span
-        what = f"and the frames that came span {span:.2f} s (--lengths {0.9 * span:.2g} would fit)"
-        tell(f"There was no answer: the shortest window has {shortest:g} s, {what if span else 'and no frames came'}.")
+        fit = f", and the frames that came span {span:.2f} s (--lengths {0.9 * span:.2g} would fit)" if span else ""
+        tell(f"There was no answer: the shortest window has {shortest:g} s{fit}.")
     return {
         "seconds": round(seconds, 3),
         "frames": frames.came,
