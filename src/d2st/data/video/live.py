@@ -95,13 +95,16 @@ def find_source(typed: str, loop: bool = False) -> Source:
         if os.path.isdir(typed):
             raise D2STError(f"'{typed}' is a folder; give a video file, the number of a camera, or an address.")
         return PlayedFile(typed, loop)
-    if scheme.lower() not in SCHEMES:
+    known = scheme.lower()
+    if known not in SCHEMES:
         raise D2STError(
-            f"An address begins with {', '.join(f'{known}://' for known in SCHEMES)}, and not with {scheme}://. Give a "
+            f"An address begins with {', '.join(f'{own}://' for own in SCHEMES)}, and not with {scheme}://. Give a "
             "file by its path and a camera by its number."
         )
-    options = {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp", "fflags": "nobuffer"}
-    return LiveInput(f"The stream {_shown(typed)}", typed, None, options)
+    # without "nobuffer", which loses all frames until the second key frame: what waits is caught up with all the same
+    options = {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp"}
+    address = known + typed.removeprefix(scheme)  # FFmpeg knows small letters alone
+    return LiveInput(f"The stream {_shown(address)}", address, None, options)
 
 
 def _shown(address: str) -> str:
@@ -205,7 +208,10 @@ class LiveInput:
             self.lasts = not container.duration
             if container.duration or container.format.name in _PLAYED:
                 video = VideoStream(self.name, container, stream)
-                yield from played(video, time.monotonic(), ended)
+                try:
+                    yield from played(video, time.monotonic(), ended)
+                except VideoError as error:
+                    raise D2STError(f"{self.name} cannot be read: {error.reason}.") from error
                 self.notes = video.tally.sentences()
             else:
                 yield from self._arriving(container, stream, ended)
