@@ -681,6 +681,17 @@ def test_what_was_taught_is_not_taught_again(sessions, upload):
     assert tab.count == len(list(tab.folder.iterdir())) == 4
 
 
+def test_a_photo_and_a_file_of_something_else_are_told(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    photo = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(photo, "JPEG")
+    step, _ = run(tab.add("it", upload(photo.getvalue(), name="a.jpg")))
+    assert step.problems == ["a.jpg: a single picture, in which nothing moves; give a clip of the action."]
+    with pytest.raises(D2STError, match=r"'a\.txt' cannot be read .*; choose a file that the studio saved\.$"):
+        tab.open_saved(upload(b"notes", name="a.txt")[0])
+    assert list(tab.examples) == ["it"]
+
+
 def test_a_full_disk_is_a_sentence_and_leaves_no_part(sessions, upload, monkeypatch):
     _, tab = sessions.enter("", "tab")
     watch(tab, 90, np.arange(0, 3, 0.1).tolist())

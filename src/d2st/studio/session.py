@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import UNKNOWN
+from ..classifiers.support_set import REMEDY
 from ..data.walk import nfc
 from ..errors import D2STError
 from ..utils.console import tell
@@ -247,7 +248,8 @@ class Session:
                 with self.models.lock:
                     self.classifier.load_support(file.path)
             except D2STError as error:
-                raise D2STError(str(error).replace(str(file.path), file.name)) from error
+                said = str(error).replace(str(file.path), file.name)
+                raise D2STError(said.replace(REMEDY, "choose a file that the studio saved")) from error
             finally:
                 clips.remove([file])
             clips.remove([example.clip for examples in self.examples.values() for example in examples])
