@@ -11,7 +11,7 @@ import torch
 from ..adapter_file import CONFIG as ADAPTER_CONFIG
 from ..data.clip_reading import ClipReading, choose_reading, with_reading
 from ..data.copies import in_several_classes
-from ..data.datasets import open_annotated
+from ..data.datasets import ClipSet, open_annotated
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, set_text, warn_untrained
@@ -63,10 +63,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         classifier.to(device).encoder.compile_blocks(config.compile)
         return classifier, SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
-    if (Path(config.support) / SUPPORT).is_file():
-        raise D2STError(f"'{config.support}' is a saved classifier; give it with --classifier.")
-    # refuses before anything is built
-    clips = None if is_file else open_annotated(config.support, config.annotations).decoded_by(config.decoder)
+    clips = None if is_file else _open(config)  # refuses before anything is built
     model, reading, trained = create_model(config, device)
     encoder, head = model["encoder"], model["head"]
     if not trained:
@@ -83,6 +80,16 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     for copies in in_several_classes(support.clips):
         _log.warning("One file is an example of several classes, which makes them alike; keep one: %s.", quoted(copies))
     return classifier, support, config
+
+
+def _open(config: FewShotOptions) -> ClipSet:
+    """Open the clips of the support folder."""
+    try:
+        return open_annotated(config.support, config.annotations).decoded_by(config.decoder)
+    except D2STError as error:
+        if not (Path(config.support) / SUPPORT).is_file():
+            raise
+        raise D2STError(f"'{config.support}' is a saved classifier; give it with --classifier.") from error
 
 
 def _refuse_no_classifier(folder: Path) -> None:

@@ -87,11 +87,15 @@ def find_source(typed: str, loop: bool = False) -> Source:
     if not scheme:
         if device := _DEVICE.fullmatch(typed):
             raise D2STError(f"A camera is given by its number: {int(device[1])} for '{typed}'.")
-        if not os.path.exists(typed):
+        try:
+            os.stat(typed)
+        except FileNotFoundError as error:
             raise D2STError(
                 f"There is no file '{short(typed)}'; give a video file, the number of a camera (0 is the first), or an "
                 f"address that begins with {SCHEMES[0]}:// or another of {', '.join(SCHEMES[1:])}."
-            )
+            ) from error
+        except (OSError, ValueError):
+            pass  # opening it will say what is wrong
         if os.path.isdir(typed):
             raise D2STError(f"'{typed}' is a folder; give a video file, the number of a camera, or an address.")
         return PlayedFile(typed, loop)
