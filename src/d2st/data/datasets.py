@@ -25,7 +25,7 @@ from .splits import Source, apply_split
 from .store import StoreLookup, is_store, list_store
 from .video.open import read_clip
 from .video.torchcodec_frames import video_decoder
-from .walk import is_flow_folder, is_frame_folder, nfc, walk
+from .walk import EXTENSIONS, is_flow_folder, is_frame_folder, nfc, walk
 
 
 class DataWarning(UserWarning):
@@ -246,6 +246,10 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
     data = Path(data)
     if os.path.isfile(data) and is_archive(data):
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
+    if os.path.isfile(data) and data.suffix.lower() in EXTENSIONS:
+        raise D2STError(
+            f"Data '{data}' is a video; give the folder that holds a folder of clips for each class, or a list file."
+        )
     if isinstance(split, str) and split in benchmarks.NAMES:
         benchmark = benchmarks.load(split)
         return apply_benchmark(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
