@@ -1,5 +1,6 @@
 """Archives as data sets are distributed: detected, with the command that unpacks them, and unpacked without leaving."""
 
+import gzip
 import io
 import math
 import random
@@ -103,15 +104,17 @@ def test_members_cannot_leave_their_folder(tmp_path, name):
         assert _content(tmp_path).keys() - before.keys() <= {"a.tar"}
 
 
-def test_links_and_devices_are_not_made(tmp_path):
+def test_links_and_devices_are_not_made(tmp_path, caplog):
     link, device = tarfile.TarInfo("kick/link"), tarfile.TarInfo("kick/device")
     link.type, link.linkname, device.type = tarfile.SYMTYPE, "/etc/passwd", tarfile.CHRTYPE
     unpack(_tar(tmp_path / "a.tar", "w", FILES, link, device), tmp_path / "out")
+    assert "2 links and devices in archive" in caplog.text
     with zipfile.ZipFile(_zip(tmp_path / "a.zip"), "a") as file:
         member = zipfile.ZipInfo("kick/link")
         member.external_attr = 0o120777 << 16
         file.writestr(member, "/etc/passwd")
     unpack(tmp_path / "a.zip", tmp_path / "out")
+    assert "1 links and devices in archive" in caplog.text
     assert _content(tmp_path / "out") == FILES
 
 
@@ -123,6 +126,39 @@ def test_damaged_archives_are_told(tmp_path):
         with pytest.raises(D2STError, match=r"cannot be unpacked .* download it again"):
             unpack(archive, tmp_path / "out")
     assert not [name for name in _content(tmp_path) if ".tmp" in name]
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda data: data[:3700], "truncated header"),  # the second header is from 3584 to 4096
+        (lambda data: data[:3590] + b"\xff" + data[3591:], "bad checksum"),
+        (lambda data: data[:3584], "it ends without the mark of its end"),
+        (lambda data: data[:3584] + bytes(512) + data[4096:], "more follows behind the mark of its end"),
+        (lambda data: data * 2, "more follows behind the mark of its end"),
+    ],
+    ids=["cut", "damaged", "cut between", "blank", "two in one"],
+)
+@pytest.mark.parametrize("kind", ["tar", "tar.gz"])
+def test_an_archive_that_ends_too_early_is_told(tmp_path, kind, damage, said):
+    """tarfile takes what it cannot read behind the first member for the end."""
+    data = damage(_tar(tmp_path / "a.tar", "w").read_bytes())
+    archive = tmp_path / f"b.{kind}"
+    archive.write_bytes(gzip.compress(data) if kind == "tar.gz" else data)
+    with pytest.raises(D2STError, match=rf"cannot be unpacked \({said}.*\); download it again"):
+        unpack(archive, tmp_path / "out")
+
+
+def test_nothing_is_kept_of_a_damaged_tar_archive(tmp_path):
+    """Its checksum comes at the end, behind files that are wrong and of the right size."""
+    files = {f"kick/{i}.avi": random.Random(i).randbytes(700_000) for i in range(4)}
+    archive, out = _tar(tmp_path / "a.tar.gz", files=files), tmp_path / "out"
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:400_000] + bytes([whole[400_000] ^ 0xFF]) + whole[400_001:])
+    with pytest.raises(D2STError, match=r"CRC check failed .* download it again"):
+        unpack(archive, out)
+    archive.write_bytes(whole)
+    assert unpack(archive, out) == (4, 0) and _content(out) == files
 
 
 def test_what_is_no_archive():

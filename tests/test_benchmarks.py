@@ -217,10 +217,11 @@ def test_kinetics_in_one_folder_with_its_annotations(lay):
     (root / "train.csv").write_text(f"{header}busking,{KINETICS[0][:11]},10,20,train\n")
     (root / "validate.csv").write_text(f"{header}hurling (sport),{KINETICS[1][:11]},1,11,validate\n")
     assert [*_open(root, "kinetics100")] == ["busking", "hurling_(sport)"]
-    assert _open(root, "kinetics400", "train") == {"busking": [f"parts/{KINETICS[0]}.mp4"]}
-    assert _open(root, "kinetics400", "val") == {"hurling (sport)": [f"parts/{KINETICS[1][:11]}.mp4"]}
+    for part, name, file in (("train", "busking", KINETICS[0]), ("val", "hurling (sport)", KINETICS[1][:11])):
+        found = _ids(open_division(root, "kinetics400", part, (name,), warn=False))
+        assert found == {name: [f"parts/{file}.mp4"]}
     with pytest.raises(D2STError, match=r"has no part 'test', only train, val"):
-        open_dataset(root, "kinetics400", "test")
+        open_division(root, "kinetics400", "test")
 
 
 def test_annotated_clips_that_are_not_there_are_counted(lay):
@@ -262,7 +263,7 @@ def test_ssv2_by_its_own_annotations(lay, pattern):
     assert _open(root, "ssv2-full", "train") == {"Closing something": [pattern.format(1)]}
     assert _open(root, "ssv2-full") == {"Digging something out of something": [pattern.format(4)]}
     with pytest.warns(DataWarning, match=r"Part 'val' of SSv2 has 2 of its 24,777 clips here"):
-        full_shot = open_dataset(root, "ssv2", "val")
+        full_shot = open_division(root, "ssv2", "val")
     assert _ids(full_shot) == {"Closing something": [pattern.format(3)], full_shot.classes[1]: [pattern.format(4)]}
     (root / "labels/something-something-v2-train.json").write_text("[{")
     with pytest.raises(D2STError, match=r"something-something-v2-train.json' cannot be read"):
@@ -492,6 +493,18 @@ def test_full_shot_stores_keep_their_parts(lay, tmp_path):
     assert report["protocol"][1] == "Part 'val' of Kinetics-400: 2 of 400 classes, 4 clips." and not report["usable"]
     report = check(CheckConfig(data=str(tmp_path / "store"), workers=0))
     assert report["usable"] and report["parts"]["train"]["clips"] == 4
+
+
+@pytest.mark.parametrize("name", benchmarks.FULL_SHOT)
+@pytest.mark.parametrize("command", ["eval --part val", "eval --part train", "train"])
+def test_few_shot_commands_refuse_a_full_shot_benchmark(lay, tmp_path, capsys, name, command):
+    classes = benchmarks.load(name).classes["train"][:5]
+    root = lay(*(f"{part}/{label}/{i}.mp4" for part in ("train", "val") for label in classes for i in "ab"))
+    flags = "--way", "5", "--shot", "1", "--queries", "1", "--data", str(root), "--split", name
+    out = ["--out", str(tmp_path / "run")]
+    assert cli.main([*command.split(), *flags, *out]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "shares classes with another part" in said and "or a few-shot benchmark (ssv2-full, ssv2-small" in said
 
 
 def test_a_full_shot_store_serves_the_few_shot_benchmarks(lay, tmp_path):

@@ -355,6 +355,25 @@ def test_predict_refuses_with_a_sentence(small, support, tmp_path) -> None:
         settings = {"support": str(support)} | more
         with pytest.raises(D2STError, match=said):
             predict(config(small, **settings))
+    with pytest.raises(
+        D2STError, match=r"no saved classifier: it holds no adapter_config\.json\. A folder with a folder"
+    ):
+        predict(PredictConfig(str(small / "data" / "teal"), classifier=str(support), device="cpu"))
+    with pytest.raises(D2STError, match=r"bad\.mp4' is a file, and a saved classifier is a folder"):
+        predict(PredictConfig(str(small / "data" / "teal"), classifier=str(tmp_path / "bad.mp4"), device="cpu"))
+    shutil.copy(tmp_path / "bad.mp4", tmp_path / "empty" / "support.safetensors")
+    with pytest.raises(D2STError, match="is a saved classifier; give it with --classifier"):
+        predict(config(small, tmp_path / "empty"))
+    shutil.copy(tmp_path / "bad.mp4", support / "support.safetensors")  # as learn --out leaves there
+    assert predict(config(small, support))["predictions"]
     shutil.copy(tmp_path / "bad.mp4", support / "teal" / "0.mp4")
     with pytest.raises(D2STError, match=r"class 'teal' in .* has no examples: none of its 1 clips can be read"):
         predict(config(small, support))
+
+
+def test_predict_tells_of_a_clip_that_is_an_example_of_two_classes(small, support, caplog) -> None:
+    predict(config(small, support))
+    assert "example of several classes" not in caplog.text
+    shutil.copy(support / "teal" / "0.mp4", support / "sand" / "teal.mp4")
+    predict(config(small, support))
+    assert "One file is an example of several classes, which makes them alike; keep one: 'sand/teal" in caplog.text

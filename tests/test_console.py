@@ -5,8 +5,10 @@ import io
 import json
 import logging
 import re
+import warnings
 
 import pytest
+from matplotlib.figure import Figure
 
 from d2st.commands.check_data import show
 from d2st.commands.evaluation_output import print_result
@@ -14,6 +16,7 @@ from d2st.commands.predict import distinguishing_names
 from d2st.commands.spot import print_segments
 from d2st.spotting.segments import Segment
 from d2st.utils.console import drawable, plain_console, plain_table, printable, say, tell
+from d2st.utils.files import write_png
 from d2st.utils.program import program
 from d2st.utils.progress import progress, video_progress
 from d2st.utils.report import Report
@@ -116,6 +119,26 @@ def test_what_the_package_logs_is_one_line_on_stderr(capsys, monkeypatch) -> Non
     assert program("d2st", lambda: log.warning(f"of '{NASTY}'") or 0) == 0
     logging.getLogger().removeHandler(other)
     assert capsys.readouterr().err == f"of '{SHOWN}'\n"
+
+
+def test_letters_that_a_font_lacks_are_told_once(capsys, tmp_path, recwarn) -> None:
+    """pytest records warnings by itself, and so they are shown by hand, as they come."""
+
+    def draw() -> int:
+        figure = Figure()
+        figure.text(0.5, 0.5, "動作 ジャンプ")
+        shown = warnings.showwarning
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            warnings.showwarning = shown
+            write_png(tmp_path / "a.png", figure)
+            warnings.warn("another", UserWarning, stacklevel=1)
+        return 0
+
+    assert program("d2st", draw) == 0
+    said = capsys.readouterr().err
+    assert said.count("Note: The font of the pictures lacks some letters of the names, which are boxes there.") == 1
+    assert "Glyph" not in said and "another" in said
 
 
 def test_check_data_shows_names_as_they_are(capsys) -> None:

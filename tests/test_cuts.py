@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d2st.commands.check_data import _digest
+from d2st.data.copies import digest
 from d2st.data.cuts import Cut, find_cut, seconds
 from d2st.data.video import cut as module
 from d2st.data.video import frame_times
@@ -196,9 +196,9 @@ def test_a_cut_has_one_name_and_its_file_s_state(videos, tmp_path):
     assert find_cut(tmp_path / "a.mp4#1.0-2.0") is None and probe(tmp_path / "a.mp4#1.0-2.0").frames == 120
     one, other = Path(Cut(1, 2).of(path)), Path(Cut(2, 3).of(path))
     assert state(one) == state(path)
-    assert len({_digest(clip) for clip in (path, one, other)}) == 3
+    assert len({digest(clip) for clip in (path, one, other)}) == 3
     shutil.copy(path, tmp_path / "b.mp4")
-    assert _digest(Path(Cut(1, 2).of(tmp_path / "b.mp4"))) == _digest(one)
+    assert digest(Path(Cut(1, 2).of(tmp_path / "b.mp4"))) == digest(one)
 
 
 @pytest.mark.parametrize("times", [(2, 1), (1, 1), (-1, 2), (math.nan, 2), (1, math.nan), (math.inf,), (0, 1e9)])

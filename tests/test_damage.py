@@ -412,7 +412,7 @@ class _Strange:
     def probe(path):
         if "bad" in str(path):
             raise ValueError("29 is not a valid Type")
-        return video.VideoInfo(10, 25.0, 8, 8, 0, "h264", "yuv420p")
+        return video.VideoInfo(10, 25.0, 8, 8, 0, "h264", "yuv420p", (8, 8))
 
     @staticmethod
     def iter_frames(path, short_side=None):

@@ -142,6 +142,12 @@ def test_missing_data_and_splits(root, tmp_path, name):
         open_dataset(root, tmp_path / name)
 
 
+def test_a_video_in_place_of_a_folder(tmp_path):
+    (tmp_path / "a.MP4").write_bytes(b"\0\0\0\x18ftyp")
+    with pytest.raises(D2STError, match=r"a\.MP4' is a video; give the folder that holds a folder of clips for each"):
+        open_dataset(tmp_path / "a.MP4")
+
+
 def test_a_folder_without_clips(tmp_path):
     _touch(tmp_path, "a.mp4", "b/readme.txt")
     with pytest.raises(D2STError, match=r"no class folders with video files"):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_datasets import _ids, _touch
 
 from d2st.commands.check_data import CheckConfig, check
-from d2st.data.datasets import open_dataset, open_division, parts_of
+from d2st.data.datasets import DataWarning, open_dataset, open_division, parts_of
 from d2st.data.loaders import Shuffled
 from d2st.data.splits import divide
 from d2st.errors import D2STError
@@ -49,6 +49,17 @@ def test_shares_divide_each_class(root, tmp_path):
     assert not {clip.id for clip in train.clips} & {clip.id for clip in val.clips}
     with pytest.raises(D2STError, match=r"train: 80%, val: 30%; each must be more than 0 and all together 100"):
         open_division(root, _split(tmp_path, train="80%", val="30%"), "train")
+
+
+@pytest.mark.parametrize(("header", "group"), [("path,label,group", "Ann"), ("path,label,start,end", "0.mp4")])
+def test_shares_that_tear_groups_apart_are_told(tmp_path, header, group):
+    """A person, or a video, that is in training and in validation."""
+    root = _touch(tmp_path / "data", *(f"{i}.mp4" for i in range(10)))
+    cut = header.endswith("end")
+    lines = [f"{0 if cut else i}.mp4,wave,{f'{i},{i + 1}' if cut else 'Ann'}" for i in range(10)]
+    (root / "list.csv").write_text("\n".join([header, *lines]) + "\n")
+    with pytest.warns(DataWarning, match=f"1 of 1 groups of clips .* in several parts, such as '{group}'.* too good"):
+        open_division(root / "list.csv", _split(tmp_path, train="80%", val="20%"), "val")
 
 
 def test_lists_divide_clips_and_labels_are_those_of_training(root, tmp_path):

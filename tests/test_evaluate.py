@@ -138,8 +138,12 @@ def test_a_clip_that_can_be_read_again_is_not_left_out_for_ever(small, tmp_path,
         for _ in range(2):  # the second time from the cache
             result = evaluate(config(small, shot=1, out=str(tmp_path)))
             assert [clip["id"] for clip in result["bad_clips"]] == ["sand/2.mp4"]
-    result = evaluate(config(small, shot=1, out=str(tmp_path)))  # the file itself has not changed
-    assert result["bad_clips"] == [] and result["clips"] == 15 and result["results"] == whole["results"]
+    seen = []
+    monkeypatch.setattr(datasets, "read_clip", lambda path, *more: (seen.append(path.name), read_clip(path, *more))[1])
+    for _ in range(2):
+        result = evaluate(config(small, shot=1, out=str(tmp_path)))  # the file itself has not changed
+        assert result["bad_clips"] == [] and result["clips"] == 15 and result["results"] == whole["results"]
+    assert seen == ["2.mp4"]  # the others had been kept, and now it is too
 
 
 def test_random_frames_and_views(small) -> None:

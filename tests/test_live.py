@@ -9,12 +9,14 @@ import socketserver
 import threading
 import time
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
+from functools import partial
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from threading import Event
 from types import SimpleNamespace
 
 import av
+import clips
 import numpy as np
 import pytest
 import small as made
@@ -30,6 +32,7 @@ from d2st.commands import cli, live_screen
 from d2st.commands.live import LiveConfig, live, record
 from d2st.commands.live_screen import State, _Picture
 from d2st.data.video.live import LiveInput, PlayedFile, find_source
+from d2st.data.video.stream import open_stream
 from d2st.errors import D2STError
 from d2st.spotting import capture as capturing
 from d2st.spotting.capture import Capture
@@ -105,7 +108,8 @@ def test_it_ends_by_ctrl_c_with_a_summary(small, folder, monkeypatch, capsys):
 
 def test_a_file_that_is_shorter_than_any_window_says_so(small, folder, capsys):
     assert live(config(small, folder, lengths=(9.0, 20.0)))["answers"] == 0
-    assert "There was no answer: the shortest window has 9 s" in capsys.readouterr().err
+    said = "There was no answer: the shortest window has 9 s, and the frames that came span 1.56 s (--lengths 1.4 would"
+    assert said in capsys.readouterr().err
 
 
 def test_windows_that_are_read_unlike_the_support_clips_are_told(small, folder, capsys):
@@ -120,12 +124,22 @@ def test_answers_go_behind_those_of_before(small, folder, tmp_path):
     assert lines[0] == "{}" and len(lines) == 1 + result["answers"]
 
 
+def test_a_file_for_answers_is_refused_before_the_work(small, folder, monkeypatch):
+    monkeypatch.setattr("d2st.commands.live.create_classifier", lambda config: pytest.fail("it was at work"))
+    with pytest.raises(D2STError, match=r"--jsonl none/answers\.jsonl cannot be written"):
+        live(config(small, folder, jsonl="none/answers.jsonl"))
+
+
 @pytest.mark.parametrize(
     "more, sentence",
     [
         ({"source": ""}, "Say what to watch"),
         ({"source": "77"}, "There is no camera 77 on this machine; the ones that there are: "),
-        ({"source": "none.mp4"}, r"'none\.mp4' cannot be read: no such file"),
+        (
+            {"source": "none.mp4"},
+            r"There is no file 'none\.mp4'; give a video file, the number of a camera",
+        ),
+        ({"source": "/dev/video3"}, "A camera is given by its number: 3 for '/dev/video3'"),
         ({"source": "FOLDER"}, "is a folder; give a video file"),
         (
             {"source": "ftp://a/b"},
@@ -363,6 +377,61 @@ def test_a_camera_of_the_network(monkeypatch):
     assert source.lasts and len(seen) > 35 and {shape for _, shape in seen} == {(48, 64, 3)}
     assert began < seen[0][0] < seen[-1][0] < time.monotonic()
     assert seen[-1][0] - seen[0][0] > 0.03 * 30  # as they came
+
+
+@contextmanager
+def files(folder):
+    """A web server with the files of a folder, which gives them from their start alone; its address."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        yield f"HTTP://127.0.0.1:{serving.server_address[1]}"
+        serving.shutdown()
+
+
+def test_a_recording_on_a_web_server_is_played_from_its_first_frame(folder):
+    (folder / "text.mp4").write_text("no video")
+    with files(folder) as address:
+        source = find_source(f"{address}/loop.mp4")
+        source.check()
+        assert source.name.startswith("The stream http://127.0.0.1:") and not source.lasts
+        pictures = [picture for _, picture in source.frames(Event())]
+        assert len(pictures) == 40 and not source.notes
+        with open_stream(folder / "loop.mp4") as video:
+            assert all((own == read).all() for own, (_, read) in zip(pictures, video, strict=True))
+        with pytest.raises(D2STError, match=r"^The stream http://127\.0\.0\.1:\d+/text\.mp4 cannot be opened: Invalid"):
+            find_source(f"{address}/text.mp4").check()
+
+
+def test_a_stream_is_seen_from_its_first_key_frame(tmp_path, monkeypatch):
+    """What is read to learn what a stream is has its only key frame; the server sends on without an end."""
+    clips.write(tmp_path / "a.ts", 100, options={"g": "1000", "sc_threshold": "0", "bf": "0"})
+    content = (tmp_path / "a.ts").read_bytes()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            for at in range(0, len(content), 2000):
+                self.wfile.write(content[at : at + 2000])
+                time.sleep(0.002)
+
+    monkeypatch.setattr("d2st.data.video.live.AT_ONCE", 0.0)
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as serving:
+        threading.Thread(target=serving.serve_forever, daemon=True).start()
+        source, seen = find_source(f"http://127.0.0.1:{serving.server_address[1]}/live"), []
+        with pytest.raises(D2STError, match="is lost"):
+            for _, picture in source.frames(Event()):
+                seen.append(clips.number(picture))
+        serving.shutdown()
+    assert seen[:50] == list(range(50))
 
 
 def test_what_is_behind_is_only_decoded(monkeypatch):

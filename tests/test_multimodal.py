@@ -107,11 +107,28 @@ def test_prediction_keeps_the_names_features(run, small_folder, clip, tmp_path) 
     classifier.save_pretrained(tmp_path)
     again = d2st.FewShotClassifier.from_pretrained(tmp_path, weights=clip)
     assert again.predict(query).logits == pytest.approx(answer.logits, abs=1e-5)
-    again.add_class("teal", [small_folder / "data" / "teal" / "0.mp4"])
+    teal = [small_folder / "data" / "teal" / "0.mp4"]
     with pytest.raises(D2STError, match="lacks its weights"):
-        again.predict(query)
-    classifier.add_class("teal", [small_folder / "data" / "teal" / "0.mp4"])
+        again.add_class("teal", teal)
+    assert again.predict(query).logits == pytest.approx(answer.logits, abs=1e-5)
+    classifier.add_class("teal", teal)
     assert set(classifier.predict(query).scores) == {"pink", "sand", "teal"}
+
+
+def test_a_class_that_is_told_by_the_words_of_another_is_refused(run, small_folder, clip) -> None:
+    """The second would never be answered; also where the first was told long before."""
+    told = heads.TextConfig(weights=str(clip))
+    classifier = d2st.FewShotClassifier(d2st.load(run / "best", weights=clip), heads.load(run / "best"), text=told)
+    pink, sand = (small_folder / "data" / name / "0.mp4" for name in ("pink", "sand"))
+    classifier.fit({"2_point_shot": [pink], "dunk": [pink]}).predict(pink)
+    with pytest.raises(D2STError, match="'2_point_shot' and '3_point_shot' are told by the same words"):
+        classifier.add_class("3_point_shot", [sand])
+    assert classifier.classes == ("2_point_shot", "dunk")
+    classifier.add_class("dunk", [sand])
+    encoded = classifier.encode(sand)
+    classifier.set_class("3_point_shot", encoded.frames[None], encoded.tokens[None])
+    with pytest.raises(D2STError, match="are told by the same words"):
+        classifier.predict(pink)
 
 
 def test_a_backbone_that_is_no_clip_is_refused_with_a_sentence(small_folder, capsys) -> None:

@@ -56,6 +56,25 @@ def test_what_no_rule_names_is_not_taken_for_the_head():
 
 
 @pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (
+            {"module.classification_layer.weight": torch.ones(3, 32)},
+            "other parts, such as 'classification_layer.weight'",
+        ),
+        ({}, "it is empty"),
+    ],
+    ids=["head", "empty"],
+)
+def test_what_holds_nothing_for_an_encoder_is_refused(state, said):
+    """One without adapters takes its frozen backbone from elsewhere, and would be left as it is without a word."""
+    backbone = VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=1, num_heads=2, num_classes=0)
+    encoder = d2st.adapt(backbone, d2st.NoneConfig(), frames=4)
+    with pytest.raises(d2st.D2STError, match=f"holds nothing for VideoEncoder: .*{said}"):
+        d2st.official.load(encoder, state)
+
+
+@pytest.mark.parametrize(
     ("system", "shapes"),
     [
         ("clip-fsar", {"context2.layers.0.0.fn.to_q.weight": (2, 2), "context2.layers.0.0.fn.to_k.weight": (2, 3),

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from d2st.commands.check_data import CheckConfig, _digest, check
+from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import sampling as frames
+from d2st.data.copies import digest
 from d2st.data.datasets import open_dataset
 from d2st.data.video import frame_folder as pictures
 from d2st.data.video import reader as video
@@ -37,9 +38,9 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path, name):
 
 def test_other_frames_between_the_same_ends_are_another_clip(tmp_path):
     one, two = extract(tmp_path / "one"), extract(tmp_path / "two")
-    assert _digest(one) == _digest(two)
+    assert digest(one) == digest(two)
     extract(two, 1, "img_00003.png", first=40)
-    assert _digest(one) != _digest(two)
+    assert digest(one) != digest(two)
 
 
 def test_frames_that_are_renamed_change_the_clip(tmp_path):

@@ -24,6 +24,7 @@ from d2st.commands.train import TrainConfig, train
 from d2st.data.datasets import ClipSet, open_dataset
 from d2st.data.rendered import RenderConfig, split, write_benchmark
 from d2st.data.sampling import build
+from d2st.data.video.errors import VideoError
 from d2st.errors import D2STError
 from d2st.features import prefix_maps
 from d2st.features.map_file import MapClips, read_index
@@ -256,6 +257,27 @@ def test_unreadable_clips_are_replaced_by_rule_and_reported(small, tmp_path):
     assert result["bad_clips"] == plain["bad_clips"]
     with pytest.raises(D2STError, match="1 clips could not be read, more than max_bad = 1% of 20"):
         train(config(small, tmp_path / "strict", data=str(data), episodes=24, max_bad=0.01))
+
+
+def test_a_clip_that_can_be_read_again_gets_its_maps(small, tmp_path, monkeypatch):
+    """The file itself has not changed; rights or a network were in the way."""
+    whole, length, clip = prepared(small, tmp_path / "whole").path.read_bytes(), prefix_maps._length, 12
+
+    def unreadable(path):
+        return "no permission" if path.parts[-2:] == ("red", "2.mp4") else length(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prefix_maps, "_length", unreadable)
+        maps = prepared(small, tmp_path)
+        before = maps.path.stat().st_mtime_ns
+        assert prepared(small, tmp_path).path.stat().st_mtime_ns == before
+    with pytest.raises(VideoError, match="no permission"):
+        maps.clips.read(clip, every)
+    again = prepared(small, tmp_path)
+    assert again.path == maps.path and again.path.read_bytes() == whole
+    assert len(again.clips.read(clip, every)) == again.clips.file.index.lengths[clip] > 0
+    expected = again.clips.read(clip + 1, every)
+    assert torch.equal(maps.clips.read(clip + 1, every), expected)  # of a run that had opened the file of before
 
 
 def test_diagnoses_are_of_the_maps(small, tmp_path):

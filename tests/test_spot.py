@@ -249,6 +249,31 @@ def test_a_video_of_one_window_says_that_nothing_stands_out(small, folder):
     assert [segment["label"] for segment in result["segments"]] == ["pink"] and not result["notes"]
 
 
+def test_a_video_of_few_windows_in_which_nothing_is_found_says_so(small, folder):
+    few = config(small, folder, video=str(small / "data" / "pink" / "4.mp4"), lengths=(0.2, 0.3), threshold=1)
+    result = spot(few)
+    assert 1 < result["windows"] < 20 and not result["segments"]
+    (note,) = result["notes"]
+    assert f"Only {result['windows']} windows" in note and "--share 1 compares each" in note
+    assert not spot(dataclasses.replace(few, share=0.5))["notes"]
+    found = spot(dataclasses.replace(few, threshold=0))
+    assert found["segments"] and not found["notes"]
+
+
+def test_a_list_of_no_events_is_scored_too(small, folder, tmp_path):
+    """Where nothing happens, what was found is wrong."""
+    (tmp_path / "none.csv").write_text("start,end,label\n")
+    result = spot(config(small, folder, events=str(tmp_path / "none.csv"), threshold=0))
+    assert result["events"] == {
+        "right": 0,
+        "segments": len(result["segments"]),
+        "events": 0,
+        "precision": 0.0,
+        "recall": None,
+    }
+    assert any("Right are 0 of" in note for note in result["notes"]) and result["segments"]
+
+
 def test_windows_end_at_cuts(small, folder):
     cuts = np.cumsum([count for _, count in SCENES])[:-1] / 25
     settings = config(small, folder, threshold=0, share=1, lengths=(0.5, 0.9))

@@ -675,6 +675,21 @@ def test_what_was_taught_is_not_taught_again(sessions, upload):
         "copy.mp4: is an example of 'teal' already, as teal-0.mp4.",
     ]
     assert tab.count == len(list(tab.folder.iterdir())) == 4
+    step, _ = run(tab.add("pink", clip))  # which would make both look alike
+    said = "teal-0.mp4: is an example of 'teal' already, as teal-0.mp4; remove it there to add it here."
+    assert step.kept == 0 and step.problems == [said]
+    assert tab.count == len(list(tab.folder.iterdir())) == 4
+
+
+def test_a_photo_and_a_file_of_something_else_are_told(sessions, upload):
+    _, tab = sessions.enter("", "tab")
+    photo = io.BytesIO()
+    Image.fromarray(np.full((32, 32, 3), 90, np.uint8)).save(photo, "JPEG")
+    step, _ = run(tab.add("it", upload(photo.getvalue(), name="a.jpg")))
+    assert step.problems == ["a.jpg: a single picture, in which nothing moves; give a clip of the action."]
+    with pytest.raises(D2STError, match=r"'a\.txt' cannot be read .*; choose a file that the studio saved\.$"):
+        tab.open_saved(upload(b"notes", name="a.txt")[0])
+    assert list(tab.examples) == ["it"]
 
 
 def test_a_full_disk_is_a_sentence_and_leaves_no_part(sessions, upload, monkeypatch):

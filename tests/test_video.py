@@ -14,6 +14,7 @@ import torch
 from d2st.data import sampling as frames
 from d2st.data.video import container, packets, pictures
 from d2st.data.video import reader as video
+from d2st.data.video.open import duration
 from d2st.errors import D2STError
 
 KINDS = {
@@ -217,6 +218,25 @@ def test_a_picture_size_that_changes_is_scaled_to_the_first(tmp_path):
     pictures = list(video.iter_frames(tmp_path / "both.ts"))
     assert {picture.shape for picture in pictures} == {(clips.HEIGHT, clips.WIDTH, 3)}
     assert [clips.number(picture) for picture in pictures] == list(range(20))
+
+
+@pytest.mark.parametrize("kind", [".mkv", ".webm"])
+def test_a_variable_rate_is_measured_where_the_header_tells_another(tmp_path, kind):
+    """120 frames in 12 s, of which the header says 25 a second; rate35 takes frames 35 / 12 s apart where it can."""
+    codec = "libvpx" if kind == ".webm" else "libx264"
+    times = np.cumsum([0, *[1] * 60, *[4] * 59]).tolist()  # of 1/25 s
+    path = clips.write(tmp_path / f"a{kind}", 120, codec, times=times)
+    with container.open_video(path) as (_, stream):
+        assert stream.average_rate == 25
+    rate = 119 / (times[-1] / 25)  # 10.03
+    asked = []
+    video.read_clip(path, lambda length, fps, rng: asked.append((length, fps)) or np.zeros(1, np.int64))
+    assert asked == [(120, pytest.approx(rate, rel=1e-3))] and video.probe(path).fps == asked[0][1]
+    assert duration(path) == pytest.approx(120 / rate, rel=1e-3)
+    assert clips.numbers(video.read_clip(path, frames.build("rate35", 2))) == frames.rate35(2, 120, rate).tolist()
+    assert frames.rate35(2, 120, rate).tolist() != frames.rate35(2, 120, 25.0).tolist()
+    steady = clips.write(tmp_path / f"b{kind}", 120, codec)
+    assert video.probe(steady).fps == 25
 
 
 def test_short_clips_repeat_frames(folder):

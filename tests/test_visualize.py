@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import av
+import clips
 import numpy as np
 import pytest
 import torch
@@ -144,17 +145,66 @@ def test_portrait_and_long_clips_are_drawn(folder):
     assert moment.shape[0] % 2 == moment.shape[1] % 2 == 0
 
 
-def test_places_on_pictures_that_are_read_smaller(folder, tmp_path, monkeypatch, capsys):
-    """Of a video at twice its size, as 4K has it, places are in pixels of what was read, and that is said."""
-    clip = next((folder / "clips").rglob("0.mp4"))
-    height, width = d2st.data.video.reader.read(clip, [0]).shape[2:]
-    monkeypatch.setattr("d2st.data.video.pictures._LONG", max(height, width) - 1)
-    monkeypatch.setattr("d2st.data.video.pictures._SHORT", min(height, width) // 2)
-    flags = ["--adapter", folder / "adapter", "--out", tmp_path, "--device", "cpu"]
-    assert cli.main(["visualize", str(clip), *map(str, flags)]) == 0
-    record = json.loads((tmp_path / "visualize.json").read_text())["clip"]
-    assert (record["width"], record["height"]) == (width // 2, height // 2)
-    assert f"in pixels of the pictures as they were read, {width // 2}x{height // 2}." in capsys.readouterr().out
+@pytest.mark.parametrize("kind", ["video", "turned", "frames"])
+def test_places_on_pictures_that_are_read_smaller(folder, tmp_path, monkeypatch, capsys, kind):
+    """Of a video that is read at half its size, as 4K is, places and tokens are in the clip's own pixels, as of any."""
+    clip = tmp_path / "clip"
+    if kind == "frames":
+        clip.mkdir()
+        for n in range(4):
+            Image.fromarray(clips.picture(n)).save(clip / f"{n}.png")
+    else:
+        clip = clips.write(tmp_path / "clip.mp4")
+        if kind == "turned":
+            clips.turn(clip, 0, 1, -1, 0)
+    width, height = (96, 128) if kind == "turned" else (128, 96)
+    flags = ["--adapter", folder / "adapter", "--frames", "4", "--token", "2,55,60", "--device", "cpu"]
+    assert cli.main(["visualize", str(clip), *map(str, flags), "--out", str(tmp_path / "whole")]) == 0
+    monkeypatch.setattr("d2st.data.video.pictures._LONG", 127)
+    monkeypatch.setattr("d2st.data.video.pictures._SHORT", 48)
+    assert cli.main(["visualize", str(clip), *map(str, flags), "--out", str(tmp_path / "half")]) == 0
+    said = f"(visualize.json, --token) are in pixels of the clip's own upright pictures, {width}x{height}."
+    assert capsys.readouterr().out.count(said) == 2
+    whole, half = (json.loads((tmp_path / run / "visualize.json").read_text()) for run in ("whole", "half"))
+    assert (half["clip"]["width"], half["clip"]["height"]) == (width, height)
+    assert half["token"] == whole["token"] == {"frame": 2, "x": 55.0, "y": 60.0}
+    assert half["clip"]["seen"] == pytest.approx(whole["clip"]["seen"], abs=1e-3)
+    for ours, theirs in zip(half["points"], whole["points"], strict=True):
+        for name in ("rest_frame", "rest_x", "rest_y"):
+            assert ours[name] == pytest.approx(theirs[name], abs=2e-3)
+        assert sum(ours["token_attention"]) == pytest.approx(ours["groups"], rel=1e-3)
+
+
+def test_marks_lie_on_pictures_that_were_read_smaller(folder):
+    """The drawing is that of the same pictures with marks in their own pixels."""
+    pictures = torch.randint(0, 255, (4, 3, 60, 90), dtype=torch.uint8)
+    encoder = d2st.load(folder / "adapter")
+    own, doubled = (clip_points(encoder, pictures, own_size=size) for size in (None, (120, 180)))
+    drawn = [point_figures.pixels(point_figures.important_points(clip, 20)).astype(int) for clip in (own, doubled)]
+    assert torch.allclose((own.top("spatial", 9)[0][:, 1:] + 0.5) * 2, doubled.top("spatial", 9)[0][:, 1:] + 0.5)
+    assert (np.abs(drawn[0] - drawn[1]).max(-1) > 8).mean() < 1e-3
+    moving = [next(point_figures.moments(clip, clip.frames, np.arange(4))).astype(int) for clip in (own, doubled)]
+    assert (np.abs(moving[0] - moving[1]).max(-1) > 8).mean() < 1e-3
+
+
+def test_pictures_of_an_earlier_run_are_removed(folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    (out / "points").mkdir(parents=True)
+    own = [out / "notes.txt", out / "token.jpg", out / "points" / "mine.png", out / "points" / "00-mine.txt"]
+    for file in own:
+        file.write_text("mine")
+    clip = str(next((folder / "clips").rglob("0.mp4")))
+    flags = ["--frames", "4", "--device", "cpu", "--out", str(out)]
+    more = ["--token", "2,50,40", "--support", str(Path(clip).parent)]
+    assert cli.main(["visualize", clip, "--adapter", str(folder / "adapter"), *more, *flags]) == 0
+    assert "earlier" not in capsys.readouterr().err
+    one = ["--backbone", "d2st_stills", "--adapter", "d2st", "--adapter.positions", "2"]
+    assert cli.main(["visualize", clip, *one, *flags]) == 0
+    said = capsys.readouterr().err
+    assert "earlier run were removed" in said and "alignment.png, points/01-layer4_0.png, token.png." in said
+    files = set(json.loads((out / "visualize.json").read_text())["files"])
+    there = {file.relative_to(out).as_posix() for file in out.rglob("*.*")}
+    assert there == files | {file.relative_to(out).as_posix() for file in own}
 
 
 def test_a_clip_of_extracted_frames(folder, tmp_path):

@@ -35,7 +35,8 @@ def test_windows_of_any_timing_hold_what_a_player_shows(gaps, lengths, stride, c
     assert len(set(spans)) == len(spans)
     end = times[-1] + shown
     for length in lengths:  # every moment is in a window of every length, but for frames that stand still
-        own = sorted(s for s in spans if abs(s[1] - s[0] - length) < 1e-6 or (s[0] <= times[0] and s[1] >= end - 1e-6))
+        whole = [s for s in spans if s[0] <= times[0] + shown / 2 and s[1] >= end - shown / 2 - 1e-6]
+        own = sorted({*whole, *(s for s in spans if abs(s[1] - s[0] - length) < 1e-6)})
         reached = times[0]
         for first, last in own:
             if first > reached + 1e-6:
@@ -77,6 +78,14 @@ def test_memory_does_not_grow_with_the_longest_window():
             for one, best in zip(found, expected, strict=True):
                 assert 0 <= best - one <= (len(times) - best) / 16 + 1
     assert last == 4
+
+
+@pytest.mark.parametrize("shortest", [1.75, 1.75 - 4e-4])
+def test_a_video_as_short_as_the_shortest_window_is_one_window(shortest):
+    """Lengths are rounded: the shortest window shows the whole video, and the longer ones would show it again."""
+    for lengths in ([shortest], [shortest, 2.0, 2.5]):
+        (window,) = cut(stream([i / 12 for i in range(21)]), lengths, 0.25, 4, 1 / 12)
+        assert (window.start, window.end) == (0.0, pytest.approx(1.75, abs=1e-3))
 
 
 def test_a_leap_in_time_is_passed_over_at_once():

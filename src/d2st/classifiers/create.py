@@ -8,13 +8,17 @@ from typing import TypeVar
 
 import torch
 
+from ..adapter_file import CONFIG as ADAPTER_CONFIG
 from ..data.clip_reading import ClipReading, choose_reading, with_reading
-from ..data.datasets import open_annotated
+from ..data.copies import in_several_classes
+from ..data.datasets import ClipSet, open_annotated
 from ..errors import D2STError
 from ..factory.encoder import create_encoder
 from ..factory.heads import load_or_create_head, set_text, warn_untrained
 from ..utils.device import pick_device, with_precision
-from .few_shot import FewShotClassifier
+from ..utils.hub import best_below
+from ..utils.sentences import quoted
+from .few_shot import SUPPORT, FewShotClassifier
 from .options import FewShotOptions, MatchingOptions
 from .rejector import find_calibration
 from .support_set import SupportClips
@@ -48,6 +52,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     options = {"precision": config.precision, "reject_rate": config.reject_rate, "calibration": config.calibration}
     if config.classifier:
         refuse_ignored(config, config.classifier)
+        _refuse_no_classifier(Path(config.classifier))
         classifier = FewShotClassifier.from_pretrained(config.classifier, weights=config.weights, **options)
         if not classifier.classes:
             raise D2STError(
@@ -58,8 +63,7 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
         classifier.to(device).encoder.compile_blocks(config.compile)
         return classifier, SupportClips(), config
     is_file = Path(config.support).suffix == ".safetensors"
-    # refuses before anything is built
-    clips = None if is_file else open_annotated(config.support, config.annotations).decoded_by(config.decoder)
+    clips = None if is_file else _open(config)  # refuses before anything is built
     model, reading, trained = create_model(config, device)
     encoder, head = model["encoder"], model["head"]
     if not trained:
@@ -73,7 +77,33 @@ def create_classifier(config: Config) -> tuple[FewShotClassifier, SupportClips, 
     support = classifier.fit_clips(clips, config.support, batch_size=config.batch_size, workers=config.workers)
     for note in clips.notes:
         _log.info(note)
+    for copies in in_several_classes(support.clips):
+        _log.warning("One file is an example of several classes, which makes them alike; keep one: %s.", quoted(copies))
     return classifier, support, config
+
+
+def _open(config: FewShotOptions) -> ClipSet:
+    """Open the clips of the support folder."""
+    try:
+        return open_annotated(config.support, config.annotations).decoded_by(config.decoder)
+    except D2STError as error:
+        if not (Path(config.support) / SUPPORT).is_file():
+            raise
+        raise D2STError(f"'{config.support}' is a saved classifier; give it with --classifier.") from error
+
+
+def _refuse_no_classifier(folder: Path) -> None:
+    """Refuse a file, and a folder that holds no saved model, such as one of example clips."""
+    if folder.is_file():
+        raise D2STError(
+            f"'{folder}' is a file, and a saved classifier is a folder. Give the folder, or a file of examples with "
+            "--support."
+        )
+    if folder.is_dir() and not (folder / ADAPTER_CONFIG).exists():
+        raise D2STError(
+            f"'{folder}' is no saved classifier: it holds no {ADAPTER_CONFIG}.{best_below(folder, ADAPTER_CONFIG)} A "
+            "folder with a folder of example clips for each class is given with --support."
+        )
 
 
 def create_model(options: MatchingOptions, device: torch.device) -> tuple[dict[str, object], ClipReading, bool]:

@@ -205,10 +205,12 @@ class FewShotClassifier(HubModel):
         """Add a class, or more clips to one.
 
         Raises:
-            D2STError: no clips, or one that cannot be read.
+            D2STError: no clips, or one that cannot be read; or a head that uses names is told this one by the words of
+                another class. The classes before are kept.
         """
         clips = _listed(name, clips)
         new = self._encode_class(name, clips)
+        self.name_features(list(self.support | {name: new}))
         old = self.support.get(name)
         if old:
             new = EncodedClips(torch.cat([old.frames, new.frames]), torch.cat([old.tokens, new.tokens]))
@@ -316,12 +318,16 @@ class FewShotClassifier(HubModel):
         """Encode names of classes for a head that uses them, as ``d2st.factory.heads.name_features`` does.
 
         None for the other heads, and for no classes.
+
+        Raises:
+            D2STError: a name that cannot be told, or two that are told by the same words.
         """
         if not self.head.needs_text or not classes:
             return None
         new = [name for name in classes if name not in self.names]
-        if new:
-            self.names |= zip(new, name_features(self.head, self.encoder, new, self.text), strict=True)
+        if new:  # all are told again, to find a new one that says the same as one of before
+            told = dict(zip(classes, name_features(self.head, self.encoder, classes, self.text), strict=True))
+            self.names |= {name: told[name] for name in new}
         return torch.stack([self.names[name] for name in classes]).to(self.device)
 
     # Answers

@@ -1,20 +1,15 @@
 """``d2st check-data``: every clip of a dataset looked at before a run does: missing, broken, short, twice, too few."""
 
-import hashlib
-import os
 import statistics
 import warnings
 from collections import defaultdict
-from itertools import accumulate
 from pathlib import Path
 
 from ..data import benchmarks
 from ..data.benchmarks.published import protocol
 from ..data.class_folders import Listing
-from ..data.cuts import find_cut
+from ..data.copies import digest as digest_of
 from ..data.datasets import list_clips
-from ..data.pack.shard import Span, span
-from ..data.video import frame_folder
 from ..data.video.errors import VideoError, VideoWarning, clip_errors
 from ..data.video.open import iter_frames, probe
 from ..utils.console import plain_console, plain_table, printable
@@ -24,7 +19,6 @@ from ..utils.workers import lost_workers, run_jobs
 from .tool_options import CheckConfig
 
 SHOWN = 10  # findings of a kind that are printed; the JSON report has all
-_PIECE = 1 << 20  # bytes at each end of a file that are compared
 
 
 def check(config: CheckConfig) -> dict:
@@ -113,7 +107,7 @@ class _Look:
             with warnings.catch_warnings(record=True) as caught, clip_errors(path):
                 warnings.simplefilter("always", VideoWarning)
                 frames, notes = self._frames(path)
-                digest = _digest(path)
+                digest = digest_of(path)
         except VideoError as error:
             return entry | {"reason": error.reason}
         warned = [*notes, *(str(warning.message) for warning in caught)]
@@ -126,34 +120,6 @@ class _Look:
         if self.full:
             length = sum(1 for _ in iter_frames(path))
         return length, notes
-
-
-def _digest(path: Path) -> str:
-    """Digest what tells copies of a file from others: its size, a mebibyte at each end, and what is cut out of it."""
-    if found := find_cut(path):
-        file, cut = found
-        return f"{_digest(file)}#{cut}"
-    if path.is_dir():
-        return _digest_frames(frame_folder.frame_files(path))
-    inside = span(path) or Span(path, 0, os.path.getsize(path))
-    size = min(inside.size, _PIECE)
-    with open(inside.file, "rb") as file:
-        file.seek(inside.start)
-        data = file.read(size)
-        file.seek(inside.start + inside.size - size)
-        data += file.read(size)
-    return f"{inside.size}:{hashlib.sha256(data).hexdigest()}"
-
-
-def _digest_frames(files: list[Path]) -> str:
-    """Digest extracted frames as :func:`_digest` does a file: their sizes, and a mebibyte of them at each end."""
-    sizes = [os.path.getsize(file) for file in files]
-    ends = list(accumulate(sizes))
-    digest = hashlib.sha256(repr(sizes).encode())
-    for file, size, end in zip(files, sizes, ends, strict=True):
-        if min(end - size, ends[-1] - end) < _PIECE:
-            digest.update(file.read_bytes())
-    return f"{len(files)}:{digest.hexdigest()}"
 
 
 def _copies(clips: list[dict]) -> list[list[dict]]:

@@ -83,7 +83,8 @@ def allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:
     each = f"{min(sizes)} to {max(sizes)}" if min(sizes) < max(sizes) else sizes[0]
     lines = [f"{len(clips)} clips of {len(sizes)} class{'es' if len(sizes) > 1 else ''}, {each} of each."]
     if groups.names:
-        lines.append(f"{len(groups.names)} people or scenes, by {groups.source}; each is held out as a whole.")
+        who = "1 person or scene" if len(groups.names) == 1 else f"{len(groups.names)} people or scenes"
+        lines.append(f"{who}, by {groups.source}; each is held out as a whole.")
     elif any(find_cut(clip.path) for clip in clips.clips):
         lines.append("Clips of one video are not held out together: numbers are for more clips of the same videos.")
     if len(sizes) == 1:

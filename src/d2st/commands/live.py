@@ -12,7 +12,7 @@ from statistics import median
 from typing import TextIO
 
 from ..classifiers.create import create_classifier
-from ..data.video.live import find_source
+from ..data.video.live import Source, find_source
 from ..errors import D2STError
 from ..spotting.capture import Capture
 from ..spotting.now import LiveAnswer, answers
@@ -40,6 +40,11 @@ def live(config: LiveConfig) -> dict:
         raise D2STError("Say what to watch: d2st live 0 (a camera), d2st live FILE, or d2st live rtsp://ADDRESS.")
     source = find_source(config.source, config.loop)
     source.check()  # refused before anything is encoded
+    with _answer_file(config.jsonl) as write:  # and so is a file that cannot be written
+        return _live(config, source, write)
+
+
+def _live(config: LiveConfig, source: Source, write: Callable[[dict], None]) -> dict:
     classifier, support, config = create_classifier(config)
     lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
     lengths = lengths if isinstance(lengths, tuple) else (lengths,)
@@ -51,7 +56,7 @@ def live(config: LiveConfig) -> dict:
     tell_unreadable(support.unreadable)
     frames = RollingFrames(max(lengths))
     smaller = classifier.encoder.preprocessing.fit(classifier.reading.transforms)
-    with _answer_file(config.jsonl) as write, Stop() as stop, Capture(source, frames, smaller) as capture:
+    with Stop() as stop, Capture(source, frames, smaller) as capture:
         state = State(source.name, frames, capture)
         with nullcontext(lambda answer: None) if config.jsonl == "-" else screen(state) as show:
             latencies = _watch(answers(classifier, frames, capture, lengths), state, stop, config.seconds, write, show)
@@ -129,7 +134,9 @@ def _summary(state: State, latencies: deque[float], shortest: float) -> dict:
         late = found[int(0.95 * (len(found) - 1))]
         tell(f"Latency: {median(found) * 1000:.0f} ms; 95 of 100 answers came within {late * 1000:.0f} ms.")
     else:
-        tell(f"There was no answer: the shortest window has {shortest:g} s (--lengths gives others).")
+        span = frames.span
+        fit = f", and the frames that came span {span:.2f} s (--lengths {0.9 * span:.2g} would fit)" if span else ""
+        tell(f"There was no answer: the shortest window has {shortest:g} s{fit}.")
     return {
         "seconds": round(seconds, 3),
         "frames": frames.came,

@@ -173,7 +173,7 @@ class VisualizeConfig(MatchingOptions, EncodingOptions):
     token: tuple[float, ...] | None = option(
         None,
         'query token "frame,x,y" whose points are wanted too: the frame counts from 0 as in the pictures, x and y are '
-        "pixels of the upright video as it is read: at half its size or less, where it is longer than 2560",
+        "pixels of the upright video",
         **NOT_NEGATIVE,
     )
     top: int = option(100, "points drawn of each pathway, those that get most attention from all queries", **COUNT)

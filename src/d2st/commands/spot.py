@@ -120,11 +120,6 @@ def spot(config: SpotConfig) -> dict:
         notes.append(f"Ended early: only the first {clock(windows.until)}{whole} were watched.")
     if complete and windows.still == windows.count:
         notes.append("Nothing moves in this video, so nothing was looked at; --whole 0 looks at all of it.")
-    if windows.count - windows.still == 1 and config.share < 1:
-        notes.append(
-            "Only one window of this video was looked at, and there are no others that it could stand out of; "
-            "--share 1 compares it with the classes alone, and shorter --lengths make more windows."
-        )
     result = {
         "complete": complete,
         "watched": round(windows.until, 3),
@@ -188,7 +183,8 @@ def _conclude(
     scores *= changes.whole(spans)[:, None] ** config.whole
     segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
     result["segments"] = [record(segment) for segment in segments]
-    if events:
+    result["notes"] += _too_few(windows.count - windows.still, config.share, bool(segments))
+    if config.events:
         reached = [event for event in events if event.start < windows.until]
         behind = len(events) - len(reached)
         if result["complete"] and behind:
@@ -206,6 +202,17 @@ def _conclude(
     for note in result["notes"]:
         tell(note)
     tell_unreadable(result["unreadable"])
+
+
+def _too_few(looked_at: int, share: float, found: bool) -> list[str]:
+    """Say in a sentence that windows are too few for one to stand out of the others, where that may be the reason."""
+    if share == 1 or not looked_at or looked_at * share >= 1 or (found and looked_at > 1):
+        return []
+    few = "Only one window of this video was looked at, and there are no others that it could stand out of"
+    if looked_at > 1:
+        few = f"Only {looked_at} windows of this video were looked at, too few for one to stand out of the others"
+    alone = "compares it with the classes alone" if looked_at == 1 else "compares each with the classes alone"
+    return [f"{few}; --share 1 {alone}, and shorter --lengths make more windows."]
 
 
 def record(segment: Segment) -> dict:

@@ -63,7 +63,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     fabric, config = launch_training(config, duration)
     clips = open_dataset(config.data, config.split, "train").decoded_by(config.decoder)
     sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
-    validation_clips = _validation_clips(config, clips)
+    validation_clips = _validation_clips(config)
     learning_rate = optim.episodic_schedule(config, config.episodes)
     torch.manual_seed(config.seed)
     given = encoder
@@ -229,7 +229,7 @@ def _prefix_maps(config: TrainConfig, encoder: VideoEncoder, clips: ClipSet) -> 
     return PrefixMaps(split_encoder(encoder), clips, config.prefix_crops, augmentation, *kept, config)
 
 
-def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
+def _validation_clips(config: TrainConfig) -> ClipSet | None:
     if config.validate_every == 0:
         return None
     try:
@@ -237,13 +237,6 @@ def _validation_clips(config: TrainConfig, training: ClipSet) -> ClipSet | None:
     except NoPart as error:
         say(f"No validation, the last adapter will be the best: {error}")
         return None
-    shared = sorted(set(clips.classes) & set(training.classes))
-    if shared:
-        raise D2STError(
-            f"Training and validation of '{config.data}' share {len(shared)} classes, such as {shared[0]}: that is for "
-            f"classification (train-classifier). Few-shot learning is validated on classes of its own; give such a "
-            f"split, or validate_every 0."
-        )
     if len(clips.classes) < 2:
         raise D2STError(
             f"The part val of '{config.data}' has only the class {clips.classes[0]}, and validation tells two or more "

@@ -1,5 +1,7 @@
 """Run ``d2st visualize``: draw where the adapters look in a clip, and which of its frames match those of examples."""
 
+import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,12 +18,12 @@ from ..data.datasets import Clip, ClipSet, open_dataset
 from ..data.lists import LISTS
 from ..data.store import is_store
 from ..data.transforms import View, transform_onto
-from ..data.video.open import read_clip
+from ..data.video.open import probe, read_clip
 from ..data.walk import clips_in, is_frame_folder
 from ..errors import D2STError
 from ..factory.heads import warn_untrained
 from ..heads import bi_mhm, frame_distances
-from ..utils.console import say, tell_unreadable
+from ..utils.console import say, tell, tell_unreadable
 from ..utils.device import pick_device, with_precision
 from ..utils.files import write_png
 from ..utils.options import Decoder
@@ -33,6 +35,8 @@ from ..visualize.clip_points import ClipPoints, as_pictures, clip_points, points
 from .options import VisualizeConfig
 
 MOMENTS, BYTES = 48, 2**29  # of an animation: pictures, and what they may take in memory
+RECORD = "visualize.json"
+_PICTURE = re.compile(r"(important|token|alignment)\.png|important\.(gif|mp4)|points/\d{2,}-\w+\.png")
 _NO_POINTS = (
     "The adapter '{}' has no reference points to draw; only D²ST-Adapters have. Give --adapter with the folder of a "
     "trained one (or d2st for an untrained one), or --support to see which frames match."
@@ -40,11 +44,11 @@ _NO_POINTS = (
 
 
 def visualize(config: VisualizeConfig) -> dict:
-    """Write pictures, an animation and their numbers.
+    """Write pictures, an animation and their numbers; pictures that an earlier run left in the folder are removed.
 
     Returns:
-        What visualize.json holds: the clip, the points in pixels of its upright pictures as they are read, the
-        alignment, the files.
+        What visualize.json holds: the clip, the points in pixels of its own upright pictures, the alignment, the
+        files.
 
     Raises:
         D2STError: an option cannot be used, the clip cannot be read, or there is nothing to draw.
@@ -54,7 +58,7 @@ def visualize(config: VisualizeConfig) -> dict:
     classifier, head_is_trained, config = _create_classifier(config)
     encoder, head = classifier.encoder, classifier.head
     clip = SampledClip.read(config.query, classifier, config.decoder)
-    points = clip_points(encoder, clip.frames, config.token, config.precision, config.transforms)
+    points = clip_points(encoder, clip.frames, config.token, config.precision, config.transforms, clip.own_size)
     if not points.pathways and not config.support:
         raise D2STError(_NO_POINTS.format(encoder.config.name))
     out = Path(config.out)
@@ -72,14 +76,28 @@ def visualize(config: VisualizeConfig) -> dict:
         result |= points_record(points)
         _tell_attention(points)
         height, width = points.view.picture
-        say(f"Places (visualize.json, --token) are in pixels of the pictures as they were read, {width}x{height}.")
+        say(f"Places (visualize.json, --token) are in pixels of the clip's own upright pictures, {width}x{height}.")
     else:
         say(f"The adapter '{encoder.config.name}' has no reference points; the alignment of frames is drawn alone.")
     result |= describe_reading(classifier.reading, encoder)
-    result["files"] = [*files, "visualize.json"]
-    write_result(out / "visualize.json", replace(config, head=head.spec), result)
+    result["files"] = [*files, RECORD]
+    _remove_others(out, files)
+    write_result(out / RECORD, replace(config, head=head.spec), result)
     say(f"Written to {out}: {', '.join(result['files'])}")
     return result
+
+
+def _remove_others(out: Path, written: Collection[str]) -> None:
+    """Remove the pictures of an earlier run that this one did not write: they are of another clip or model."""
+    if not (out / RECORD).exists():
+        return  # no run ended here, so that nothing is known to be of one
+    there = {file.relative_to(out).as_posix(): file for file in (*out.glob("*.*"), *out.glob("points/*.png"))}
+    others = sorted(name for name, file in there.items() if _PICTURE.fullmatch(name) and file.is_file())
+    others = [name for name in others if name not in written]
+    for name in others:
+        there[name].unlink()
+    if others:
+        tell(f"Pictures of an earlier run were removed from {out}: {', '.join(others)}. Another --out keeps both.")
 
 
 def _check(config: VisualizeConfig) -> None:
@@ -111,6 +129,7 @@ class SampledClip:
         frames: uint8 (T, 3, H, W).
         indices: (T,) in the video.
         length, fps: of the video.
+        own_size: (height, width) of its own upright pictures, which may be read smaller.
         decoder: that they were read by.
     """
 
@@ -119,6 +138,7 @@ class SampledClip:
     indices: np.ndarray
     length: int
     fps: float
+    own_size: tuple[int, int]
     decoder: Decoder
 
     @classmethod
@@ -131,7 +151,7 @@ class SampledClip:
             return found["indices"]
 
         frames = read_clip(path, sample, decoder=decoder)
-        return cls(path, frames, **found, decoder=decoder)
+        return cls(path, frames, **found, own_size=probe(path).own_size, decoder=decoder)
 
     def moments(self) -> tuple[np.ndarray, np.ndarray, float]:
         """Read more pictures of the clip, for an animation.

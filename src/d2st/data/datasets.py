@@ -25,7 +25,7 @@ from .splits import Source, apply_split
 from .store import StoreLookup, is_store, list_store
 from .video.open import read_clip
 from .video.torchcodec_frames import video_decoder
-from .walk import is_flow_folder, is_frame_folder, nfc, walk
+from .walk import EXTENSIONS, is_flow_folder, is_frame_folder, nfc, walk
 
 
 class DataWarning(UserWarning):
@@ -143,7 +143,7 @@ def open_dataset(
 
     Raises:
         D2STError: something is not there, cannot be read, or contradicts itself; or the part shares classes with
-            another, as parts of full-shot data do, whose benchmark is not named.
+            another, as parts of full-shot data do, which :func:`open_division` opens.
     """
     if part not in (None, *PARTS):
         raise D2STError(f"There is no part '{part}'; choose train, val or test.")
@@ -154,8 +154,7 @@ def open_dataset(
     if part and parts and not parts.get(part):
         raise NoPart(f"Split '{split}' of '{data}' has no part '{part}', only {', '.join(parts)}.")
     if part and parts:
-        if split not in benchmarks.NAMES:  # who names a full-shot one knows that it is
-            _refuse_shared(data, listing, part)
+        _refuse_shared(data, listing, part)
         names = parts[part]
     else:
         names = [name for names in parts.values() for name in names] or list(listing.clips)
@@ -247,6 +246,10 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
     data = Path(data)
     if os.path.isfile(data) and is_archive(data):
         raise D2STError(f"Data '{data}' is an archive. {advice([data])}")
+    if os.path.isfile(data) and data.suffix.lower() in EXTENSIONS:
+        raise D2STError(
+            f"Data '{data}' is a video; give the folder that holds a folder of clips for each class, or a list file."
+        )
     if isinstance(split, str) and split in benchmarks.NAMES:
         benchmark = benchmarks.load(split)
         return apply_benchmark(benchmark, list_store(data)) if is_store(data) else list_benchmark(benchmark, data)
@@ -311,7 +314,7 @@ def _refuse_shared(data: str | Path, listing: Listing, part: str) -> None:
         raise SharedPart(
             f"Part '{part}' of '{data}' shares classes with another part ({quoted(shared)}), which is for a classifier "
             "(train-classifier). Few-shot classes must not be seen in training: give --split a YAML file that names "
-            "other classes for train, val and test."
+            f"other classes for train, val and test, or a few-shot benchmark ({', '.join(benchmarks.FEW_SHOT)})."
         )
 
 

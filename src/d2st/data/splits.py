@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -14,6 +14,7 @@ from ..utils.sentences import short
 from ..utils.yaml_file import read_yaml
 from . import benchmarks
 from .class_folders import PARTS, Listing
+from .cuts import parse_cut
 from .exports import is_export
 from .lists import TABLES, read_list
 from .lookup import NameLookup
@@ -144,7 +145,24 @@ def _deal(listing: Listing, percent: dict[str, float], split: Path, shared: bool
     for clips in listing.clips.values():
         listing.assigned |= divide(list(clips), percent)
     listing.parts = {part: list(listing.clips) for part in percent}
+    listing.problems += _torn(listing)
     return listing
+
+
+def _torn(listing: Listing) -> list[str]:
+    """Tell of groups, and of videos that clips are cut out of, whose clips are in several parts."""
+    parts: dict[str, set[str]] = defaultdict(set)
+    for id, part in listing.assigned.items():
+        cut = parse_cut(id)
+        if group := listing.groups.get(id) or (cut and cut[0]):
+            parts[group].add(part)
+    torn = [group for group, own in parts.items() if len(own) > 1]
+    if not torn:
+        return []
+    return [
+        f"{len(torn)} of {len(parts)} groups of clips (a person, or a video that they are cut out of) are in several "
+        f"parts, such as '{torn[0]}', which makes results too good; give a list file for each part, with whole groups."
+    ]
 
 
 def _list_files(folder: Path) -> dict[str, Path]:

@@ -41,8 +41,8 @@ def cached_features(
     The file's name is a digest of everything the features depend on: the weights of backbone, adapter and heads
     that see maps, the clips' names, sizes and times of change, how they are read and made fit for the backbone, and the
     code (``code_digest``).
-    Where that cannot be told, nothing is kept. Clips that could not be read are read again: rights, memory or a network
-    may have been in the way, of which a file shows nothing.
+    Where that cannot be told, nothing is kept. Clips that could not be read are read again, and those that can be now
+    are kept with the others: rights, memory or a network may have been in the way, of which a file shows nothing.
 
     Args:
         fabric: launched; the first process reads and writes for all.
@@ -64,9 +64,15 @@ def cached_features(
         return encode()
     path = folder / f"features-{key[:16]}.safetensors"
     found = fabric.broadcast(_read(path, key, heads) if fabric.is_global_zero else None)
-    if found is not None and not (found.bad and _readable(found, clips, encode)):
+    if found is None:
+        features = encode()
+    elif found.bad:
+        more = encode(indices=np.setdiff1d(np.arange(len(clips)), found.clips))
+        if not len(more.clips):
+            return found
+        features = _joined(found, more)
+    else:
         return found
-    features = encode()
     if fabric.is_global_zero:
         tensors = {"values": features.values, "clips": torch.from_numpy(np.ascontiguousarray(features.clips))}
         tensors |= {f"tokens/{name}": tokens for name, tokens in features.tokens.items()}
@@ -78,9 +84,14 @@ def cached_features(
     return features
 
 
-def _readable(found: Features, clips: ClipSet, encode: Callable[..., Features]) -> bool:
-    """Tell whether any of the clips can be read now that could not be."""
-    return len(encode(indices=np.setdiff1d(np.arange(len(clips)), found.clips)).clips) > 0
+def _joined(found: Features, more: Features) -> Features:
+    """Put clips that were encoded later among the others, in the order of the set."""
+    if not len(found.clips):
+        return more
+    clips = np.concatenate([found.clips, more.clips])
+    order = np.argsort(clips)
+    tokens = {name: torch.cat([own, more.tokens[name]])[order] for name, own in found.tokens.items()}
+    return Features(torch.cat([found.values, more.values])[order], clips[order], more.bad, tokens)
 
 
 def _read(path: Path, key: str, heads: Sequence[Head]) -> Features | None:

@@ -8,6 +8,7 @@ import os
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -81,24 +82,33 @@ class MapFile:
     def __init__(self, path: Path, key: str) -> None:
         self.path, self.key = path, key
 
-    @cached_property
+    @property
     def index(self) -> MapIndex:
-        """Read the index.
+        """Return what the file holds.
 
         Raises:
             D2STError: there is no such file, or it is not whole.
         """
+        return self._opened[0]
+
+    @property
+    def values(self) -> np.ndarray:
+        """Return the values, mapped into memory, (rows, ...)."""
+        return self._opened[1]
+
+    @cached_property
+    def _opened(self) -> tuple[MapIndex, np.ndarray]:
+        """Read the index and map the values, both of one file: another run may put a newer one in its place."""
         try:
-            return read_index(self.path, self.key)
+            with self.path.open("rb") as file:
+                index = _read_index(file, self.key)
+                shape = (index.rows, *index.shape)
+                values = np.memmap(file, np.float16, "r", shape=shape) if index.rows else np.empty(shape, np.float16)
+            return index, values
         except WRONG as error:
             raise D2STError(
                 f"The maps '{self.path}' cannot be read ({error}); start again, and they are made anew."
             ) from error
-
-    @cached_property
-    def values(self) -> np.ndarray:
-        """Map the values into memory, (rows, ...)."""
-        return np.memmap(self.path, np.float16, "r", shape=(self.index.rows, *self.index.shape))
 
     def read(self, clip: int, crop: int, frames: np.ndarray) -> Tensor:
         """Read the maps of frames (T,) of a clip in one of its crops, (T, ...)."""
@@ -139,14 +149,18 @@ def read_index(path: Path, key: str) -> MapIndex:
     Raises:
         OSError, ValueError, KeyError, TypeError: there is none, it is another, or not whole; see ``WRONG``.
     """
-    size = path.stat().st_size
     with path.open("rb") as file:
-        file.seek(max(0, size - _LAST))
-        length = int.from_bytes(file.read(_LAST), "little")
-        if length + _LAST > size:
-            raise ValueError("it is not whole")
-        file.seek(size - _LAST - length)
-        about = json.loads(file.read(length))
+        return _read_index(file, key)
+
+
+def _read_index(file: BinaryIO, key: str) -> MapIndex:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _LAST))
+    length = int.from_bytes(file.read(_LAST), "little")
+    if length + _LAST > size:
+        raise ValueError("it is not whole")
+    file.seek(size - _LAST - length)
+    about = json.loads(file.read(length))
     index = MapIndex(**about | {"shape": tuple(about["shape"])})
     if index.key != key or size - _LAST - length != index.size:
         raise ValueError("it is another, or not whole")

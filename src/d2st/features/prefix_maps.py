@@ -51,7 +51,8 @@ class PrefixMaps:
 
     A draw depends on the clip's place in the set and the number of the draw alone. The file's name is a digest of what
     the maps depend on: the backbone's frozen weights, the cut, the clips with their sizes and times of change, the
-    transform, the number of draws, the precision and the code. Runs in any number of processes share it.
+    transform, the number of draws, the precision and the code. Runs in any number of processes share it. Where a clip
+    can be read that could not be when the maps were made, they are made anew.
 
     Args:
         suffix: of the encoder that will be trained.
@@ -115,15 +116,25 @@ class PrefixMaps:
                 fabric.barrier()
 
     def _is_there(self) -> bool:
-        """Tell whether the file is there and whole."""
+        """Tell whether the file is there and whole, with all clips that can be read."""
         try:
-            read_index(self.path, self.key)
+            bad = read_index(self.path, self.key).bad
         except FileNotFoundError:
             return False
         except WRONG as error:
             _log.warning(f"The maps {self.path} cannot be read ({error}); they are made anew.")
             return False
-        return True
+        again = next((int(clip) for clip in bad if self._readable(int(clip))), None)
+        if again is not None:
+            name = self.frames.clips[again].id
+            _log.warning(f"The maps {self.path} lack '{name}', which can be read now; they are made anew.")
+        return again is None
+
+    def _readable(self, clip: int) -> bool:
+        """Tell whether a clip can be read, in the two ways in which its maps need it."""
+        pixels, _ = parts(self.transform)
+        reasons = _length(self.frames.clips[clip].path), _read(self.frames, pixels, (clip, range(1)))
+        return not any(isinstance(reason, str) for reason in reasons)
 
     @cached_property
     def lengths(self) -> list[int | str]:

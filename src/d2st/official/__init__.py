@@ -13,6 +13,7 @@ from ..encoder import VideoEncoder
 from ..errors import D2STError
 from ..heads.base import Head
 from ..utils.finite import check_weights
+from ..utils.sentences import quoted
 from . import (
     aim,
     clip_fsar,
@@ -74,8 +75,9 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
         and its adapters of blocks that are not adapted.
 
     Raises:
-        D2STError: another system, keys that are missing or left over, or other shapes, listed; or adapters that trained
-            and have no place, or have one and never trained, where a release has some without a use.
+        D2STError: another system, nothing for the target, keys that are missing or left over, or other shapes, listed;
+            or adapters that trained and have no place, or have one and never trained, where a release has some without
+            a use.
     """
     release = _release(system)
     prefix = "" if _encoder(target) is target else "encoder."
@@ -92,6 +94,12 @@ def load(target: nn.Module, state_dict: dict[str, Tensor], system: str = "d2st")
             renamed[ours] = tensor
         if re.match(release.zero, theirs):
             used[theirs] = bool(tensor.any())
+    if not renamed:
+        why = f"all it has is for other parts, such as {quoted(extra, 3)}" if extra else "it is empty"
+        raise D2STError(
+            f"This state dict holds nothing for {type(target).__name__}: {why}. Load it into what it is of, or take "
+            "the checkpoint of the whole model."
+        )
     _check_used(target, used, extra)
     trained = {name for name, parameter in target.named_parameters() if parameter.requires_grad}
     frozen = {name for name in own.keys() - trained if name.startswith(f"{prefix}backbone.")}

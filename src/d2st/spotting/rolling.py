@@ -96,6 +96,12 @@ class RollingFrames:
             return Window(start, end, tuple(self._frames[index] for index in shown))
 
     @property
+    def span(self) -> float:
+        """Seconds from the oldest frame that is kept to the newest."""
+        with self._new:
+            return self._times[-1] - self._times[0] if self._times else 0.0
+
+    @property
     def rate(self) -> float:
         """Frames a second of those that are kept; 0 where they are too few to tell."""
         with self._new:

@@ -197,10 +197,10 @@ def cut(
     """Cut windows out of timed frames, each as soon as it is complete.
 
     Windows of each length start at the first frame and every ``stride * length`` after it; the last one ends with the
-    video (and is the whole video where that is shorter). Stretches in which a single frame stands still for longer than
-    a window are passed over. At most the frames of ``1 + stride`` times the longest window are kept, and of more than
-    512 those that a window is known to ask for: only the last window, whose place the end decides, may then show the
-    frame before.
+    video (and is the whole video where that is shorter, once for all lengths). Stretches in which a single frame stands
+    still for longer than a window are passed over. At most the frames of ``1 + stride`` times the longest window are
+    kept, and of more than 512 those that a window is known to ask for: only the last window, whose place the end
+    decides, may then show the frame before.
 
     Args:
         frames: rising times in seconds and frames, which are passed on as they are.
@@ -232,12 +232,15 @@ def cut(
             buffer.thin(moment for grid in grids for span in grid.begun(time) for moment in moments(*span))
         last = time
     end = last + shown
+    ending: list[tuple[float, float]] = []  # spans of the last windows
     closing: dict[float, None] = {}  # starts, each once
     for grid in grids:
         for span in grid.due(end, last):
+            ending.append(span)
             yield window(*span)
         start = grid.closing(end, shown)
         if start is not None:
             closing[start] = None
     for start in closing:
-        yield window(start, end)
+        if all(max(abs(start - first), end - till) > shown / 2 for first, till in ending):  # not there but for rounding
+            yield window(start, end)

@@ -165,16 +165,17 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
     """Read the frames of a clip that the classifier looks at.
 
     Returns:
-        uint8 (T, 3, H, W), and sentences about damage, or a length at which the frames lie far apart.
+        uint8 (T, 3, H, W), and sentences about damage, a single picture, or a length at which the frames lie far apart.
 
     Raises:
         D2STError: the clip cannot be read; by the name that its owner knows.
     """
-    seconds = 0.0
+    seconds, pictures = 0.0, 0
     rule = build("uniform", classifier.frames) if clip.window else classifier.sample
 
     def sample(length: int, fps: float, rng: np.random.Generator | None) -> np.ndarray:
-        nonlocal seconds  # of the last call: a file that holds fewer frames than it says is sampled again
+        nonlocal seconds, pictures  # of the last call: a file that holds fewer frames than it says is sampled again
+        pictures = length
         seconds = length / fps if fps > 0 else 0.0
         return rule(length, fps, rng)
 
@@ -186,6 +187,8 @@ def read(classifier: FewShotClassifier, clip: Upload) -> tuple[Tensor, list[str]
             reason = error.reason if isinstance(error, VideoError) else str(error)
             raise D2STError(f"{clip.name}: cannot be read as a video ({reason.rstrip('.')}).") from error
     notes = []
+    if pictures == 1:
+        notes.append(f"{clip.name}: a single picture, in which nothing moves; give a clip of the action.")
     if seconds > LONG * classifier.frames:
         notes.append(
             f"{clip.name}: {seconds:.0f} seconds long, of which {classifier.frames} frames are looked at; cut it to "

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import UNKNOWN
+from ..classifiers.support_set import REMEDY
 from ..data.walk import nfc
 from ..errors import D2STError
 from ..utils.console import tell
@@ -247,7 +248,8 @@ class Session:
                 with self.models.lock:
                     self.classifier.load_support(file.path)
             except D2STError as error:
-                raise D2STError(str(error).replace(str(file.path), file.name)) from error
+                said = str(error).replace(str(file.path), file.name)
+                raise D2STError(said.replace(REMEDY, "choose a file that the studio saved")) from error
             finally:
                 clips.remove([file])
             clips.remove([example.clip for examples in self.examples.values() for example in examples])
@@ -279,10 +281,12 @@ class Session:
         return next((taught for taught in self.examples if nfc(taught) == name), name)
 
     def _refuse_again(self, name: str, clip: Upload) -> None:
-        """Refuse a clip that is an example of an action already: held out, each would find itself in the other."""
-        for example in self.examples.get(name, []):
-            if example.clip and filecmp.cmp(example.clip.path, clip.path, shallow=False):
-                raise D2STError(f"{clip.name}: is an example of '{name}' already, as {example.name}.")
+        """Refuse a clip that is an example of any action: held out, each would find itself in the other."""
+        for action, examples in self.examples.items():
+            for example in examples:
+                if example.clip and filecmp.cmp(example.clip.path, clip.path, shallow=False):
+                    move = "" if action == name else "; remove it there to add it here"
+                    raise D2STError(f"{clip.name}: is an example of '{action}' already, as {example.name}{move}.")
 
     def _learn(self, classifier: FewShotClassifier, name: str, clip: Upload, problems: list[str]) -> Example:
         with self.models.lock:

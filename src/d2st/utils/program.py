@@ -4,6 +4,7 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from pathlib import Path
 from ..errors import D2STError
 from .console import tell
 from .distributed import leave, lost_processes, process_rank
+
+_MISSING = re.compile(r"Glyph \d+ .* missing from font")  # what matplotlib warns of
 
 
 def program(name: str, work: Callable[[], int], debug: bool = False) -> int:
@@ -156,7 +159,7 @@ def safe_streams() -> Iterator[list[Output]]:
     shown = warnings.showwarning
     outputs = [_safe("stdout"), _safe("stderr")]
     own = sys.stdout, sys.stderr
-    warnings.showwarning = _show
+    warnings.showwarning = _Shown()
     try:
         yield outputs[:1] if outputs[0] else []
     finally:
@@ -188,10 +191,19 @@ def _safe(name: str) -> Output | None:
     return output
 
 
-def _show(message, category, filename, lineno, file=None, line=None) -> None:
-    """Show a warning of this package as one line on stderr, and those of others as Python does."""
-    package = Path(__file__).parent.parent
-    if file is None and (category.__module__.startswith("d2st.") or package in Path(filename).parents):
-        tell(f"Note: {' '.join(str(message).split())}")
-    else:
-        print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
+class _Shown:
+    """Shows a warning of this package as one line on stderr, and those of others as Python does."""
+
+    def __init__(self) -> None:
+        self.boxes = False  # whether letters that a font lacks were told; matplotlib has a warning for each
+
+    def __call__(self, message, category, filename, lineno, file=None, line=None) -> None:
+        """Show it, as ``warnings.showwarning`` does."""
+        package = Path(__file__).parent.parent
+        if file is not None or not (category.__module__.startswith("d2st.") or package in Path(filename).parents):
+            print(warnings.formatwarning(message, category, filename, lineno, line), end="", file=file or sys.stderr)
+        elif not _MISSING.match(str(message)):
+            tell(f"Note: {' '.join(str(message).split())}")
+        elif not self.boxes:
+            self.boxes = True
+            tell("Note: The font of the pictures lacks some letters of the names, which are boxes there.")

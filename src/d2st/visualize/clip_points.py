@@ -1,10 +1,11 @@
 """Put the points of adapters onto the pictures of a clip, as numbers.
 
-Pixels here are those of the *picture*, the clip's own upright frames; see :class:`d2st.data.transforms.View`.
+Pixels here are those of the *picture*, the clip's own upright frames; see :class:`d2st.data.transforms.View`. Frames of
+large videos are read smaller than these are.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ class ClipPoints:
 
     Attributes:
         frames: the pictures that were sampled, uint8 (T, H, W, 3).
-        view: what the model sees of them.
+        view: what the model sees of them, in pixels of the clip's own.
         pathways: one entry a pathway of an adapter, in the order of the backbone; none where the adapter has no points.
         features: frame features of the same pass, (T', D).
         token: (t, y, x) of the chosen query token, in pixels of the picture, or None.
@@ -103,6 +104,7 @@ def clip_points(
     token: tuple[int, float, float] | None = None,
     precision: Precision = "fp32",
     transforms: Transforms = "plain",
+    own_size: tuple[int, int] | None = None,
 ) -> ClipPoints:
     """Find the points of every adapter in one clip.
 
@@ -113,11 +115,15 @@ def clip_points(
             of the pictures.
         precision: of the forward pass.
         transforms: which clips are made fit for the model by.
+        own_size: (height, width) of the clip's own pictures, of which ``frames`` may be smaller copies: all places
+            are in pixels of these (``d2st.data.video.open.probe`` tells it). None is that of ``frames``.
 
     Raises:
         D2STError: the token lies outside of what the model sees.
     """
     view = encoder.preprocessing.view(transforms, *frames.shape[2:])
+    if own_size:
+        view = replace(view, picture=own_size)
     place = shown = None
     if token is not None:
         place = _in_model(token, view, len(frames))

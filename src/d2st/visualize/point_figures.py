@@ -121,7 +121,7 @@ def moments(clip: ClipPoints, pictures: np.ndarray, times: np.ndarray, count: in
         for column, (name, places, weights) in enumerate(ranked):
             x = MARGIN + column * (width + GAP)
             sheet.text(x + width / 2, MARGIN + LINE / 2, name, size=10, ha="center")
-            box = sheet.frame(picture, x, MARGIN + LINE, width, height)
+            box = sheet.frame(picture, x, MARGIN + LINE, width, height, clip.view.picture)
             box.shade_outside(clip.view.window)
             circles(box, places, weights, time, COLORS[name], largest=2 * LARGEST)
         yield pixels(sheet.figure)
@@ -185,6 +185,6 @@ class _Rows:
             y = self.top + row * self.row + line * (LINE + self.height)
             number = f"frame {t}" if column == 0 else str(t)
             self.sheet.text(x + self.width / 2, y + LINE / 2, number, size=8, ha="center")
-            box = self.sheet.frame(picture, x, y + LINE, self.width, self.height)
+            box = self.sheet.frame(picture, x, y + LINE, self.width, self.height, self.clip.view.picture)
             box.shade_outside(self.clip.view.window)
             yield t, box

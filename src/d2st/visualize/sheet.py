@@ -39,8 +39,22 @@ class Sheet:
         """Write text at a place; ``more`` goes to matplotlib."""
         self.axis.text(x, y, drawable(text), fontsize=size, **{"color": INK, "va": "center", **more})
 
-    def frame(self, picture: np.ndarray, x: float, y: float, width: float, height: float) -> "FrameBox":
-        """Put a picture (H, W, 3) at a place; marks go onto the box that this gives."""
+    def frame(
+        self,
+        picture: np.ndarray,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        marked: tuple[int, int] | None = None,
+    ) -> "FrameBox":
+        """Put a picture (H, W, 3) at a place; marks go onto the box that this gives.
+
+        Args:
+            picture: to put there.
+            x, y, width, height: of the place, in inches.
+            marked: (H', W') of the pixels that marks are placed in; None is the picture's own.
+        """
         shape = picture.shape[:2]
         rows = max(1, min(shape[0], round(2 * DPI * height)))
         columns = max(1, min(shape[1], round(2 * DPI * width)))
@@ -51,7 +65,7 @@ class Sheet:
         self._set_limits()  # imshow moves them
         edge = Rectangle((x, y), width, height, fill=False, edgecolor=INK, linewidth=0.6)
         self.axis.add_patch(edge)
-        return FrameBox(self.axis, edge, shape)
+        return FrameBox(self.axis, edge, marked or shape)
 
 
 class FrameBox:
@@ -60,7 +74,7 @@ class FrameBox:
     Args:
         axis: of the sheet.
         edge: the frame's rectangle, to which marks are cut.
-        shape: (H, W) in pixels of its picture.
+        shape: (H, W) in the pixels that marks are placed in.
     """
 
     def __init__(self, axis, edge: Rectangle, shape: tuple[int, int]) -> None:

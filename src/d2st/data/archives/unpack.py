@@ -9,6 +9,7 @@ import bz2
 import errno
 import gzip
 import itertools
+import logging
 import lzma
 import shutil
 import struct
@@ -24,6 +25,7 @@ from ...errors import D2STError
 from ...utils.files import move_in, sweep, temporary_folder
 from . import piece
 
+_log = logging.getLogger(__name__)
 _LONGEST = 2**15  # bytes of a name with all that a tar archive may add to it
 _DAMAGED = (
     zipfile.BadZipFile,
@@ -81,19 +83,25 @@ def unpack(archive: Path | Sequence[Path], out: Path, limits: Limits = LIMITS) -
         The numbers of files written now and kept, because a file of their size was there.
 
     Raises:
-        D2STError: the archive is damaged, of another kind, holds more than the limits allow, has a member that would
-            leave ``out``, or one whose name the file system does not take; the others of such an archive are unpacked.
+        D2STError: the archive is damaged (what was written of a tar archive is removed), of another kind, holds more
+            than the limits allow, has a member that would leave ``out``, or one whose name the file system does not
+            take; the others of such an archive are unpacked.
     """
     pieces = [archive] if isinstance(archive, Path) else list(archive)
     is_cut = _check_pieces(pieces)
     count = _Count(pieces, limits)
-    members = _zip_members(pieces[0], count) if pieces[0].suffix.lower() == ".zip" else _tar_members(pieces, count)
+    is_zip = pieces[0].suffix.lower() == ".zip"
+    members = _zip_members(pieces[0], count) if is_zip else _tar_members(pieces, count)
+    written: list[Path] = []
     try:
-        written, kept, impossible = _write(members, out, pieces[0])
+        kept, impossible = _write(members, out, pieces[0], written)
     except _DAMAGED as error:
         if isinstance(error, D2STError) or getattr(error, "errno", None) not in (None, errno.EINVAL):  # a full disk
             raise
-        todo = "download it again."
+        if not is_zip:  # which has a checksum for each member; here any may be wrong, and its size would keep it
+            for path in written:
+                path.unlink(missing_ok=True)
+        todo = "download it again; where it comes so again, unpack it by hand."
         if is_cut:
             first, last = pieces[0].name, pieces[-1].name
             todo = f"the pieces '{first}' to '{last}' are here: download what is missing, else these again."
@@ -101,9 +109,14 @@ def unpack(archive: Path | Sequence[Path], out: Path, limits: Limits = LIMITS) -
     if impossible:
         raise D2STError(
             f"{len(impossible)} members of archive '{pieces[0]}' cannot be written, such as {impossible[0]}; unpack "
-            f"them by hand. {written} other files were written and {kept} kept."
+            f"them by hand. {len(written)} other files were written and {kept} kept."
         )
-    return written, kept
+    if count.links:
+        _log.warning(
+            f"{count.links} links and devices in archive '{pieces[0]}' are left out; unpack it by hand where clips are "
+            "among them."
+        )
+    return len(written), kept
 
 
 def _check_pieces(pieces: list[Path]) -> bool:
@@ -129,9 +142,10 @@ def _number(ending: str) -> int:
     return 26 * (ord(first) - ord("a")) + ord(second) - ord("a")
 
 
-def _write(members: Members, out: Path, archive: Path) -> tuple[int, int, list[str]]:
-    """Write members, each in one step; numbers of those written and kept, and names that the file system refuses."""
-    written = kept = 0
+def _write(members: Members, out: Path, archive: Path, written: list[Path]) -> tuple[int, list[str]]:
+    """Write members, each in one step, and note them in ``written``; the number of those kept, and names that the file
+    system refuses."""
+    kept = 0
     impossible = []
     out.mkdir(parents=True, exist_ok=True)
     sweep(out)
@@ -146,12 +160,12 @@ def _write(members: Members, out: Path, archive: Path) -> tuple[int, int, list[s
                 with (temporary / "member").open("wb") as file:
                     shutil.copyfileobj(content, file, 1 << 20)
                 move_in(temporary / "member", target)
-                written += 1
+                written.append(target)
             except OSError as error:
                 if error.errno not in _BAD_NAMES:
                     raise
                 impossible.append(f"'{name if len(name) < 100 else name[:97] + '...'}' ({error.strerror})")
-    return written, kept, impossible
+    return kept, impossible
 
 
 def _inside(name: str, archive: Path) -> PurePosixPath:
@@ -169,7 +183,11 @@ def _inside(name: str, archive: Path) -> PurePosixPath:
 
 
 class _Count:
-    """Counts what comes out of an archive, or is about to."""
+    """Counts what comes out of an archive, or is about to.
+
+    Attributes:
+        links: members that are links or devices, which are not made.
+    """
 
     def __init__(self, pieces: list[Path], limits: Limits) -> None:
         self._archive = pieces[0]
@@ -177,6 +195,7 @@ class _Count:
         self._most = max(limits.least, limits.ratio * sum(path.stat().st_size for path in pieces))
         self._bytes = 0
         self._members = 0
+        self.links = 0
 
     def add(self, size: int, position: int = 0) -> None:
         """Count a member; ``position`` in the plain archive counts headers too, which are small beside videos.
@@ -200,8 +219,9 @@ def _zip_members(archive: Path, count: _Count) -> Members:
         for member in members:
             count.add(member.file_size)  # all of them before the first is written; no more is ever read than they say
         for member in members:
-            is_link = member.external_attr >> 28 == 0xA
-            if not member.filename.endswith("/") and not is_link:
+            if member.external_attr >> 28 == 0xA:
+                count.links += 1
+            elif not member.filename.endswith("/"):
                 with file.open(member) as content:
                     yield member.filename, member.file_size, content
 
@@ -212,15 +232,29 @@ def _tar_members(pieces: list[Path], count: _Count) -> Members:
             count.add(member.size, file.offset)
             if member.isfile():
                 yield member.name, member.size, file.extractfile(member)
+            elif not member.isdir():
+                count.links += 1
+        while rest := file.fileobj.read(1 << 20):  # zeros fill the last record
+            count.add(0, file.offset)
+            if rest.strip(b"\0"):
+                raise tarfile.ReadError("more follows behind the mark of its end")
 
 
 class _Header(tarfile.TarInfo):
-    """Refuses long names and other additions of a size that no name has; tarfile reads them whole, again and again."""
+    """Refuses long names and other additions of a size that no name has; tarfile reads them whole, again and again.
+
+    Refuses damaged headers and a missing mark of the end too, at which tarfile ends as if the archive were whole.
+    """
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> "_Header":
         """Read a header of 512 bytes."""
-        header = super().frombuf(buf, encoding, errors)
+        try:
+            header = super().frombuf(buf, encoding, errors)
+        except tarfile.EmptyHeaderError as error:
+            raise tarfile.ReadError("it ends without the mark of its end") from error
+        except (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError) as error:
+            raise tarfile.ReadError(str(error)) from error
         if header.type not in (*tarfile.REGULAR_TYPES, tarfile.DIRTYPE) and header.size > _LONGEST:
             raise tarfile.ReadError(f"a header has {header.size} bytes")
         return header

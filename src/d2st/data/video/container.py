@@ -2,8 +2,9 @@
 
 import os
 import stat
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, pairwise
 
 from ..pack.shard import Span, span
@@ -94,7 +95,7 @@ def scan_packets(path, container, stream) -> Scan:
         raise VideoError(path, f"its packets cannot be read ({why(error)})") from error
     if found.frames == 0:
         raise VideoError(path, "its video stream holds no frames")
-    return found
+    return found if found.rate else replace(found, rate=measured_rate(container, stream, found.times))
 
 
 def packets_from(path, found: Scan, start: int = 0) -> Iterator:
@@ -161,3 +162,30 @@ def stored_size(stream) -> tuple[int, int]:
 def frame_rate(stream) -> float:
     """Return frames a second, 0 where the container does not tell."""
     return float(stream.average_rate or stream.guessed_rate or 0)
+
+
+def measured_rate(container, stream, stamps: Sequence[int]) -> float:
+    """Return frames a second on average, by their times where the header does not tell that: in Matroska and WebM.
+
+    The header there holds what the writer was set to, also for frames that come at a variable rate.
+
+    Args:
+        container, stream: that are read.
+        stamps: (L,) presentation timestamps, rising, in the stream's unit; none where they are not known.
+    """
+    told = frame_rate(stream)
+    if not len(stamps) or not container.format.name.startswith("matroska"):
+        return told
+    return average_rate(len(stamps) - 1, float((stamps[-1] - stamps[0]) * stream.time_base), told)
+
+
+def average_rate(frames: int, seconds: float, told: float) -> float:
+    """Return the frames a second of a stretch of a video, on average: where the rate is constant, what the file tells.
+
+    Args:
+        frames: that the stretch holds.
+        seconds: that it takes.
+        told: frames a second of the whole file; it stands where it is right but for a frame, because the ends of a
+            stretch may lie between frames.
+    """
+    return told if seconds <= 0 or abs(frames - told * seconds) <= 1 else frames / seconds

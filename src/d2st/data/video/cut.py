@@ -22,9 +22,9 @@ from ..cuts import Cut, find_cut
 from ..sampling import Sampler
 from . import frame_file, frame_folder
 from . import reader as video_file
-from .container import decode, open_video
+from .container import average_rate, decode, open_video
 from .errors import VideoError, clip_errors
-from .frame_times import FrameTimes, average_rate, file_state, frame_times
+from .frame_times import FrameTimes, file_state, frame_times
 from .packets import plan
 from .pictures import FrameBuffer, upright
 from .reader import VideoInfo, picture_size, within

@@ -130,7 +130,8 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         if frames < 1 or int(about["length"]) != frames or not 0 <= fps < float("inf"):
             raise ValueError(f"it tells of {about['length'][:20]} frames at {about['fps'][:20]} a second")
         _, first = next(_pictures(path, file, offsets, [0]))
-        return VideoInfo(frames, fps, *first.shape[:2], 0, about.get("format", ""), "rgb24")
+        size = first.shape[:2]
+        return VideoInfo(frames, fps, *size, 0, about.get("format", ""), "rgb24", size)
 
 
 def read_clip(path: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:

@@ -73,8 +73,10 @@ def probe(folder: str | os.PathLike) -> VideoInfo:
     """Count the frames and decode the first; see :func:`d2st.data.video.reader.probe`."""
     with clip_errors(folder):
         files = frame_files(folder)
-        height, width = next(_pictures(folder, files[:1])).shape[:2]
-        return VideoInfo(len(files), 0.0, height, width, 0, files[0].suffix.lstrip(".").lower(), "rgb24")
+        own = _upright(folder, files[0]).size
+        width, height = shrunk(*own)
+        kind = files[0].suffix.lstrip(".").lower()
+        return VideoInfo(len(files), 0.0, height, width, 0, kind, "rgb24", own[::-1])
 
 
 def read_clip(folder: str | os.PathLike, sample: Sampler, rng: np.random.Generator | None = None) -> torch.Tensor:
@@ -117,16 +119,7 @@ def read_picture(folder: str | os.PathLike, file: Path) -> np.ndarray:
 def _pictures(folder, files: Iterable[Path], short_side: int | None = None) -> Iterator[np.ndarray]:
     size = None  # (width, height) of all
     for path in files:
-        try:
-            with Image.open(path) as file:
-                check_size(folder, *file.size)
-                picture = _rgb(file)
-        except VideoError:
-            raise
-        except Exception as error:  # Pillow has no type of its own for what damaged files do to it
-            if of_machine(error):
-                raise
-            raise VideoError(folder, f"its frame '{path.name}' is no readable picture ({why(error)})") from error
+        picture = _upright(folder, path)
         if size is None:
             size = shrunk(*picture.size)
             least = min(picture.size)
@@ -135,6 +128,19 @@ def _pictures(folder, files: Iterable[Path], short_side: int | None = None) -> I
         if picture.size != size:
             picture = _resized(picture, size)
         yield np.asarray(picture)
+
+
+def _upright(folder, path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            check_size(folder, *file.size)
+            return _rgb(file)
+    except VideoError:
+        raise
+    except Exception as error:  # Pillow has no type of its own for what damaged files do to it
+        if of_machine(error):
+            raise
+        raise VideoError(folder, f"its frame '{path.name}' is no readable picture ({why(error)})") from error
 
 
 def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ..pack.shard import file_of
-from .container import frame_rate, open_video
+from .container import measured_rate, open_video
 from .interlaced import Fields
 from .packets import Scan, shown_by
 
@@ -44,18 +44,6 @@ class FrameTimes:
     def starts(self) -> Scan:
         """Give the key frames as :func:`d2st.data.video.packets.plan` takes them."""
         return Scan(None, len(self.stamps), [], [(number, number) for number in self.keys.tolist()])
-
-
-def average_rate(frames: int, seconds: float, told: float) -> float:
-    """Return the frames a second of a stretch of a video, on average: where the rate is constant, what the file tells.
-
-    Args:
-        frames: that the stretch holds.
-        seconds: that it takes.
-        told: frames a second of the whole file; it stands where it is right but for a frame, because the ends of a
-            stretch may lie between frames.
-    """
-    return told if seconds <= 0 or abs(frames - told * seconds) <= 1 else frames / seconds
 
 
 def frame_times(path: str | os.PathLike) -> FrameTimes | None:
@@ -101,7 +89,8 @@ def _read(path: str, size: int, changed: int) -> FrameTimes | None:
         unit = stream.time_base
         start = min((container.start_time or 0) / 1e6, float(stamps[0] * unit))
         seconds = np.array([float(stamp * unit) for stamp in stamps]) - start
+        measured = measured_rate(container, stream, stamps)
         stamps = np.array(stamps, np.int64)
         length = seconds[-1] - seconds[0]
-        rate = (len(stamps) - 1) / length if second.single and length else frame_rate(stream)
+        rate = (len(stamps) - 1) / length if second.single and length else measured
         return FrameTimes(stamps, seconds, np.searchsorted(stamps, np.unique(keys)), rate)

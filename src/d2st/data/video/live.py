@@ -4,6 +4,8 @@ Times are those of this machine's clock (``time.monotonic``). What a camera or a
 wrong, jump, or start again; when they came is known.
 """
 
+import os
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from ...errors import D2STError
+from ...utils.sentences import short
 from .container import video_stream
 from .errors import VideoError, why
 from .pictures import check_size, shrunk, upright
@@ -27,6 +30,7 @@ LATE = 0.5  # seconds behind its own speed after which a file is played on from 
 AT_ONCE = 1e-3  # seconds; a packet that takes no longer to get was there before it was asked for
 BEHIND = 8  # such packets in a row, after which frames are passed over until one has to be waited for
 
+_DEVICE = re.compile(r"/dev/video(\d+)")
 _CAMERAS = {"darwin": "avfoundation", "win32": "dshow"}  # FFmpeg's names; v4l2 elsewhere
 _PROTOCOLS = "rtsp,rtp,srtp,udp,http,https,httpproxy,tcp,tls,crypto"  # no file: a playlist may name any address
 _PLAYED = {"hls", "dash"}  # come in pieces of several seconds, which a player spreads over their time
@@ -73,7 +77,7 @@ def find_source(typed: str, loop: bool = False) -> Source:
         loop: whether a file is played again and again.
 
     Raises:
-        D2STError: it is none of these, a camera that is not there, or a folder.
+        D2STError: it is none of these, a camera or a file that is not there, or a folder.
     """
     scheme = typed.partition("://")[0] if "://" in typed else ""
     if loop and (scheme or typed.isdecimal()):
@@ -81,16 +85,30 @@ def find_source(typed: str, loop: bool = False) -> Source:
     if typed.isdecimal():
         return _camera(int(typed))
     if not scheme:
-        if Path(typed).is_dir():
+        if device := _DEVICE.fullmatch(typed):
+            raise D2STError(f"A camera is given by its number: {int(device[1])} for '{typed}'.")
+        try:
+            os.stat(typed)
+        except FileNotFoundError as error:
+            raise D2STError(
+                f"There is no file '{short(typed)}'; give a video file, the number of a camera (0 is the first), or an "
+                f"address that begins with {SCHEMES[0]}:// or another of {', '.join(SCHEMES[1:])}."
+            ) from error
+        except (OSError, ValueError):
+            pass  # opening it will say what is wrong
+        if os.path.isdir(typed):
             raise D2STError(f"'{typed}' is a folder; give a video file, the number of a camera, or an address.")
         return PlayedFile(typed, loop)
-    if scheme.lower() not in SCHEMES:
+    known = scheme.lower()
+    if known not in SCHEMES:
         raise D2STError(
-            f"An address begins with {', '.join(f'{known}://' for known in SCHEMES)}, and not with {scheme}://. Give a "
+            f"An address begins with {', '.join(f'{own}://' for own in SCHEMES)}, and not with {scheme}://. Give a "
             "file by its path and a camera by its number."
         )
-    options = {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp", "fflags": "nobuffer"}
-    return LiveInput(f"The stream {_shown(typed)}", typed, None, options)
+    # without "nobuffer", which loses all frames until the second key frame: what waits is caught up with all the same
+    options = {"protocol_whitelist": _PROTOCOLS, "rtsp_transport": "tcp"}
+    address = known + typed.removeprefix(scheme)  # FFmpeg knows small letters alone
+    return LiveInput(f"The stream {_shown(address)}", address, None, options)
 
 
 def _shown(address: str) -> str:
@@ -194,7 +212,10 @@ class LiveInput:
             self.lasts = not container.duration
             if container.duration or container.format.name in _PLAYED:
                 video = VideoStream(self.name, container, stream)
-                yield from played(video, time.monotonic(), ended)
+                try:
+                    yield from played(video, time.monotonic(), ended)
+                except VideoError as error:
+                    raise D2STError(f"{self.name} cannot be read: {error.reason}.") from error
                 self.notes = video.tally.sentences()
             else:
                 yield from self._arriving(container, stream, ended)

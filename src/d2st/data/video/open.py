@@ -17,8 +17,9 @@ from ..pack.shard import span
 from ..sampling import Sampler
 from . import cut, frame_file, frame_folder
 from . import reader as video_file
+from .container import average_rate
 from .errors import VideoError, clip_errors
-from .frame_times import average_rate, frame_times
+from .frame_times import frame_times
 from .reader import VideoInfo
 
 Video = str | Path | Tensor  # a clip as people give it, see ``read_any``

@@ -34,7 +34,8 @@ class Scan:
         begins: (whether decoding surely gives all frames from the first on, time of the first frame). It does not where
             the first key frame is one from which a broadcast or a camcorder's part begins, with frames that refer to
             what came before.
-        rate: frames a second by their times, of field-coded streams, whose header may count fields; else 0.
+        rate: frames a second by their times, of field-coded streams, whose header may count fields; else 0. Other
+            headers are told apart in :func:`d2st.data.video.container.scan_packets`.
         timed: the container stores one whole picture a packet, and its time, by which frames are in order.
         spares: pictures that no other refers to may be left out by the decoder, and the times tell which those are.
     """

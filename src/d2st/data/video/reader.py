@@ -51,12 +51,14 @@ class VideoInfo:
 
     Args:
         frames: length by packet scan, or by decoding where the packets do not tell it; at least 1.
-        fps: average frame rate in frames a second, 0 where the container does not tell.
+        fps: average frame rate in frames a second, 0 where the container does not tell; of Matroska and WebM by the
+            times of frames, where the header says otherwise.
         height: rows of the upright picture, as it is read.
         width: columns of the upright picture, as it is read.
         rotation: counter-clockwise turn that makes the stored picture upright: 0, 90, 180 or 270 degrees.
         codec: FFmpeg's name of the decoder; of pictures their format.
         pixel_format: FFmpeg's name of the stored pixel format.
+        own_size: (height, width) of the upright picture in the file, larger where pictures are read smaller.
         notes: what is wrong with the file although it can be read, in whole sentences.
     """
 
@@ -67,6 +69,7 @@ class VideoInfo:
     rotation: int
     codec: str
     pixel_format: str
+    own_size: tuple[int, int]
     notes: tuple[str, ...] = ()
 
 
@@ -81,11 +84,10 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         length, notes = _length(path, container, stream, found)
         first = next(decode(path, stream, packets_from(path, found)))
         turns, _ = orientation(first)
-        width, height = shrunk(first.width, first.height)
-        size = (height, width) if turns % 2 == 0 else (width, height)
-        rate = found.rate or frame_rate(stream)
+        sizes = shrunk(first.width, first.height), (first.width, first.height)
+        size, own = ((width, height) if turns % 2 else (height, width) for width, height in sizes)
         codec = stream.codec_context.name
-        return VideoInfo(length, rate, *size, 90 * turns, codec, first.format.name, notes)
+        return VideoInfo(length, found.rate, *size, 90 * turns, codec, first.format.name, own, notes)
 
 
 def read(path: str | os.PathLike, indices: Iterable[int]) -> torch.Tensor:
@@ -129,12 +131,11 @@ def read_clip(
         container, stream = stack.enter_context(open_video(path))
         found = scan_packets(path, container, stream)
         size = picture_size(stream)
-        rate = found.rate or frame_rate(stream)
         promised, notes = _length(path, container, stream, found)
         for note in notes:
             warnings.warn(note, VideoWarning, stacklevel=2)
         again = copy.deepcopy(rng)  # a second sampling draws what one on the right length would have drawn
-        indices = within(path, sample(promised, rate, rng), promised)  # (T,)
+        indices = within(path, sample(promised, found.rate, rng), promised)  # (T,)
         if decoder == "torchcodec" and not notes:
             clip = torchcodec_frames(path, stream, found, promised, indices)
             if clip is not None:
@@ -147,7 +148,7 @@ def read_clip(
         except _Ended as end:
             decoded = end.decoded
         if not _repeats(decoded, promised):
-            indices = within(path, sample(decoded, rate, again), promised)
+            indices = within(path, sample(decoded, found.rate, again), promised)
         _tell_missing(path, decoded, promised)
     # With a fresh decoder: a used one remembers damage.
     with clip_errors(path), open_video(path) as (_, stream):
