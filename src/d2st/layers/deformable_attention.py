@@ -292,9 +292,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tensor:
     The bias keeps its precision, also under autocast.
     """
     width = q.shape[-1]
-    # PyTorch's attention has no derivative along a direction. On a CPU, where points are few, products are quicker than
-    # its kernel: queries with the bias appended are more to read and write than the weights.
-    if forward_derivatives() or (bias and q.device.type == "cpu" and k.shape[2] <= width):
+    if forward_derivatives() or (bias and _are_few(k)):  # PyTorch's attention has no derivative along a direction
         return _logits(q, k, bias).softmax(-1).to(v.dtype) @ v
     if bias is None:
         return attend(q, k, v)
@@ -302,6 +300,15 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tensor:
     wide = F.pad(v.to(q.dtype), (0, q.shape[-1] - width))  # the fused kernels want one width
     with _as_given(q.device.type):
         return attend(q, k, wide, scale=1 / math.sqrt(width))[..., :width].to(v.dtype)
+
+
+def _are_few(k: Tensor) -> bool:
+    """Tell whether keys (B, h, n, d) are so few that products are quicker than PyTorch's kernel with a bias.
+
+    That is so on CPUs (benchmarks/position_bias.py): queries with the bias appended are more to read and write than
+    the weights.
+    """
+    return k.device.type == "cpu" and k.shape[2] <= k.shape[3]
 
 
 def _logits(q: Tensor, k: Tensor, bias: Bias | None) -> Tensor:
