@@ -102,7 +102,10 @@ def adapt(
             backbones.resize(model, backbones.nominal_size(model, image_size))
         backbone = inspect(model, backbones.nominal_size(model, image_size))
         encoder = VideoEncoder(backbone, config, frames, name, source)
-        return encoder.to(next(model.parameters())).eval()
+        like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+        for own in (encoder.adapters, encoder.passage):  # not the backbone, which may be in more than one precision
+            own.to(like)
+        return encoder.eval()
 
 
 def _warn_of_quickgelu(name: str, model: nn.Module) -> None:
@@ -157,6 +160,7 @@ def load(
     config = adapter_file.config_from_dict(saved["adapter"], f"{adapter_file.CONFIG} in {folder}")
     adapter_file.check_backbone(source, spec, backbone, weights)
     frames, size = saved["laid_out"] or saved["frames"], saved["image_size"]
+    reading = adapter_file.reading_of(saved, folder)  # before tensors of a given backbone are written over
     with unchanged_on_error(backbone):
         model = backbone
         if model is None:
@@ -170,7 +174,6 @@ def load(
                 "it was trained with (weights=, --weights)."
             )
         encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
-        reading = adapter_file.reading_of(saved, folder)
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
     for setting in ("mean", "std", "interpolation"):  # as in the training, whatever a given model says of itself
         if spec[setting] is not None:  # earlier versions did not save it
