@@ -163,8 +163,9 @@ def test_an_interrupted_forward_leaves_nothing_in_copies():
     assert torch.equal(copy.deepcopy(encoder)(video), expected)
 
 
-def test_no_clips():
-    encoder = encoder_of("clip-vit")
+@pytest.mark.parametrize("config", [d2st.D2STConfig(), d2st.DualPathConfig(tiles=2)])
+def test_no_clips(config):
+    encoder = d2st.adapt(BACKBONES["clip-vit"](), config, frames=FRAMES)
     assert encoder(clips(batch=0)).shape == (0, FRAMES, encoder.num_features)
 
 
@@ -215,6 +216,8 @@ def test_refusals_are_sentences():
         encoder(clips(size=(48, 32)))
     with pytest.raises(d2st.D2STError, match=r"multiples of its patches' \(8x8 px\), not 32x36"):
         d2st.adapt(VisionTransformer(**VIT, dynamic_img_size=True), frames=FRAMES)(clips(size=(32, 36)))
+    with pytest.raises(d2st.D2STError, match="no stage whose map has a quarter of a frame's side or less"):
+        d2st.adapt(VisionTransformer(**VIT | {"patch_size": 2, "img_size": 8}), frames=FRAMES)
     with pytest.raises(d2st.D2STError, match="divide"):
         encoder_of("vit", groups=3)
     with pytest.raises(d2st.D2STError, match="no bottleneck"):
