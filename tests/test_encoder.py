@@ -224,6 +224,8 @@ def test_refusals_are_sentences():
         encoder_of("vit", ratio=0.001)
     with pytest.raises(d2st.D2STError, match="3 sites"):
         encoder_of("vit", positions=(5,))
+    with pytest.raises(d2st.D2STError, match=r"first half of the sites, and this backbone has one"):
+        d2st.adapt(VisionTransformer(**VIT | {"depth": 1}), d2st.VanillaConfig(positions="early"))
     with pytest.raises(d2st.D2STError, match="3 whole numbers"):
         encoder_of("vit", spatial=(2, 0, 4))
 
