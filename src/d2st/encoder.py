@@ -700,7 +700,7 @@ class VideoEncoder(nn.Module, HubModel):
                 "trained parameters": f"{trainable:,} of {total:,}",
             },
             usage='encoder = d2st.load("hub:{repo}")\nfeatures = encoder(video)  # (B, T, 3, H, W) -> (B, T, D)',
-            base_model=f"timm/{backbone}" if published else None,
+            base_model=backbones.repository(backbone) if published else None,
         )
 
     @classmethod

@@ -73,10 +73,15 @@ def at_hand(name: str) -> bool:
     """Tell whether a backbone can be built without a download: it ships with d2st, or was downloaded before."""
     if name in SHIPPED:
         return True
-    repository = timm.get_pretrained_cfg(name).hf_hub_id or ""
-    repository = repository if repository.strip("/").count("/") else f"{repository.strip('/')}/{name}"
-    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository(name), repo_type="model")
     return any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.glob("snapshots/*/*"))
+
+
+def repository(name: str) -> str:
+    """Name the Hub repository of a timm model's published weights: "resnet50" -> "timm/resnet50.a1_in1k"."""
+    cfg = timm.get_pretrained_cfg(name)
+    said = ((cfg and cfg.hf_hub_id) or "timm").strip("/")
+    return said if "/" in said else f"{said}/{name}"
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
