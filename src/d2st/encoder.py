@@ -189,7 +189,8 @@ class VideoEncoder(nn.Module, HubModel):
 
     Attributes:
         backbone: the timm model, its state-dict keys untouched.
-        adapters: everything that was inserted, by site.
+        adapters: everything that was inserted, by site. Hooks in the backbone run these very modules: to replace or
+            delete an entry changes what is saved, and not what is computed.
         passage: takes a clip's frames through the backbone; has parameters in some systems.
         config: the adapter system's config.
         frames: T of the clips that it is for, what the adapters are laid out for unless it was trained on others.
@@ -252,7 +253,8 @@ class VideoEncoder(nn.Module, HubModel):
 
         Raises:
             D2STError: wrong shape or type, a number of frames that the adapter cannot take, or a frame size that the
-                backbone cannot; or the adapters were taken out.
+                patches of a ViT cannot; or the adapters were taken out.
+            RuntimeError: frames that are too small for a CNN, or of sides that it cannot halve evenly (CLIP's ResNets).
         """
         with self.clip.turn(), self.halved(video):
             images = self.images(video)
