@@ -179,6 +179,19 @@ def test_backbones_are_compared_at_the_lower_precision(saved, given, tmp_path):
         d2st.load(tmp_path, backbone=vit(seed=1).to(given))
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("dtype", ["float32"]), ("rounded", ["bfloat16"]), ("rounded", 5), ("pooling", 3)]
+)
+def test_what_a_file_says_of_the_weights_is_checked(field, value, tmp_path):
+    trained(vit()).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    about = json.loads(path.read_text())
+    about["backbone"][field] = value
+    path.write_text(json.dumps(about))
+    with pytest.raises(D2STError, match=rf"backbone: {field}=.* must be"):
+        d2st.load(tmp_path, backbone=vit().to(torch.bfloat16))
+
+
 def test_files_from_before_precision_was_in_them(tmp_path):
     trained(vit()).save_pretrained(tmp_path)
     path = tmp_path / "adapter_config.json"

@@ -77,7 +77,7 @@ def difference(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) 
     Returns:
         A clause for an error message that says how they differ; None for the same weights.
     """
-    wanted = saved.get("dtype", "float32")
+    wanted = saved.get("dtype") or "float32"
     own = _name(precision_of(backbone, trained))
     if wanted == own or own == "float32":  # a model in float32 is rounded to what the file has
         same = fingerprint(backbone, trained, _dtype(wanted)) == saved["fingerprint"]
