@@ -268,6 +268,12 @@ def test_weight_files(tmp_path):
         encoder = d2st.adapt("vit_tiny_patch16_224", pretrained=tmp_path / file, image_size=48)
         torch.testing.assert_close(encoder.backbone.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
         assert encoder.backbone.pos_embed.shape == (1, 10, 192), "the position table was not resampled"
+    coarse = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=32)
+    save_file(coarse.state_dict(), tmp_path / "coarse.safetensors")
+    with pytest.raises(
+        d2st.D2STError, match="for patches of 32x32 px, and this VisionTransformer has patches of 16x16"
+    ):
+        d2st.adapt("vit_tiny_patch16_224", pretrained=tmp_path / "coarse.safetensors")
     with pytest.raises(d2st.D2STError, match=r"do not fit.*missing keys"):
         d2st.adapt("resnet18", pretrained=tmp_path / "w.safetensors")
     (tmp_path / "bad.pth").write_bytes(b"not weights")
