@@ -257,6 +257,16 @@ def test_a_refusal_leaves_the_model_as_it_was():
     assert d2st.adapt(backbone, frames=FRAMES)(clips()).shape == (2, FRAMES, 32)
 
 
+@pytest.mark.parametrize("pretrained", [True, "model.safetensors"])
+def test_weights_that_want_another_activation_are_told_of(pretrained, monkeypatch):
+    """Downloaded or from a file, they are those of the name's tag."""
+    backbone = BACKBONES["clip-vit"]()
+    backbone.pretrained_cfg = {"notes": ("natively QuickGELU, use quickgelu model variant",)}
+    monkeypatch.setattr("d2st.backbones.build.build", lambda *options: backbone)
+    with pytest.warns(UserWarning, match=r"natively QuickGELU.*e\.g\. vit_base_patch16_clip_quickgelu_224\.openai"):
+        d2st.adapt("vit_base_patch16_clip_224.openai", pretrained=pretrained)
+
+
 def test_weight_files(tmp_path):
     from safetensors.torch import save_file
 

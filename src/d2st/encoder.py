@@ -95,7 +95,7 @@ def adapt(
         name = model
         source = pretrained if isinstance(pretrained, bool) else Path(pretrained).name
         model = backbones.build(name, pretrained, image_size, config.keeps_classifier)
-        if pretrained is True:
+        if pretrained is not False:
             _warn_of_quickgelu(name, model)
     with unchanged_on_error(model):
         if not name and image_size is not None:
