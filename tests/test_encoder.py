@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.utils.checkpoint import CheckpointError
 
 import d2st
+from d2st.adapters.base import bottleneck_width
 
 FAMILIES = pytest.mark.parametrize("family", BACKBONES)
 LIGHT = pytest.mark.parametrize("family", ["clip-vit", "dinov3", "resnet-basic"])
@@ -228,6 +230,14 @@ def test_refusals_are_sentences():
         d2st.adapt(VisionTransformer(**VIT | {"depth": 1}), d2st.VanillaConfig(positions="early"))
     with pytest.raises(d2st.D2STError, match="3 whole numbers"):
         encoder_of("vit", spatial=(2, 0, 4))
+
+
+@pytest.mark.parametrize("channels", [3, 64, 96, 192, 384, 768, 1024, 2048])
+def test_the_ratio_that_a_refusal_names_leaves_a_bottleneck(channels):
+    with pytest.raises(d2st.D2STError, match="no bottleneck") as refusal:
+        bottleneck_width(channels, 1e-5)
+    named = re.search(r"a ratio from (\S+) to 1", str(refusal.value))
+    assert bottleneck_width(channels, float(named[1])) == 1
 
 
 @pytest.mark.parametrize(

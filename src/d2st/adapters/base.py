@@ -1,5 +1,6 @@
 """The base of the adapter configs, the two without adapters, and what several systems share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
@@ -191,7 +192,8 @@ def bottleneck_width(channels: int, ratio: float) -> int:
     """
     if not 0 < ratio <= 1 or int(channels * ratio) < 1:
         raise D2STError(
-            f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio from {1 / channels:.4f} to 1."
+            f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio from "
+            f"{math.ceil(1e4 / channels) / 1e4} to 1."
         )
     return int(channels * ratio)
 
