@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,6 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch.utils.checkpoint import CheckpointError
 
 import d2st
+from d2st.adapters.base import bottleneck_width
 
 FAMILIES = pytest.mark.parametrize("family", BACKBONES)
 LIGHT = pytest.mark.parametrize("family", ["clip-vit", "dinov3", "resnet-basic"])
@@ -163,8 +165,9 @@ def test_an_interrupted_forward_leaves_nothing_in_copies():
     assert torch.equal(copy.deepcopy(encoder)(video), expected)
 
 
-def test_no_clips():
-    encoder = encoder_of("clip-vit")
+@pytest.mark.parametrize("config", [d2st.D2STConfig(), d2st.DualPathConfig(tiles=2)])
+def test_no_clips(config):
+    encoder = d2st.adapt(BACKBONES["clip-vit"](), config, frames=FRAMES)
     assert encoder(clips(batch=0)).shape == (0, FRAMES, encoder.num_features)
 
 
@@ -215,14 +218,26 @@ def test_refusals_are_sentences():
         encoder(clips(size=(48, 32)))
     with pytest.raises(d2st.D2STError, match=r"multiples of its patches' \(8x8 px\), not 32x36"):
         d2st.adapt(VisionTransformer(**VIT, dynamic_img_size=True), frames=FRAMES)(clips(size=(32, 36)))
+    with pytest.raises(d2st.D2STError, match="no stage whose map has a quarter of a frame's side or less"):
+        d2st.adapt(VisionTransformer(**VIT | {"patch_size": 2, "img_size": 8}), frames=FRAMES)
     with pytest.raises(d2st.D2STError, match="divide"):
         encoder_of("vit", groups=3)
     with pytest.raises(d2st.D2STError, match="no bottleneck"):
         encoder_of("vit", ratio=0.001)
     with pytest.raises(d2st.D2STError, match="3 sites"):
         encoder_of("vit", positions=(5,))
+    with pytest.raises(d2st.D2STError, match=r"first half of the sites, and this backbone has one"):
+        d2st.adapt(VisionTransformer(**VIT | {"depth": 1}), d2st.VanillaConfig(positions="early"))
     with pytest.raises(d2st.D2STError, match="3 whole numbers"):
         encoder_of("vit", spatial=(2, 0, 4))
+
+
+@pytest.mark.parametrize("channels", [3, 64, 96, 192, 384, 768, 1024, 2048])
+def test_the_ratio_that_a_refusal_names_leaves_a_bottleneck(channels):
+    with pytest.raises(d2st.D2STError, match="no bottleneck") as refusal:
+        bottleneck_width(channels, 1e-5)
+    named = re.search(r"a ratio from (\S+) to 1", str(refusal.value))
+    assert bottleneck_width(channels, float(named[1])) == 1
 
 
 @pytest.mark.parametrize(
@@ -252,6 +267,16 @@ def test_a_refusal_leaves_the_model_as_it_was():
     assert d2st.adapt(backbone, frames=FRAMES)(clips()).shape == (2, FRAMES, 32)
 
 
+@pytest.mark.parametrize("pretrained", [True, "model.safetensors"])
+def test_weights_that_want_another_activation_are_told_of(pretrained, monkeypatch):
+    """Downloaded or from a file, they are those of the name's tag."""
+    backbone = BACKBONES["clip-vit"]()
+    backbone.pretrained_cfg = {"notes": ("natively QuickGELU, use quickgelu model variant",)}
+    monkeypatch.setattr("d2st.backbones.build.build", lambda *options: backbone)
+    with pytest.warns(UserWarning, match=r"natively QuickGELU.*e\.g\. vit_base_patch16_clip_quickgelu_224\.openai"):
+        d2st.adapt("vit_base_patch16_clip_224.openai", pretrained=pretrained)
+
+
 def test_weight_files(tmp_path):
     from safetensors.torch import save_file
 
@@ -263,6 +288,12 @@ def test_weight_files(tmp_path):
         encoder = d2st.adapt("vit_tiny_patch16_224", pretrained=tmp_path / file, image_size=48)
         torch.testing.assert_close(encoder.backbone.blocks[3].mlp.fc1.weight, source.blocks[3].mlp.fc1.weight)
         assert encoder.backbone.pos_embed.shape == (1, 10, 192), "the position table was not resampled"
+    coarse = timm.create_model("vit_tiny_patch16_224", img_size=32, patch_size=32)
+    save_file(coarse.state_dict(), tmp_path / "coarse.safetensors")
+    with pytest.raises(
+        d2st.D2STError, match="for patches of 32x32 px, and this VisionTransformer has patches of 16x16"
+    ):
+        d2st.adapt("vit_tiny_patch16_224", pretrained=tmp_path / "coarse.safetensors")
     with pytest.raises(d2st.D2STError, match=r"do not fit.*missing keys"):
         d2st.adapt("resnet18", pretrained=tmp_path / "w.safetensors")
     (tmp_path / "bad.pth").write_bytes(b"not weights")

@@ -50,6 +50,10 @@ def test_repositories(asked):
     for wrong in ("hub:", "hub:/x", "hub:a/b/c", "hub:../x", "hub:a b/c"):
         with pytest.raises(d2st.D2STError, match="neither a folder"):
             find(wrong, CONFIG)
+    for name, revision in (("hub:a/b@v1", "v2"), ("hub:a/b@", None), ("hub:a/b@", "v1")):
+        with pytest.raises(d2st.D2STError, match="says a revision behind '@'"):
+            find(name, CONFIG, revision=revision)
+    find("hub:a/b@v1", CONFIG, revision="v1")
     with pytest.raises(d2st.D2STError, match="has no revision='v1'"):
         find("runs", CONFIG, revision="v1")
 

@@ -5,6 +5,7 @@ import json
 import pickle
 
 import pytest
+import timm
 import torch
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HfHubHTTPError
@@ -50,6 +51,22 @@ def uploads(monkeypatch, tmp_path_factory):
     monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", HfApi)
     monkeypatch.setattr(hub, "_download", lambda name, files, revision: store / name)
     return calls
+
+
+@pytest.mark.parametrize(
+    ("name", "published"),
+    [
+        ("resnet50", "timm/resnet50.a1_in1k"),
+        ("vit_base_patch16_clip_quickgelu_224.openai", "timm/vit_base_patch16_clip_224.openai"),
+    ],
+)
+def test_the_card_names_the_repository_that_the_weights_are_in(name, published):
+    """timm keeps weights under their tag, and those of CLIP once for two models."""
+    backbone = timm.create_model(name, num_classes=0, device="meta")
+    encoder = d2st.adapt(backbone, "none")
+    assert encoder.card_facts().base_model is None
+    encoder.backbone_name, encoder.weights_source = name, True
+    assert encoder.card_facts().base_model == published
 
 
 def test_an_encoder_goes_there_and_back(small, encoder, uploads, tmp_path) -> None:

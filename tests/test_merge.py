@@ -237,11 +237,23 @@ def test_shift_takes_the_frames_it_names(frames):
     assert torch.equal(y, expected)
 
 
+def test_heads_that_share_keys_and_values_are_shifted_whole():
+    """Four heads of queries share two of keys and values, as in Sapiens 2."""
+    torch.manual_seed(0)
+    shared = dict(num_heads=4, num_kv_heads=2, attn_type="rope", qkv_fused=False)
+    backbone = Eva(**VIT | UNFUSED | shared)
+    encoder = d2st.adapt(backbone, d2st.LoRAConfig(shifts=(-1, 1)), frames=FRAMES)
+    shifts = [encoder.adapters[f"blocks_0_{name}_shift"] for name in ("k_proj", "v_proj")]
+    assert [shift.groups for shift in shifts] == [((-1, 8), (1, 8))] * 2  # heads of 8 channels
+    with pytest.raises(d2st.D2STError, match=r"are 3 heads; the keys and values of blocks.0 have 2"):
+        d2st.adapt(encoder.restore(), d2st.LoRAConfig(shifts=(-1, 1, 2)), frames=FRAMES)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"shifts": (0,)}, "offsets to other frames"),
-        ({"shifts": (-1, 1), "shifted_heads": 2}, "are 4 heads; blocks.0 has 2"),
+        ({"shifts": (-1, 1), "shifted_heads": 2}, "are 4 heads; the keys and values of blocks.0 have 2"),
     ],
 )
 @pytest.mark.parametrize("config", [d2st.LoRAConfig, d2st.ZeroI2VConfig])

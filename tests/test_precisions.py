@@ -55,6 +55,21 @@ def test_backbones_of_other_precision(system, dtype):
     assert all(gradient.dtype == dtype and gradient.isfinite().all() for gradient in got.values())
 
 
+def test_a_backbone_of_two_precisions_stays_what_it_is():
+    """Adapters have the precision of its first parameter; its norms are not cast to it."""
+    torch.manual_seed(0)
+    backbone = BACKBONES["resnet-basic"]()
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(torch.bfloat16)
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    encoder = d2st.adapt(backbone, d2st.VanillaConfig(), frames=FRAMES, image_size=SIZE)
+    for name, tensor in backbone.state_dict().items():
+        assert tensor.dtype == before[name].dtype and torch.equal(tensor, before[name]), name
+    assert {parameter.dtype for parameter in encoder.adapters.parameters()} == {torch.bfloat16}
+    assert encoder(clips()).isfinite().all()
+
+
 @pytest.mark.parametrize("dtype", PRECISIONS)
 @pytest.mark.parametrize("head", ["bi-mhm", "hyrsm", "trx", "molo", "strm"])
 def test_classifiers_on_backbones_of_other_precision(head, dtype, tmp_path):

@@ -96,6 +96,34 @@ def test_refuses_the_same_weights_behind_another_activation(tmp_path):
     assert d2st.load(tmp_path, backbone=vit()).frames == 4
 
 
+@pytest.mark.parametrize(
+    ("build", "other"),
+    [
+        (vit, {"global_pool": "avg", "fc_norm": False}),
+        (lambda **changes: timm.create_model("test_resnet", num_classes=0, **changes), {"global_pool": "max"}),
+        (lambda **changes: timm.create_model("test_convnext", num_classes=0, **changes), {"global_pool": "max"}),
+    ],
+)
+def test_refuses_the_same_weights_behind_another_pooling(build, other, tmp_path):
+    """No weight says how timm pools the last map, and the feature is another one."""
+    backbone, alike, pooled = build(), build(), build(**other)
+    for model in (alike, pooled):
+        model.load_state_dict(backbone.state_dict())
+    encoder = d2st.adapt(backbone, d2st.VanillaConfig(train_class_token=False, train_final_norm=False), frames=4)
+    encoder.save_pretrained(tmp_path)
+    with pytest.raises(
+        D2STError, match=r"with global_pool='(token|avg)'; this one with global_pool='(avg|max)' makes other"
+    ):
+        d2st.load(tmp_path, backbone=pooled)
+    with torch.no_grad():
+        assert torch.equal(d2st.load(tmp_path, backbone=alike)(video()), encoder(video()))
+    path = tmp_path / "adapter_config.json"
+    about = json.loads(path.read_text())
+    del about["backbone"]["pooling"]  # of an earlier version
+    path.write_text(json.dumps(about))
+    assert d2st.load(tmp_path, backbone=pooled).frames == 4
+
+
 def test_frames_are_normalized_as_in_the_training(tmp_path):
     """A model with the same weights that was built by hand says nothing of what it was trained on."""
     backbone = vit()
@@ -149,6 +177,19 @@ def test_backbones_are_compared_at_the_lower_precision(saved, given, tmp_path):
     assert encoder(video()).dtype == given
     with pytest.raises(D2STError, match="other weights"):
         d2st.load(tmp_path, backbone=vit(seed=1).to(given))
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("dtype", ["float32"]), ("rounded", ["bfloat16"]), ("rounded", 5), ("pooling", 3)]
+)
+def test_what_a_file_says_of_the_weights_is_checked(field, value, tmp_path):
+    trained(vit()).save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    about = json.loads(path.read_text())
+    about["backbone"][field] = value
+    path.write_text(json.dumps(about))
+    with pytest.raises(D2STError, match=rf"backbone: {field}=.* must be"):
+        d2st.load(tmp_path, backbone=vit().to(torch.bfloat16))
 
 
 def test_files_from_before_precision_was_in_them(tmp_path):

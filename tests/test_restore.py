@@ -1,6 +1,7 @@
 """The way back from adapt: at once where it is refused, and by restore() where it was done."""
 
 import copy
+import json
 import pickle
 
 import pytest
@@ -153,6 +154,22 @@ def test_a_backbone_that_an_adapter_cannot_be_loaded_onto_is_free(tmp_path):
     with pytest.raises(d2st.D2STError, match="with other weights"):
         d2st.load(tmp_path, backbone=other)
     d2st.adapt(other, "none")
+
+
+def test_a_backbone_that_a_damaged_adapter_was_for_is_as_it_was(tmp_path):
+    """What trains along with adapters is written into a backbone that is given: not before all has been read."""
+    torch.manual_seed(0)
+    backbone = BACKBONES["vit"]()
+    again = copy.deepcopy(backbone)
+    encoder = d2st.adapt(backbone, "vanilla", frames=FRAMES)
+    move(encoder)
+    encoder.save_pretrained(tmp_path)
+    path = tmp_path / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"reading": {"frames": FRAMES, "speed": 2}}))
+    before = state(again)
+    with pytest.raises(d2st.D2STError, match="no setting 'speed'"):
+        d2st.load(tmp_path, backbone=again)
+    same(before, state(again))
 
 
 @pytest.mark.parametrize("family", ["vit", "resnet-basic"])

@@ -305,8 +305,9 @@ def test_what_it_cannot_have_is_refused_in_a_sentence():
         d2st.Side4VideoConfig(stem_frames=2)
     vit = BACKBONES["vit"]()
     vit.patch_embed.patch_size = (4, 4)  # as of a ViT behind convolutions
-    with pytest.raises(d2st.D2STError, match=r"8x8 patches of its own.*VisionTransformer are 4x4"):
-        d2st.adapt(vit, "side4video")
+    for system in ("side4video", "dist"):
+        with pytest.raises(d2st.D2STError, match=r"8x8 patches of its own.*VisionTransformer are 4x4"):
+            d2st.adapt(vit, system)
 
 
 def test_half_precision_autocast_is_finite():

@@ -1,7 +1,7 @@
 """Adapter files: ``adapter_config.json`` and ``adapter_model.safetensors``, a few MB beside the frozen backbone.
 
-The backbone is not in them; its name, its activations and a fingerprint of its frozen weights are, so that an adapter
-is never put on another backbone than it was trained with.
+The backbone is not in them; its name, its activations, its pooling and a fingerprint of its frozen weights are, so that
+an adapter is never put on another backbone than it was trained with.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .adapters import SYSTEMS, AdapterConfig
 from .adapters.protocol import Encoder
-from .backbones.fingerprint import activations, record
+from .backbones.fingerprint import activations, pooling, record
 from .backbones.sites import inspect
 from .data.clip_reading import ClipReading
 from .errors import D2STError
@@ -42,8 +42,11 @@ _BACKBONE = {
     "class": (str, Bounds()),
     "weights": (bool | str | None, Bounds()),
     "num_features": (int, Bounds(least=1)),
+    "dtype": (str | None, Bounds()),
     "fingerprint": (str, Bounds()),
+    "rounded": (dict | None, Bounds()),
     "activations": (tuple[str, ...] | None, Bounds()),
+    "pooling": (str | None, Bounds()),
     "mean": (tuple[float, float, float] | None, Bounds()),
     "std": (tuple[float, float, float] | None, Bounds(above=0)),
     "interpolation": (str | None, Bounds()),
@@ -64,6 +67,7 @@ def describe(encoder: Encoder) -> dict:
     about["backbone"] |= record(encoder.backbone, encoder.trained_names)
     about["backbone"] |= {
         "activations": list(activations(encoder.backbone)),
+        "pooling": pooling(encoder.backbone),
         "mean": list(encoder.mean),
         "std": list(encoder.std),
         "interpolation": encoder.interpolation,
@@ -133,6 +137,13 @@ def check_backbone(source: str | Path, spec: dict, backbone: nn.Module | None, w
             raise D2STError(
                 f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}) with {saved}, and would "
                 f"give noise on this one with {own}, whatever its weights. Pass the model that it was made for."
+            )
+        own, saved = pooling(backbone), spec["pooling"]
+        if None not in (own, saved) and saved != own:
+            raise D2STError(
+                f"The adapter in {source} was trained on a {spec['class']} ({spec['name']}) with "
+                f"global_pool={saved!r}; this one with global_pool={own!r} makes other features of the same weights. "
+                f"Build the model with global_pool={saved!r}."
             )
         return
     if not spec["name"]:

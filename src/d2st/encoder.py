@@ -95,14 +95,17 @@ def adapt(
         name = model
         source = pretrained if isinstance(pretrained, bool) else Path(pretrained).name
         model = backbones.build(name, pretrained, image_size, config.keeps_classifier)
-        if pretrained is True:
+        if pretrained is not False:
             _warn_of_quickgelu(name, model)
     with unchanged_on_error(model):
         if not name and image_size is not None:
             backbones.resize(model, backbones.nominal_size(model, image_size))
         backbone = inspect(model, backbones.nominal_size(model, image_size))
         encoder = VideoEncoder(backbone, config, frames, name, source)
-        return encoder.to(next(model.parameters())).eval()
+        like = next(parameter for parameter in model.parameters() if parameter.is_floating_point())
+        for own in (encoder.adapters, encoder.passage):  # not the backbone, which may be in more than one precision
+            own.to(like)
+        return encoder.eval()
 
 
 def _warn_of_quickgelu(name: str, model: nn.Module) -> None:
@@ -157,6 +160,7 @@ def load(
     config = adapter_file.config_from_dict(saved["adapter"], f"{adapter_file.CONFIG} in {folder}")
     adapter_file.check_backbone(source, spec, backbone, weights)
     frames, size = saved["laid_out"] or saved["frames"], saved["image_size"]
+    reading = adapter_file.reading_of(saved, folder)  # before tensors of a given backbone are written over
     with unchanged_on_error(backbone):
         model = backbone
         if model is None:
@@ -170,7 +174,6 @@ def load(
                 "it was trained with (weights=, --weights)."
             )
         encoder.load_adapter_state_dict(adapter_file.read_weights(folder))
-        reading = adapter_file.reading_of(saved, folder)
     encoder.backbone_name, encoder.weights_source = spec["name"], spec["weights"]
     for setting in ("mean", "std", "interpolation"):  # as in the training, whatever a given model says of itself
         if spec[setting] is not None:  # earlier versions did not save it
@@ -186,7 +189,8 @@ class VideoEncoder(nn.Module, HubModel):
 
     Attributes:
         backbone: the timm model, its state-dict keys untouched.
-        adapters: everything that was inserted, by site.
+        adapters: everything that was inserted, by site. Hooks in the backbone run these very modules: to replace or
+            delete an entry changes what is saved, and not what is computed.
         passage: takes a clip's frames through the backbone; has parameters in some systems.
         config: the adapter system's config.
         frames: T of the clips that it is for, what the adapters are laid out for unless it was trained on others.
@@ -249,7 +253,8 @@ class VideoEncoder(nn.Module, HubModel):
 
         Raises:
             D2STError: wrong shape or type, a number of frames that the adapter cannot take, or a frame size that the
-                backbone cannot; or the adapters were taken out.
+                patches of a ViT cannot; or the adapters were taken out.
+            RuntimeError: frames that are too small for a CNN, or of sides that it cannot halve evenly (CLIP's ResNets).
         """
         with self.clip.turn(), self.halved(video):
             images = self.images(video)
@@ -697,7 +702,7 @@ class VideoEncoder(nn.Module, HubModel):
                 "trained parameters": f"{trainable:,} of {total:,}",
             },
             usage='encoder = d2st.load("hub:{repo}")\nfeatures = encoder(video)  # (B, T, 3, H, W) -> (B, T, D)',
-            base_model=f"timm/{backbone}" if published else None,
+            base_model=backbones.repository(backbone) if published else None,
         )
 
     @classmethod

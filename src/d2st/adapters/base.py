@@ -1,5 +1,6 @@
 """The base of the adapter configs, the two without adapters, and what several systems share."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import ClassVar, Literal
@@ -161,11 +162,13 @@ def select_sites(sites: Sequence[Site], positions: Positions) -> list[Site]:
             with the last; or indices.
 
     Raises:
-        D2STError: if an index is not a site's.
+        D2STError: if an index is not a site's, or none is left.
     """
     half = len(sites) // 2
     if positions == "all":
         return list(sites)
+    if positions == "early" and not half:
+        raise D2STError('positions="early" is the first half of the sites, and this backbone has one. Give "all".')
     if positions == "early":
         return list(sites[:half])
     if positions == "late":
@@ -189,7 +192,8 @@ def bottleneck_width(channels: int, ratio: float) -> int:
     """
     if not 0 < ratio <= 1 or int(channels * ratio) < 1:
         raise D2STError(
-            f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio from {1 / channels:.4f} to 1."
+            f"ratio={ratio} leaves no bottleneck of {channels} channels; give a ratio from "
+            f"{math.ceil(1e4 / channels) / 1e4} to 1."
         )
     return int(channels * ratio)
 
@@ -202,13 +206,21 @@ def patch_size(backbone: Backbone, config: str) -> tuple[int, int]:
         config: name of the system's, for the sentence.
 
     Raises:
-        D2STError: it is no such ViT.
+        D2STError: it is no such ViT, or frames cut into such patches are not the grid of its tokens.
     """
     size = getattr(getattr(backbone.model, "patch_embed", None), "patch_size", None)
     if not backbone.has_tokens or not backbone.sites[0].prefix or not size:
         raise D2STError(
             f"{config} reads the class token and the patches of a ViT's blocks; {type(backbone.model).__name__} has no "
             f"class token. Take a ViT that has one (CLIP, ImageNet, DINO)."
+        )
+    grid = backbone.sites[0].grid
+    cells = tuple(side // pixels for side, pixels in zip(backbone.image_size, size, strict=True))
+    if cells != grid:
+        raise D2STError(
+            f"{config} cuts frames into {cells[0]}x{cells[1]} patches of its own, which stand beside the ViT's; those "
+            f"of this {type(backbone.model).__name__} are {grid[0]}x{grid[1]}. Take a ViT without convolutions before "
+            f"its patches, and frames whose sides are multiples of {size[0]} and {size[1]} pixels."
         )
     return tuple(size)
 

@@ -250,12 +250,12 @@ def make_framesets(video: Tensor, tiles: int, antialias: bool) -> Tensor:
     Returns:
         (B, T / tiles**2, 3, H, W).
     """
-    batch, _, _, height, width = video.shape
+    batch, count, _, height, width = video.shape
     x = video.unflatten(1, (-1, tiles, tiles))  # (B, F, tiles, tiles, 3, H, W)
     x = x.permute(0, 1, 4, 2, 5, 3, 6).flatten(5, 6).flatten(3, 4).flatten(0, 1)  # (B*F, 3, tiles*H, tiles*W)
     exact = x.to(torch.promote_types(x.dtype, torch.float32))  # CPUs do not resize half precision with antialiasing
     x = F.interpolate(exact, (height, width), mode="bilinear", antialias=antialias).to(x.dtype)
-    return x.unflatten(0, (batch, -1))
+    return x.unflatten(0, (batch, count // tiles**2))
 
 
 def frameset_codes(

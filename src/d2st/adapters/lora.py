@@ -35,7 +35,8 @@ class LoRAConfig(SiteAdapterConfig):
         alpha: the product is weighted by alpha / rank.
         dropout: share of A's inputs that are dropped in training.
         orthogonal: leave out of B what lies along the frozen matrix's first left singular vectors, as many as its
-            effective rank (P2A; computed when the adapter is made, from the weights that are there then).
+            effective rank (P2A; computed when the adapter is made, from the weights that are there then, and not again
+            where ``encoder.load_state_dict`` brings others: make it on these).
         shifts: frames, as offsets, from which heads take their keys and values, such as (-1, 1); each offset gets
             shifted_heads heads (ZeroI2V). With them it does not start as the frozen backbone.
         shifted_heads: heads of each offset in shifts.

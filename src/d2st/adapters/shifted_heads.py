@@ -27,11 +27,12 @@ def shift_heads(
         return []
     if 0 in shifts:
         raise D2STError(f"{system}: shifts={shifts!r} must be offsets to other frames, such as -1 and 1; 0 is none.")
-    there = backbone.model.get_submodule(site.module).attn.num_heads
+    attention = backbone.model.get_submodule(site.module).attn
+    there = getattr(attention, "num_kv_heads", attention.num_heads)  # queries may share keys and values
     if heads * len(shifts) > there:
         raise D2STError(
-            f"{system}: shifts={shifts!r} with {heads} heads each are {heads * len(shifts)} heads; {site.module} has "
-            f"{there}. Give fewer offsets or heads."
+            f"{system}: shifts={shifts!r} with {heads} heads each are {heads * len(shifts)} heads; the keys and values "
+            f"of {site.module} have {there}. Give fewer offsets or heads."
         )
     layers: dict[str, list[int]] = {}
     for part in take(parts, ("k", "v"), backbone, system):

@@ -70,16 +70,7 @@ class Side4VideoConfig(AdapterConfig):
 
     def frame_features(self, backbone: Backbone, frames: int) -> FrameFeatures:
         """Build the network beside the backbone."""
-        site, kind = backbone.sites[0], type(backbone.model).__name__
-        patch = patch_size(backbone, "Side4VideoConfig")
-        cells = tuple(side // pixels for side, pixels in zip(backbone.image_size, patch, strict=True))
-        if cells != site.grid:
-            raise D2STError(
-                f"Side4VideoConfig cuts frames into {cells[0]}x{cells[1]} patches of its own, which stand beside the "
-                f"ViT's; those of this {kind} are {site.grid[0]}x{site.grid[1]}. Take a ViT without convolutions "
-                f"before its patches, and frames whose sides are multiples of {patch[0]} and {patch[1]} pixels."
-            )
-        return Side4VideoFrameFeatures(self, backbone, patch)
+        return Side4VideoFrameFeatures(self, backbone, patch_size(backbone, "Side4VideoConfig"))
 
     def classifier(self, encoder: Encoder, classes: int | Tensor) -> nn.Module:
         """Build a linear layer on the mean feature, without drop-out, as released."""

@@ -2,6 +2,7 @@
 
 import difflib
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import timm
@@ -9,7 +10,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.file_download import repo_folder_name
 from timm.layers import PatchEmbed
 from timm.models import load_state_dict
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import D2STError
 from ..utils.finite import check_weights
@@ -73,25 +74,33 @@ def at_hand(name: str) -> bool:
     """Tell whether a backbone can be built without a download: it ships with d2st, or was downloaded before."""
     if name in SHIPPED:
         return True
-    repository = timm.get_pretrained_cfg(name).hf_hub_id or ""
-    repository = repository if repository.strip("/").count("/") else f"{repository.strip('/')}/{name}"
-    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository, repo_type="model")
+    folder = Path(HF_HUB_CACHE) / repo_folder_name(repo_id=repository(name), repo_type="model")
     return any(path.suffix in (".safetensors", ".bin", ".pth") for path in folder.glob("snapshots/*/*"))
+
+
+def repository(name: str) -> str:
+    """Name the Hub repository of a timm model's published weights: "resnet50" -> "timm/resnet50.a1_in1k"."""
+    cfg = timm.get_pretrained_cfg(name)
+    said = ((cfg and cfg.hf_hub_id) or "timm").strip("/")
+    return said if "/" in said else f"{said}/{name}"
 
 
 def load_weights(model: nn.Module, file: Path) -> None:
     """Load a weight file in timm's key names, position tables resampled to the model's size.
 
     Raises:
-        D2STError: no such file, not readable, or keys that do not fit, listed.
+        D2STError: no such file, not readable, for patches of another size, or keys that do not fit, listed.
     """
     if not file.is_file():
         raise D2STError(f"weights={str(file)!r} is not a file. Give a safetensors or .pth file with timm's keys.")
     try:
         state = load_state_dict(str(file), weights_only=True)
+        _refuse_other_patches(model, state, file)
         adjust = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
         state = adjust(state, model) if adjust else state
         missing, unexpected = model.load_state_dict(state, strict=False)
+    except D2STError:
+        raise
     except Exception as error:  # unpickling, headers, shapes: the file is damaged or another's
         raise D2STError(f"weights={str(file)!r} cannot be read into {type(model).__name__}: {error}") from error
     classifier = model.pretrained_cfg.get("classifier") or ()
@@ -102,6 +111,22 @@ def load_weights(model: nn.Module, file: Path) -> None:
             f"weights={str(file)!r} do not fit {type(model).__name__}: missing keys {missing[:5]} ({len(missing)} "
             f"in all), unexpected keys {unexpected[:5]} ({len(unexpected)} in all). Name the timm model that the file "
             "is for."
+        )
+
+
+def _refuse_other_patches(model: nn.Module, state: Mapping[str, object], file: Path) -> None:
+    """Refuse weights for patches of another size, which timm would resample: CLIP's ViT-B/32 as a ViT-B/16."""
+    own = getattr(getattr(getattr(model, "patch_embed", None), "proj", None), "weight", None)
+    if not isinstance(own, Tensor) or own.ndim != 4:
+        return
+    kernels = [tensor.shape for tensor in state.values() if isinstance(tensor, Tensor) and tensor.ndim == 4]
+    alike = {tuple(shape[2:]) for shape in kernels if shape[:2] == own.shape[:2]}  # whatever their names are
+    size = tuple(own.shape[2:])
+    if alike and size not in alike:
+        height, width = alike.pop()
+        raise D2STError(
+            f"weights={str(file)!r} are for patches of {height}x{width} px, and this {type(model).__name__} has "
+            f"patches of {size[0]}x{size[1]} px. Name the timm model that the file is for."
         )
 
 

@@ -1,7 +1,8 @@
 """Digest a backbone's frozen weights, by which an adapter knows its own, in whatever precision they come.
 
-The same weights can be in backbones that compute otherwise: CLIP's are in timm's models with GELU and with QuickGELU.
-So an adapter knows the activations of its backbone, too.
+The same weights can be in backbones that compute otherwise: CLIP's are in timm's models with GELU and with QuickGELU,
+and a model that is built with another ``global_pool`` makes another feature of its last map. So an adapter knows the
+activations and the pooling of its backbone, too.
 """
 
 import hashlib
@@ -55,6 +56,16 @@ def activations(backbone: nn.Module) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def pooling(backbone: nn.Module) -> str | None:
+    """Name how a backbone makes its feature of its last map or tokens, in timm's words; None where it has none."""
+    for holder in (backbone, getattr(backbone, "head", None)):
+        pool = getattr(holder, "global_pool", None)
+        word = getattr(pool, "pool_type", pool)
+        if isinstance(word, str):
+            return word.removeprefix("fast") or "avg"  # the same values by another way; "fast" alone is the mean
+    return None
+
+
 def difference(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) -> str | None:
     """Compare a backbone's weights with those that a file describes, at the lower precision of both.
 
@@ -66,7 +77,7 @@ def difference(saved: dict, backbone: nn.Module, trained: tuple[str, ...] = ()) 
     Returns:
         A clause for an error message that says how they differ; None for the same weights.
     """
-    wanted = saved.get("dtype", "float32")
+    wanted = saved.get("dtype") or "float32"
     own = _name(precision_of(backbone, trained))
     if wanted == own or own == "float32":  # a model in float32 is rounded to what the file has
         same = fingerprint(backbone, trained, _dtype(wanted)) == saved["fingerprint"]

@@ -90,7 +90,8 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
     container, whose hook it would skip.
 
     Raises:
-        D2STError: if the model names no stages, one that it does not have, or one whose output is not a feature map.
+        D2STError: if the model names no stages, none that is coarse enough, one that it does not have, or one whose
+            output is not a feature map.
     """
     name = type(model).__name__
     stages = getattr(model, "feature_info", None)
@@ -108,6 +109,11 @@ def inspect(model: nn.Module, image_size: tuple[int, int]) -> Backbone:
         raise D2STError(
             f"{name} names stages in feature_info that are none of its modules ({error}); it is not supported."
         ) from error
+    if not paths:
+        raise D2STError(
+            f"{name} has no stage whose map has a quarter of a frame's side or less, where adapters stand (such as a "
+            f"ViT with patches of 4x4 pixels or more); it is not supported."
+        )
     outputs, x, feature = _forward_blank(model, dict(zip(paths, stages, strict=True)), image_size)
     if feature.ndim != 2:
         raise D2STError(

@@ -18,12 +18,15 @@ def find(source: str | Path, *files: str, revision: str | None = None) -> Path:
         revision: branch, tag or commit of a repository, so that it stays the same; None is its newest.
 
     Raises:
-        D2STError: neither is there, or a revision of a folder.
+        D2STError: neither is there, a revision of a folder, or two revisions.
     """
     name = str(source)
     on_hub = str(source).startswith("hub:")
     if on_hub:
-        name, _, at = name.removeprefix("hub:").partition("@")
+        name, said, at = name.removeprefix("hub:").partition("@")
+        if said and (not at or revision not in (None, at)):
+            other = f" and revision={revision!r} is another" if at else ", and none follows"
+            raise D2STError(f"{str(source)!r} says a revision behind '@'{other}. Say the one that is meant, once.")
         revision = at or revision
     elif name and Path(name).is_dir():
         if revision is not None:
