@@ -219,7 +219,7 @@ class EpisodicValidation:
         self.text = text
         self.reading = sample, transform
         self.loading = {"workers": compute.workers, "precision": compute.precision}
-        self.title = f"{self._sampler(clips.labels, clips.classes).way}-way {training.shot}-shot validation"
+        self.title = self._describe(self._sampler(clips.labels, clips.classes))
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
         """Give accuracy, its interval, and the clips that could not be read: id -> reason.
@@ -252,8 +252,14 @@ class EpisodicValidation:
             labels = (np.cumsum(enough) - 1)[labels[kept]]
             embedded = embedded[torch.from_numpy(kept)]
             text = None if text is None else text[torch.from_numpy(enough)]
-        scores = score(embedded, self._sampler(labels), self.head, self.episodes, fabric.device, text)
+        sampler = self._sampler(labels)
+        self.title = self._describe(sampler)  # of as many classes as were left
+        scores = score(embedded, sampler, self.head, self.episodes, fabric.device, text)
         return scores.mean, scores.interval, {clip["id"]: clip["reason"] for clip in features.bad}
+
+    @staticmethod
+    def _describe(sampler: EpisodeSampler) -> str:
+        return f"{sampler.way}-way {sampler.shot}-shot validation"
 
     def _sampler(self, labels: np.ndarray, classes: tuple[str, ...] | None = None) -> EpisodeSampler:
         """Draw from clips with these labels, as in training."""
