@@ -219,7 +219,12 @@ class EpisodicValidation:
         self.text = text
         self.reading = sample, transform
         self.loading = {"workers": compute.workers, "precision": compute.precision}
-        self.title = self._describe(self._sampler(clips.labels, clips.classes))
+        self.way = self._sampler(clips.labels, clips.classes).way
+
+    @property
+    def title(self) -> str:
+        """Name what is measured; where classes were left out, of those that were left."""
+        return f"{self.way}-way {self.training.shot}-shot validation"
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
         """Give accuracy, its interval, and the clips that could not be read: id -> reason.
@@ -253,13 +258,9 @@ class EpisodicValidation:
             embedded = embedded[torch.from_numpy(kept)]
             text = None if text is None else text[torch.from_numpy(enough)]
         sampler = self._sampler(labels)
-        self.title = self._describe(sampler)  # of as many classes as were left
+        self.way = sampler.way
         scores = score(embedded, sampler, self.head, self.episodes, fabric.device, text)
         return scores.mean, scores.interval, {clip["id"]: clip["reason"] for clip in features.bad}
-
-    @staticmethod
-    def _describe(sampler: EpisodeSampler) -> str:
-        return f"{sampler.way}-way {sampler.shot}-shot validation"
 
     def _sampler(self, labels: np.ndarray, classes: tuple[str, ...] | None = None) -> EpisodeSampler:
         """Draw from clips with these labels, as in training."""
