@@ -286,6 +286,7 @@ def test_other_systems_train_with_their_own_classifiers(small, tmp_path, monkeyp
     [
         ({"batch_size": 4}, "batch_size 4 does not divide clips_per_step 9"),
         ({"warmup_epochs": 2}, "2 epochs of warm-up do not fit into 2"),
+        ({"clips_per_step": 40, "batch_size": 40}, "The only step of this run, of 40 clips, .* trains nothing"),
         ({"sampling": "dense"}, "sampling='dense' must be 'uniform', 'tsn'"),
         ({"stride": 0}, "stride=0 must be a whole number from 1"),
         ({"area": (0.5, 0.2)}, "area is 0.5 to 0.2"),

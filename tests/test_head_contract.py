@@ -138,6 +138,19 @@ def test_loss_is_a_scalar_whose_gradient_reaches_everything(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_labels_are_integers_of_any_type(name):
+    head, episode = small(name)
+    loss, logits = head.loss(episode)
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+        whole = {key: getattr(episode, key).to(dtype) for key in ("labels", "targets", "classes")}
+        other_loss, other_logits = head.loss(replace(episode, **whole))
+        assert torch.equal(other_loss, loss) and torch.equal(other_logits, logits)
+        for way in (None, episode.way):
+            found = head(episode.support, whole["labels"], episode.query, way, text_of(episode))
+            torch.testing.assert_close(found, logits, **EXACT)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_compiles(name):
     head, episode = small(name, (1, 1, 1))  # several shots of TRX break the graph: their largest number is read
     compiled = torch.compile(head, backend="aot_eager")

@@ -63,7 +63,7 @@ def test_a_run_is_inspected_beside_an_untrained_adapter(folder, tmp_path, capsys
     assert run["gradient_norms"] == {"all": [step["gradient_norm"] for step in steps]}
     printed = capsys.readouterr().out
     assert "layer3_0" in printed and "shift t" in printed and f"{100 * first['trained']['outside']:.0f} (" in printed
-    assert "Until episode 8 the training has not left chance (50 %)" in printed and "gradient norm" in printed
+    assert "left chance (50 %) cannot be told before episode 50" in printed and "gradient norm" in printed
 
 
 def test_an_adapter_alone_has_no_training_to_tell_of(folder, capsys) -> None:

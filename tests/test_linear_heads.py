@@ -107,6 +107,25 @@ def test_support_clips_that_are_all_the_same_tell_nothing(name: str) -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("shots", [2, 3, 10])
+def test_a_single_class_tells_no_clip_from_another(name: str, shots: int) -> None:
+    """Roundings that grow with a clip's distance would pass for a perfect way to tell unknown clips."""
+    rng = torch.Generator().manual_seed(0)
+    own = 3 * torch.randn(64, generator=rng) + torch.randn(shots + 5, 8, 64, generator=rng)
+    query = torch.cat([own[shots:], torch.randn(5, 8, 64, generator=rng)])
+    logits = heads.build(name)(own[:shots], torch.zeros(shots, dtype=torch.long), query, 1)
+    torch.testing.assert_close(logits, torch.full((10, 1), 10.0 if name == "ridge" else 0.0), rtol=1e-5, atol=0)
+
+
+def test_ridge_regression_of_wide_features_is_exact_in_float32() -> None:
+    head = heads.build("ridge", penalty=1e-4)
+    support, query = 4 + clips(10, 1, 768, seed=2), 4 + clips(6, 1, 768, seed=3)
+    labels = torch.arange(5).repeat(2)
+    exact, found = head(support, labels, query), head(support.float(), labels, query.float())
+    torch.testing.assert_close(found.double(), exact, rtol=0, atol=1e-6 * exact.abs().max().item())
+
+
+@BOTH
 def test_a_classifier_separates_what_the_means_of_classes_do_not(name: str) -> None:
     """Class 1 lies at both sides of class 0 along a wide axis, and beside it along a narrow one."""
     points = torch.tensor([[0.0, 0], [4, 0], [-3, 0], [3.9, 0.5], [-3.9, 0.5], [3, 0.5]], dtype=torch.float64)

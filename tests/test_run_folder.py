@@ -51,7 +51,9 @@ def test_unreadable_validation_clips_are_told_and_do_not_count_as_training_clips
     own = {"data": str(data), "split": str(split), "validate_every": 12, "max_bad": 0.1}
     result = train(config(small, tmp_path / "run", **own))
     assert len(result["bad_clips"]) == CLIPS and result["best_accuracy"] is not None
-    assert "Left out of the validation, too few of their clips can be read: grey" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "Left out of the validation, too few of their clips can be read: grey" in told
+    assert told.count("on 2-way 1-shot validation") == 2 and "3-way" not in told
     for clip in (data / "pink").iterdir():
         clip.write_bytes(b"gone")
     with pytest.raises(D2STError, match="No validation is possible: 10 of 15 validation clips cannot be read"):

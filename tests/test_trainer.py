@@ -210,6 +210,19 @@ def test_the_best_is_never_ahead_of_the_state(small, tmp_path, monkeypatch) -> N
     assert saved == [4, 8, 14]
 
 
+def test_a_validation_of_fewer_classes_is_no_better_one(small, tmp_path, monkeypatch) -> None:
+    """Of those whose clips can be read, which may be others at every validation."""
+    validations = iter([(0.7, 2), (0.6, 3), (0.9, 2), (0.6, 3)])
+
+    def validated(self, fabric):
+        accuracy, self.way = next(validations)
+        return accuracy, 0.0, {}
+
+    monkeypatch.setattr(EpisodicValidation, "__call__", validated)
+    result = train(config(small, tmp_path, episodes=16, validate_every=4))
+    assert (result["best_episode"], result["best_accuracy"]) == (8, 0.6)
+
+
 def test_the_best_is_of_one_model_whatever_ends_its_writing(small, tmp_path, monkeypatch) -> None:
     """The head's files are the last: without them, the adapter's are not the new ones either."""
     best, before, accuracies = tmp_path / "best" / "adapter_model.safetensors", {}, iter([0.5, 0.9])

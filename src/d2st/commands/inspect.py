@@ -178,7 +178,9 @@ def _print_run(run: dict) -> None:
     unit, chance = run["unit"], run["chance"]
     if chance:
         rule = f"mean training accuracy of the last {WINDOW} above {100 * above_chance(chance):.0f} %"
-        if run["left_chance"] is None:
+        if run["done"] < WINDOW:
+            say(f"Whether the training left chance ({100 * chance:.0f} %) cannot be told before {unit} {WINDOW}.")
+        elif run["left_chance"] is None:
             say(f"Until {unit} {run['done']} the training has not left chance ({100 * chance:.0f} %): no {rule}.")
         else:
             say(f"The training left chance ({100 * chance:.0f} %) at {unit} {run['left_chance']}: {rule}.")

@@ -60,6 +60,11 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     validation_clips = _validation_clips(config, clips)
     warmup = config.warmup_epochs / config.epochs
     learning_rate = optim.cosine_schedule(config.lr, duration.total, warmup, config.lr * config.warmup_from)
+    if config.lr and not learning_rate(duration.total - 1):
+        raise D2STError(
+            f"The only step of this run, of {config.clips_per_step} clips, is where the warm-up begins, at a learning "
+            f"rate of 0, and trains nothing. Give a smaller clips_per_step, more epochs, or warmup_epochs 0."
+        )
     torch.manual_seed(config.seed)
     given = encoder
     if encoder is None:

@@ -79,6 +79,8 @@ class HeadSpec:
 class EncodedEpisode:
     """Hold training episodes as a head sees them; leading dimensions are episodes.
 
+    Labels, targets and classes may be integers of any type, and are int64 from then on.
+
     Attributes:
         support: (..., S, T, D) frame features, or (..., S, T, D, H, W) maps for heads that need them.
         labels: (S,) or (..., S), 0..way-1.
@@ -99,6 +101,12 @@ class EncodedEpisode:
     text: Tensor | None = None
     support_video: Tensor | None = None
     query_video: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("labels", "targets", "classes"):
+            given = getattr(self, name)
+            if isinstance(given, Tensor) and not given.is_floating_point():  # others are refused where they are used
+                object.__setattr__(self, name, given.long())
 
     @property
     def way(self) -> int:

@@ -48,13 +48,17 @@ class Ridge(Head):
         """(..., S, T', D), (S,) or (..., S), (..., Q, T', D) -> (..., Q, way)."""
         problem = linear_problem(support, labels, query, way)
         mean = (problem.weights * problem.targets).sum(-2, keepdim=True)  # (..., 1, way), the intercept
-        values = mean + problem.query_products @ self._coefficients(problem)  # (..., Q, way)
+        values = mean + problem.query_products @ self._coefficients(problem, problem.targets - mean)  # (..., Q, way)
         return shut_out(self.scale * values, labels, way)
 
-    def _coefficients(self, problem: LinearProblem) -> Tensor:
-        """Solve for the share that each clip has in each class's weights, (..., S, way)."""
+    def _coefficients(self, problem: LinearProblem, targets: Tensor) -> Tensor:
+        """Solve for the share that each clip has in each class's weights, (..., S, way).
+
+        The intercept is off the targets: centered clips do not see it, but for roundings, which are all that a single
+        class would be told by.
+        """
         root = problem.weights.sqrt()  # (..., S, 1)
         system = root * problem.products * root.transpose(-1, -2)  # (..., S, S), of trace 1: eigenvalues are in 0..1
         penalty = self.penalty * torch.eye(system.shape[-1], dtype=system.dtype, device=system.device)
         factor = torch.linalg.cholesky_ex(system + penalty).L  # positive definite; not checked: a GPU would wait
-        return root * torch.cholesky_solve(root * problem.targets, factor)
+        return root * torch.cholesky_solve(root * targets, factor)

@@ -43,6 +43,7 @@ class TrainState:
         clips: digest of the training clips.
         owed: whether the validation that is due after ``done`` is still to be made.
         skipped: steps that the fp16 loss scaler did not take, because their gradients overflowed.
+        best_way: classes that were told apart at ``best_at``; 0 is not known, as in states of before.
     """
 
     done: int = option(0, least=0)
@@ -53,6 +54,7 @@ class TrainState:
     clips: str = ""
     owed: bool = False
     skipped: int = option(0, least=0)
+    best_way: int = option(0, least=0)
 
     def __post_init__(self) -> None:
         check_fields(self)

@@ -102,6 +102,7 @@ class ClassificationValidation:
         self.reading = ClipReading(frames, model.sampling, stride=model.stride, precision=compute.precision)
         self.loading = {"batch_size": batch_size, "workers": compute.workers}
         self.title = f"{len(clips)} validation clips"
+        self.way = len(clips.classes)
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
         """Give accuracy, its interval, and the clips that could not be read: id -> reason.

@@ -219,7 +219,12 @@ class EpisodicValidation:
         self.text = text
         self.reading = sample, transform
         self.loading = {"workers": compute.workers, "precision": compute.precision}
-        self.title = f"{self._sampler(clips.labels, clips.classes).way}-way {training.shot}-shot validation"
+        self.way = self._sampler(clips.labels, clips.classes).way
+
+    @property
+    def title(self) -> str:
+        """Name what is measured; where classes were left out, of those that were left."""
+        return f"{self.way}-way {self.training.shot}-shot validation"
 
     def __call__(self, fabric: "Fabric") -> tuple[float, float, dict[str, str]]:
         """Give accuracy, its interval, and the clips that could not be read: id -> reason.
@@ -252,7 +257,9 @@ class EpisodicValidation:
             labels = (np.cumsum(enough) - 1)[labels[kept]]
             embedded = embedded[torch.from_numpy(kept)]
             text = None if text is None else text[torch.from_numpy(enough)]
-        scores = score(embedded, self._sampler(labels), self.head, self.episodes, fabric.device, text)
+        sampler = self._sampler(labels)
+        self.way = sampler.way
+        scores = score(embedded, sampler, self.head, self.episodes, fabric.device, text)
         return scores.mean, scores.interval, {clip["id"]: clip["reason"] for clip in features.bad}
 
     def _sampler(self, labels: np.ndarray, classes: tuple[str, ...] | None = None) -> EpisodeSampler:

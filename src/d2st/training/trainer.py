@@ -49,7 +49,7 @@ class Task:
         units: the episodes or batches by index, each as ``Loaded``; they have the ``clips`` that they are drawn from.
         duration: how many of them.
         validation: called with Fabric every ``duration.validate_every``, gives accuracy, its interval and unreadable
-            clips; has ``clips`` and a ``title``. Or None.
+            clips; has ``clips``, a ``title`` and the ``way``, classes that were told apart. Or None.
         gradient_scale: factor of a step's mean gradient.
         prepare: called once with Fabric before the first unit is read. Or None.
         diagnosis: called with clips (B, T, 3, H, W) every ``run.diagnose_every``, gives figures by name. Or None.
@@ -304,10 +304,10 @@ class Trainer:
             accuracy, interval, unreadable = validation(self.fabric)
             self.unreadable.note(state, unreadable)
             self.log("validation", {"validation_accuracy": accuracy, "validation_interval": interval})
-            best = state.best_accuracy is None or accuracy > state.best_accuracy
+            best = self.is_best(accuracy, validation.way)
             if best:
                 self.keep_best()
-                state.best_accuracy = accuracy
+                state.best_accuracy, state.best_way = accuracy, validation.way
             place = self.task.duration.place(state.done)
             epoch = f" (epoch {place['epoch']:.3g})" if "epoch" in place else ""
             found = f"{100 * accuracy:.2f} ± {100 * interval:.2f} % on {validation.title}"
@@ -316,6 +316,19 @@ class Trainer:
         elif state.done == self.task.duration.total:
             self.keep_best()
         state.owed = False
+
+    def is_best(self, accuracy: float, way: int) -> bool:
+        """Tell whether a validation is the best so far.
+
+        Fewer classes are easier to tell apart, so that one of more of them counts for more: clips may be repaired
+        while a run goes on, or go bad.
+        """
+        state = self.state
+        if state.best_accuracy is None:
+            return True
+        if state.best_way in (0, way):
+            return accuracy > state.best_accuracy
+        return way > state.best_way
 
     def keep_best(self) -> None:
         """Keep the model of now as the best."""
