@@ -305,7 +305,7 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Bias | None) -> Tensor:
 def _are_few(k: Tensor) -> bool:
     """Tell whether keys (B, h, n, d) are so few that products are quicker than PyTorch's kernel with a bias.
 
-    That is so on CPUs (benchmarks/position_bias.py): queries with the bias appended are more to read and write than
+    That is so on CPUs (benchmarks/local_adapter.py): queries with the bias appended are more to read and write than
     the weights.
     """
     return k.device.type == "cpu" and k.shape[2] <= k.shape[3]
