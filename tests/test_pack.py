@@ -46,7 +46,7 @@ def test_only_what_opens_clips_knows_of_shards():
     stores = {"store", "store_writer"}
     videos = {"container", "frame_file", "frame_times", "open", "torchcodec_frames", "truncation"}
     known = {f"data.{name}" for name in stores} | {f"data.video.{name}" for name in videos}
-    assert users == known | {"commands.check_data"}
+    assert users == known | {"data.copies"}
     assert not [a for a, b in arrows(ROOT) if b == "data.pack.writer" and not a.startswith("data.pack")]
 
 
