@@ -174,6 +174,25 @@ def test_other_data_need_replace(data, videos, tmp_path):
     assert _numbers(out) == OLD
 
 
+def test_a_damaged_index_opens_no_store_to_other_data(data, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(data / "clap", other / "clap")
+    for make in (_prepare, pack):
+        out = tmp_path / make.__name__
+        make(data, out)
+        whole = (out / "index.json").read_bytes()
+        (out / "index.json").write_bytes(whole[:20])
+        before = _files(out)
+        with pytest.raises(D2STError, match=r"index.*1 of its files are of no clip that this run is asked.*--replace"):
+            make(other, out)
+        assert _files(out) == before
+        make(data, out)  # what the store was made from mends it, and keeps what is finished
+        assert (out / "index.json").read_bytes() == whole and _numbers(out) == OLD
+        (out / "index.json").write_bytes(whole[:20])
+        make(other, out, replace=True)
+        assert set(_numbers(out)) == {"clap/a.mp4", "clap/b.mp4"}
+
+
 def test_a_folder_that_a_run_died_in_as_it_began_is_no_trap(data, tmp_path):
     for inside in ("clips", "shards"):
         (tmp_path / inside / inside).mkdir(parents=True)

@@ -20,12 +20,13 @@ from ..errors import D2STError
 from ..utils.distributed import gather, launch, lost_processes, share
 from ..utils.files import clear_leftovers, hold, write_json
 from ..utils.progress import progress
+from ..utils.versioned_json import read_versioned
 from ..utils.workers import lost_workers, run_jobs
 from .class_folders import Listing
 from .datasets import list_clips
 from .options import StoreOptions
 from .pack.shard import file_of
-from .store import LOCK, VERSION, clip_file, is_clip_file, is_store, place_of, read_index
+from .store import LOCK, VERSION, clip_file, is_clip_file, is_store, place_of, read_index, wrong_clips
 from .video import frame_file
 from .video.errors import VideoError, VideoWarning, clip_errors
 from .video.open import iter_frames, probe, state
@@ -216,17 +217,25 @@ def _is_empty(folder: Path) -> bool:
 def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], replace: bool) -> None:
     """Refuse to make a finished store from other data, or without some of its clips, unless it may be replaced.
 
+    One whose index is damaged is taken if all its files are of clips of the new run.
+
     Args:
         out: folder of the store.
         source: of the new run, see :func:`source_of`.
         ids: clips of the new run.
         replace: whether the user said that the store may go.
     """
-    if replace:
+    if replace or not (out / "index.json").exists():
         return
     try:
         index = read_index(out)
-    except D2STError:  # there is none, or it is damaged
+    except D2STError as error:
+        count = _files_of_others(out, set(ids))
+        if count:
+            raise D2STError(
+                f"{error} But {count} of its files are of no clip that this run is asked for, and it would remove "
+                "them; give another --out, or --replace to put these clips in the place of those."
+            ) from error
         return
     before = index.get("source")
     if before == source:
@@ -242,6 +251,23 @@ def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], r
             f"Frame store '{out}' holds {len(lost)} clips, such as '{lost[0]}', that this run is not asked for and "
             "would remove; give another --out, the split that it was made with, or --replace."
         )
+
+
+def _files_of_others(out: Path, ids: set[str]) -> int:
+    """Count the files and shards of a store that are of other clips than these; one of unknown clips is not counted."""
+    mine = {clip_file(out, id) for id in ids}
+    count = sum(is_clip_file(file) and file not in mine for file in out.glob("clips/*/*"))
+    return count + sum(not _shard_ids(shard) <= ids for shard in out.glob("shards/*.tar"))
+
+
+def _shard_ids(shard: Path) -> set[str]:
+    """Read which clips a shard was written with; none where that is not known."""
+    about = shard.with_suffix(".json")
+    try:
+        known = read_versioned(about, format=None, what="index of a shard", remedy="", needs=["clips"], most=2**30)
+    except D2STError:
+        return set()
+    return set() if wrong_clips(known["clips"]) else {entry["id"] for entry in known["clips"]}
 
 
 @contextmanager
