@@ -47,13 +47,20 @@ def percent(values: Sequence[float]) -> str:
 
 
 def table(report: Report, results: list[dict], part: str, column: str) -> None:
-    """Add a table of a study: rows are systems, columns the values of an axis."""
+    """Add a table of a study: rows are systems, columns the values of an axis.
+
+    A system that was not trained has the same figures in all columns.
+    """
+    trained = [result for result in results if result["cell"]["episodes"]]
+    if not trained:
+        return
     accuracies: dict[tuple[str, object], dict[int, dict]] = defaultdict(dict)
-    for result in results:
+    for result in trained:
         cell = result["cell"]
         accuracies[cell["system"], cell[column]][cell["seed"]] = result
     systems = list(dict.fromkeys(system for system, _ in accuracies))
     values = sorted({value for _, value in accuracies}, key=str if column != "episodes" else int)
+    frozen = next((result[part] for result in results if not result["cell"]["episodes"]), None)
     header = ["", *(f"{value} {column}, {shot}" for value in values for shot in SHOTS), "seeds", "left chance"]
     rows = []
     for system in systems:
@@ -65,19 +72,24 @@ def table(report: Report, results: list[dict], part: str, column: str) -> None:
         every = [cell for value in values for cell in accuracies.get((system, value), {}).values()]
         begun = [cell["left_chance"] for cell in every]
         missing = sum(episode is None for episode in begun)
-        told = f"{np.median([b for b in begun if b is not None]):.0f}" if missing < len(begun) else "never"
+        told = [f"{np.median([b for b in begun if b is not None]):.0f}"] if missing < len(begun) else []
         seeds = sorted({len(accuracies[system, value]) for value in values if (system, value) in accuracies})
-        rows.append([*row, " to ".join(map(str, seeds)), f"{told}, never {missing}" if missing else told])
+        told += [f"never {missing}"] if missing else []
+        rows.append([*row, " to ".join(map(str, seeds)), ", ".join(told)])
+    if frozen:
+        rows.append(["frozen", *(percent([frozen[shot]]) for _ in values for shot in SHOTS), "", ""])
     report.table(header, rows)
     if OURS not in systems:
         return
     rows = []
-    for system in systems:
+    for system in [*systems, *(["frozen"] if frozen else [])]:
         row = [f"{NAMES[OURS]} less {NAMES.get(system, system)}"]
         for value in values:
-            ours, theirs = accuracies.get((OURS, value), {}), accuracies.get((system, value), {})
+            ours = {seed: cell[part] for seed, cell in accuracies.get((OURS, value), {}).items()}
+            theirs = {seed: cell[part] for seed, cell in accuracies.get((system, value), {}).items()}
+            theirs = dict.fromkeys(ours, frozen) if system == "frozen" else theirs
             for shot in SHOTS:
-                pairs = [ours[seed][part][shot] - theirs[seed][part][shot] for seed in ours.keys() & theirs.keys()]
+                pairs = [ours[seed][shot] - theirs[seed][shot] for seed in ours.keys() & theirs.keys()]
                 row.append(percent(pairs) if pairs else "")
         if system != OURS:
             rows.append(row)

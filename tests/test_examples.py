@@ -55,7 +55,7 @@ def test_practice_clips_are_trained_on_and_recognized(example, tmp_path):
         tmp_path / "own",
     )
     assert "episode 2: loss" in said
-    said = example("recognise.py", place / "support", place / "new", "--adapter", tmp_path / "own")
+    said = example("recognize.py", place / "support", place / "new", "--adapter", tmp_path / "own")
     assert all(f"{name}: " in said for name in new) and "without zigzag-down:" in said
     assert d2st.load(tmp_path / "own").config.ratio == 0.5
 

@@ -95,7 +95,7 @@ def test_real_clips_are_the_same_by_both(installed):
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Put a module in torchcodec's place that reads grey pictures at the right times, as its documentation has it."""
+    """Put a module in torchcodec's place that reads gray pictures at the right times, as its documentation has it."""
     made = SimpleNamespace(frames=0, shift=0.0, error=None, shape=None, calls=0)
 
     class VideoDecoder:

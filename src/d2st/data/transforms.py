@@ -194,7 +194,7 @@ def released_support_transform(
 def released_query_transform(
     mean: Sequence[float], std: Sequence[float], size: int = 224, resize: int = 256, flip: bool = True
 ) -> ClipTransform:
-    """Build the transform of the released training's query clips: flip, resize, crop, jitter, 30 % grey clips.
+    """Build the transform of the released training's query clips: flip, resize, crop, jitter, 30 % gray clips.
 
     The released code flips on every dataset, SSv2 included, where the paper says it does not; ``flip=False`` follows
     the paper.
@@ -321,10 +321,10 @@ def full_shot_transform(
         steps = [_RandomCover(size, short_side, interpolation), v2.RandomCrop(size)]
     if flip:
         steps.append(v2.RandomHorizontalFlip(0.5))
-    grey = [round(255 * value) for value in mean]
+    gray = [round(255 * value) for value in mean]
     for _ in range(rand_augment):
         # Bilinear: torchvision turns tensors in no better way.
-        drawn = v2.RandAugment(1, round(3 * magnitude), 3 * MAGNITUDES + 1, InterpolationMode.BILINEAR, fill=grey)
+        drawn = v2.RandAugment(1, round(3 * magnitude), 3 * MAGNITUDES + 1, InterpolationMode.BILINEAR, fill=gray)
         steps.append(v2.RandomApply([drawn], 0.5))
     whole = Normalizing(v2.Compose(steps), mean, std)
     return v2.Compose([whole, v2.RandomErasing(erasing)]) if erasing else whole  # with zeros, which are the mean now

@@ -151,7 +151,7 @@ def _resized(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 def _rgb(file: Image.Image) -> Image.Image:
     """Turn an open picture upright, into 8-bit RGB, on black where it is transparent."""
     turned = ImageOps.exif_transpose(file)
-    if turned.mode.startswith(("I", "F")):  # grey of 16 bits (older Pillow: of 32, with the same numbers)
+    if turned.mode.startswith(("I", "F")):  # gray of 16 bits (older Pillow: of 32, with the same numbers)
         deep = np.asarray(turned, np.float64).clip(0, 65535)
         return Image.fromarray((deep / 257).round().astype(np.uint8)).convert("RGB")
     if turned.mode in _ALPHA or "transparency" in turned.info:

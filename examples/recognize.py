@@ -1,6 +1,6 @@
 """Recognize clips from Python: examples in, labels, scores and matching frames out; classes come and go.
 
-    python examples/recognise.py support new --adapter runs/first/best
+    python examples/recognize.py support new --adapter runs/first/best
 
 Without an adapter the small backbone that ships with d2st answers, frozen: it knows shapes and colors, no motion.
 """
