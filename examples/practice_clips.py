@@ -1,4 +1,4 @@
-"""Render clips to practise on, laid out as the tutorial wants one's own: no camera, no download.
+"""Render clips to practice on, laid out as the tutorial wants one's own: no camera, no download.
 
     python examples/practice_clips.py practice
 
