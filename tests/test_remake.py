@@ -183,7 +183,9 @@ def test_a_damaged_index_opens_no_store_to_other_data(data, tmp_path):
         whole = (out / "index.json").read_bytes()
         (out / "index.json").write_bytes(whole[:20])
         before = _files(out)
-        with pytest.raises(D2STError, match=r"index.*1 of its files are of no clip that this run is asked.*--replace"):
+        with pytest.raises(
+            D2STError, match=r"index.*1 of its files may be of clips that this run is not asked.*--replace"
+        ):
             make(other, out)
         assert _files(out) == before
         make(data, out)  # what the store was made from mends it, and keeps what is finished
@@ -191,6 +193,16 @@ def test_a_damaged_index_opens_no_store_to_other_data(data, tmp_path):
         (out / "index.json").write_bytes(whole[:20])
         make(other, out, replace=True)
         assert set(_numbers(out)) == {"clap/a.mp4", "clap/b.mp4"}
+
+
+def test_clips_that_were_made_anew_are_kept_where_a_damaged_index_is_replaced(data, tmp_path):
+    out = tmp_path / "store"
+    _prepare(data, out)
+    assert _prepare(data, out, quality=50)["written"] == 3  # beside the first ones, under other names
+    (out / "index.json").write_text("{")
+    with pytest.raises(D2STError, match=r"3 of its files may be of clips.*--replace"):
+        _prepare(data, out, quality=50)
+    assert _prepare(data, out, quality=50, replace=True)["kept"] == 3 and _numbers(out) == OLD
 
 
 def test_a_folder_that_a_run_died_in_as_it_began_is_no_trap(data, tmp_path):

@@ -217,7 +217,7 @@ def _is_empty(folder: Path) -> bool:
 def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], replace: bool) -> None:
     """Refuse to make a finished store from other data, or without some of its clips, unless it may be replaced.
 
-    One whose index is damaged is taken if all its files are of clips of the new run.
+    One whose index is damaged is taken if all its files are known to be of clips of the new run.
 
     Args:
         out: folder of the store.
@@ -233,8 +233,8 @@ def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], r
         count = _files_of_others(out, set(ids))
         if count:
             raise D2STError(
-                f"{error} But {count} of its files are of no clip that this run is asked for, and it would remove "
-                "them; give another --out, or --replace to put these clips in the place of those."
+                f"{error} But {count} of its files may be of clips that this run is not asked for, and it would "
+                "remove those; give another --out, or --replace where they may go (clips of this run are kept)."
             ) from error
         return
     before = index.get("source")
@@ -254,7 +254,10 @@ def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], r
 
 
 def _files_of_others(out: Path, ids: set[str]) -> int:
-    """Count the files and shards of a store that are of other clips than these; one of unknown clips is not counted."""
+    """Count the files and shards of a store that may be of other clips than these.
+
+    A clip that was made anew may be among them: its file has another name, in which the clip cannot be told.
+    """
     mine = {clip_file(out, id) for id in ids}
     count = sum(is_clip_file(file) and file not in mine for file in out.glob("clips/*/*"))
     return count + sum(not _shard_ids(shard) <= ids for shard in out.glob("shards/*.tar"))
@@ -262,12 +265,19 @@ def _files_of_others(out: Path, ids: set[str]) -> int:
 
 def _shard_ids(shard: Path) -> set[str]:
     """Read which clips a shard was written with; none where that is not known."""
+    known = read_shard(shard)
+    return {entry["id"] for entry in known["clips"]} if known else set()
+
+
+def read_shard(shard: Path) -> dict | None:
+    """Read what was written about a shard; None where it is not there or damaged."""
     about = shard.with_suffix(".json")
+    needs = ("made", "bytes", "clips")
     try:
-        known = read_versioned(about, format=None, what="index of a shard", remedy="", needs=["clips"], most=2**30)
+        known = read_versioned(about, format=None, what="index of a shard", remedy="", needs=needs, most=2**30)
     except D2STError:
-        return set()
-    return set() if wrong_clips(known["clips"]) else {entry["id"] for entry in known["clips"]}
+        return None
+    return None if wrong_clips(known["clips"]) else known
 
 
 @contextmanager

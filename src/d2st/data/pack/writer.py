@@ -20,11 +20,9 @@ from ...errors import D2STError
 from ...utils.distributed import gather, launch, lost_processes, share
 from ...utils.files import write_atomic, write_json
 from ...utils.progress import progress
-from ...utils.versioned_json import read_versioned
 from ..cuts import find_cut
 from ..datasets import list_clips
-from ..store import wrong_clips
-from ..store_writer import locked, refuse_other, refuse_strangers, source_of, write_index
+from ..store_writer import locked, read_shard, refuse_other, refuse_strangers, source_of, write_index
 from .shard import Span, shard_file, span, suffix_of
 
 _HEADER = 512  # bytes before each file in a tar
@@ -173,14 +171,12 @@ def _write_shard(out: Path, number: int, members: list[Member], first: int) -> t
 
 def _read_whole(shard: Path) -> dict | None:
     """Read what was written about a shard; None where it is not there as it was then."""
-    about = shard.with_suffix(".json")
-    needs = ("made", "bytes", "clips")
+    known = read_shard(shard)  # None of a run that was killed, too
     try:
-        known = read_versioned(about, format=None, what="index of a shard", remedy="", needs=needs, most=2**30)
-        same = isinstance(known["made"], str) and known["bytes"] == shard.stat().st_size
-    except (D2STError, OSError):
-        return None  # not there, damaged, or of a run that was killed
-    return known if same and not wrong_clips(known["clips"]) else None
+        whole = known and isinstance(known["made"], str) and known["bytes"] == shard.stat().st_size
+    except OSError:
+        return None
+    return known if whole else None
 
 
 def _write_tar(path: Path, number: int, members: list[Member], first: int) -> list[dict]:
