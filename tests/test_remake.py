@@ -205,6 +205,36 @@ def test_clips_that_were_made_anew_are_kept_where_a_damaged_index_is_replaced(da
     assert _prepare(data, out, quality=50, replace=True)["kept"] == 3 and _numbers(out) == OLD
 
 
+@pytest.mark.parametrize("make", [_prepare, pack])
+def test_a_store_that_was_not_finished_is_not_taken_by_other_data(data, tmp_path, make):
+    out, split = tmp_path / "store", tmp_path / "split.yaml"
+    other = shutil.copytree(data, tmp_path / "other")
+    more = {"shard_mb": 0.001} if make is pack else {}
+    assert _killed_at(3 if make is pack else 2, lambda: make(data, out, **more))  # one clip is finished
+    first = json.loads(next(out.glob("shards/*.json")).read_text())["clips"][0]["class"] if make is pack else "clap"
+    split.write_text(f"train: [{'wave' if first == 'clap' else 'clap'}]\n")
+    finished = _files(out)
+    assert "begun.json" in finished and "index.json" not in finished
+    with pytest.raises(D2STError, match=r"was begun from '.*data', and not from '.*other'.*--replace"):
+        make(other, out, **more)
+    with pytest.raises(D2STError, match=r"begun with another split, and 1 of its files may be of .*--replace"):
+        make(data, out, split=str(split), **more)
+    assert _files(out) == finished
+    assert make(data, out, **more)["kept"] == 1
+    assert _numbers(out) == OLD and "begun.json" not in _files(out)
+    (out / "index.json").unlink()  # as an earlier version left an unfinished one: it does not say from what
+    make(other, out, **more)
+    assert _numbers(out) == OLD
+
+
+def test_an_unfinished_store_is_replaced_where_the_user_says_so(data, tmp_path):
+    out, other = tmp_path / "store", tmp_path / "other"
+    shutil.copytree(data / "wave", other / "wave")
+    assert _killed_at(2, lambda: _prepare(data, out))
+    report = _prepare(other, out, replace=True)
+    assert (report["written"], report["removed"]) == (1, 1) and set(_numbers(out)) == {"wave/c.mp4"}
+
+
 def test_a_folder_that_a_run_died_in_as_it_began_is_no_trap(data, tmp_path):
     for inside in ("clips", "shards"):
         (tmp_path / inside / inside).mkdir(parents=True)

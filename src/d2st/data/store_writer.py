@@ -31,6 +31,8 @@ from .video import frame_file
 from .video.errors import VideoError, VideoWarning, clip_errors
 from .video.open import iter_frames, probe, state
 
+BEGUN = "begun.json"  # says what a store without an index is being made from
+
 
 def write_store(data: str | Path, out: str | Path, split: str | Path | None, options: StoreOptions) -> dict:
     """Decode every clip of a dataset once into a frame store.
@@ -64,7 +66,7 @@ def write_store(data: str | Path, out: str | Path, split: str | Path | None, opt
     source = source_of(data, split)
     refuse_other(out, source, (id for _, id, _ in jobs), options.replace)
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))  # one process may have all the long videos
-    with locked(out, fabric, "clips"):
+    with locked(out, fabric, "clips", source):
         with _full_disk(out):
             done = _work(fabric, out, jobs, options)
         report = None
@@ -215,9 +217,10 @@ def _is_empty(folder: Path) -> bool:
 
 
 def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], replace: bool) -> None:
-    """Refuse to make a finished store from other data, or without some of its clips, unless it may be replaced.
+    """Refuse to make a store from other data, or without some of its clips, unless it may be replaced.
 
-    One whose index is damaged is taken if all its files are known to be of clips of the new run.
+    One whose index is damaged is taken if all its files are known to be of clips of the new run, and so is one that
+    was begun with another split. What an unfinished one was begun from is known of runs since this version.
 
     Args:
         out: folder of the store.
@@ -225,31 +228,59 @@ def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], r
         ids: clips of the new run.
         replace: whether the user said that the store may go.
     """
-    if replace or not (out / "index.json").exists():
+    if replace:
         return
+    ids = set(ids)
+    if (out / "index.json").exists():
+        try:
+            index = read_index(out)
+        except D2STError as error:
+            _refuse_files_of_others(out, ids, f"{error} But")
+            return
+        _refuse_other_data(out, index.get("source"), source, "made")
+        if index.get("source") != source:
+            _refuse_lost_clips(out, index, ids)
+    else:
+        before = _begun(out)
+        _refuse_other_data(out, before, source, "begun")
+        if before not in (None, source):
+            _refuse_files_of_others(out, ids, f"Frame store '{out}' was begun with another split, and")
+
+
+def _begun(out: Path) -> object:
+    """Read what an unfinished store was begun from; None where that is not known."""
     try:
-        index = read_index(out)
-    except D2STError as error:
-        count = _files_of_others(out, set(ids))
-        if count:
-            raise D2STError(
-                f"{error} But {count} of its files may be of clips that this run is not asked for, and it would "
-                "remove those; give another --out, or --replace where they may go (clips of this run are kept)."
-            ) from error
-        return
-    before = index.get("source")
-    if before == source:
-        return
+        begun = read_versioned(
+            out / BEGUN, format=None, what="beginning of a frame store", remedy="", needs=("source",)
+        )
+    except D2STError:
+        return None
+    return begun["source"]
+
+
+def _refuse_other_data(out: Path, before: object, source: dict[str, str | None], how: str) -> None:
     if isinstance(before, dict) and before and before.get("data") != source["data"]:
         raise D2STError(
-            f"Frame store '{out}' was made from '{before.get('data')}', and not from '{source['data']}'; give another "
+            f"Frame store '{out}' was {how} from '{before.get('data')}', and not from '{source['data']}'; give another "
             "--out, or --replace to put these clips in the place of those (clips that only moved are kept)."
         )
-    lost = sorted({entry["id"] for entry in index["clips"]} - set(ids))
+
+
+def _refuse_lost_clips(out: Path, index: dict, ids: set[str]) -> None:
+    lost = sorted({entry["id"] for entry in index["clips"]} - ids)
     if lost:
         raise D2STError(
             f"Frame store '{out}' holds {len(lost)} clips, such as '{lost[0]}', that this run is not asked for and "
             "would remove; give another --out, the split that it was made with, or --replace."
+        )
+
+
+def _refuse_files_of_others(out: Path, ids: set[str], why: str) -> None:
+    count = _files_of_others(out, ids)
+    if count:
+        raise D2STError(
+            f"{why} {count} of its files may be of clips that this run is not asked for, and it would "
+            "remove those; give another --out, or --replace where they may go (clips of this run are kept)."
         )
 
 
@@ -281,10 +312,16 @@ def read_shard(shard: Path) -> dict | None:
 
 
 @contextmanager
-def locked(out: Path, fabric, inside: str) -> Iterator[None]:
+def locked(out: Path, fabric, inside: str, source: dict[str, str | None]) -> Iterator[None]:
     """Hold the store for one run and clear what a killed one left; the lock ends with the process, however it ends.
 
-    The first of several processes holds it for all. ``inside`` is the store's folder of files.
+    The first of several processes holds it for all. Until there is an index, a file says what the store is made from.
+
+    Args:
+        out: folder of the store.
+        fabric: of the run's processes.
+        inside: the store's folder of files.
+        source: what the store is made from, see :func:`source_of`.
     """
     if not fabric.is_global_zero:
         fabric.barrier()
@@ -293,6 +330,8 @@ def locked(out: Path, fabric, inside: str) -> Iterator[None]:
     (out / inside).mkdir(parents=True, exist_ok=True)
     with hold(out, LOCK):
         clear_leftovers(out / inside, "**")
+        if not (out / "index.json").exists():
+            write_json(out / BEGUN, {"source": source})
         fabric.barrier()
         yield
 
@@ -323,6 +362,7 @@ def write_index(
     parts = {part: names for part, names in parts.items() if names}
     index = {"version": VERSION, "source": source, "settings": settings, "clips": clips, "parts": parts, "bad": bad}
     write_json(out / "index.json", index)
+    (out / BEGUN).unlink(missing_ok=True)
     named = {file_of(place_of(out, entry)) for entry in clips}
     stale = [file for file in out.glob("clips/*/*") if is_clip_file(file) and file not in named]
     stale += [file for file in out.glob("shards/*.tar") if file.stem[:5].isdigit() and file not in named]

@@ -84,7 +84,7 @@ def pack(
     members.sort(key=lambda member: hashlib.sha256(member.id.encode("utf-8", "surrogateescape")).digest())
     shards = _deal(members, shard_mb * 1e6)
     fabric = launch(torch.device("cpu"), patience=timedelta(days=30))
-    with locked(out, fabric, "shards"):
+    with locked(out, fabric, "shards", made_of):
         clips, kept = _write_shards(fabric, out, shards)
         report = {
             "clips": len(members),
