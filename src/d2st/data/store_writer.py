@@ -220,7 +220,7 @@ def refuse_other(out: Path, source: dict[str, str | None], ids: Iterable[str], r
     """Refuse to make a store from other data, or without some of its clips, unless it may be replaced.
 
     One whose index is damaged is taken if all its files are known to be of clips of the new run, and so is one that
-    was begun with another split. What an unfinished one was begun from is known of runs since this version.
+    was begun with another split.
 
     Args:
         out: folder of the store.
