@@ -29,7 +29,7 @@ from d2st.reproduce.mini_report import report
 from d2st.reproduce.run import RESULT, execute, finished
 from d2st.reproduce.table import MISSING, entries, values_of
 from d2st.utils.files import is_held
-from d2st.utils.statistics import Estimate
+from d2st.utils.statistics import Estimate, over_seeds, pooled
 
 EVERY = [cell for name in paper.TABLES for cell in cells(paper.read(name))]
 ONE = next(cell for cell in EVERY if cell.name == "1/D2ST-Adapter (ViT-B)/SSv2-Full 1-shot")
@@ -405,8 +405,8 @@ def test_the_report_says_which_orders_hold():
     said = {(pair["better"], pair["worse"]): pair["verdict"] for pair in judged["orders"]}
     assert said["aDSTA-T", "aDSTA-S"] == "holds" and said["aDSTA-S & aDSTA-T", "aDSTA-T"] == "reversed"
     assert said["aDSTA-T", "aDSTA-Uniform"] == "cannot be told apart" and len(said) == 6
-    assert judged["spread"] == {"motions, D2ST-Adapter": {"deviation": 1.0, "freedom": 8}}
-    assert "| 5 | 3 | 2 | 1 | 0 |" in text and "| motions, D2ST-Adapter | 1.00 | 8 | 1.9 |" in text
+    assert judged["spread"] == {"motions, D2ST-Adapter": {"deviation": 1.0, "freedom": 8, "alike": 1.0}}
+    assert "| 5 | 3 | 2 | 1 | 0 |" in text and "| motions, D2ST-Adapter | 1.00 | 8 | 1 | 1.9 |" in text
     values[found[0].name] = {}
     page, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
     text = str(page)
@@ -423,6 +423,62 @@ def test_the_report_says_which_orders_hold():
     page, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
     text = str(page)
     assert {pair["verdict"] for pair in judged["orders"]} == {"cannot be told apart"} and "± unknown" in text
+
+
+def _report(names: list[str], values_of: dict) -> tuple[str, dict]:
+    tables = [table for table in small_version.tables()[0] if table["table"] in names]
+    found = [cell for table in tables for cell in cells(table)]
+    values = {cell.name: dict(enumerate(values_of.get(cell.row, []))) for cell in found}
+    page, judged = report("", tables, [], found, values, {cell.name: {} for cell in found}, {}, {})
+    return str(page), judged
+
+
+TABLE_4 = {
+    "Frozen backbone": [21.7],
+    "Full Fine-tuning": [25.3, 25.6, 25.2],
+    "Vanilla-Adapter": [24.6, 24.6, 24.9],
+    "ST-Adapter": [89.8, 88.8, 90.1],
+    "DST-Adapter": [90.6, 90.9, 90.1],
+    "D2ST-Adapter": [91.4, 89.0, 91.0],
+    "D2ST-Adapter, ours": [92.2, 91.0, 92.6],
+}
+
+
+def test_what_mixes_no_frames_does_not_make_the_others_look_certain():
+    """Near the frozen backbone trainings scatter by 0.2, off it by 0.7: pooled, DST would lead ST by 1.0 ± 0.95."""
+    text, judged = _report(["4"], TABLE_4)
+    (pair,) = [p for p in judged["orders"] if (p["better"], p["worse"]) == ("DST-Adapter", "ST-Adapter")]
+    spread = pooled([TABLE_4[row] for row in ("ST-Adapter", "DST-Adapter", "D2ST-Adapter, ours")])
+    assert judged["spread"]["motions, other methods"]["freedom"] == 6
+    assert pair["interval"] == pytest.approx(spread.interval(1) * (2 / 3) ** 0.5) and pair["interval"] > pair["ours"]
+    assert "| Frozen backbone |  | 21.7 | - | 21.7 |" in text
+
+
+def test_cells_that_do_not_scatter_alike_stand_by_their_own():
+    rows = ["aDSTA-S", "aDSTA-T", "aDSTA-Uniform", "aDSTA-S & aDSTA-T"]
+    values = dict(
+        zip(rows, ([60.0, 85.0, 75.0], [84.0, 84.5, 84.2], [86.0, 86.4, 86.1], [85.0, 85.2, 85.3]), strict=True)
+    )
+    text, judged = _report(["5"], values)
+    assert judged["spread"]["motions, D2ST-Adapter"]["alike"] < 0.01 and "| by cells |" in text
+    for row in rows:
+        assert f"| {over_seeds(values[row]).interval:.1f} | {values[row][0]:.1f}, " in text
+    said = {(pair["better"], pair["worse"]): pair["verdict"] for pair in judged["orders"]}
+    assert said["aDSTA-T", "aDSTA-Uniform"] == "reversed"
+
+
+def test_tables_that_are_not_judged_have_no_scatter_of_others():
+    text, _ = _report(
+        ["4", "length", "rates"], TABLE_4 | {"ST-Adapter, 200 episodes": [25.0, 75.0, 50.0], "st, 0.006": [80.0]}
+    )
+    assert "| ST-Adapter, 200 episodes |  | 50.0 | 62.1 | 25.0, 75.0, 50.0 |" in text
+    assert "| st, 0.006 |  | 80.0 | - | 80.0 |" in text
+
+
+def test_a_single_seed_gives_differences_without_intervals():
+    text, judged = _report(["4"], {row: values[:1] for row, values in TABLE_4.items()})
+    assert {pair["verdict"] for pair in judged["orders"]} == {"cannot be told apart"} and not judged["spread"]
+    assert "D2ST-Adapter over ST-Adapter (paper +4.8, here +1.6 ± unknown)" in text and "Missing" not in text
 
 
 def test_the_small_version_from_clips_to_report(tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from d2st.utils.statistics import (
     Spread,
+    alike,
     auroc,
     contrast,
     over_seeds,
@@ -49,8 +50,8 @@ def test_spreads_are_one_by_name_and_not_by_equal_values():
     named = [pooled([values], name) for values, name in ((one, "a"), (other, "b"))]
     assert contrast([(1, one, named[0]), (-1, other, named[1])]).interval == apart.interval
     same = pooled([one, other], "a")
-    alike = contrast([(1, one, same), (-1, other, Spread(same.deviation, same.freedom, "a"))])
-    assert alike.interval == pytest.approx(2.776 * np.sqrt(2 / 3), abs=1e-3)
+    together = contrast([(1, one, same), (-1, other, Spread(same.deviation, same.freedom, "a"))])
+    assert together.interval == pytest.approx(2.776 * np.sqrt(2 / 3), abs=1e-3)
 
 
 @pytest.mark.parametrize("values", [[90.0] * 3, [0.1 + 0.2, 0.3, 0.3]])
@@ -60,6 +61,17 @@ def test_no_scatter_is_not_certainty(values):
     assert difference.mean == pytest.approx(0.1) and difference.interval is None
     assert verdict(difference) == "cannot be told apart"
     assert over_seeds(values).interval is None
+
+
+def test_alike_is_bartletts_test():
+    rng = np.random.default_rng(0)
+    assert alike([[1.0, 3.0]]) == alike([[2.0], [1.0, 3.0]]) == alike([[5.0, 5.0], [7.0, 7.0]]) == 1.0
+    assert alike([[1.0, 3.0], [5.0, 5.0]]) == 0.0
+    # two groups of variances 1 and 4 with 2 degrees of freedom: (4 ln 2.5 - 2 ln 4) / 1.25 = 0.714; chi² with 1
+    assert alike([[1.0, 2.0, 3.0], [10.0, 12.0, 14.0]]) == pytest.approx(0.3981, abs=1e-4)
+    small = [alike(rng.normal(7, 2.0, (6, 3))) < 0.05 for _ in range(600)]
+    assert 14 <= sum(small) <= 46  # 30 expected
+    assert np.mean([alike(rng.normal(0, [[1], [1], [20]], (3, 3))) < 0.05 for _ in range(100)]) > 0.8
 
 
 def test_differences_of_equals_are_told_apart_in_one_case_of_twenty():

@@ -7,18 +7,21 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..utils.report import Report
-from ..utils.statistics import Spread, contrast, pooled, verdict
+from ..utils.statistics import Estimate, Spread, alike, contrast, pooled, verdict
 from .cells import Cell
 from .table import MISSING, number
 
 Values = Mapping[str, Mapping[int, float]]  # name of a cell -> seed -> accuracy in percent
 Spreads = Mapping[str, Spread | None]  # name of a cell -> spread of its trainings
 
+MIX_NO_FRAMES = ("full", "vanilla")
+ALIKE = 0.05  # least probability of Bartlett's test
 VERDICTS = ("holds", "reversed", "cannot be told apart")
 POOLING = """\
 A cell is trained once for each seed; seeds change the training episodes, the frames drawn and the adapters' first
 weights. All cells are tested on the same episodes, so what differs between two cells is the training. A few seeds of
-one cell say little about their own scatter, so it is pooled over cells that scatter alike:"""
+one cell say little about their own scatter, so it is pooled over cells that are thought to scatter alike. Where they do
+not, by Bartlett's test (p below 0.05), and in tables that are not judged, each cell stands by its own:"""
 INTERVALS = """\
 ± is the half width of the 95 % interval of a mean over seeds with that deviation. The interval over test episodes of a
 single training is narrower and would call differences real that another seed turns round. No interval here speaks of
@@ -59,15 +62,17 @@ def report(
     """
     judged = [table for table in tables if table.get("judged", True)]
     names = {table["table"] for table in judged}
-    by_stratum = _spreads([cell for cell in cells if cell.table in names], values)
-    spreads = {cell.name: by_stratum.get(_stratum(cell)) for cell in cells}
+    groups = _strata([cell for cell in cells if cell.table in names], values)
+    strata = {name: {"spread": pooled(own, name), "alike": alike(own)} for name, own in groups.items()}
+    strata = {name: stratum for name, stratum in strata.items() if stratum["spread"]}
+    spreads = {cell.name: _spread(cell, cell.table in names, strata, values) for cell in cells}
     orders = [pair for table in judged for pair in _orders(table["table"], cells, values, spreads)]
     found_leads = [_lead(lead, values, spreads) for lead in leads]
     page = Report("The paper's ablations on the rendered benchmark")
     page.text(facts)
-    if by_stratum:
+    if strata:
         page.text(POOLING)
-        _add_spreads(page, by_stratum)
+        _add_spreads(page, strata)
         page.text(INTERVALS)
         page.text(ORDERS.format(pairs=len(orders)))
     _add_orders(page, orders)
@@ -85,7 +90,10 @@ def report(
         "cells": [_cell(cell, values, five_shot) for cell in cells],
         "orders": orders,
         "leads": found_leads,
-        "spread": {name: {"deviation": one.deviation, "freedom": one.freedom} for name, one in by_stratum.items()},
+        "spread": {
+            name: {"deviation": one["spread"].deviation, "freedom": one["spread"].freedom, "alike": one["alike"]}
+            for name, one in strata.items()
+        },
     }
     return page, numbers
 
@@ -96,19 +104,34 @@ def _cell(cell: Cell, values: Values, five_shot: Values) -> dict:
 
 
 def _stratum(cell: Cell) -> str:
-    """Name the cells that scatter alike: a training of D2ST-Adapter begins late, and some seeds later than others."""
-    return f"{cell.setting['dataset']}, {'D2ST-Adapter' if cell.setting['method'] == 'd2st' else 'other methods'}"
+    """Name the cells that are thought to scatter alike.
+
+    A training of D2ST-Adapter begins late, and some seeds later than others. What mixes no frames ends near the frozen
+    backbone, whatever the seed.
+    """
+    method = cell.setting["method"]
+    kind = "methods that mix no frames" if method in MIX_NO_FRAMES else "other methods"
+    return f"{cell.setting['dataset']}, {'D2ST-Adapter' if method == 'd2st' else kind}"
 
 
-def _spreads(cells: Sequence[Cell], values: Values) -> dict[str, Spread]:
-    """Pool the spread of the trainings in each stratum; a training that fills several cells counts once."""
+def _strata(cells: Sequence[Cell], values: Values) -> dict[str, list[list[float]]]:
+    """Group the trainings' accuracies by stratum; a training that fills several cells counts once."""
     groups: dict[str, dict[str, list[float]]] = {}
     for cell in cells:
+        if cell.setting["method"] == "none":
+            continue
         own = groups.setdefault(_stratum(cell), {})
         training = json.dumps({key: value for key, value in cell.setting.items() if key != "shot"}, sort_keys=True)
         own[training] = max(own.get(training, []), list(values[cell.name].values()), key=len)
-    spreads = {name: pooled(list(own.values()), name) for name, own in sorted(groups.items())}
-    return {name: spread for name, spread in spreads.items() if spread}
+    return {name: list(own.values()) for name, own in sorted(groups.items())}
+
+
+def _spread(cell: Cell, judged: bool, strata: Mapping[str, dict], values: Values) -> Spread | None:
+    """Find by which scatter a cell is judged: its stratum's, or its own."""
+    if cell.setting["method"] == "none":
+        return None
+    stratum = strata.get(_stratum(cell)) if judged else None
+    return stratum["spread"] if stratum and stratum["alike"] >= ALIKE else pooled([list(values[cell.name].values())])
 
 
 def _orders(table: str, cells: Sequence[Cell], values: Values, spreads: Spreads) -> list[dict]:
@@ -132,19 +155,25 @@ def _lead(lead: dict, values: Values, spreads: Spreads) -> dict:
 
 def _judge(terms: list[tuple[int, str]], values: Values, spreads: Spreads) -> dict:
     """Judge a sum of cells, each with its sign and name."""
-    if not all(values.get(name) and spreads.get(name) for _, name in terms):
+    if not all(values.get(name) for _, name in terms):
         return {"ours": None, "interval": None, "verdict": MISSING}
-    difference = contrast([(sign, list(values[name].values()), spreads[name]) for sign, name in terms])
+    seeds = [(sign, list(values[name].values()), spreads[name]) for sign, name in terms]
+    if all(spread for *_, spread in seeds):
+        difference = contrast(seeds)
+    else:  # a single seed: nothing says how much another would change
+        difference = Estimate(sum(sign * float(np.mean(own)) for sign, own, _ in seeds), None)
     return {"ours": difference.mean, "interval": difference.interval, "verdict": verdict(difference)}
 
 
-def _add_spreads(page: Report, spreads: Mapping[str, Spread]) -> None:
+def _add_spreads(page: Report, strata: Mapping[str, dict]) -> None:
     rows = []
-    for name, spread in spreads.items():
-        least = (spread.interval(1) or 0) * (2 / 3) ** 0.5
-        rows.append([name, f"{spread.deviation:.2f}", spread.freedom, f"{least:.1f}"])
+    for name, stratum in strata.items():
+        spread = stratum["spread"]
+        least = number((spread.interval(1) or 0) * (2 / 3) ** 0.5) if stratum["alike"] >= ALIKE else "by cells"
+        rows.append([name, f"{spread.deviation:.2f}", spread.freedom, f"{stratum['alike']:.2g}", least])
     least = "least difference of two cells with three seeds each"
-    page.table(["cells", "standard deviation of trainings, points", "degrees of freedom", least], rows)
+    header = ["cells", "standard deviation of trainings, points", "degrees of freedom", "alike, p", least]
+    page.table(header, rows)
 
 
 def _add_orders(page: Report, orders: Sequence[dict]) -> None:
@@ -165,8 +194,7 @@ def _add_table(
     rows = []
     for cell in cells:
         seeds, spread = list(values[cell.name].values()), spreads[cell.name]
-        trained = spread and cell.setting["method"] != "none"
-        interval = spread.interval(len(seeds)) if trained else None
+        interval = spread.interval(len(seeds)) if spread else None
         each = ", ".join(number(value) for value in seeds)
         more = _mean(list(five_shot[cell.name].values()), "")
         rows.append([cell.row, number(cell.paper), _mean(seeds), number(interval, "-"), each, more])

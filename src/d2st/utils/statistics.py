@@ -121,6 +121,29 @@ def pooled(groups: Sequence[Sequence[float]], stratum: str | None = None) -> Spr
     return Spread(math.sqrt(sum(map(_squares, groups)) / freedom), freedom, stratum)
 
 
+def alike(groups: Sequence[Sequence[float]]) -> float:
+    """Test whether the seeds of several cells scatter alike (Bartlett's test, Proc. R. Soc. A 160, 1937).
+
+    Args:
+        groups: values of each cell by seed; those of less than two seeds say nothing.
+
+    Returns:
+        How probable it is, 0..1, that equal scatter gives deviations that differ so much; 1 for a single cell.
+    """
+    groups = [group for group in groups if len(group) > 1]
+    squares = np.array([_squares(group) for group in groups])
+    freedoms = np.array([len(group) - 1 for group in groups])
+    if len(groups) < 2 or not squares.any():
+        return 1.0
+    if not squares.all():
+        return 0.0
+    total, count = freedoms.sum(), len(groups)
+    statistic = total * math.log(squares.sum() / total) - (freedoms * np.log(squares / freedoms)).sum()
+    statistic /= 1 + ((1 / freedoms).sum() - 1 / total) / (3 * (count - 1))
+    half = torch.tensor([count - 1, max(statistic, 0.0)], dtype=torch.float64) / 2
+    return float(torch.special.gammaincc(half[0], half[1]))
+
+
 def contrast(terms: Sequence[tuple[float, Sequence[float], Spread]]) -> Estimate:
     """Estimate a weighted sum of cell means, such as a difference (weights 1 and -1), with its unpaired interval.
 
