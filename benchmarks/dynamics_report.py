@@ -70,12 +70,9 @@ def table(report: Report, results: list[dict], part: str, column: str) -> None:
             for shot in SHOTS:
                 row.append(percent([cell[part][shot] for cell in cells.values()]) if cells else "")
         every = [cell for value in values for cell in accuracies.get((system, value), {}).values()]
-        begun = [cell["left_chance"] for cell in every]
-        missing = sum(episode is None for episode in begun)
-        told = [f"{np.median([b for b in begun if b is not None]):.0f}"] if missing < len(begun) else []
+        told = left_chance([cell["left_chance"] for cell in every])
         seeds = sorted({len(accuracies[system, value]) for value in values if (system, value) in accuracies})
-        told += [f"never {missing}"] if missing else []
-        rows.append([*row, " to ".join(map(str, seeds)), ", ".join(told)])
+        rows.append([*row, " to ".join(map(str, seeds)), told])
     if frozen:
         rows.append(["frozen", *(percent([frozen[shot]]) for _ in values for shot in SHOTS), "", ""])
     report.table(header, rows)
@@ -94,6 +91,14 @@ def table(report: Report, results: list[dict], part: str, column: str) -> None:
         if system != OURS:
             rows.append(row)
     report.table(header[:-2], rows)
+
+
+def left_chance(episodes: Sequence[int | None]) -> str:
+    """Say the median of the episodes at which trainings left chance; those that never did count as later than all."""
+    never = sum(episode is None for episode in episodes)
+    median = np.median([np.inf if episode is None else episode for episode in episodes])
+    told = f"{median:.0f}" if np.isfinite(median) else "never"
+    return f"{told} ({never} of {len(episodes)} never)" if 0 < never < len(episodes) else told
 
 
 def heads_table(report: Report, results: list[dict]) -> None:

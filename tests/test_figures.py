@@ -72,6 +72,13 @@ def test_classes_are_sorted_by_their_accuracy():
         assert color_at(picture, axis, after + 7, row) == "#ffffff"
 
 
+def test_no_window_is_lost_in_the_picture_of_a_long_video():
+    moments = np.linspace(0, 10800, 2000)  # three hours, a moment every 5.4 seconds
+    for start in [*np.random.default_rng(0).uniform(0, 10798, 50).tolist(), 0.0, 10798.0]:
+        values = over_time(np.array([[start, start + 2]]), np.array([[0.9]]), moments)[:, 0]
+        assert values.max() == 0.9 and abs(moments[values.argmax()] - start - 1) < 5.5
+
+
 def test_a_timeline_has_bars_where_segments_and_events_are(tmp_path):
     spans = np.array([(i / 2, i / 2 + 2) for i in range(20)])
     scores = np.stack([np.linspace(0, 1, 20), np.linspace(1, 0, 20)], 1)
@@ -102,7 +109,7 @@ def test_a_timeline_of_many_classes_has_lanes_of_those_that_matter(monkeypatch):
 def test_scores_over_time_are_the_best_of_the_windows_around():
     spans = np.array([(i / 2, i / 2 + 2) for i in range(20)])
     scores = np.stack([np.linspace(0, 1, 20), np.linspace(1, 0, 20)], 1)
-    values = over_time(spans, scores, np.array([0.4, 0.6, 3.3, 50.0]))  # (4, 2)
-    assert (values[[0, 3]] == 0).all() and (values[1] == scores[0]).all()
-    around = [i for i, (start, end) in enumerate(spans) if start + 0.5 < 3.3 < end - 0.5]
-    assert (values[2] == scores[around].max(0)).all()
+    moments = np.arange(0.05, 50, 0.3)
+    for moment, value in zip(moments, over_time(spans, scores, moments), strict=True):
+        around = [i for i, (start, end) in enumerate(spans) if start + 0.5 < moment < end - 0.5]
+        assert (value == (scores[around].max(0) if around else 0)).all()

@@ -452,9 +452,19 @@ def test_classes_of_one_person_each_are_not_said_to_have_one_clip(tmp_path):
     clips = datasets.ClipSet(("bend", "wave"), tuple(datasets.Clip(Path(n), n[0] == "w", n) for n in names))
     groups = find_groups(clips, tmp_path, None)
     said = learn_clips.allowance(clips, groups, divide(clips.labels, groups.of, 2, 0).measured)
-    assert "2 people or scenes" in said and "No class shows several of them" in said and "--groups none" in said
+    assert "2 people or scenes" in said and "the only one that shows some class" in said and "--groups none" in said
     report = {"classes": {"bend": 3, "wave": 3}, "expected": None, "groups": {"count": 2, "source": groups.source}}
-    assert "no class shows several people or scenes, by the clips' names" in learn_report.expected_sentence(report)
+    assert "too few of the people or scenes, by the clips' names, could" in learn_report.expected_sentence(report)
+
+
+def test_people_who_cannot_be_held_out_are_named(tmp_path):
+    names = [f"{name}/s0{i}.mp4" for name, who in (("bend", "123"), ("wave", "123"), ("jump", "1")) for i in who]
+    classes = ("bend", "jump", "wave")
+    listed = tuple(datasets.Clip(Path(n), classes.index(n.split("/")[0]), n) for n in names)
+    clips = datasets.ClipSet(classes, listed)
+    groups = find_groups(clips, tmp_path, None)
+    said = learn_clips.allowance(clips, groups, divide(clips.labels, groups.of, 2, 0).measured)
+    assert "Of these, 's01' cannot be held out, being the only one that shows some class; accuracies" in said
 
 
 @pytest.mark.filterwarnings("error")

@@ -33,6 +33,8 @@ def test_groups_stay_together_and_every_class_keeps_a_clip(pairs, seed):
     alone = [len(set(groups[labels == label])) == 1 for label in labels]
     assert not (folds.measured & alone).any()
     assert ((folds.of >= 0) == folds.measured).all()  # a clip is held out in every division, or in none
+    for _, out, rest in folds:
+        assert not set(groups[out]) & set(groups[rest])
     assert folds.count == folds.of[0].max() + 1 <= 5 and folds.of.max() < 10
 
 
@@ -53,6 +55,14 @@ def test_people_are_held_out_whole():
     assert folds.count == 5 and folds.examples(labels) == pytest.approx(8 - 8 / 5, abs=0.2)
     for _, out, rest in folds:
         assert not set(people[out]) & set(people[rest])
+
+
+def test_who_alone_shows_a_class_is_not_asked_about():
+    """Else clips of that person would be asked about beside that person's own examples, which attract them."""
+    labels, people = np.r_[np.tile([0, 1], 4), 2, 2], np.r_[np.repeat(np.arange(4), 2), 0, 0]
+    folds = divide(labels, people, 3, 0)
+    assert (folds.measured == (people != 0)).all()
+    assert all(set(labels[rest]) == {0, 1, 2} for _, _, rest in folds)
 
 
 def test_a_class_of_two_people_does_not_coarsen_the_folds_of_the_others():
@@ -100,6 +110,20 @@ def test_the_interval_holds_the_truth_in_nineteen_of_twenty():
         found = [promise((rng.random(count) < truth).astype(float), np.arange(count)) for _ in range(400)]
         held = np.mean([one.low <= truth <= one.high for one in found])
         assert 0.92 < held <= 1
+
+
+@pytest.mark.parametrize(("people", "told"), [(2, False), (3, False), (6, True)])
+def test_a_few_people_who_agree_are_no_certainty(people, told):
+    groups = np.repeat(np.arange(people), 4)
+    one, other = np.ones(4 * people), np.tile([1.0, 1.0, 1.0, 0.0], people)  # each lost one clip of four
+    found = difference(one, other, groups)
+    assert found.mean == 0.25 and found.interval > 0 and found.told == told
+
+
+def test_equal_people_are_told_apart_in_less_than_one_case_of_twenty():
+    rng, groups = np.random.default_rng(0), np.repeat(np.arange(2), 20)
+    told = [difference(*rng.integers(0, 2, (2, 40)).astype(float), groups).told for _ in range(400)]
+    assert sum(told) <= 34  # 20 expected
 
 
 def test_differences_are_of_pairs():

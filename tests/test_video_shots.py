@@ -91,7 +91,7 @@ def test_a_window_is_as_whole_as_what_moves_lies_in_it(data):
     firsts = sorted({0, *data.draw(st.lists(st.integers(1, count - 1), max_size=3))})
     values[firsts] = 0
     changes = recorded(np.arange(count), values, firsts)
-    edges, spans, shares = [*firsts, count], [], []
+    edges, spans, shares, moving = [*firsts, count], [], [], []
     for low, high in pairwise(edges):
         start = data.draw(st.integers(low, high - 1))
         end = data.draw(st.integers(start + 1, high))
@@ -100,8 +100,9 @@ def test_a_window_is_as_whole_as_what_moves_lies_in_it(data):
         inside = sum(values[i] for i in near if start < i < end)
         spans.append((start, end))
         shares.append(inside / (sum(values[near]) + LITTLE))
-    best = np.quantile(shares, 0.95)
-    expected = np.minimum(np.array(shares) / best, 1) if best else np.zeros(len(shares))
+        moving.append(inside >= LITTLE)
+    best = np.quantile(np.array(shares)[moving], 0.95) if any(moving) else np.inf
+    expected = np.minimum(np.array(shares) / best, 1)
     assert changes.whole(np.array(spans, float)) == pytest.approx(expected, abs=1e-9)
 
 
@@ -115,3 +116,15 @@ def test_where_all_moves_or_nothing_does_no_window_is_better():
     alone = recorded(range(100), moved, [0.0]).whole(spans)
     assert (alone[spans[:, 0] == 28] == 1).all() and alone[spans[:, 0] == 38] < 0.5
     assert Changes().whole(np.empty((0, 2))).shape == (0,)
+
+
+@pytest.mark.parametrize("seconds", [60, 3000])
+def test_still_windows_make_no_part_of_a_movement_whole(seconds):
+    """One movement of 2 s: what is said of the windows around it is the same however long nothing moves else."""
+    values = np.zeros(10 * seconds)
+    values[301:320] = 0.02
+    starts = np.arange(0, seconds - 2, 0.5)
+    whole = recorded(np.arange(10 * seconds) / 10, values, [0.0]).whole(np.column_stack([starts, starts + 2]))
+    near = {start: round(float(share), 2) for start, share in zip(starts, whole, strict=True) if 28 < start < 32}
+    assert near[30] == 1 and near[29] == pytest.approx(0.54, abs=0.03) and near[31.5] < 0.4
+    assert (whole[(starts < 28) | (starts > 32)] == 0).all()

@@ -91,11 +91,17 @@ def allowance(clips: ClipSet, groups: Groups, measured: np.ndarray) -> str:
         lines.append("One class alone: nothing can be measured, the recognizer tells it from what it does not know.")
     elif not measured.any() and groups.names:
         lines.append(
-            "No class shows several of them, to hold one out: nothing can be measured, and the first model is taken "
-            "(--groups none holds out single clips)."
+            "Each of them is the only one that shows some class, so that none can be held out: nothing can be "
+            "measured, and the first model is taken (--groups none holds out single clips)."
         )
     elif not measured.any():
         lines.append("No class has a second clip to hold out: nothing can be measured, and the first model is taken.")
+    elif not measured.all() and groups.names:
+        stay = [groups.names[of] for of in np.unique(groups.of[~measured])]
+        lines.append(
+            f"Of these, {listed(stay, 'others')} cannot be held out, being the only one that shows some class; "
+            "accuracies are those of the others' clips."
+        )
     elif not measured.all():
         few = sorted({clips.classes[label] for label in clips.labels[~measured]})
         lines.append(

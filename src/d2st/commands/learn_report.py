@@ -116,8 +116,9 @@ def expected_sentence(report: dict) -> str:
         return "One class has nothing to be told from: clips get its name, or 'unknown', and nothing was measured."
     if not report["expected"] and report["groups"]["count"]:
         return (
-            "How often it will be right cannot be said: no class shows several people or scenes, by "
-            f"{report['groups']['source']}. Add clips of others to every class, or pass --groups none."
+            "How often it will be right cannot be said: too few of the people or scenes, by "
+            f"{report['groups']['source']}, could be held out. Add clips "
+            "of others to every class, or pass --groups none."
         )
     if not report["expected"]:
         return "How often it will be right cannot be said: too few clips could be held out. Add clips to every class."

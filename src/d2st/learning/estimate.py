@@ -95,6 +95,9 @@ class Difference:
 def difference(right: np.ndarray, other: np.ndarray, groups: np.ndarray) -> Difference:
     """Compare two candidates by the clips that both were asked about, a group as one observation.
 
+    Where all groups say the same, nothing says how much others would differ: the interval is then as wide as if one
+    more group had seen no difference, which two or three groups that agree by chance do not outweigh.
+
     Args:
         right: (N,) how often each clip was right, NaN where it was not held out.
         other: (N,) of the other candidate.
@@ -108,6 +111,8 @@ def difference(right: np.ndarray, other: np.ndarray, groups: np.ndarray) -> Diff
     mean = differences.mean()
     sums = np.bincount(group, differences - mean)
     variance = (sums**2).sum() * len(names) / (len(names) - 1) / len(differences) ** 2
+    if variance <= (1e-9 * mean) ** 2:
+        variance = (mean / (len(names) + 1)) ** 2
     return Difference(float(mean), student_t(0.975, len(names) - 1) * math.sqrt(variance))
 
 

@@ -13,8 +13,7 @@ class Folds:
     """Hold in which fold each clip is held out, in each of several divisions.
 
     Attributes:
-        of: (R, N) the fold of each clip, 0 or more; -1 where its class would be left without a clip, so that nothing
-            can be measured on it.
+        of: (R, N) the fold of each clip, 0 or more; -1 where it is never held out (:func:`divide`).
     """
 
     of: np.ndarray
@@ -51,7 +50,8 @@ def divide(labels: np.ndarray, groups: np.ndarray, repeats: int, seed: int) -> F
     """Divide clips into folds, several times.
 
     There are up to five folds in the first division and up to ten in the others, as far as there are groups. A class of
-    fewer groups is in fewer of them. A clip whose class has no other group is never held out: its fold is -1.
+    fewer groups is in fewer of them. A clip whose class has no other group is never held out: its fold is -1. Nor are
+    the other clips of its group, which would be asked about beside examples of the same group.
 
     Args:
         labels: (N,) classes, 0..way-1.
@@ -66,6 +66,7 @@ def divide(labels: np.ndarray, groups: np.ndarray, repeats: int, seed: int) -> F
         division = _deal(labels, groups, min(most, max(2, count)), rng)
         divisions.append(np.where(_leaves_others(labels, division), division, -1))
     kept = (np.array(divisions) >= 0).all(0)
+    kept &= ~np.isin(groups, groups[~kept])
     return Folds(np.where(kept, divisions, -1))
 
 

@@ -65,8 +65,8 @@ class Changes:
         """Tell how much of what moves in and around windows (N, 2) lies in them, (N,) in 0..1; 0 if nothing moves.
 
         Around a window is half its length before and after it, but not beyond its shot. Shares are divided by the one
-        that only a twentieth of the windows exceeds: where everything moves all the time, no window is whole, and none
-        is worse than others.
+        that only a twentieth of the windows in which something moves exceeds: where everything moves all the time, no
+        window is whole, and none is worse than others.
         """
         if not len(spans):
             return np.empty(0)
@@ -79,7 +79,10 @@ class Changes:
         before = self._between(np.maximum(start - margin, edges[shot]), start)
         after = self._between(end, np.minimum(end + margin, edges[shot + 1]))
         share = inside / (before + inside + after + LITTLE)
-        return np.minimum(share / max(np.quantile(share, BEST), 1e-12), 1)
+        moving = inside >= LITTLE
+        if not moving.any():
+            return np.zeros(len(spans))
+        return np.minimum(share / np.quantile(share[moving], BEST), 1)
 
     def _numbered(self, frames: Iterable[tuple[float, Frame]]) -> Iterator[tuple[int, float, Frame]]:
         """Give each frame with the number of its shot."""

@@ -78,6 +78,8 @@ def _shown(scores: np.ndarray, classes: Sequence[str], named: set[str]) -> list[
 def over_time(spans: np.ndarray, scores: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """Take the best score of the windows around each moment; a window stands for the half of it around its center.
 
+    One that lies between two moments stands for the later one, so that none is lost where moments are far apart.
+
     Args:
         spans: (N, 2).
         scores: (N, way).
@@ -89,7 +91,8 @@ def over_time(spans: np.ndarray, scores: np.ndarray, moments: np.ndarray) -> np.
     values = np.zeros((len(moments), scores.shape[1]))
     centers, quarters = spans.mean(1), (spans[:, 1] - spans[:, 0]) / 4
     first = np.searchsorted(moments, centers - quarters, "right")
-    last = np.searchsorted(moments, centers + quarters, "right")
+    first = np.minimum(first, len(moments) - 1)
+    last = np.maximum(np.searchsorted(moments, centers + quarters, "right"), first + 1)
     for i, j, row in zip(first, last, scores, strict=True):
         values[i:j] = np.maximum(values[i:j], row)
     return values
