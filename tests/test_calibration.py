@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from d2st import heads
 from d2st.classifiers.open_set import (
+    _in_order,
     class_offsets,
     fit_calibration,
     fit_held_out,
@@ -40,6 +41,7 @@ def test_every_head_holds_out_as_one_by_one(name: str) -> None:
     head, shots = heads_small.build(name), (3, 1, 2)
     episode = heads_small.episode(head, shots, lead=(2,))
     support, text = head.embed(episode.support), heads_small.text_of(episode)
+    support = _in_order(support, episode.labels)  # as it sorts them itself
     text = None if text is None else text.expand(2, *text.shape)
     held = hold_out(head, support, episode.labels, 3, text)
     assert held.known.shape == (2, 5, 3) and held.unknown.shape == (2, 6, 3)
@@ -257,6 +259,21 @@ def test_judges_by_what_there_is() -> None:
     assert unknown.tolist() == [False, True] and confidence[0] > 0.6 > 0.2 > confidence[1]
     confidence, unknown = fit_rejector(head, support[::3], labels[::3], None, 0.05, None)(logits)
     assert not unknown.any() and torch.allclose(confidence, logits.double().softmax(-1).amax(-1))
+
+
+@given(st.permutations(range(9)), st.sampled_from(["bi-mhm", "otam", "ridge"]))
+@settings(max_examples=30, deadline=None)
+def test_the_order_of_the_examples_says_nothing_of_what_is_unknown(order, name):
+    head = heads.build(name)
+    support, labels = clips((4, 3, 2), spread=0.5)
+    logits = torch.randn(7, 3, generator=torch.Generator().manual_seed(0))
+    found = fit_rejector(head, support, labels, None, 0.05, None)(logits)
+    other = fit_rejector(head, support[order], labels[order], None, 0.05, None)(logits)
+    torch.testing.assert_close(found, other, rtol=1e-4, atol=1e-5)
+    for episode, mixed in zip(
+        _in_order(support.expand(2, -1, -1, -1), labels), torch.stack([support] * 2), strict=True
+    ):
+        assert sorted(episode.sum((1, 2)).tolist()) == sorted(mixed.sum((1, 2)).tolist())
 
 
 @pytest.mark.parametrize("name", ["bi-mhm", "ridge"])

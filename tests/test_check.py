@@ -11,6 +11,7 @@ from d2st.commands.check_data import CheckConfig, check
 from d2st.commands.prepare import PrepareConfig, prepare
 from d2st.data import datasets
 from d2st.data import store as index
+from d2st.data.copies import digest, in_several_classes, same_files
 from d2st.data.episodes import EpisodeSampler
 from d2st.errors import D2STError
 
@@ -130,3 +131,22 @@ def test_wrong_settings_are_refused(whole):
     for name, least in (("way", 1), ("shot", 0), ("queries", 0), ("frames", 0)):
         with pytest.raises(D2STError, match=f"CheckConfig: {name}={least} must be a whole number from {least + 1}"):
             _check(whole, **{name: least})
+
+
+def test_files_that_begin_and_end_alike_are_no_copies(tmp_path):
+    """Uncompressed and rendered clips have one size and still ends; only the middle tells them apart."""
+    middle = [bytes([n]) * 1000 for n in (1, 2, 1)]
+    found = []
+    for label, (name, own) in enumerate(zip("abc", middle, strict=True)):
+        path = tmp_path / f"{name}.avi"
+        path.write_bytes(bytes(3 << 20) + own + bytes(3 << 20))
+        found.append(datasets.Clip(path, label, name))
+    assert digest(found[0].path) == digest(found[1].path)
+    assert in_several_classes(datasets.ClipSet(("a", "b", "c"), tuple(found))) == [["a", "c"]]
+    frames = []
+    for name, own in zip("def", middle, strict=True):
+        (tmp_path / name).mkdir()
+        for i, content in enumerate((bytes(3 << 20), own, bytes(3 << 20))):
+            (tmp_path / name / f"{i:05d}.bmp").write_bytes(content)
+        frames.append(tmp_path / name)
+    assert same_files(frames, lambda path: path) == [[frames[0], frames[2]]]

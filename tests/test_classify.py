@@ -8,8 +8,10 @@ import shutil
 import numpy as np
 import pytest
 import small
+import timm
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 import d2st
 from d2st import heads
@@ -20,6 +22,7 @@ from d2st.classifiers.support_set import SavedSupport
 from d2st.commands.predict import PredictConfig, predict
 from d2st.data.video.reader import VideoError, read_clip
 from d2st.errors import D2STError
+from d2st.evaluation.cost import count_flops
 from d2st.factory import heads as choice
 from d2st.features.fingerprint import Origin
 from d2st.heads import HeadSpec, TextConfig
@@ -377,3 +380,56 @@ def test_predict_tells_of_a_clip_that_is_an_example_of_two_classes(small, suppor
     shutil.copy(support / "teal" / "0.mp4", support / "sand" / "teal.mp4")
     predict(config(small, support))
     assert "One file is an example of several classes, which makes them alike; keep one: 'sand/teal" in caplog.text
+
+
+@pytest.mark.parametrize("adapter", ["aim", "dst"])
+def test_a_model_that_is_in_training_answers_as_in_eval_mode_and_stays_in_training(small, adapter) -> None:
+    name = "test_vit" if adapter == "aim" else "test_resnet"
+    encoder = d2st.adapt(name, adapter, frames=4, pretrained=False, image_size=32)
+    head = heads.build("hyrsm", features=encoder.num_features)
+    clips = {name: sorted((small / "data" / name).glob("[01].mp4")) for name in ("pink", "sand")}
+    query = small / "data" / "pink" / "3.mp4"
+    expected = FewShotClassifier(encoder.eval(), head.eval()).fit(clips).predict(query)
+    encoder.train(), head.train()
+    before = {key: value.clone() for key, value in encoder.state_dict().items()}
+    modes = [module.training for module in encoder.modules()]
+    classifier = FewShotClassifier(encoder, head).fit(clips)
+    assert classifier.predict(query) == expected == classifier.predict(query)
+    assert all(torch.equal(value, before[key]) for key, value in encoder.state_dict().items())
+    count_flops(encoder, torch.zeros(1, 4, 3, 32, 32))
+    assert modes == [module.training for module in encoder.modules()] and head.training
+
+
+def test_float_frames_of_another_size_are_refused(encoder) -> None:
+    classifier = FewShotClassifier(encoder)
+    with pytest.raises(D2STError, match=r"32x32 pixels here; these have 48x40\. .*uint8"):
+        classifier.encode(torch.randn(4, 3, 48, 40))
+    assert classifier.encode(torch.zeros(4, 3, 48, 40, dtype=torch.uint8)).frames.shape[0] == 4
+
+
+def test_encoded_clips_of_another_shape_are_refused(encoder) -> None:
+    classifier, width = FewShotClassifier(encoder), encoder.num_features
+    for wrong in (torch.randn(4, width), torch.randn(0, 4, width), torch.ones(1, 4, width).long()):
+        with pytest.raises(D2STError, match=r"Class 'n': features are floats \(clips, T, D\) of one clip or more"):
+            classifier.set_class("n", wrong)
+    with pytest.raises(D2STError, match=rf"features of a clip are 4 x {width} here, and these are 4 x {width + 1}"):
+        classifier.set_class("n", torch.randn(1, 4, width + 1))
+    classifier.set_class("n", torch.randn(2, 4, width))
+    with pytest.raises(D2STError, match=rf"features of a clip are 4 x {width} here, and these are 3 x {width}"):
+        classifier.set_class("m", torch.randn(2, 3, width))
+    with pytest.raises(D2STError, match="features of 2 clips and tokens of 1"):
+        classifier.set_class("m", torch.randn(2, 4, width), torch.randn(1, 4, width))
+    assert classifier.classes == ("n",)
+
+
+def test_adapters_that_are_random_are_told_and_answer_alike(small, support, tmp_path, caplog, capsys) -> None:
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "vit.safetensors")
+    own = {"backbone": "test_vit", "weights": str(tmp_path / "vit.safetensors"), "image_size": None}
+    asked = dataclasses.replace(config(small, support, query=str(small / "data/pink/4.mp4"), format="jsonl"), **own)
+    asked = dataclasses.replace(asked, adapter=d2st.LSNConfig(width=16))
+    answers = [json.dumps(predict(asked)["predictions"]) for _ in range(2)]
+    assert answers[0] == answers[1]
+    assert "The adapter 'lsn width=16' is untrained: features come from random weights" in caplog.text
+    caplog.clear()
+    predict(dataclasses.replace(asked, adapter=d2st.STConfig()))
+    assert "untrained" not in caplog.text

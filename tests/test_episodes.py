@@ -102,3 +102,24 @@ def test_a_split_with_too_few_clips_is_refused_by_name() -> None:
 def test_numbers_of_an_episode_are_whole(wrong):
     with pytest.raises(D2STError, match="must be a whole number"):
         EpisodeSampler(np.repeat(np.arange(3), 4), **{"way": 2, "shot": 1} | wrong)
+
+
+@pytest.mark.parametrize(
+    ("labels", "classes", "told"),
+    [
+        ([0.2, 0.9, 1.7, 1.2], None, "float64 of shape"),
+        (["a", "a", "b", "b"], None, "of shape"),
+        ([[0, 1], [0, 1]], None, r"shape \(2, 2\)"),
+        ([-1, 0, 0, 1, 1], None, "0 or more; one is -1"),
+        ([0, 0, 1, 1, 2, 2], ["a", "b"], "0 to 1, of the 2 classes; one is 2"),
+    ],
+)
+def test_labels_that_are_no_class_ids_are_refused(labels, classes, told):
+    with pytest.raises(D2STError, match=f"EpisodeSampler: labels are .*{told}"):
+        EpisodeSampler(labels, 2, 1, 1, classes=classes)
+
+
+@pytest.mark.parametrize("index", [-1, 2.5, "2"])
+def test_episodes_have_whole_numbers(index):
+    with pytest.raises(D2STError):
+        EpisodeSampler([0, 0, 1, 1], 2, 1, 1).draw(index)

@@ -40,6 +40,12 @@ def test_bits_are_the_same(family):
     assert weights(halved) < 0.52 * weights(whole)
 
 
+@pytest.mark.parametrize("family", BACKBONES)
+def test_a_classifier_on_rounded_weights_trains_in_float32(family):
+    model = d2st.VideoClassifier(adapted(family, d2st.STConfig()).half_weights(), 3)
+    assert {parameter.dtype for parameter in model.trainable_parameters()} == {torch.float32}
+
+
 def test_maps_and_fp16():
     whole, video = adapted("resnet-basic"), clips()
     halved = copy.deepcopy(whole).half_weights("fp16")

@@ -167,3 +167,22 @@ def test_wrong_options_are_refused():
         transforms.train_transform(32, *PLAIN, jitter=2.0)
     with pytest.raises(D2STError, match="margin"):
         transforms.train_transform(32, *PLAIN, margin=0.9)
+
+
+@pytest.mark.parametrize("kind", ["eval", "train", "released"])
+def test_pixels_that_are_no_bytes_are_refused_where_they_would_be_scaled_as_what_they_are_not(kind):
+    transform = {
+        "eval": transforms.eval_transform(32, *CLIP),
+        "train": transforms.train_transform(32, *CLIP),
+        "released": transforms.released_eval_transform(*CLIP, size=32, resize=40),
+    }[kind]
+    clip = _clip()
+    for wrong in (clip.long(), clip.int(), clip.short(), clip.to(torch.uint16)):
+        with pytest.raises(D2STError, match=r"uint8 of 0..255, or floats of 0..1, and not torch\.u?int(64|32|16)"):
+            transform(wrong)
+    with pytest.raises(D2STError, match=r"Float pixels are in 0..1, and these in .*uint8"):
+        transform(clip.float())
+    with pytest.raises(D2STError, match=r"Frames are RGB, \(..., 3, H, W\), and these \(4, 1, 40, 60\)"):
+        transform(clip[:, :1])
+    if kind == "eval":
+        assert (transform(clip.float() / 255) - transform(clip)).abs().mean() < 0.02  # floats are not rounded

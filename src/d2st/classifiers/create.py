@@ -13,7 +13,7 @@ from ..data.clip_reading import ClipReading, choose_reading, with_reading
 from ..data.copies import in_several_classes
 from ..data.datasets import ClipSet, open_annotated
 from ..errors import D2STError
-from ..factory.encoder import create_encoder
+from ..factory.encoder import create_encoder, warn_untrained_adapter
 from ..factory.heads import load_or_create_head, set_text, warn_untrained
 from ..utils.device import pick_device, with_precision
 from ..utils.hub import best_below
@@ -106,8 +106,15 @@ def _refuse_no_classifier(folder: Path) -> None:
         )
 
 
-def create_model(options: MatchingOptions, device: torch.device) -> tuple[dict[str, object], ClipReading, bool]:
+def create_model(
+    options: MatchingOptions, device: torch.device, seed: int = 0
+) -> tuple[dict[str, object], ClipReading, bool]:
     """Create what a classifier is made of, or load it from a saved adapter.
+
+    Args:
+        options: of the model.
+        device: where it goes.
+        seed: of the weights of what is untrained, which answers the same each time.
 
     Returns:
         Arguments of :class:`FewShotClassifier`: encoder and head on the device, and how clips are read; that reading;
@@ -116,11 +123,14 @@ def create_model(options: MatchingOptions, device: torch.device) -> tuple[dict[s
     Raises:
         D2STError: an option cannot be used.
     """
-    encoder, _ = create_encoder(options)
-    reading = choose_reading(options, encoder)
-    head, trained = load_or_create_head(
-        options.head, encoder, reading.frames, saved=options.adapter_path, weights=options.weights
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder, _ = create_encoder(options)
+        reading = choose_reading(options, encoder)
+        head, trained = load_or_create_head(
+            options.head, encoder, reading.frames, saved=options.adapter_path, weights=options.weights
+        )
+    warn_untrained_adapter(options, encoder)
     set_text(head, options.text)
     model = {
         "encoder": encoder.to(device),

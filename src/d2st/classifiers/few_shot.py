@@ -1,7 +1,8 @@
 """Recognize actions from a few example clips of each class."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from ..utils.device import Precision, autocast
 from ..utils.finite import check_finite, check_logits
 from ..utils.hub import find
 from ..utils.hub_model import CardFacts, HubModel
+from ..utils.modes import evaluating
 from .open_set import check_rate
 from .prediction import Prediction, check_name, explain
 from .rejector import CALIBRATION, NEVER, CalibrationFile, Rejector, find_calibration, fit_rejector
@@ -42,6 +44,8 @@ _log = logging.getLogger(__name__)
 
 class FewShotClassifier(HubModel):
     """Recognizes classes from example clips; classes come and go without encoding anything twice.
+
+    Encoder and head may be in training: they work in eval mode here, and have their own modes afterwards.
 
     Args:
         encoder: a video encoder (``d2st.adapt``, ``d2st.load``).
@@ -87,12 +91,12 @@ class FewShotClassifier(HubModel):
         self.reading = ClipReading.of(
             encoder, frames=frames, sampling=sampling, transforms=transforms, precision=precision
         )
-        self.encoder = encoder.eval()
+        self.encoder = encoder
         if not isinstance(head, Head):
             head, trained = load_or_create_head(head, encoder, self.frames)
             if not trained:
                 warn_untrained(head)
-        self.head = head.to(self.device).eval()
+        self.head = head.to(self.device)
         self.sample = frame_sampling.build(self.sampling, self.frames, stride=self.reading.stride)
         self.transform = encoder.transform(transforms=self.reading.transforms)
         asked_for = encoder.reading and encoder.reading.difference(self.reading)
@@ -192,7 +196,8 @@ class FewShotClassifier(HubModel):
         found = SupportClips.of(clips, features, source)
         labels = torch.from_numpy(clips.labels[features.clips])  # (N,)
         frames = features.values[:, 0]  # (N, T, D)
-        tokens = features.embedded(self.head)[:, 0]  # (N, T', D')
+        with self._evaluating():
+            tokens = features.embedded(self.head)[:, 0]  # (N, T', D')
         self.support = {
             name: self._checked_class(name, frames[labels == label], tokens[labels == label])
             for label, name in enumerate(clips.classes)
@@ -224,7 +229,17 @@ class FewShotClassifier(HubModel):
             name: of the class.
             frames: (K, T, D) features of the encoder.
             tokens: (K, T', D') of the head; None makes them from the features, which a head on maps cannot.
+
+        Raises:
+            D2STError: no clips, or features of another shape than this recognizer's.
         """
+        others = [clips for other, clips in self.support.items() if other != name]
+        width = self.encoder.num_features
+        _check_encoded(f"Class '{name}': features", frames, [clips.frames for clips in others], width)
+        if tokens is not None:
+            _check_encoded(f"Class '{name}': tokens", tokens, [clips.tokens for clips in others])
+            if len(tokens) != len(frames):
+                raise D2STError(f"Class '{name}' has features of {len(frames)} clips and tokens of {len(tokens)}.")
         self.support[name] = self._checked_class(name, frames, tokens)
         self.seconds.pop(name, None)
 
@@ -265,7 +280,8 @@ class FewShotClassifier(HubModel):
     def _checked_class(self, name: str, frames: Tensor, tokens: Tensor | None) -> EncodedClips:
         check_name(name)
         if tokens is None:
-            tokens = self.head.embed(frames.to(self.device)).cpu()
+            with self._evaluating():
+                tokens = self.head.embed(frames.to(self.device)).cpu()
         check_finite([frames, tokens], [f"{name}, {i}" for i in range(len(frames))], self.precision)
         return EncodedClips(frames, tokens)
 
@@ -279,7 +295,8 @@ class FewShotClassifier(HubModel):
         """
         name = "given as frames" if isinstance(clip, Tensor) else str(clip)
         transform = partial(transform_onto, self.device, self.transform)
-        encoded = self.encode_all(read_any(clip, self.sample, transform).unsqueeze(0), [name])
+        video = read_any(clip, self.sample, transform, tuple(self.encoder.image_size))  # (T, 3, h, w)
+        encoded = self.encode_all(video.unsqueeze(0), [name])
         return EncodedClips(encoded.frames[0], encoded.tokens[0])
 
     @torch.no_grad()
@@ -297,9 +314,10 @@ class FewShotClassifier(HubModel):
             D2STError: features are not finite.
         """
         maps = [self.head] if self.head.takes != "features" else []
-        with autocast(self.device, self.precision):
-            frames, *tokens = encode_batch(self.encoder if suffix is None else suffix, video.to(self.device), maps)
-        found = EncodedClips(frames.cpu(), (tokens[0] if tokens else self.head.embed(frames)).cpu())
+        with self._evaluating():
+            with autocast(self.device, self.precision):
+                frames, *tokens = encode_batch(self.encoder if suffix is None else suffix, video.to(self.device), maps)
+            found = EncodedClips(frames.cpu(), (tokens[0] if tokens else self.head.embed(frames)).cpu())
         names = [f"number {i}" for i in range(len(frames))] if names is None else names
         check_finite([found.frames, found.tokens], names, self.precision, video=None if suffix is not None else video)
         return found
@@ -312,7 +330,8 @@ class FewShotClassifier(HubModel):
             **loading: batch_size and workers of ``d2st.features.runner.run_clips``.
         """
         loading |= {"device": self.device, "precision": self.precision}
-        return encode_clips(self.encoder, clips, self.sample, self.transform, heads=[self.head], **loading)
+        with self._evaluating():
+            return encode_clips(self.encoder, clips, self.sample, self.transform, heads=[self.head], **loading)
 
     def name_features(self, classes: Sequence[str]) -> Tensor | None:
         """Encode names of classes for a head that uses them, as ``d2st.factory.heads.name_features`` does.
@@ -337,7 +356,8 @@ class FewShotClassifier(HubModel):
 
         Args:
             query: a path; uint8 RGB frames (L, 3, H, W) of any length, from which T are sampled; float frames
-                (T, 3, h, w) that are normalized already; or a list of these, which gives a list.
+                (T, 3, h, w) of the encoder's ``image_size`` that are normalized already; or a list of these, which
+                gives a list.
 
         Raises:
             D2STError: no class was added yet, or a clip cannot be read.
@@ -361,7 +381,8 @@ class FewShotClassifier(HubModel):
         self._check_classes()
         support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
         names = self.name_features(self.classes)
-        found = self.head.match(support, labels, tokens.to(self.device), len(self.support), names).float().cpu()
+        with self._evaluating():
+            found = self.head.match(support, labels, tokens.to(self.device), len(self.support), names).float().cpu()
         check_logits(found)
         return found
 
@@ -374,7 +395,8 @@ class FewShotClassifier(HubModel):
         if self._rejector is None or self._rejector[0] != fitted_to:
             support, labels = (part.to(self.device) for part in join(self.support))  # (S, T', D'), (S,)
             names = self.name_features(self.classes)
-            found = fit_rejector(self.head, support, labels, names, self.reject_rate, self.calibration)
+            with self._evaluating():
+                found = fit_rejector(self.head, support, labels, names, self.reject_rate, self.calibration)
             self._rejector = fitted_to, found
         return self._rejector[1]
 
@@ -382,6 +404,11 @@ class FewShotClassifier(HubModel):
     def never_unknown(self) -> str | None:
         """Why no clip can be answered "unknown" with the present support set, or None."""
         return NEVER if self.rejector.calibration is None else None
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        with evaluating(self.encoder), evaluating(self.head):
+            yield
 
     def _check_classes(self) -> None:
         if not self.support:
@@ -469,6 +496,17 @@ class FewShotClassifier(HubModel):
             calibration = find_calibration(folder, encoder, head, ClipReading.of(encoder, **options))
         classifier = cls(encoder, head, **options, reject_rate=reject_rate, calibration=calibration)
         return classifier._take(saved, folder / SUPPORT) if saved else classifier
+
+
+def _check_encoded(what: str, encoded: Tensor, others: Sequence[Tensor], width: int | None = None) -> None:
+    """Refuse encoded clips (K, T, D) that are of another shape than those of the other classes, or are none."""
+    shape = tuple(encoded.shape)
+    if encoded.ndim != 3 or not encoded.is_floating_point() or not encoded.numel():
+        raise D2STError(f"{what} are floats (clips, T, D) of one clip or more; these are {encoded.dtype}, {shape}.")
+    known = {tuple(other.shape[1:]) for other in others} or {(shape[1], width or shape[2])}
+    if shape[1:] not in known:
+        expected = " x ".join(map(str, known.pop()))
+        raise D2STError(f"{what} of a clip are {expected} here, and these are {shape[1]} x {shape[2]}.")
 
 
 def _listed(name: str, clips: Iterable[Video]) -> list[Video]:

@@ -53,7 +53,7 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
     """Match the clips of a support set with the rest of it.
 
     Of every class that has more than one clip, one is held out at a time, of all classes together: as many matchings
-    as the largest class has shots.
+    as the largest class has shots. Which ones go together follows from what they show, and not from their order.
 
     Args:
         head: in eval mode.
@@ -64,6 +64,7 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
     """
     none = support.new_empty(*support.shape[:-3], 0, way, dtype=torch.float32)
     known, order = [none], [labels.new_empty(0)]
+    support = _in_order(support, labels)
     folds = _folds(labels, way)
     for fold in range(int(folds.max()) + 1):
         out = (folds == fold).nonzero().flatten()
@@ -89,6 +90,19 @@ def hold_out(head: Head, support: Tensor, labels: Tensor, way: int, text: Tensor
 def _of_classes(text: Tensor, classes: list[int], head: Head) -> Tensor:
     """Take the texts of some classes."""
     return text[..., classes, :, :] if head.needs_phases else text[..., classes, :]
+
+
+def _in_order(support: Tensor, labels: Tensor) -> Tensor:
+    """Sort the clips (..., S, T, D) of each class by the size of their features.
+
+    So other names or another order of the same clips change nothing of what is held out together.
+    """
+    sizes = support.double().square().sum((-2, -1))  # (..., S)
+    order = sizes.argsort(dim=-1, stable=True)
+    order = order.gather(-1, labels[order].argsort(dim=-1, stable=True))  # class by class
+    places = torch.empty_like(order)
+    places[..., labels.argsort(stable=True)] = order  # a class stays where its clips were
+    return support.gather(-3, places[..., None, None].expand(support.shape))
 
 
 def _folds(labels: Tensor, way: int) -> Tensor:

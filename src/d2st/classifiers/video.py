@@ -72,7 +72,8 @@ class VideoClassifier(nn.Module, HubModel):
             raise D2STError("VideoClassifier: a projection goes with features of the classes' names, (classes, D').")
         else:
             self.head = encoder.config.classifier(encoder, classes)
-        self.head.to(next(encoder.parameters()))
+        like = next(encoder.parameters())
+        self.head.to(like.device, torch.float32 if encoder.halves else like.dtype)  # what trains is not rounded
         self.names = checked("VideoClassifier", "names", names, tuple[str, ...] | None) or None
         if self.names:
             _check_names(self.names, len(classes) if isinstance(classes, Tensor) else classes)

@@ -9,6 +9,7 @@ from ..data import benchmarks
 from ..data.benchmarks.published import protocol
 from ..data.class_folders import Listing
 from ..data.copies import digest as digest_of
+from ..data.copies import same_files
 from ..data.datasets import list_clips
 from ..data.video.errors import VideoError, VideoWarning, clip_errors
 from ..data.video.open import iter_frames, probe
@@ -124,11 +125,11 @@ class _Look:
 
 def _copies(clips: list[dict]) -> list[list[dict]]:
     """Group the clips that are the same file, and take their digests away."""
-    copies = defaultdict(list)
+    alike = defaultdict(list)
     for entry in clips:
         if "digest" in entry:
-            copies[entry.pop("digest")].append(entry)
-    return [entries for entries in copies.values() if len(entries) > 1]
+            alike[entry.pop("digest")].append(entry)
+    return [copies for entries in alike.values() for copies in same_files(entries, lambda entry: Path(entry["path"]))]
 
 
 def _in_several_parts(clips: list[dict]) -> bool:

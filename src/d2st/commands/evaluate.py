@@ -20,7 +20,7 @@ from ..errors import D2STError
 from ..evaluation.episodes import best_mixing, score, search_mixing
 from ..evaluation.open_set import OpenScores, score_open, summarize_open, unseen_classes
 from ..evaluation.transductive import find_readable, score_transductive
-from ..factory.encoder import create_encoder
+from ..factory.encoder import create_encoder, warn_untrained_adapter
 from ..factory.heads import create_heads, load_or_create_head, name_features, warn_untrained
 from ..features.cache import cached_features
 from ..features.encode import Features, ReadFrames, encode_clips
@@ -58,6 +58,7 @@ def evaluate(config: EvalConfig) -> dict:
     _samplers(config, clips.labels, clips.classes)  # refuses a split with too few clips before anything is encoded
     torch.manual_seed(config.seed)  # of what is untrained
     encoder, _ = create_encoder(config)
+    warn_untrained_adapter(config, encoder)
     _check_adapter(config, encoder)
     reading = choose_reading(config, encoder)
     config = with_reading(config, reading)

@@ -29,6 +29,8 @@ def look(config: LearnConfig) -> tuple[ClipSet, dict]:
     clips = open_annotated(config.clips, config.annotations).decoded_by(config.decoder)
     for name in clips.classes:
         check_name(name)
+    for note in clips.notes:
+        tell(note)
     frames = config.frames or 8
     checked = CheckConfig(data=config.clips, split=config.annotations, way=2, frames=frames, workers=config.workers)
     found = look_at(checked)
@@ -56,6 +58,7 @@ def look(config: LearnConfig) -> tuple[ClipSet, dict]:
         "left_out": [{"id": id, "reason": reason} for id, reason in dropped.items()],
         "short": [entry["id"] for entry in found["short"]],
         "classes_left_out": gone,
+        "problems": list(clips.problems),
     }
     return usable, looked
 

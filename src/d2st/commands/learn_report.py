@@ -253,6 +253,10 @@ def _add_clips(page: Page, report: dict) -> None:
         page.text("Whenever they were held out they were taken for the same other class: are they in the wrong folder?")
         rows = [(entry["id"], entry["class"], entry["taken_for"]) for entry in report["suspects"][:SHOWN]]
         page.table(["clip", "is in", "taken for"], rows, text=3)
-    if report["looked"]["left_out"]:
+    looked = report["looked"]
+    if looked["left_out"] or looked["problems"]:
         page.heading("Left out")
-        page.table(["clip", "reason"], [(c["id"], c["reason"]) for c in report["looked"]["left_out"]], text=2)
+    for problem in looked["problems"]:
+        page.text(problem)
+    if looked["left_out"]:
+        page.table(["clip", "reason"], [(c["id"], c["reason"]) for c in looked["left_out"]], text=2)

@@ -115,7 +115,7 @@ def _create_classifier(config: VisualizeConfig) -> tuple[FewShotClassifier, bool
     """Create a classifier without classes; tells whether its head needs no training, and how clips are read."""
     device = pick_device(config.device)
     config = with_precision(config, device)
-    model, reading, trained = create_model(config, device)
+    model, reading, trained = create_model(config, device, config.seed)
     model["encoder"].compile_blocks(config.compile)
     return FewShotClassifier(**model, precision=config.precision), trained, with_reading(config, reading)
 

@@ -26,6 +26,7 @@ class Listing:
         problems: sentences about clips that were lost.
         part_problems: part -> sentences that concern it alone.
         notes: sentences about files that were left out on purpose.
+        without_clips: sentences about class folders that hold no clip.
         missing: paths or ids that lists name and that are not there.
         assigned: clip id -> part, where parts share classes (full-shot data); else empty.
         groups: clip id -> who or what it shows, of those of which a list says it.
@@ -36,6 +37,7 @@ class Listing:
     problems: list[str] = field(default_factory=list)
     part_problems: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    without_clips: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     assigned: dict[str, str] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
@@ -72,6 +74,7 @@ class Listing:
                 self.assigned |= dict.fromkeys(clips, part)
         self.problems += other.problems
         self.notes += other.notes
+        self.without_clips += other.without_clips
         self.missing += other.missing
         self.groups |= other.groups
 
@@ -110,7 +113,7 @@ def scan_folder(root: Path, above: str = "") -> Listing:
         if tree.clips:
             found.clips[entry.name] = {f"{above}{entry.name}/{clip.id}": clip.path for clip in tree.clips}
         else:
-            found.notes.append(_without_clips(folder))
+            found.without_clips.append(_without_clips(folder))
     if not found.clips:
         loose = [name for name in skipped if "/" not in name and Path(name).suffix.lower() in EXTENSIONS]
         reasons = [
@@ -119,7 +122,7 @@ def scan_folder(root: Path, above: str = "") -> Listing:
             _without_class(loose),
             advice([root / name for name in skipped if is_archive(root / name)]),
             *found.problems[:1],
-            *found.notes[:1],
+            *found.without_clips[:1],
         ]
         raise D2STError(" ".join(filter(None, reasons)))
     if skipped:
@@ -132,7 +135,8 @@ def scan_folder(root: Path, above: str = "") -> Listing:
             "as a clip of its own; where they show the same (extracted frames, a copy in another format), keep one of "
             "them."
         )
-    found.notes += notes + _alike(found.clips)
+    found.problems += _alike(found.clips)
+    found.notes += notes
     return found
 
 
@@ -213,7 +217,7 @@ def _without_clips(folder: Path) -> str:
 
 
 def _alike(names: Iterable[str]) -> list[str]:
-    """Note where two classes look the same: macOS and Linux write accents in two ways."""
+    """Tell where two classes look the same: macOS and Linux write accents in two ways."""
     spellings = defaultdict(list)
     for name in names:
         spellings[nfc(name)].append(name)

@@ -265,7 +265,12 @@ def list_clips(data: str | Path, split: str | Path | None, shared: bool = False)
         source = Source(lambda: scan_parts(data) or scan_folder(data), FolderLookup(data).find, names)
     else:
         raise _no_data(data)
-    return apply_split(source, split, shared)
+    listing = apply_split(source, split, shared)
+    if split is None:  # every folder is a class; a split names its classes, and whatever lies beside them is none
+        listing.problems += listing.without_clips
+    else:
+        listing.notes += listing.without_clips
+    return listing
 
 
 def query_files(query: Iterable[str | Path]) -> list[Path]:

@@ -59,6 +59,23 @@ class Episode:
     unseen: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
 
+def _class_ids(labels: Sequence[int] | np.ndarray, classes: Sequence[str] | None) -> np.ndarray:
+    """Take labels (clips,) that are class ids, and refuse others."""
+    found = np.asarray(labels)
+    whole = found.dtype.kind in "iu" or not found.size
+    if found.ndim != 1 or not whole:
+        raise D2STError(
+            "EpisodeSampler: labels are one whole number for each clip, the id of its class from 0 on; these are "
+            f"{found.dtype} of shape {found.shape}."
+        )
+    most = len(classes) - 1 if classes is not None else None
+    wrong = found[(found < 0) | (found > most if most is not None else False)]
+    if len(wrong):
+        known = "0 or more" if most is None else f"0 to {most}, of the {most + 1} classes"
+        raise D2STError(f"EpisodeSampler: labels are {known}; one is {wrong[0]}.")
+    return found.astype(np.int64)
+
+
 class EpisodeSampler:
     """Draw episodes of a split: ``draw(index)`` depends on the seed and the index, on nothing drawn before.
 
@@ -77,8 +94,8 @@ class EpisodeSampler:
         unseen: classes beside those of the episode of which ``queries`` clips each are drawn too.
 
     Raises:
-        D2STError: the split has fewer than ``way + unseen`` classes, or classes with fewer than ``shot + queries``
-            clips, which are listed.
+        D2STError: labels are no class ids; or the split has fewer than ``way + unseen`` classes, or classes with fewer
+            than ``shot + queries`` clips, which are listed.
     """
 
     def __init__(
@@ -93,7 +110,7 @@ class EpisodeSampler:
     ) -> None:
         sizes = {"way": way, "shot": shot, "queries": queries, "seed": seed, "unseen": unseen}
         way, shot, queries, seed, unseen = (checked("EpisodeSampler", *item, int) for item in sizes.items())
-        labels = np.asarray(labels, dtype=np.int64)
+        labels = _class_ids(labels, classes)
         count = len(classes) if classes is not None else int(labels.max(initial=-1)) + 1
         names = list(classes) if classes is not None else [f"class {i}" for i in range(count)]
         for value, name, least in ((way, "way", 1 if unseen else 2), (shot, "shot", 1), (queries, "queries", 1)):
@@ -127,7 +144,14 @@ class EpisodeSampler:
         self.query_labels = np.repeat(np.arange(way), queries)
 
     def draw(self, index: int) -> Episode:
-        """Draw the episode of this index (0, 1, 2, ...)."""
+        """Draw the episode of this index (0, 1, 2, ...).
+
+        Raises:
+            D2STError: the index is no whole number of 0 or more.
+        """
+        index = checked("EpisodeSampler.draw", "index", index, int)
+        if index < 0:
+            raise D2STError(f"Episodes are numbered 0, 1, 2, ...; there is none of index {index}.")
         rng = generator(self.seed, index)
         # Orders come from sorting uniform numbers and not from rng.permutation, whose stream numpy may change.
         drawn = np.argsort(rng.random(self.count), kind="stable")[: self.way + self.unseen]

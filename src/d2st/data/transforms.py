@@ -37,7 +37,17 @@ class Normalizing(torch.nn.Module):
         self.normalize = Normalize(mean, std)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """(T, 3, H, W) uint8 -> (T, 3, h, w) float32."""
+        """(T, 3, H, W) uint8, or floats in 0..1 -> (T, 3, h, w) float32.
+
+        Raises:
+            D2STError: pixels of another kind, which would be scaled as what they are not.
+        """
+        _check_pixels(clip)
+        if clip.is_floating_point() and clip.numel() and not 0 <= clip.min() <= clip.max() <= 1:
+            raise D2STError(
+                f"Float pixels are in 0..1, and these in {clip.min():g}..{clip.max():g}. Give pixels of 0..255 as "
+                "uint8; a clip that is normalized already needs no transform."
+            )
         return self.normalize(self.pixels(clip))
 
 
@@ -49,9 +59,22 @@ class Normalize(torch.nn.Module):
         self.mean, self.std = list(mean), list(std)
 
     def forward(self, clip: torch.Tensor) -> torch.Tensor:
-        """(..., 3, H, W) -> the same in float32."""
+        """(..., 3, H, W) -> the same in float32.
+
+        Raises:
+            D2STError: integers that are not uint8, or other channels than RGB.
+        """
+        _check_pixels(clip)
         own = not clip.is_floating_point()  # a fresh copy, which no one else has
         return F.normalize(F.to_dtype(clip, torch.float32, scale=True), self.mean, self.std, inplace=own)
+
+
+def _check_pixels(clip: torch.Tensor) -> None:
+    """Refuse what is no picture: torchvision scales integers by the largest value of their type, 2**63 for int64."""
+    if clip.dtype != torch.uint8 and not clip.is_floating_point():
+        raise D2STError(f"Pixels are uint8 of 0..255, or floats of 0..1, and not {clip.dtype}; use .to(torch.uint8).")
+    if clip.ndim < 3 or clip.shape[-3] != 3:
+        raise D2STError(f"Frames are RGB, (..., 3, H, W), and these {tuple(clip.shape)}; give them three channels.")
 
 
 def parts(transform: ClipTransform) -> tuple[ClipTransform, ClipTransform]:

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..encoder import VideoEncoder
 from ..utils.device import Precision, autocast
+from ..utils.modes import in_mode
 
 Task = Callable[[VideoEncoder, Tensor, Precision], None]
 
@@ -49,8 +50,8 @@ def count_flops(encoder: VideoEncoder, video: Tensor) -> tuple[int, int]:
     A multiplication and an addition are two. Counted are matrix products, convolutions and attention; norms,
     activations and the sampling at reference points are not, about half a percent of a ViT.
     """
-    encoder.train()
-    with FlopCounterMode(display=False, custom_mapping=_flop_rules()) as counter:
+    counter = FlopCounterMode(display=False, custom_mapping=_flop_rules())
+    with in_mode(encoder, training=True), counter:
         # with gradients, because without them the counter's hooks fail on views of parameters
         loss = _loss(encoder, video, "fp32")
         forward_flops = counter.get_total_flops()
@@ -66,9 +67,9 @@ def peak_memory(encoder: VideoEncoder, video: Tensor, precision: Precision = "fp
     Unlike the memory of the process, it neither depends on what was run before nor counts what the allocator keeps
     back. Working memory inside of libraries (oneDNN, cuBLAS) is not in it.
     """
-    encoder.train()
     encoder.zero_grad()
-    peak = measure_peak(lambda: step(encoder, video, precision), video.device)
+    with in_mode(encoder, training=True):
+        peak = measure_peak(lambda: step(encoder, video, precision), video.device)
     encoder.zero_grad()
     return peak
 
@@ -90,8 +91,8 @@ def measure_peak(run: Callable[[], object], device: torch.device) -> int:
 
 def seconds(task: Task, encoder: VideoEncoder, video: Tensor, precision: Precision = "fp32") -> Seconds:
     """Time one run of :func:`forward` or :func:`step`."""
-    encoder.train(task is step)
-    result = measure_seconds(lambda: task(encoder, video, precision), video.device)
+    with in_mode(encoder, training=task is step):
+        result = measure_seconds(lambda: task(encoder, video, precision), video.device)
     encoder.zero_grad()
     return result
 

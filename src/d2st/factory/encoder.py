@@ -1,9 +1,13 @@
 """Create the encoder that options describe."""
 
+import logging
+
 from ..adapters import SYSTEMS
 from ..encoder import VideoEncoder, adapt, load
 from ..errors import D2STError
 from .options import ModelOptions
+
+_log = logging.getLogger(__name__)
 
 DEFAULT_BACKBONE = "vit_base_patch16_clip_quickgelu_224.openai"  # of the paper's ViT results
 
@@ -36,6 +40,15 @@ def create_encoder(options: ModelOptions) -> tuple[VideoEncoder, int]:
         image_size=options.image_size,
     )
     return encoder, frames
+
+
+def warn_untrained_adapter(options: ModelOptions, encoder: VideoEncoder) -> None:
+    """Warn that features come from weights as they were drawn, where no saved adapter is given and that matters."""
+    if not options.adapter_path and not encoder.config.starts_as_backbone:
+        _log.warning(
+            f"The adapter '{encoder.config.label}' is untrained: features come from random weights. Train it (d2st "
+            f"train --adapter {encoder.config.name}) and give the best/ of its run with --adapter."
+        )
 
 
 def _refuse_other(options: ModelOptions, encoder: VideoEncoder) -> None:

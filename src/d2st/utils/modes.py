@@ -1,18 +1,23 @@
-"""Run a model in eval mode, whatever mode it is in."""
+"""Run a model in train or eval mode, whatever mode it is in."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 from torch import nn
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Hold a model in eval mode; in the end, also of an error, each of its modules has the mode that it had."""
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Hold a model in train or eval mode; in the end, also of an error, each of its modules has its mode of before."""
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
         yield
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in modes:
+            module.training = before
+
+
+def evaluating(model: nn.Module) -> AbstractContextManager[None]:
+    """Hold a model in eval mode, see :func:`in_mode`."""
+    return in_mode(model, training=False)

@@ -77,7 +77,9 @@ def iter_frames(path: str | os.PathLike, short_side: int | None = None) -> Itera
         yield from reader(path).iter_frames(path, short_side)
 
 
-def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]) -> Tensor:
+def read_any(
+    clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor], size: tuple[int, int] | None = None
+) -> Tensor:
     """Read a clip as an encoder takes it, float (T, 3, h, w), on the device where the transform leaves it.
 
     Args:
@@ -85,6 +87,7 @@ def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]
             (T, 3, h, w) that are normalized already.
         sample: frame sampler; its deterministic rule is used.
         transform: uint8 (T, 3, H, W) -> float (T, 3, h, w).
+        size: (h, w) that float frames must have; None takes any.
 
     Raises:
         D2STError: the clip cannot be read, or is something else.
@@ -103,17 +106,22 @@ def read_any(clip: Video, sample: Sampler, transform: Callable[[Tensor], Tensor]
     if clip.dtype == torch.uint8:
         return transform(clip[torch.from_numpy(frames)])
     if clip.is_floating_point():
-        _check_normalized(clip, len(frames))
+        _check_normalized(clip, len(frames), size)
         return clip.float()
     raise D2STError(f"A clip must be uint8 frames or normalized float frames; this tensor is {clip.dtype}.")
 
 
-def _check_normalized(clip: Tensor, frames: int) -> None:
-    """Refuse float frames that are not T, or that cannot have been normalized."""
+def _check_normalized(clip: Tensor, frames: int, size: tuple[int, int] | None) -> None:
+    """Refuse float frames that are not T, of another size, or that cannot have been normalized."""
     if len(clip) != frames:
         raise D2STError(
             f"Normalized float frames are taken as they are, so a clip has {frames} of them here; this one has "
             f"{len(clip)}. Give frames of any number as uint8, from which {frames} are sampled."
+        )
+    if size and clip.shape[-2:] != size:
+        raise D2STError(
+            f"Normalized float frames are taken as they are, so they have {size[0]}x{size[1]} pixels here; these have "
+            f"{clip.shape[-2]}x{clip.shape[-1]}. Give frames of any size as uint8, which are resized."
         )
     largest = clip.abs().max().item()
     if _LARGEST < largest < float("inf"):  # what is not finite is told with the features
