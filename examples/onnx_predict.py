@@ -119,10 +119,13 @@ def unit(frames: np.ndarray) -> np.ndarray:
 
 
 def clips(folder: Path) -> list[Path]:
-    """The video files of a folder, or the one that is named."""
-    if not folder.is_dir():
+    """The video files of a folder and of those in it, or the one that is named."""
+    if folder.is_file():
         return [folder]
-    return sorted(p for p in folder.iterdir() if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+    if not found:
+        raise SystemExit(f"{folder} holds no video files.")
+    return found
 
 
 def main() -> None:

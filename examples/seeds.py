@@ -30,6 +30,18 @@ def accuracies(found: dict) -> dict[str, float]:
     return {f"{one['head']}, {one['way']}-way {one['shot']}-shot": one["accuracy"] for one in found["results"]}
 
 
+FREE = {"seed", "out", "adapter_path", "weights", "device", "workers", "batch_size", "decoder", "compile", "overwrite"}
+
+
+def settings(found: dict) -> dict:
+    """Return the settings of an evaluation, and of the training beside its adapter, that all runs must share."""
+    own = found.get("config", {})
+    training = Path(own.get("adapter_path") or "").parent / "train.json"
+    trained = json.loads(training.read_text("utf-8")).get("config", {}) if training.is_file() else {}
+    both = {f"evaluation, {key}": value for key, value in own.items() if key not in FREE}
+    return both | {f"training, {key}": value for key, value in trained.items() if key not in FREE}
+
+
 def model(found: dict) -> list:
     """Return what the trainings must share: adapter, backbone and the part of the data that was tried."""
     return [found.get("base", found).get(key) for key in ("adapter", "backbone", "part")]
@@ -50,6 +62,10 @@ if any(model(record) != model(records[0]) for record in records):
     raise SystemExit(
         f"The folders differ by more than their seeds: {told}. Give trainings of one adapter, and one part."
     )
+shared = [settings(record) for record in records]
+differ = [key for key in shared[0] if any(key in own and own[key] != shared[0][key] for own in shared)]
+if differ:
+    raise SystemExit(f"The folders differ by more than their seeds: {', '.join(differ)}. Give trainings of one kind.")
 for name in runs[0]:
     values = [run[name] for run in runs]
     estimate = over_seeds(values)

@@ -330,6 +330,16 @@ def test_predict_from_a_saved_classifier(small, support, capsys, tmp_path) -> No
         predict(config(small, file, head="otam"))
 
 
+def test_predict_tells_what_a_saved_recognizer_does_not_keep(small, support, tmp_path, capsys) -> None:
+    asked = config(small, support, save=str(tmp_path / "saved"), reject_rate=0.8)
+    predict(asked)
+    assert "The reject rate is not saved: give --reject-rate 0.8 with --classifier" in capsys.readouterr().err
+    (tmp_path / "saved" / "report.json").write_text("{}")
+    predict(dataclasses.replace(asked, reject_rate=0.05))
+    told = capsys.readouterr().err
+    assert "is of the recognizer that was there before, and so is its promise" in told and "not saved" not in told
+
+
 def test_predict_refuses_what_a_saved_classifier_has_decided(small, tmp_path) -> None:
     saved = PredictConfig(str(small / "data" / "teal"), classifier="saved", weights="weights.safetensors")
     for more, flag in (

@@ -1,5 +1,6 @@
 """``d2st eval`` on real files."""
 
+import dataclasses
 import json
 import shutil
 
@@ -33,6 +34,25 @@ def test_result_says_what_was_measured_and_how(small, tmp_path, capsys) -> None:
         assert r["per_class"]["sand"] == pytest.approx(confusion[1, 1] / confusion[1].sum())
     printed = capsys.readouterr().out
     assert "3-way 3-shot" in printed and "±" in printed and "teal" in printed and "nan" not in printed
+
+
+def test_classes_of_the_training_are_told(small, tmp_path, capsys) -> None:
+    encoder = d2st.adapt("test_resnet", d2st.STConfig(), frames=4, pretrained=small / "weights.safetensors")
+    encoder.save_pretrained(tmp_path / "best")
+    options = dataclasses.replace(
+        config(small, shot=1), adapter_path=str(tmp_path / "best"), backbone=None, image_size=None
+    )
+    assert evaluate(options)["trained_on"] == []  # nothing says what it was trained on
+    about = {"clips": 4, "names": "", "bytes": ""}
+    record = {"format": 1, "clips": {"training": {"pink": about, "blue": about}, "validation": {}}}
+    (tmp_path / "material.json").write_text(json.dumps(record))
+    assert evaluate(options)["trained_on"] == ["pink"]
+    assert "The model was trained on 1 of these 3 classes: 'pink'. Accuracies on them say" in capsys.readouterr().out
+    result = evaluate(dataclasses.replace(options, split=None))
+    assert result["part"] == "all" and "blue" in result["trained_on"]
+    assert f"Accuracy in percent on {len(result['results'][0]['per_class'])} classes, " in capsys.readouterr().out
+    (tmp_path / "material.json").write_text("{")
+    assert evaluate(options)["trained_on"] == []
 
 
 def test_one_episode_has_no_interval(small, tmp_path) -> None:

@@ -431,8 +431,14 @@ def test_people_are_held_out_together(clips, config, tmp_path, capsys):
     for path in data.glob("*/*.mp4"):
         path.rename(path.with_name(f"s0{int(path.stem) % 3}_{path.name}"))
     report = learn(config(data))
-    assert report["groups"] == {"count": 3, "source": "the clips' names"} and report["expected"]["groups"] == 3
-    assert "3 people or scenes, by the clips' names; each is held out as a whole." in capsys.readouterr().out
+    assert (
+        report["groups"] == {"count": 3, "source": "the clips' names (s00, s01, ...)"}
+        and report["expected"]["groups"] == 3
+    )
+    assert (
+        "3 people or scenes, by the clips' names (s00, s01, ...); each is held out as a whole."
+        in capsys.readouterr().out
+    )
 
 
 def test_permuted_labels_stay_at_chance(clips, config, tmp_path, capsys):
@@ -454,7 +460,9 @@ def test_classes_of_one_person_each_are_not_said_to_have_one_clip(tmp_path):
     said = learn_clips.allowance(clips, groups, divide(clips.labels, groups.of, 2, 0).measured)
     assert "2 people or scenes" in said and "the only one that shows some class" in said and "--groups none" in said
     report = {"classes": {"bend": 3, "wave": 3}, "expected": None, "groups": {"count": 2, "source": groups.source}}
-    assert "too few of the people or scenes, by the clips' names, could" in learn_report.expected_sentence(report)
+    assert "too few of the people or scenes, by the clips' names (s00, s01), could" in learn_report.expected_sentence(
+        report
+    )
 
 
 def test_people_who_cannot_be_held_out_are_named(tmp_path):

@@ -162,6 +162,9 @@ def set_of(names, label=lambda name: 0):
         (["a/s01.mp4", "a/s02.mp4", "a/s03.mp4"], []),  # each clip another: it binds nothing
         (["a/s01_1.mp4", "a/s01_2.mp4", "a/kick.mp4"], []),  # not all of them
         (["a/clips01.mp4", "a/clips01b.mp4", "a/clips02.mp4"], []),  # no word of its own
+        (["a/p01_x_s1.mp4", "a/p02_x_s1.mp4", "a/p01_x_s2.mp4"], ["p01", "p02"]),  # s is a take where p is a person
+        (["a/person1/1.mp4", "a/person1/2.mp4", "a/person2/1.mp4"], ["person1", "person2"]),
+        (["s1/1.mp4", "s1/2.mp4", "s1/3.mp4"], []),  # one scene, or a class: it divides nothing
     ],
 )
 def test_groups_are_read_from_names(tmp_path, names, expected):
@@ -169,6 +172,14 @@ def test_groups_are_read_from_names(tmp_path, names, expected):
     assert list(found.names) == expected
     assert len(found.of) == len(names)
     assert find_groups(set_of(names), tmp_path, "none").names == ()
+
+
+def test_clips_that_do_not_say_who_is_in_them_are_told_and_stand_by_themselves(tmp_path, caplog):
+    names = [f"a/s0{i % 3}_{i}.mp4" for i in range(12)]
+    found = find_groups(set_of([*names, "a/mine.mp4"]), tmp_path, None)
+    assert found.names == ("a/mine.mp4", "s00", "s01", "s02") and found.source == "the clips' names (s00, s01, ...)"
+    assert "1 of 13 clips do not say who is in them as the others do (s00, s01, ...)" in caplog.text
+    assert not find_groups(set_of([*names[:3], "a/mine.mp4"]), tmp_path, None).names
 
 
 def test_groups_are_read_from_a_file(tmp_path):

@@ -120,6 +120,13 @@ def test_a_run_that_fails_leaves_the_complete_store_complete(data, tmp_path):
     assert _numbers(out) == OLD
 
 
+def test_what_a_list_says_and_is_not_read_is_in_the_report(data, tmp_path, capsys):
+    (data / "list.csv").write_text("path,label,begin\nclap/a.mp4,clap,1.5\nwave/c.mp4,wave,2\n")
+    report = _prepare(data / "list.csv", tmp_path / "store")
+    assert report["notes"] == json.loads((tmp_path / "store/report.json").read_text())["notes"]
+    assert "begin" in report["notes"][0] and report["notes"][0] in capsys.readouterr().out
+
+
 def test_an_unreadable_source_is_not_kept(tmp_path):
     from PIL import Image
 

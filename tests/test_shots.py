@@ -333,3 +333,18 @@ def test_the_mean_over_few_shot_trainings_is_of_each_head_and_shot(tmp_path, mon
     ):
         with pytest.raises(SystemExit, match=said):
             _mean_over(monkeypatch, *(tmp_path / folder for folder in folders))
+
+
+def test_the_mean_over_trainings_of_other_data_or_settings_is_refused(tmp_path, monkeypatch, capsys) -> None:
+    results = [{"head": "otam", "way": 5, "shot": 1, "accuracy": 0.5}]
+    for name, data, rate in (("0", "a", 0.1), ("1", "a", 0.1), ("2", "b", 0.1), ("3", "a", 0.2)):
+        (tmp_path / name / "test").mkdir(parents=True)
+        own = {"data": data, "seed": int(name), "adapter_path": str(tmp_path / name / "best")}
+        about = {"fingerprint": name, "adapter": "st", "backbone": "vit", "part": "test", "config": own}
+        (tmp_path / name / "test" / "eval.json").write_text(json.dumps(about | {"results": results}))
+        (tmp_path / name / "train.json").write_text(json.dumps({"config": {"lr": rate, "seed": int(name)}}))
+    _mean_over(monkeypatch, tmp_path / "0/test", tmp_path / "1/test")
+    assert "50.00" in capsys.readouterr().out
+    for other, said in (("2", "evaluation, data"), ("3", "training, lr")):
+        with pytest.raises(SystemExit, match=f"differ by more than their seeds: {said}. Give"):
+            _mean_over(monkeypatch, tmp_path / "0/test", tmp_path / other / "test")

@@ -257,7 +257,11 @@ def test_a_video_of_few_windows_in_which_nothing_is_found_says_so(small, folder)
     assert f"Only {result['windows']} windows" in note and "--share 1 compares each" in note
     assert not spot(dataclasses.replace(few, share=0.5))["notes"]
     found = spot(dataclasses.replace(few, threshold=0))
-    assert found["segments"] and not found["notes"]
+    assert {segment["label"] for segment in found["segments"]} > {"pink"}  # whatever the video, some windows stand out
+    (note,) = found["notes"]
+    assert "white (pink)" in note and "which d2st predict would say" in note and "--share 1" in note
+    by_likeliest = spot(dataclasses.replace(few, threshold=0, share=1))
+    assert {segment["label"] for segment in by_likeliest["segments"]} == {"pink"} and not by_likeliest["notes"]
 
 
 def test_a_list_of_no_events_is_scored_too(small, folder, tmp_path):

@@ -163,7 +163,10 @@ class FewShotClassifier(HubModel):
                 classes before are kept.
         """
         if isinstance(support, str | Path):
-            found = self.fit_clips(open_dataset(support), support, workers=workers, batch_size=batch_size)
+            clips = open_dataset(support)
+            found = self.fit_clips(clips, support, workers=workers, batch_size=batch_size)
+            for note in clips.notes:
+                _log.info(note)
             for clip in found.unreadable:
                 _log.warning("Passed over, cannot be read: %s: %s", clip["id"], clip["reason"])
             return self

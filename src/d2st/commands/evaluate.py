@@ -12,7 +12,7 @@ from torch import Tensor
 from ..classifiers.rejector import CalibrationFile, Entry, find_calibration
 from ..data import sampling as frame_rules
 from ..data.clip_reading import ClipReading, choose_reading, with_reading
-from ..data.datasets import ClipSet, open_dataset
+from ..data.datasets import ClipSet, open_dataset, parts_of
 from ..data.episodes import EpisodeSampler
 from ..data.transforms import parts
 from ..encoder import VideoEncoder
@@ -27,6 +27,7 @@ from ..features.encode import Features, ReadFrames, encode_clips
 from ..features.fingerprint import Origin, digest
 from ..features.runner import ClipOutputs
 from ..heads import Head
+from ..training.material import trained_on
 from ..utils.console import say
 from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
@@ -73,8 +74,9 @@ def evaluate(config: EvalConfig) -> dict:
         found, results = _measure_transductive(config, fabric, encoder, heads[0], texts[0], reading, clips)
     else:
         found, results, fitted = _measure(config, fabric, encoder, heads, texts, reading, clips)
+    part = config.part if config.split or parts_of(config.data) else "all"
     result = {
-        **record(config.part, encoder, reading, clips, found),
+        **record(part, encoder, reading, clips, found, trained_on(config.adapter_path, clips, same_clips=False)),
         "trainable_parameters": encoder.parameter_count()[0],
         "fingerprint": digest(encoder, heads).hexdigest(),  # of the weights: a folder's may be others by tomorrow
         "results": results,

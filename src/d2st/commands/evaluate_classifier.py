@@ -9,6 +9,7 @@ from ..classifiers.video import VideoClassifier
 from ..data.datasets import ClipSet, open_division, parts_of
 from ..errors import D2STError
 from ..evaluation.classification import Answers, classify
+from ..training.material import trained_on
 from ..utils.console import say
 from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch
@@ -44,7 +45,14 @@ def evaluate_full_shot(config: FullShotEvalConfig) -> dict:
     loading = {"batch_size": config.batch_size, "workers": config.workers}
     answers = classify(fabric, model, clips, reading, config, **loading)
     result = {
-        **record(part if parts else "all", model.encoder, reading, clips, answers),
+        **record(
+            part if parts else "all",
+            model.encoder,
+            reading,
+            clips,
+            answers,
+            trained_on(config.adapter_path, clips, same_clips=True),
+        ),
         "head": "text" if model.compares_with_names else "linear",
         "trainable_parameters": sum(p.numel() for p in model.trainable_parameters()),
         **summarize(answers, clips),

@@ -1,5 +1,6 @@
 """Record and print the results of ``d2st eval``."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..data.clip_reading import ClipReading, describe_reading
@@ -8,6 +9,7 @@ from ..encoder import VideoEncoder
 from ..evaluation.classification import Answers
 from ..features.encode import Features
 from ..utils.console import plain_console, plain_table, printable
+from ..utils.sentences import listed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,10 +18,21 @@ if TYPE_CHECKING:
 WORST = 5  # classes that are shown of a classifier
 
 
-def record(part: str, encoder: VideoEncoder, reading: ClipReading, clips: ClipSet, found: Features | Answers) -> dict:
-    """Record what was evaluated: the model, how the clips were read, and which of them could not be."""
+def record(
+    part: str,
+    encoder: VideoEncoder,
+    reading: ClipReading,
+    clips: ClipSet,
+    found: Features | Answers,
+    trained: Sequence[str] = (),
+) -> dict:
+    """Record what was evaluated: the model, how the clips were read, and which of them could not be.
+
+    ``trained`` names the classes (of a classifier: whose clips) that are known to be of the model's training.
+    """
     return {
         "part": part,
+        "trained_on": list(trained),
         "backbone": encoder.backbone_name,
         "adapter": encoder.config.label,
         **describe_reading(reading, encoder),
@@ -37,7 +50,8 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
         classes: evaluated.
     """
     console, results = plain_console(), result["results"]
-    console.print(f"Accuracy in percent on {len(classes)} {result['part']} classes, {result['clips']} clips:")
+    of = "" if result["part"] == "all" else f"{result['part']} "
+    console.print(f"Accuracy in percent on {len(classes)} {of}classes, {result['clips']} clips:")
     console.print(_by_head(results) if "left_out" in result else _by_class(results, classes))
     console.print(f"95 % intervals over {results[0]['episodes']} episodes.")
     if "transductive" in result:
@@ -57,6 +71,13 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
             )
     for name, reason in result.get("left_out", {}).items():
         console.print(f"No number for {name}: {reason}", highlight=False)
+    if result["trained_on"]:
+        many = f"{len(result['trained_on'])} of these {len(classes)} classes"
+        console.print(
+            f"The model was trained on {many}: {listed(result['trained_on'], 'classes')}. Accuracies on them say "
+            "nothing of actions that it has never seen.",
+            highlight=False,
+        )
     _print_unreadable(console, result["bad_clips"])
 
 
@@ -79,6 +100,12 @@ def print_classifier_result(result: dict) -> None:
             table.add_row(name, f"{100 * accuracy:.1f}")
         console.print(table)
         console.print("± is the half width of the 95 % interval; the classes are the worst ones.")
+        if result["trained_on"]:
+            console.print(
+                f"The clips of {len(result['trained_on'])} of these classes are those that the model was trained on; "
+                "these numbers say nothing of others.",
+                highlight=False,
+            )
     else:
         console.print("None of the clips can be read.")
     _print_unreadable(console, result["bad_clips"])

@@ -8,6 +8,7 @@ import numpy as np
 from .. import heads
 from ..classifiers.create import refuse_ignored
 from ..classifiers.few_shot import FewShotClassifier
+from ..classifiers.video import is_classifier
 from ..data.clip_reading import choose_reading, with_reading
 from ..encoder import VideoEncoder
 from ..export import describe, export_encoder, import_onnx
@@ -58,6 +59,11 @@ def export(config: ExportConfig) -> dict:
     _remove_others(out, written)
     write_result(out / f"{name}.json", config, result)
     _tell(out / name, encoder, result)
+    if config.adapter_path and is_classifier(config.adapter_path):
+        tell(
+            f"The classifier of {config.adapter_path} is not in the file, which is the encoder alone; its features are "
+            "for a head such as bi-mhm, or for a layer of yours."
+        )
     return result
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from ..classifiers.create import create_classifier
+from ..classifiers.few_shot import FewShotClassifier
 from ..classifiers.prediction import Prediction
 from ..classifiers.support_set import EncodedClips
 from ..data.clip_reading import describe_reading
@@ -28,7 +29,7 @@ def predict(config: PredictConfig) -> dict:
     clips = query_clips(config.query).decoded_by(config.decoder)
     classifier, support, config = create_classifier(config)
     if config.save:
-        classifier.save_pretrained(config.save)
+        _save(classifier, config)
     features = classifier.encode_clips(clips, batch_size=config.batch_size, workers=config.workers)
     check_readable(features.bad, clips)
     frames, tokens = features.values[:, 0], features.embedded(classifier.head)[:, 0]
@@ -48,6 +49,19 @@ def predict(config: PredictConfig) -> dict:
         tell(classifier.never_unknown)
     tell_unreadable(unreadable)
     return result
+
+
+def _save(classifier: FewShotClassifier, config: PredictConfig) -> None:
+    """Save a recognizer, and tell what its folder does not say or says of another."""
+    classifier.save_pretrained(config.save)
+    if config.reject_rate != PredictConfig.reject_rate:
+        rate = f"--reject-rate {config.reject_rate:g}"
+        tell(f"The reject rate is not saved: give {rate} with --classifier {config.save}, too.")
+    if (Path(config.save) / "report.json").is_file():
+        tell(
+            f"The report in {config.save} is of the recognizer that was there before, and so is its promise; 'd2st "
+            "learn' makes another."
+        )
 
 
 def query_clips(query: Sequence[str] | str) -> ClipSet:

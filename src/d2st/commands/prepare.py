@@ -19,7 +19,8 @@ def prepare(config: PrepareConfig) -> dict:
     if report["removed"]:
         made += f", {report['removed']} that are gone or were made otherwise removed"
     say(f"{report['clips']} clips in '{report['out']}' ({report['bytes'] / 1e6:.1f} MB): {made}.")
-    for text in [*(entry["reason"] for entry in report["bad"]), *report["warnings"], *report["problems"]][:10]:
+    unreadable = [entry["reason"] for entry in report["bad"]]
+    for text in [*unreadable, *report["warnings"], *report["problems"], *report["notes"]][:10]:
         say(f"  {text}")
     say(f"All findings are in {report['out']}/report.json.")
     return report

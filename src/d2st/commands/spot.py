@@ -112,6 +112,8 @@ def spot(config: SpotConfig) -> dict:
         lengths = lengths_for(classifier.seconds) if config.lengths is None else config.lengths
         lengths = lengths if isinstance(lengths, tuple) else (lengths,)
         config = replace(config, lengths=lengths)
+        if classifier.never_unknown:
+            notes.append(classifier.never_unknown)
         windows, changes = WindowLog(classifier.classes, config.out), Changes(config.cut)
         complete, failure = _watch(classifier, video, config, windows, changes)
     notes += video.tally.sentences()
@@ -183,6 +185,7 @@ def _conclude(
     scores *= changes.whole(spans)[:, None] ** config.whole
     segments = find_segments(spans, scores, windows.classes, config.threshold, config.overlap, config.gap)
     result["segments"] = [record(segment) for segment in segments]
+    result["notes"] += _unlike_predict(segments, spans, scores, logits, windows.classes)
     result["notes"] += _too_few(windows.count - windows.still, config.share, bool(segments))
     if config.events:
         reached = [event for event in events if event.start < windows.until]
@@ -202,6 +205,27 @@ def _conclude(
     for note in result["notes"]:
         tell(note)
     tell_unreadable(result["unreadable"])
+
+
+def _unlike_predict(
+    segments: Sequence[Segment], spans: np.ndarray, scores: np.ndarray, logits: np.ndarray, classes: Sequence[str]
+) -> list[str]:
+    """Say in a sentence which segments stand out for an action that is not the likeliest one there."""
+    found = []
+    for segment in segments:
+        label = classes.index(segment.label)
+        inside = np.flatnonzero((spans[:, 0] >= segment.start - 1e-3) & (spans[:, 1] <= segment.end + 1e-3))
+        if len(inside):
+            likeliest = classes[int(logits[inside[scores[inside, label].argmax()]].argmax())]
+            if likeliest != segment.label:
+                found.append(f"{clock(segment.start)} {segment.label} ({likeliest})")
+    if not found:
+        return []
+    some = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+    return [
+        f"{len(found)} of {len(segments)} segments stand out in this video for an action that is not the likeliest one "
+        f"there, in brackets, which d2st predict would say: {some}. --share 1 goes by the likeliest one."
+    ]
 
 
 def _too_few(looked_at: int, share: float, found: bool) -> list[str]:

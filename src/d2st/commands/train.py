@@ -29,7 +29,7 @@ from ..training.episodic import EpisodicLoss, EpisodicValidation
 from ..training.material import Material, digest_files
 from ..training.run_folder import RunFolder
 from ..training.trainer import Task, Trainer
-from ..utils.console import say
+from ..utils.console import say, tell
 from ..utils.device import deterministic, pick_device, with_precision
 from ..utils.distributed import launch, world_size
 from ..utils.provenance import config_dict, default_dict, plain
@@ -62,6 +62,7 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     duration = Duration.of_episodes(config)
     fabric, config = launch_training(config, duration)
     clips = open_dataset(config.data, config.split, "train").decoded_by(config.decoder)
+    tell_notes(fabric, clips)
     sampler = EpisodeSampler(clips.labels, config.way, config.shot, config.queries, config.seed, clips.classes)
     validation_clips = _validation_clips(config)
     learning_rate = optim.episodic_schedule(config, config.episodes)
@@ -94,6 +95,12 @@ def train(config: TrainConfig, encoder: VideoEncoder | None = None) -> dict:
     if fabric.is_global_zero:
         folder.write_result(config, result)
     return result
+
+
+def tell_notes(fabric: "Fabric", clips: ClipSet) -> None:
+    """Tell once what of the data was left out on purpose."""
+    for note in clips.notes if fabric.is_global_zero else ():
+        tell(note)
 
 
 def launch_training(config: Config, duration: Duration) -> tuple["Fabric", Config]:

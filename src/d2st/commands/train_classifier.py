@@ -27,7 +27,7 @@ from ..utils.distributed import world_size
 from ..utils.provenance import plain
 from ..utils.sentences import quoted
 from .classifier_options import FullShotTrainConfig
-from .train import launch_training, run_training, set_reading
+from .train import launch_training, run_training, set_reading, tell_notes
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -51,6 +51,7 @@ def train_full_shot(config: FullShotTrainConfig, encoder: VideoEncoder | None = 
     clips = _training_clips(config)
     duration = Duration.of_epochs(config, len(clips), config.warmup_epochs, world_size())
     fabric, config = launch_training(config, duration)
+    tell_notes(fabric, clips)
     if config.clips_per_step > len(clips) and fabric.is_global_zero:
         steps = duration.total // duration.per_step
         say(

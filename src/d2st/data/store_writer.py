@@ -126,6 +126,7 @@ def _report(out: Path, clips: list[dict], done: dict[str, list[dict]], listing: 
         "bytes": sum(place_of(out, entry).stat().st_size for entry in clips),
         "bad": bad,
         "problems": listing.problems_of(None),
+        "notes": list(listing.notes),
         "warnings": [text for entry in clips for text in entry.pop("warnings")],
         "removed": 0,
     }

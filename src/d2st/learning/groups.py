@@ -1,6 +1,7 @@
 """Tell which clips show the same person or scene, by a file or list that says so, or by the clips' names."""
 
 import csv
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,8 +17,14 @@ from ..errors import D2STError
 from ..utils.sentences import quoted, short
 
 FILE = "groups.csv"
-_WORDS = "person|people|subject|subj|actor|performer|participant|player|signer|user|scene|place|group|session|s|p|g"
+# "p" before "s": where names have both, p15 is a person and s2 a take. UCF101 has "g", MSR-Action3D "s".
+_WORDS = "person|people|subject|subj|actor|performer|participant|player|signer|user|scene|place|group|session|p|s|g"
 _NUMBERED = re.compile(rf"(?:^|[^a-z0-9])({_WORDS})[-_ ]?([0-9]+)(?![a-z0-9])")
+
+
+_MOST = 0.9  # of the names must have a word that says who is in a clip
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +69,16 @@ def find_groups(clips: ClipSet, data: Path, file: str | None) -> Groups:
     if any(clip.group for clip in clips.clips):
         return _of_names(_listed(clips), "the list's column group")
     if names := _named(clips):
-        return _of_names(names, "the clips' names")
+        told = sorted(set(names.values()))
+        some = ", ".join(told[:2]) + (", ..." if len(told) > 2 else "")
+        lacking = [clip.id for clip in clips.clips if clip.id not in names]
+        if lacking:
+            _log.warning(
+                f"{len(lacking)} of {len(clips)} clips do not say who is in them as the others do ({some}), and each "
+                f"is held out by itself: {quoted(lacking)}. Where somebody of the others is in one, the accuracy that "
+                f"is said is too high; rename it, or say it in {FILE}."
+            )
+        return _of_names([names.get(clip.id, clip.id) for clip in clips.clips], f"the clips' names ({some})")
     if names := _videos(clips):
         return _of_names(names, "the videos that they are cut out of")
     return Groups.none(len(clips))
@@ -73,19 +89,24 @@ def _of_names(names: Sequence[str], source: str) -> Groups:
     return Groups(np.array([known[name] for name in names]), tuple(known), source)
 
 
-def _named(clips: ClipSet) -> list[str]:
-    """Name the group of each clip by a numbered word that all names have, such as ``s03`` or ``person12``.
+def _named(clips: ClipSet) -> dict[str, str]:
+    """Name the group of clips by a numbered word that almost all paths have, such as ``s03`` or ``person12``.
+
+    Read are the names of the clips, and those of folders between them and their class.
 
     Returns:
-        Nothing where the names have no such word, or where it does not bring clips together.
+        Clip id -> group. Nothing where the paths have no such word, or where it does not bring clips together.
     """
-    found = [dict(_NUMBERED.findall(PurePosixPath(clip.id).name.lower())) for clip in clips.clips]
+    found = {}
+    for clip in clips.clips:
+        *folders, name = PurePosixPath(clip.id).parts
+        own = [folder for folder in folders if folder != clips.classes[clip.label]]
+        found[clip.id] = dict(_NUMBERED.findall("/".join([*own, name]).lower()))
     for word in _WORDS.split("|"):
-        if all(word in numbers for numbers in found):
-            names = [f"{word}{numbers[word]}" for numbers in found]
-            if 1 < len(set(names)) < len(names):
-                return names
-    return []
+        names = {id: f"{word}{numbers[word]}" for id, numbers in found.items() if word in numbers}
+        if len(names) >= _MOST * len(found) and 1 < len(set(names.values())) < len(names):
+            return names
+    return {}
 
 
 def _listed(clips: ClipSet) -> list[str]:

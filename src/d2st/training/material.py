@@ -21,6 +21,7 @@ from ..features.map_file import MapClips
 from ..heads import head_file
 from ..utils.hub import find
 from ..utils.versioned_json import read_versioned
+from .run_folder import MATERIAL
 
 FORMAT = 1
 _REMEDY = "give another out, or overwrite to start over"
@@ -93,6 +94,26 @@ class Material:
             if clips is not None:
                 names |= {clips.classes[clip.label] for clip in clips.clips if clip.id in ids}
         return names
+
+
+def trained_on(adapter: str | Path | None, clips: ClipSet, *, same_clips: bool) -> list[str]:
+    """Name the classes that a run trained on, by the record that it keeps beside its ``best/``.
+
+    Args:
+        adapter: folder of the run's adapter; without a record there, nothing is known.
+        clips: that are asked about now.
+        same_clips: name only classes of which all clips are those of the training, as where parts share classes.
+    """
+    file = Path(adapter).parent / MATERIAL if adapter else None
+    if file is None or not file.is_file():
+        return []
+    try:
+        then = read_versioned(file, format=FORMAT, what="record of the run's material", remedy="", needs=("clips",))
+        training = then["clips"]["training"]
+        now = _by_class(clips) if same_clips else dict.fromkeys(clips.classes)
+        return [name for name, own in now.items() if name in training and (own is None or own == training[name])]
+    except (D2STError, KeyError, TypeError):
+        return []
 
 
 def digest_files(adapter: str | Path | None, text: TextConfig | None) -> dict[str, str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 LOCK = "run.lock"
+MATERIAL = "material.json"  # see :class:`d2st.training.material.Material`
 # Settings that do not change what a run computes, so that it may go on with others, ...
 FREE = {"out", "overwrite", "device", "workers", "decoder", "checkpoint_minutes", "max_bad", "diagnose_every"}
 FREE |= {"prefix_folder", "prefix_gigabytes"}
@@ -41,7 +42,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.config = self.path / "config.json"
-        self.material = self.path / "material.json"
+        self.material = self.path / MATERIAL
         self.starts = self.path / "starts.jsonl"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tensorboard"

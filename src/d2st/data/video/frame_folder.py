@@ -127,7 +127,7 @@ def _pictures(folder, files: Iterable[Path], short_side: int | None = None) -> I
                 size = tuple(max(short_side, round(n * short_side / least)) for n in picture.size)
         if picture.size != size:
             picture = _resized(picture, size)
-        yield np.asarray(picture)
+        yield np.array(picture)  # which may be written to, as a video's
 
 
 def _upright(folder, path: Path) -> Image.Image:
