@@ -27,7 +27,7 @@ from ..features.encode import Features, ReadFrames, encode_clips
 from ..features.fingerprint import Origin, digest
 from ..features.runner import ClipOutputs
 from ..heads import Head
-from ..training.material import trained_on
+from ..training.trained_on import trained_on
 from ..utils.console import say
 from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch

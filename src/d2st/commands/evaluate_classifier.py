@@ -9,7 +9,7 @@ from ..classifiers.video import VideoClassifier
 from ..data.datasets import ClipSet, open_division, parts_of
 from ..errors import D2STError
 from ..evaluation.classification import Answers, classify
-from ..training.material import trained_on
+from ..training.trained_on import trained_on
 from ..utils.console import say
 from ..utils.device import pick_device, with_precision
 from ..utils.distributed import launch

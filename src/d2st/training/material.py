@@ -21,7 +21,6 @@ from ..features.map_file import MapClips
 from ..heads import head_file
 from ..utils.hub import find
 from ..utils.versioned_json import read_versioned
-from .run_folder import MATERIAL
 
 FORMAT = 1
 _REMEDY = "give another out, or overwrite to start over"
@@ -51,7 +50,7 @@ class Material:
         clips and digests of their names, and of names and bytes; digests of files; and the file of a part's maps, where
         it is read so.
         """
-        clips = {part: _by_class(found) for part, found in self.parts.items()}
+        clips = {part: describe_classes(found) for part, found in self.parts.items()}
         backbone = fingerprint(self.encoder.backbone, self.encoder.trained_names)
         maps = {part: found.file.path.name for part, found in self.parts.items() if isinstance(found, MapClips)}
         record = {"format": FORMAT, "reading": self.reading.to_dict(), "backbone": backbone, "clips": clips}
@@ -96,26 +95,6 @@ class Material:
         return names
 
 
-def trained_on(adapter: str | Path | None, clips: ClipSet, *, same_clips: bool) -> list[str]:
-    """Name the classes that a run trained on, by the record that it keeps beside its ``best/``.
-
-    Args:
-        adapter: folder of the run's adapter; without a record there, nothing is known.
-        clips: that are asked about now.
-        same_clips: name only classes of which all clips are those of the training, as where parts share classes.
-    """
-    file = Path(adapter).parent / MATERIAL if adapter else None
-    if file is None or not file.is_file():
-        return []
-    try:
-        then = read_versioned(file, format=FORMAT, what="record of the run's material", remedy="", needs=("clips",))
-        training = then["clips"]["training"]
-        now = _by_class(clips) if same_clips else dict.fromkeys(clips.classes)
-        return [name for name, own in now.items() if name in training and (own is None or own == training[name])]
-    except (D2STError, KeyError, TypeError):
-        return []
-
-
 def digest_files(adapter: str | Path | None, text: TextConfig | None) -> dict[str, str]:
     """Digest the files that a training begins with: those of a saved adapter and head, and of the classes' texts.
 
@@ -156,7 +135,7 @@ def _changed(then: Mapping, now: Mapping, repaired: set[str]) -> str:
     return ""
 
 
-def _by_class(clips: ClipSet | None) -> dict[str, dict]:
+def describe_classes(clips: ClipSet | None) -> dict[str, dict]:
     """Describe the clips of each class."""
     found = {}
     if clips is None:
