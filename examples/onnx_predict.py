@@ -122,10 +122,7 @@ def clips(folder: Path) -> list[Path]:
     """The video files of a folder and of those in it, or the one that is named."""
     if folder.is_file():
         return [folder]
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
-    if not found:
-        raise SystemExit(f"{folder} holds no video files.")
-    return found
+    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
 
 
 def main() -> None:
@@ -152,7 +149,10 @@ def main() -> None:
             raise SystemExit(f"There is no {file}, as an exported classifier has it; give examples by --support.")
         saved = np.load(file)
         support, labels, classes = saved["features"], saved["labels"], saved["classes"].tolist()
-    for clip in clips(arguments.query):
+    queries = clips(arguments.query)
+    if not queries:
+        raise SystemExit(f"'{arguments.query}' is no video file and no folder that holds some.")
+    for clip in queries:
         logits = encoder.match(support, labels, encoder(clip))
         if arguments.json:
             print(json.dumps({"clip": str(clip), "logits": dict(zip(classes, logits.tolist(), strict=True))}))

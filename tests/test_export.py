@@ -190,6 +190,11 @@ def test_examples_that_are_not_there_are_told_of(exported, tmp_path):
         file = clips.write(tmp_path / "support" / name / "0.mp4", frames=9)
     done = without_torch(exported[0], "--support", tmp_path / "support", "--query", file)
     assert done.returncode == 1 and "must hold a folder of clips for each class: ['empty']" in done.stderr
+    (tmp_path / "support" / "empty").rmdir()
+    done = without_torch(exported[0], "--support", tmp_path / "support", "--query", tmp_path / "nowhere")
+    assert done.returncode == 1 and "nowhere' is no video file and no folder that holds some" in done.stderr
+    done = without_torch(exported[0], "--support", tmp_path / "support", "--query", tmp_path / "support")
+    assert done.returncode == 0 and len(done.stdout.splitlines()) == 2  # in the folders of a folder
     (tmp_path / "encoder.onnx").write_bytes((exported[0] / "encoder.onnx").read_bytes())
     done = without_torch(tmp_path, "--query", file)
     assert done.returncode == 1 and "give examples by --support" in done.stderr and "Traceback" not in done.stderr

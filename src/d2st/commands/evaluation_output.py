@@ -71,10 +71,10 @@ def print_result(result: dict, classes: tuple[str, ...]) -> None:
             )
     for name, reason in result.get("left_out", {}).items():
         console.print(f"No number for {name}: {reason}", highlight=False)
-    if result["trained_on"]:
-        many = f"{len(result['trained_on'])} of these {len(classes)} classes"
+    if trained := result.get("trained_on"):
+        many = f"{len(trained)} of these {len(classes)} classes"
         console.print(
-            f"The model was trained on {many}: {listed(result['trained_on'], 'classes')}. Accuracies on them say "
+            f"The model was trained on {many}: {listed(trained, 'classes')}. Accuracies on them say "
             "nothing of actions that it has never seen.",
             highlight=False,
         )
@@ -100,9 +100,9 @@ def print_classifier_result(result: dict) -> None:
             table.add_row(name, f"{100 * accuracy:.1f}")
         console.print(table)
         console.print("± is the half width of the 95 % interval; the classes are the worst ones.")
-        if result["trained_on"]:
+        if trained := result.get("trained_on"):
             console.print(
-                f"The clips of {len(result['trained_on'])} of these classes are those that the model was trained on; "
+                f"The clips of {len(trained)} of these classes are those that the model was trained on; "
                 "these numbers say nothing of others.",
                 highlight=False,
             )
