@@ -36,8 +36,9 @@ FREE = {"seed", "out", "adapter_path", "weights", "device", "workers", "batch_si
 def settings(found: dict) -> dict:
     """Return the settings of an evaluation, and of the training beside its adapter, that all runs must share."""
     own = found.get("config", {})
-    training = Path(own.get("adapter_path") or "").parent / "train.json"
-    trained = json.loads(training.read_text("utf-8")).get("config", {}) if training.is_file() else {}
+    adapter = own.get("adapter_path")
+    training = Path(adapter).parent / "train.json" if adapter else None
+    trained = json.loads(training.read_text("utf-8")).get("config", {}) if training and training.is_file() else {}
     both = {f"evaluation, {key}": value for key, value in own.items() if key not in FREE}
     return both | {f"training, {key}": value for key, value in trained.items() if key not in FREE}
 

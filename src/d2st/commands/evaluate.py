@@ -56,6 +56,7 @@ def evaluate(config: EvalConfig) -> dict:
     fabric = launch(pick_device(config.device))
     config = with_precision(config, fabric.device)
     clips = open_dataset(config.data, config.split, config.part).decoded_by(config.decoder)
+    part = config.part if config.split or parts_of(config.data) else "all"
     _samplers(config, clips.labels, clips.classes)  # refuses a split with too few clips before anything is encoded
     torch.manual_seed(config.seed)  # of what is untrained
     encoder, _ = create_encoder(config)
@@ -74,7 +75,6 @@ def evaluate(config: EvalConfig) -> dict:
         found, results = _measure_transductive(config, fabric, encoder, heads[0], texts[0], reading, clips)
     else:
         found, results, fitted = _measure(config, fabric, encoder, heads, texts, reading, clips)
-    part = config.part if config.split or parts_of(config.data) else "all"
     result = {
         **record(part, encoder, reading, clips, found, trained_on(config.adapter_path, clips, same_clips=False)),
         "trainable_parameters": encoder.parameter_count()[0],

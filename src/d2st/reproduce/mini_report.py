@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ..utils.report import Report
-from ..utils.statistics import Estimate, Spread, alike, contrast, pooled, verdict
+from ..utils.statistics import Spread, alike, contrast, pooled, verdict
 from .cells import Cell
 from .table import MISSING, number
 
@@ -157,11 +157,7 @@ def _judge(terms: list[tuple[int, str]], values: Values, spreads: Spreads) -> di
     """Judge a sum of cells, each with its sign and name."""
     if not all(values.get(name) for _, name in terms):
         return {"ours": None, "interval": None, "verdict": MISSING}
-    seeds = [(sign, list(values[name].values()), spreads[name]) for sign, name in terms]
-    if all(spread for *_, spread in seeds):
-        difference = contrast(seeds)
-    else:  # a single seed: nothing says how much another would change
-        difference = Estimate(sum(sign * float(np.mean(own)) for sign, own, _ in seeds), None)
+    difference = contrast([(sign, list(values[name].values()), spreads[name]) for sign, name in terms])
     return {"ours": difference.mean, "interval": difference.interval, "verdict": verdict(difference)}
 
 

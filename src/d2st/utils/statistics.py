@@ -144,17 +144,19 @@ def alike(groups: Sequence[Sequence[float]]) -> float:
     return float(torch.special.gammaincc(half[0], half[1]))
 
 
-def contrast(terms: Sequence[tuple[float, Sequence[float], Spread]]) -> Estimate:
+def contrast(terms: Sequence[tuple[float, Sequence[float], Spread | None]]) -> Estimate:
     """Estimate a weighted sum of cell means, such as a difference (weights 1 and -1), with its unpaired interval.
 
     Where cells have different spreads the degrees of freedom are Welch's and Satterthwaite's, rounded down. Spreads are
     the same if they are of one stratum, or one object; equal numbers alone do not make them so. Without any scatter
-    nothing says how wide the interval is, and it is None.
+    nothing says how wide the interval is, and it is None, as where the spread of a cell is not known.
 
     Args:
         terms: weight, values by seed and the seeds' spread of each cell.
     """
     mean = sum(weight * float(np.mean(values)) for weight, values, _ in terms)
+    if any(spread is None for *_, spread in terms):
+        return Estimate(mean, None)
     shares: dict[str | int, float] = {}
     freedoms: dict[str | int, int] = {}
     for weight, values, spread in terms:
